@@ -83,6 +83,9 @@ docs: $(DOCS_STAMP) ## build the documentation site in .site, strictly
 histories: setup ## record the histories of the replay tests again, after the order of commands has changed
 	@$(VENV)/bin/cleanroom demo --keep --rows 20000 --state .cleanroom/histories
 	@$(PY) -m tests.histories.record .cleanroom/histories
+	@$(PY) -m tests.histories.outcomes
+	@$(PY) -m tests.histories.fingerprints
+	@$(PY) -m tests.histories.release
 	@$(VENV)/bin/cleanroom down --state .cleanroom/histories
 
 bench: setup ## measure speed, as ratios within one run

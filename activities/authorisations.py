@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection
 from cleanroom.errors import NotFound, PreconditionFailed, Refused
 from cleanroom.messages.publish import AuthorisedDataset
 from cleanroom.messages.query import AuthorisedCommand, VoteRequest
+from cleanroom.runs.deputies import verify_decision
 from cleanroom.runs.published_keys import published_keys
 from cleanroom.runs.reader import GovernanceReader
 from cleanroom.settings import Settings
@@ -114,13 +115,16 @@ class AuthorisationVerifier:
         return await self._verify(command.collaboration, command.authorisation, actions, command.query, digest, allow_expired=allow_expired)
 
     async def verify_vote(self, vote: VoteRequest, decision: str) -> Decision:
-        """Verify that the collaborator signed ``decision`` on exactly the query, version, proposal and text in ``vote``.
+        """Verify that ``decision`` is signed, on exactly the query, version, proposal and text in ``vote``.
+
+        The signer is the collaborator, or a deputy whom this worker's own key has named.
 
         Raises:
-            Refused: ``CollaborationMismatch``, ``DecisionMismatch``, or an error of :func:`cleanroom.statements.verify`.
+            Refused: ``CollaborationMismatch``, ``DecisionMismatch``, or an error of :func:`cleanroom.runs.deputies.verify_decision`.
         """
         self._require_collaboration(vote.collaboration)
-        verified = verify(Decision, vote.token, await self._keys(), collaboration=vote.collaboration, now=self._now())
+        keys = await self._keys()
+        verified = (await verify_decision(self._reader, vote.token, keys, collaboration=vote.collaboration, now=self._now())).decision
         signed = (verified.query, verified.version, verified.proposal_id, verified.digest, verified.decision)
         if signed != (vote.query, vote.version, vote.proposal_id, vote.digest, decision):
             raise Refused(

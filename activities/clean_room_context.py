@@ -15,7 +15,7 @@ from cleanroom.messages.run import RunTicket, ServiceProof
 from cleanroom.runs.reader import AttestedReader
 from cleanroom.runs.shared_reader import SharedReader
 from cleanroom.runs.trust import RunTrust
-from cleanroom.runs.verification import RunVerifier
+from cleanroom.runs.verification import RunVerifier, no_origin
 from cleanroom.settings import Settings
 from cleanroom.spark.tombstone import new_tombstone
 from cleanroom.trust import Bootstrap, TrustSource
@@ -45,6 +45,7 @@ class CleanRoomContext:
         bootstrap: The measured bootstrap file.
         client: Governance, called with this guest's attestation.
         user: Governance, called with the clean room's registered identity.
+        origin: Returns the ID of the Temporal namespace that runs the current activity, or the empty string.
         now: Returns the current time, with a time zone.
         timer: The clock of what the activities of a run share, in seconds.
         pause: Waits for a number of seconds.
@@ -57,6 +58,7 @@ class CleanRoomContext:
         client: CleanRoomClient,
         user: GovernanceUserClient,
         *,
+        origin: Callable[[], Awaitable[str]] = no_origin,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
         timer: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -67,11 +69,14 @@ class CleanRoomContext:
         self.now = now
         self.pause = pause
         self.attestor = GuestAttestor(settings.attestation.url, ca_file=settings.ca_file)
+        self.collaboration = bootstrap.contract_id
+        self.reader = SharedReader(AttestedReader(client, user, bootstrap.contract_id))
         self.verifier = RunVerifier(
-            SharedReader(AttestedReader(client, user, bootstrap.contract_id)),
+            self.reader,
             bootstrap.contract_id,
             run_trust(settings, bootstrap, client.accepted_member_document),
             client,
+            origin=origin,
             now=now,
             timer=timer,
             pause=pause,

@@ -37,12 +37,14 @@ from cleanroom.messages.run import (
     Grants,
     Revoked,
     RevokeRequest,
+    RunTicket,
     StagedSecret,
     StagedSecrets,
     StageRequest,
 )
 from cleanroom.runs.assembly import owned_secret
 from cleanroom.runs.authorised import AuthorisedRun, Dataset
+from cleanroom.runs.held import EVENTS, SECRETS, SUBJECTS, WRITER, Held, read_held
 from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, run_facts, runs_event_id
 from cleanroom.runs.verification import VerifiedRun
 from cleanroom.secret import Secret
@@ -51,12 +53,9 @@ from cleanroom.spark.job import JobConfig
 from cleanroom.spark.network import new_network_secret
 from cleanroom.spark.tombstone import is_tombstone, new_tombstone
 from cleanroom.temporal.heartbeat import Heartbeater
+from cleanroom.temporal.metrics import GRANTS, KEY_RELEASES
 from cleanroom.trust import AcceptedTrust
 
-SECRETS, SUBJECTS, EVENTS = "secrets", "oauth-federation-subjects", "events"
-"""Types of delegate policies in governance."""
-WRITER = "writer"
-"""ID of the delegate policy that lets guests write audit events."""
 RENEWAL = dt.timedelta(seconds=RECEIPT_SECONDS / 4)
 """Age at which a consent receipt is renewed."""
 LONGEST_CONSENT_CHECK = RECEIPT_SECONDS / 8
@@ -93,6 +92,7 @@ class CleanRoomSecrets:
             messages = self._room.verifier.resolve(request.ticket, request.proof)
             verified = await self._room.verifier.verify_release(*messages, request.dataset, fresh=True)
             key = await self._release_key(verified.run, verified.run.dataset(request.dataset), verified.trust.trust)
+            KEY_RELEASES.add(activity.metric_meter(), source="key-vault")
             return await self._stage(request.dataset, verified, {"key": encode_dataset_key(key)})
 
     async def _release_key(self, run: AuthorisedRun, item: Dataset, trust: AcceptedTrust) -> Secret:
@@ -159,6 +159,7 @@ class CleanRoomSecrets:
         kinds = [secret.kind for secret in _staged_secrets(verified.job) if secret.dataset == request.dataset]
         sources = [_source(item, kind) for kind in kinds]
         values: dict[str, Secret] = dict(zip(kinds, await asyncio.gather(*map(self._room.client.get_secret, sources)), strict=True))
+        KEY_RELEASES.add(activity.metric_meter(), len(values), source="governance")
         if "key" in values:
             values["key"] = encode_dataset_key(decode_dataset_key(values["key"]))
         return await self._stage(request.dataset, verified, values)
@@ -216,7 +217,9 @@ class CleanRoomSecrets:
         hosts = verified.policies.host_data()
         async with undo_unless_confirmed(self._room, verified, datasets, lambda: self._ungrant(verified, places), together=together):
             made = await all_done(grant(self._room.client, *place, hosts) for place in places)
-        return Grants(grants=tuple(item for grants in made for item in grants))
+        granted = Grants(grants=tuple(item for grants in made for item in grants))
+        GRANTS.add(activity.metric_meter(), len(granted.grants), change="made")
+        return granted
 
     async def _ungrant(self, verified: VerifiedRun, places: Sequence[tuple[str, str]]) -> None:
         """Take back grants of the run."""
@@ -229,6 +232,8 @@ class CleanRoomSecrets:
     async def configure_idp(self, request: ConfigureIdpRequest) -> Grants:
         """Grant the run's driver and executor pods ID tokens for the owners' managed identities, and the run's audit events."""
         verified = await self._room.verifier.verify_token_release(request.ticket, request.proof)
+        if not _staged_secrets(verified.job):
+            await self._leave_a_secret(verified.job)
         places = [*((SUBJECTS, subject) for subject in _subjects(verified.run)), (EVENTS, WRITER)]
         return await self._grant(verified, verified.run.identity_datasets, places)
 
@@ -249,7 +254,8 @@ class CleanRoomSecrets:
             await self._write_receipt(job, enabled_receipt(job, verified_at=started, authorised_until=run.expires))
             await self._make_network_secret(job)
             for secret_id in _own_secrets(job):
-                await grant(self._room.client, SECRETS, secret_id, verified.policies.host_data())
+                own = await grant(self._room.client, SECRETS, secret_id, verified.policies.host_data())
+                GRANTS.add(activity.metric_meter(), len(own), change="made")
         return StagedSecret(dataset=job.query_id, kind="consent", secret_id=job.consent_secret_id)
 
     async def _take_back(self, verified: VerifiedRun) -> None:
@@ -270,6 +276,14 @@ class CleanRoomSecrets:
             if error.code != "SecretNotFound":
                 raise
         await self._room.client.put_secret(run_secret_name(job.run_id, job.query_id, "network"), new_network_secret())
+
+    async def _leave_a_secret(self, job: JobConfig) -> None:
+        """Store a tombstone as the consent receipt of a run without secrets of datasets, unless it has one.
+
+        A cleanup finds runs by their secrets. So a run has one before its first grant.
+        """
+        if job.consent_secret_id not in await self._room.user.list_secrets(self._room.collaboration):
+            await self._overwrite(job.consent_secret_id)
 
     async def _count(self, run: AuthorisedRun, job: JobConfig) -> None:
         """Enter the start of the run into the ledger, then check the owners' run limits.
@@ -336,39 +350,50 @@ class CleanRoomSecrets:
     async def revoke_grants(self, request: RevokeRequest) -> Revoked:
         """Close the run, overwrite its staged secrets and remove its host data from every delegate policy. Idempotent.
 
-        What to undo is derived from governance and the request that the ledger pins, not from a list in the input. So it also
-        undoes a preparation that crashed halfway. A run that never began is pinned to this request before it is closed, so
-        that the request is used up. Another request with the same run ID undoes nothing.
+        What to undo is what governance holds for the run, and what follows from the request that the ledger pins; it is not a list in
+        the input. So it also undoes a preparation that crashed halfway, and what another version of the clean room granted. A run that
+        never began is pinned to this request before it is closed, so that the request is used up. Another request with the same run ID
+        undoes nothing.
         """
+        room, ticket = self._room, request.ticket
         # Without it, "nothing to revoke" and the list of trust documents could be the answer of a node that lags behind.
-        await self._room.write_barrier()
+        await room.write_barrier()
         try:
-            await self._room.verifier.pin(request.ticket)
-            past = await self._room.verifier.past_run(request.ticket)
+            pinned = await room.verifier.pin(ticket)
         except (Refused, NotFound, PreconditionFailed, InvalidInput) as error:
-            # A run that does not pass these checks was never granted anything.
+            # A request to which the ledger does not pin the run was never granted anything.
             activity.logger.info("nothing to revoke: %s", error.code)
             return Revoked(secrets=0, grants=0, closed=False)
-        run, job, hosts = past.run, past.job, past.host_data
-        contract = run.document.contract_id
+        derived = await self._derived_host_data(ticket)
         # Close the run first. From then on every activity that releases something refuses it.
-        closing = run_facts(run.request, run.token) | {"name": "RUN_CLOSED", "message": "closed"}
-        await self._room.client.put_event(closing, event_id=closed_event_id(job.run_id), scope=RUNS_SCOPE)
-        if await self._room.user.latest_event(contract, event_id=closed_event_id(job.run_id), scope=RUNS_SCOPE) is None:
-            raise Unavailable("RunNotClosed", f"run {job.run_id!r}: governance does not show yet that the run is closed.")
+        closing = run_facts(pinned, ticket.request) | {"name": "RUN_CLOSED", "message": "closed"}
+        await room.client.put_event(closing, event_id=closed_event_id(pinned.run_id), scope=RUNS_SCOPE)
+        if await room.user.latest_event(room.collaboration, event_id=closed_event_id(pinned.run_id), scope=RUNS_SCOPE) is None:
+            raise Unavailable("RunNotClosed", f"run {pinned.run_id!r}: governance does not show yet that the run is closed.")
         # The clients share their position, so these reads and those of `revoke` show everything from before the run was closed.
-        existing = set(await self._room.user.list_secrets(contract))
+        found = await read_held(room.user, room.collaboration, runs={pinned.run_id})
+        held = found.runs.get(pinned.run_id, Held())
+        hosts = sorted(derived | held.host_data)
         removed: list[Grant] = []
-        overwritten = 0
-        for secret_id in sorted({*(secret.secret_id for secret in _staged_secrets(job)), *_own_secrets(job)}):
-            removed += await revoke(self._room.client, self._room.user, contract, SECRETS, secret_id, hosts)
-            if secret_id in existing:
+        for secret_id in sorted(held.secrets | held.grants.keys()):
+            if secret_id in held.grants:
+                removed += await revoke(room.client, room.user, room.collaboration, SECRETS, secret_id, hosts)
+            if secret_id in held.secrets:
                 await self._overwrite(secret_id)
-                overwritten += 1
-        for subject in _subjects(run):
-            removed += await revoke(self._room.client, self._room.user, contract, SUBJECTS, subject, hosts)
-        removed += await revoke(self._room.client, self._room.user, contract, EVENTS, WRITER, hosts)
-        return Revoked(secrets=overwritten, grants=len(removed), removed=tuple(removed))
+        for place, admitted in sorted(found.shared.items()):
+            if not admitted.isdisjoint(hosts):
+                removed += await revoke(room.client, room.user, room.collaboration, *place, hosts)
+        GRANTS.add(activity.metric_meter(), len(removed), change="revoked")
+        return Revoked(secrets=len(held.secrets), grants=len(removed), removed=tuple(removed))
+
+    async def _derived_host_data(self, ticket: RunTicket) -> frozenset[str]:
+        """Return the host data of the run's guests, as its documents give it under every accepted trust document."""
+        try:
+            return frozenset((await self._room.verifier.past_run(ticket)).host_data)
+        except (Refused, NotFound, PreconditionFailed, InvalidInput) as error:
+            # For example, this version's query gate refuses a query that an earlier version allowed.
+            activity.logger.warning("the guests of the run follow from its secrets alone: %s", error.code)
+            return frozenset()
 
 
 def _key_version(key_id: str) -> str | None:

@@ -25,9 +25,10 @@ from cleanroom.messages.query import (
 from cleanroom.publishing.descriptor import generate_descriptor
 from cleanroom.publishing.query_document import generate_query, owners_of, read_dataset
 from cleanroom.publishing.user_documents import UserDocuments
+from cleanroom.runs.deputies import verify_decision
 from cleanroom.runs.published_keys import published_keys
 from cleanroom.runs.reader import UserReader
-from cleanroom.statements import Decision, verify
+from cleanroom.statements import Decision
 from cleanroom.statements.signing import peek
 
 
@@ -111,14 +112,15 @@ class Frontend:
 
         Raises:
             Refused: ``NotProposalApprover``, ``DecisionVersionMismatch``, ``DecisionDigestMismatch``, ``DecisionQueryMismatch``,
-                ``DecisionProposalMismatch``, or an error of :func:`cleanroom.statements.verify`.
+                ``DecisionProposalMismatch``, or an error of :func:`cleanroom.runs.deputies.verify_decision`.
         """
         self._require_collaboration(request.collaboration)
         claimed = peek(Decision, request.token)
         if claimed.signer not in request.owners:
             raise Refused("NotProposalApprover", f"decision: user {claimed.signer} is not an approver of this query.")
         keys = await published_keys(self._reader, request.collaboration, claimed.signer)
-        decision = verify(Decision, request.token, keys, collaboration=request.collaboration, now=dt.datetime.now(dt.UTC))
+        signed = await verify_decision(self._reader, request.token, keys, collaboration=request.collaboration, now=dt.datetime.now(dt.UTC))
+        decision = signed.decision
         if decision.query != request.query:
             raise Refused("DecisionQueryMismatch", f"decision: it is for query {decision.query!r}, not for {request.query!r}.")
         if decision.digest != request.digest:
@@ -142,6 +144,7 @@ class Frontend:
             expires=decision.expires,
             max_runs=decision.max_runs,
             nonce=decision.nonce,
+            deputy=signed.deputy,
         )
 
     async def _query_state(self, query: str) -> GovernanceQueryState:

@@ -12,8 +12,10 @@ from collections.abc import Callable
 
 from temporalio import activity
 
-from cleanroom.errors import Refused
+from cleanroom import tracing
+from cleanroom.errors import CleanRoomError, Refused
 from cleanroom.identifiers import job_name
+from cleanroom.messages.cleanup import JobsFound, JobsRequest, RunJob
 from cleanroom.messages.run import (
     JobOutcome,
     PolicyRequest,
@@ -53,6 +55,7 @@ class SparkServiceActivities:
         self._reader = reader
         self._authority = RunAuthority(reader, settings.collaboration, now)
         self._trust = trust
+        self._now = now
 
     @activity.defn
     async def get_attestation_report(self, request: ReportRequest) -> ServiceReport:
@@ -121,12 +124,26 @@ class SparkServiceActivities:
 
             deadlines = Deadlines(driver_start_seconds=request.driver_start_seconds, run_seconds=request.run_seconds)
             outcome = await self._service.watch(request.tracking.name, report, deadlines, uid=request.tracking.uid or None)
+            await self._export_pod_spans(request)
         error = outcome.error()
         return JobOutcome(
             completed=error is None,
             error=error.to_dict() if error is not None else None,
             may_have_completed=error is not None and outcome.may_have_completed,
         )
+
+    async def _export_pod_spans(self, request: WatchRequest) -> None:
+        """Export the spans that the run's driver printed, if this process traces."""
+        if not tracing.active():
+            return
+        from cleanroom.spark.pod_traces import export_spans
+
+        try:
+            log = await self._service.logs(request.tracking.name)
+        except CleanRoomError as error:
+            activity.logger.info("the spans of the driver are not available: %s", error.code)
+            return
+        export_spans(log, request.ticket.collaboration, request.ticket.run_id, now=self._now())
 
     @activity.defn
     async def delete_job(self, ticket: RunTicket) -> bool:
@@ -137,3 +154,20 @@ class SparkServiceActivities:
         """
         await self._authority.verify_pinned(ticket)
         return await self._service.delete(job_name(ticket.collaboration, ticket.query, ticket.run_id))
+
+    @activity.defn
+    async def list_jobs(self, request: JobsRequest) -> JobsFound:
+        """List the SparkApplications of the collaboration's runs that have not ended. Others in the namespace are left out.
+
+        Raises:
+            Refused: ``CollaborationMismatch``.
+        """
+        if request.collaboration != self._settings.collaboration:
+            raise Refused(
+                "CollaborationMismatch",
+                f"cleanup: this process serves {self._settings.collaboration!r}, not {request.collaboration!r}.",
+            )
+        found = await self._service.jobs(request.collaboration)
+        return JobsFound(
+            jobs=tuple(RunJob(name=job.name, uid=job.uid, run_id=job.run_id, query=job.query, created_at=job.created_at) for job in found)
+        )

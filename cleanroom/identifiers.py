@@ -15,7 +15,7 @@ import rfc8785
 from pydantic import AfterValidator, StringConstraints
 
 from cleanroom.errors import InvalidInput
-from cleanroom.joining import hashed, joined
+from cleanroom.joining import hashed, joined, parts_digest
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 """Pattern of names of collaborators, datasets, queries and runs, which become parts of Kubernetes and Azure names."""
@@ -42,12 +42,21 @@ Seen = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,18}\.[0-9]{1,18})?$"
 A receiver reads governance only when it has seen that transaction too. This can delay it and decides nothing else.
 """
 
+MAX_STATEMENT = 16 * 1024
+"""Longest signed statement in characters."""
+
+SignedText = Annotated[str, StringConstraints(max_length=MAX_STATEMENT)]
+"""A signed statement in a message. Anyone who reaches Temporal can send one, so its length is limited."""
+
 FRONTEND_QUEUE = "frontend"
 """Task queue of the workload frontend."""
 CLEAN_ROOM_QUEUE = "clean-room"
 """Task queue of the clean room application."""
 SPARK_SERVICE_QUEUE = "spark-service"
 """Task queue of the Spark service."""
+
+STAGED_KINDS = ("key", "connection", "consent", "network")
+"""Kinds of a run's staged secrets."""
 
 TOKEN_EXCHANGE_AUDIENCE = "api://AzureADTokenExchange"  # noqa: S105 - a public audience name
 """Audience of federated tokens (https://learn.microsoft.com/entra/workload-id/workload-identity-federation-create-trust)."""
@@ -93,13 +102,18 @@ def latest_transaction(*texts: str) -> str:
     return str(max(known, key=lambda item: (item.view, item.seqno))) if known else ""
 
 
+def is_name(value: str) -> bool:
+    """Whether ``value`` is a :data:`Name`."""
+    return bool(re.fullmatch(NAME_PATTERN, value)) and len(value) <= MAX_NAME and "--" not in value
+
+
 def require_name(field: str, value: str) -> str:
     """Return ``value`` if it is a :data:`Name`.
 
     Raises:
         InvalidInput: ``InvalidName``.
     """
-    if not re.fullmatch(NAME_PATTERN, value) or len(value) > MAX_NAME or "--" in value:
+    if not is_name(value):
         raise InvalidInput(
             "InvalidName",
             f"{field}: {value!r} is not a valid name.",
@@ -138,6 +152,42 @@ def conclude_workflow_id(collaboration: str, run_id: str) -> str:
     return joined("/", "cr", collaboration, "run", run_id, "conclude")
 
 
+def workflow_subject(workflow_id: str) -> dict[str, str]:
+    """Return what a workflow ID names: ``collaboration``, and ``query``, ``run`` or ``dataset``. Empty for IDs of other systems."""
+    parts = workflow_id.split("/")
+    if len(parts) not in (4, 5) or parts[0] != "cr":
+        return {}
+    return {"collaboration": parts[1], parts[2]: parts[3]} if parts[2] in ("query", "run", "dataset") else {"collaboration": parts[1]}
+
+
+def cleanup_workflow_id(collaboration: str, mode: str) -> str:
+    """Return the ID of the workflow that finds what ended runs have left. ``mode`` is ``apply``, ``dry-run`` or ``scheduled``."""
+    return joined("/", "cr", collaboration, "cleanup", mode)
+
+
+def cleanup_schedule_id(collaboration: str) -> str:
+    """Return the ID of the Temporal Schedule that starts the cleanup."""
+    return joined("/", "cr", collaboration, "cleanup")
+
+
+@dataclass(frozen=True)
+class TraceIds:
+    """The trace of a run, and the ID of its root span (https://www.w3.org/TR/trace-context/)."""
+
+    trace_id: int
+    span_id: int
+
+
+def run_trace(collaboration: str, run_id: str) -> TraceIds:
+    """Return the IDs of a run's trace.
+
+    They are derived, so that every process of the run knows them without a message: the pods derive them from their measured job. So a
+    trace changes neither a message nor a job.
+    """
+    digest = parts_digest("trace", collaboration, run_id)
+    return TraceIds(int.from_bytes(digest[:16], "big"), int.from_bytes(digest[16:24], "big"))
+
+
 def job_name(collaboration: str, query: str, run_id: str) -> str:
     """Return the name of a run's SparkApplication, a DNS-1035 label.
 
@@ -174,8 +224,16 @@ def federated_subject(contract_id: str, owner_id: str) -> str:
 
 
 def run_secret_name(run_id: str, dataset: str, kind: str) -> str:
-    """Return the name of a run's staged secret. ``kind`` is ``key``, ``connection``, ``consent`` or ``network``."""
+    """Return the name of a run's staged secret. ``kind`` is one of :data:`STAGED_KINDS`."""
     return joined(".", run_id, dataset, kind)
+
+
+def run_of_secret(secret_id: str) -> str | None:
+    """Return the run ID in the ID of a run's staged secret, or None for any other secret of the contract."""
+    parts = secret_id.removeprefix(clean_room_secret_id("")).split(".")
+    if not secret_id.startswith(clean_room_secret_id("")) or len(parts) != 3 or parts[2] not in STAGED_KINDS:
+        return None
+    return parts[0] if is_name(parts[0]) else None
 
 
 def user_secret_id(user_id: str, name: str) -> str:
@@ -200,6 +258,11 @@ def approver_key_document_id(user_id: str) -> str:
 def retirement_document_id(user_id: str, number: int) -> str:
     """Return the ID of a document in which a user retires signing keys. ``number`` counts from 1."""
     return joined(".", "approver-key", user_id, str(number))
+
+
+def deputy_document_id(user_id: str, kid: str) -> str:
+    """Return the ID of the document in which a user names the holder of the key ``kid`` as a deputy."""
+    return joined(".", "approver-deputy", user_id, kid)
 
 
 def decision_document_id(proposal_id: str, user_id: str) -> str:

@@ -236,6 +236,8 @@ class Settings(BaseSettings):
     """Trust boundary of this profile's worker."""
     party: Name | None = None
     """Name of the collaborator for whom this profile acts."""
+    deputy: bool = False
+    """Whether this profile belongs to a deputy of ``party``: it signs decisions with the deputy's key, and serves no task queue."""
     parties: Annotated[dict[Name, str], Effect.OWN_TRUST] = {}
     """User IDs in governance by collaborator name; the name is also part of the collaborator's task queue."""
     ca_file: Annotated[Path | None, Effect.OWN_TRUST] = None

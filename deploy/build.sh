@@ -5,7 +5,7 @@
 #   SOURCE_DATE_EPOCH  timestamp of every file; by default the commit's
 #   BUILD_ARGS         further arguments for `buildah build` (a proxy, a volume with roots, --network=host)
 #
-# Prints the image digests and, if dmverity-vhd (github.com/Microsoft/hcsshim) is installed, the member pods.layers of the trust document.
+# Prints the image digests, the build ID of the workers (image.buildId of the chart) and, if dmverity-vhd (github.com/Microsoft/hcsshim) is installed, the member pods.layers of the trust document.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-dist/images}
@@ -21,6 +21,7 @@ for role in worker spark; do
   buildah push --quiet --digestfile "$out/$role.digest" "$name" "oci-archive:$out/$role.oci.tar:$name"
   echo "$name  $(cat "$out/$role.digest")  $out/$role.oci.tar"
 done
+echo "build ID of the workers: $(python3 cleanroom/temporal/build.py)"
 if command -v dmverity-vhd >/dev/null; then
   buildah push --quiet cleanroom/spark:"$version" "docker-archive:$out/spark.docker.tar:cleanroom/spark:$version"
   layers=$(dmverity-vhd --tarball "$out/spark.docker.tar" roothash --image "cleanroom/spark:$version" | sed -n 's/^Layer .*: \([0-9a-f]\{64\}\)$/"\1"/p' | paste -sd, -)

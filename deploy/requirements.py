@@ -19,6 +19,7 @@ WORKERS_ONLY = frozenset(
     (
         *("temporalio", "azure-keyvault-keys", "azure-mgmt-msi", "azure-mgmt-authorization", "kubernetes"),
         *("typer", "rich", "plotext", "matplotlib", "starlette", "uvicorn"),
+        *("opentelemetry-exporter-otlp-proto-http", "opentelemetry-instrumentation-httpx", "opentelemetry-instrumentation-urllib3"),
     )
 )
 """Direct dependencies that neither ``sparkapp`` nor its part of ``cleanroom`` imports."""

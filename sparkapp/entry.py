@@ -69,9 +69,12 @@ def run(pod: Pod | None, job: JobConfig) -> ResultReceipt:
         try:
             reporter = Reporter(pod or _attested_pod(), job)
             try:
-                return _run(session, reporter)
+                receipt = _run(session, reporter)
+                reporter.ended(None)
+                return receipt
             except Exception as error:
                 failure = redact_for_floors(error, job)
+                reporter.ended(failure)
                 try:
                     reporter.event("QUERY_FAILED", f"Query {job.query_id} failed: {failure.code}", error=failure)
                 except CleanRoomError as unrecorded:
@@ -96,29 +99,35 @@ def _attested_pod() -> Pod:
 
 def _run(session: Future[tuple[SparkSession, float]], reporter: Reporter) -> ResultReceipt:
     pod, job = reporter.pod, reporter.job
-    verify_rendering(job)
-    require_consent(pod, before="a dataset was opened")
+    with reporter.step("check the query"):
+        verify_rendering(job)
+    with reporter.step("check consent"):
+        require_consent(pod, before="a dataset was opened")
     reporter.progress(f"run {job.run_id}: attested, consent verified")
-    with _reported_load(reporter):
+    with reporter.step("open datasets"), _reported_load(reporter):
         datasets = open_datasets(pod, job, on_start=lambda dataset: reporter.progress(f"dataset {dataset.name}: opening"))
-    spark, start_seconds = session.result()
+    with reporter.step("wait for Spark"):
+        spark, start_seconds = session.result()
     reporter.progress("Spark has started")
     spark_started = time.monotonic()
-    with _reported_load(reporter):
+    with reporter.step("load datasets"), _reported_load(reporter):
         views = register_views(spark, pod, datasets, on_loaded=functools.partial(_loaded, reporter))
     require_consent(pod, before="the query ran")
     require_locked(spark)
     catalog = job_catalog(job)
     check = PlanCheck(spark, catalog)
-    frame = run_segments(spark, job, views, check, on_segment=lambda number, of: reporter.progress(f"segment {number} of {of}"))
-    held, suppression = hold_persons(spark, frame)
-    result = compute(conform(held, job.datasink))
-    floor = max(view.min_group_size for view in catalog.views)
-    suppressed_rows = suppression.count(floor) if suppression else None
+    with reporter.step("run segments"):
+        frame = run_segments(spark, job, views, check, on_segment=lambda number, of: reporter.progress(f"segment {number} of {of}"))
+    with reporter.step("compute result"):
+        held, suppression = hold_persons(spark, frame)
+        result = compute(conform(held, job.datasink))
+        floor = max(view.min_group_size for view in catalog.views)
+        suppressed_rows = suppression.count(floor) if suppression else None
     reporter.progress("the query is complete")
     require_consent(pod, before="the result was written")
     try:
-        objects = write_result(result, pod, job)
+        with reporter.step("write result"):
+            objects = write_result(result, pod, job)
     except Exception as error:
         failure = redact_for_floors(error, job)
         text = f"Result of {job.query_id} not written: {failure.code}"
@@ -140,8 +149,9 @@ def _run(session: Future[tuple[SparkSession, float]], reporter: Reporter) -> Res
         spark_seconds=round(spark_seconds, 3),
     )
     try:
-        seal_receipt(pod, job, receipt)
-        _confirm(reporter, job, receipt)
+        with reporter.step("record result"):
+            seal_receipt(pod, job, receipt)
+            _confirm(reporter, job, receipt)
     except CleanRoomError:
         discard(pod, job, objects)
         raise

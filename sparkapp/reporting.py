@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cleanroom.errors import CleanRoomError, Unavailable
+from cleanroom.identifiers import run_trace
 from cleanroom.spark.job import JobConfig, ResultReceipt
+from cleanroom.spark.pod_spans import PodSpan
 from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
 from sparkapp.failures import failure_code
 from sparkapp.pod import Pod
@@ -26,6 +31,8 @@ class Reporter:
         self._digest = job.digest()
         self._started = time.monotonic()
         self._lock = threading.Lock()
+        self._trace = run_trace(job.contract_id, job.run_id)
+        self._span_id, self._began = secrets.randbits(64), _now()
 
     def seconds(self) -> float:
         """Return the seconds since the reporter was created."""
@@ -35,6 +42,28 @@ class Reporter:
         """Print a line of progress. ``text`` may contain names and times only."""
         with self._lock:
             sys.stdout.write(f"{self.seconds():8.2f}s  {text}\n")
+            sys.stdout.flush()
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Print a span for the block: a step of the driver, one of :data:`cleanroom.spark.pod_spans.POD_STEPS`.
+
+        It has no error code. The error of a step can depend on one row; only the code of the whole run is free of that.
+        """
+        start = _now()
+        try:
+            yield
+        finally:
+            self._print_span(PodSpan(name, secrets.randbits(64), self._span_id, start, _now()))
+
+    def ended(self, failure: CleanRoomError | None) -> None:
+        """Print the span of the whole run, with the code of the failure, which must have been redacted for floors."""
+        code = failure_code(failure.code) if failure is not None else None
+        self._print_span(PodSpan("pod", self._span_id, self._trace.span_id, self._began, _now(), code))
+
+    def _print_span(self, span: PodSpan) -> None:
+        with self._lock:
+            sys.stdout.write(f"{span.line(self._trace)}\n")
             sys.stdout.flush()
 
     def event(
@@ -84,3 +113,8 @@ class Reporter:
             raise Unavailable(
                 "AuditLost", f"The ledger did not confirm {name}, so the run cannot complete.", cause=str(failed), retryable=True
             ) from failed
+
+
+def _now() -> int:
+    """Return the time in nanoseconds, as exact as the progress lines are: to 10 ms."""
+    return time.time_ns() // 10_000_000 * 10_000_000

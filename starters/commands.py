@@ -33,7 +33,9 @@ COMMANDS: Final[dict[str, Command]] = {
     "dataset": Command("dataset", "app", "Upload and publish encrypted datasets."),
     "query": Command("query", "app", "Create and propose queries, and decide on them."),
     "run": Command("run", "app", "Run approved queries."),
+    "cleanup": Command("cleanup", "cleanup", "Find and undo what ended runs have left: grants, secrets, Spark jobs."),
     "key": Command("keys", "app", "Publish or retire your signing key."),
+    "deputy": Command("deputies", "app", "Name deputies, who may decide on queries in your name."),
     "secret": Command("secrets", "app", "Store secrets that dataset files refer to by name."),
     "attest": Command("attest", "app", "Verify the attestation evidence of a confidential guest."),
     "audit": Command("audit", "app", "List audit events; export and verify audit bundles."),
@@ -50,6 +52,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "demo": Command("demo", "demo", "Play three companies on a local cloud, from the first key to the decrypted result. NOT CONFIDENTIAL."),
     "ui": Command("ui", "ui", "Print a link that opens the Temporal Web UI, logged in, with readable payloads."),
     "worker": Command("worker", "worker", "Run the worker of one trust boundary until SIGTERM or Ctrl-C."),
+    "versions": Command("versions", "app", "Roll out a new version of the workers, and retire old ones."),
     "codec-server": Command(
         "codec_server",
         "codec_server",

@@ -13,6 +13,7 @@ from cleanroom.documents.specs import load_query_spec
 from cleanroom.errors import InvalidInput
 from cleanroom.messages.query import DEFAULT_APPROVAL_SECONDS, QueryState
 from starters.lint import lint
+from starters.operations.adopt import adopt_query
 from starters.operations.approved_cards import earlier_approval, remember_approval
 from starters.operations.decisions import decision_terms, read_card, require_decidable, send_decision, sign_decision
 from starters.operations.queries import (
@@ -260,7 +261,8 @@ def _decide(
 
 def question(session: Session, card: ApprovalCard, decision: Literal["approve", "reject"], terms: Terms) -> str:
     """Return the question that the collaborator answers: the name of the query, the validity and the number of runs."""
-    what = f"{decision} query {card.name}, version {card.version}, as {session.party}"
+    person = f"a deputy of {session.party}" if session.settings.deputy else session.party
+    what = f"{decision} query {card.name}, version {card.version}, as {person}"
     return f"{what}, {terms.validity}" + (f", {terms.runs}?" if decision == "approve" else "?")
 
 
@@ -341,6 +343,33 @@ def print_card_of_workflow(session: Session, state: QueryState) -> None:
         indent = len(line) - len(line.lstrip(" "))
         out.print(" " * indent + safe(line, 1000), highlight=False)
     out.rule()
+
+
+@app.command()
+def adopt(
+    name: Name,
+    profile: Profile = None,
+    config: ConfigFile = None,
+    approval_days: Annotated[
+        float, typer.Option(min=0.0001, max=MAX_DAYS, help="Days until an open proposal expires.")
+    ] = DEFAULT_APPROVAL_SECONDS / 86400,
+    reconcile_seconds: Annotated[
+        int, typer.Option(min=1, max=86400, help="Interval at which the workflow looks for votes that were cast without this tool.")
+    ] = 60,
+    plaintext: Plaintext = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Start the workflow of a query that governance holds, after Temporal has lost it.
+
+    State, votes and the expiry of approvals come from governance. The result lists what governance does not hold.
+
+    Example: cleanroom query adopt fabrikam-delays --profile fabrikam
+    """
+    with error_boundary(output):
+        session = Session.load(profile, config, plaintext=plaintext)
+        approval_seconds = max(1, round(approval_days * 86400))
+        record = run_async(adopt_query(session, name, approval_seconds=approval_seconds, reconcile_seconds=reconcile_seconds))
+        print_record(record, output, title=f"query {name}")
 
 
 @app.command("list")

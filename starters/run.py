@@ -81,7 +81,13 @@ def watch(run_id: RunId, profile: Profile = None, config: ConfigFile = None, out
 
 
 @app.command()
-def show(run_id: RunId, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
+def show(
+    run_id: RunId,
+    profile: Profile = None,
+    config: ConfigFile = None,
+    from_ledger: Annotated[bool, typer.Option("--from-ledger", help="Use the ledger alone, for a run that Temporal lost.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
     """Show where a run stands: state, steps, retrying activities, failure, receipt.
 
     If no worker answers, the command shows what the Temporal server knows and says what is missing.
@@ -90,6 +96,11 @@ def show(run_id: RunId, profile: Profile = None, config: ConfigFile = None, outp
     """
     with error_boundary(output):
         session = Session.load(profile, config)
+        if from_ledger:
+            from starters.operations.ledger_run import show_run_from_ledger
+
+            print_record(run_async(show_run_from_ledger(session, run_id)), output, title=f"run {run_id}, from the ledger")
+            return
         print_partial_record(run_async(show_run(session, run_id)), output, title=f"run {run_id}")
 
 

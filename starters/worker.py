@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cleanroom.errors import InvalidInput
+from cleanroom.errors import Conflict, InvalidInput
 from cleanroom.settings import load_settings
+from cleanroom.tracing import traced
 from cleanroom.trust import read_bootstrap
 from starters.terminal.entry import main
 from starters.terminal.output import ConfigFile, Format, Output, error_boundary
 
 app = typer.Typer(help="Run a worker.")
+
+
+class LogFormat(StrEnum):
+    """Format of a worker's log lines."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 @app.command()
@@ -40,25 +49,68 @@ def worker(
         typer.Option(min=0, max=65535, help="Serve GET /healthz at this port: status 200 while the worker polls.", show_default=False),
     ] = None,
     health_host: Annotated[str, typer.Option(help="Address of the health endpoint.")] = "127.0.0.1",
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Serve Prometheus metrics with GET /metrics at this port.", show_default=False),
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="Address of the metrics endpoint.")] = "127.0.0.1",
+    log_format: Annotated[
+        LogFormat, typer.Option(envvar="CLEANROOM_LOG_FORMAT", help="Format of the log lines: text, or one JSON object per line.")
+    ] = LogFormat.TEXT,
+    build: Annotated[
+        str | None,
+        typer.Option("--build-id", help="Start only if the code has this build ID, as the chart names it.", show_default=False),
+    ] = None,
+    unversioned: Annotated[
+        bool, typer.Option("--unversioned", help="Start without Worker Versioning. Refused once a version of the deployment is current.")
+    ] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Run the worker of one trust boundary until SIGTERM or Ctrl-C.
 
     The worker polls the boundary's task queue with the settings of the profile that has the boundary's name. The workers clean-room and
-    spark-service also need --bootstrap and --bootstrap-digest, which their container policies measure.
+    spark-service also need --bootstrap and --bootstrap-digest, which their container policies measure. Workers other than a collaborator's
+    start as a version of their deployment, and receive workflows once `cleanroom versions promote` has made it current.
 
     Example: cleanroom worker litware
     """
-    from workers.run import configure_logging, serve
+    from cleanroom.temporal.build import build_id
+    from workers.run import Telemetry, configure_logging, serve
 
     with error_boundary(output):
-        configure_logging()
         # The task queue of a collaborator is named collaborator.NAME, and the profile NAME.
-        settings = load_settings(boundary.removeprefix("collaborator."), path=Path(config) if config else None)
+        profile = boundary.removeprefix("collaborator.")
+        configure_logging(profile, log_format.value)
+        settings = load_settings(profile, path=Path(config) if config else None)
         if (bootstrap is None) != (bootstrap_digest is None):
             raise InvalidInput("BootstrapIncomplete", "--bootstrap and --bootstrap-digest belong together.", hint="Give both or neither.")
+        if build is not None and build != build_id():
+            raise Conflict(
+                "BuildDiffers",
+                f"--build-id: this code is build {build_id()}, not {build}.",
+                hint="Set image.buildId of the chart to the build ID of the image in image.digest.",
+                party="operator",
+            )
         measured = read_bootstrap(bootstrap, bootstrap_digest) if bootstrap is not None and bootstrap_digest is not None else None
-        asyncio.run(serve(settings, ready_file=ready_file, health_port=health_port, health_host=health_host, bootstrap=measured))
+        address = (
+            None
+            if metrics_port is None
+            else f"[{metrics_host}]:{metrics_port}"
+            if ":" in metrics_host
+            else f"{metrics_host}:{metrics_port}"
+        )
+        telemetry = Telemetry(metrics_address=address, log_format=log_format.value)
+        serving = serve(
+            settings,
+            ready_file=ready_file,
+            health_port=health_port,
+            health_host=health_host,
+            bootstrap=measured,
+            telemetry=telemetry,
+            versioned=not unversioned,
+        )
+        with traced(f"cleanroom-{profile}"):
+            asyncio.run(serving)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,15 @@ def _run_records(world: AuditWorld) -> list[Row]:
 def _document_records(world: AuditWorld) -> list[Row]:
     rows: list[Row] = []
     for document_id, document in world.documents.items():
-        kind: Kind = "decision" if document_id.startswith("decision.") else "key" if document_id.startswith("approver-key.") else "document"
+        kind: Kind = (
+            "decision"
+            if document_id.startswith("decision.")
+            else "key"
+            if document_id.startswith("approver-key.")
+            else "deputy"
+            if document_id.startswith("approver-deputy.")
+            else "document"
+        )
         rows.append((kind, document_id, DocumentBody(document=document.wire(), digest=document_digest(str(document.data)))))
     return rows
 

@@ -103,7 +103,7 @@ class PrepareWorld:
     """Two owners, an analyst, and what they published. Make one with :func:`prepare_world`."""
 
     def __init__(self, folder: Path, standin: StandIn, counter: RequestCounter, url: str, token: Callable[[str], str]) -> None:
-        self.counter = counter
+        self.folder, self.counter = folder, counter
         self.nodes: Nodes
         """The nodes of governance."""
         self.hardware = standin.hardware
@@ -133,6 +133,11 @@ class PrepareWorld:
         """Governance as the attested clean room sees it. Its clients share their position, as in a worker."""
         attestor: Any = Guest(self.hardware, CLEAN_ROOM_HOST)
         return CleanRoomClient(self._url, COLLABORATION, attestor, ca_file=self._ca, position=position)
+
+    def guest(self, host_data: str) -> CleanRoomClient:
+        """Governance as a guest with this host data sees it."""
+        attestor: Any = Guest(self.hardware, host_data)
+        return CleanRoomClient(self._url, COLLABORATION, attestor, ca_file=self._ca)
 
     # ------------------------------------------------------------------ publish
 

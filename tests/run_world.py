@@ -18,6 +18,7 @@ from typing import Any
 from temporalio.testing import ActivityEnvironment
 
 from activities.clean_room import CleanRoomGovernance
+from activities.clean_room_cleanup import CleanRoomCleanup
 from activities.clean_room_context import CleanRoomContext, run_trust
 from activities.clean_room_secrets import CleanRoomSecrets
 from activities.spark_service import SparkServiceActivities
@@ -26,7 +27,7 @@ from cleanroom.audit.approvals import run_sync
 from cleanroom.claims import HOST_DATA
 from cleanroom.datasets.encryption import decode_dataset_key, encode_dataset_key, generate_dataset_key
 from cleanroom.errors import CleanRoomError, NotFound, Refused
-from cleanroom.governance import Consent, Document, Event, MemberDocument
+from cleanroom.governance import Consent, Delegate, Document, Event, MemberDocument
 from cleanroom.identifiers import approver_key_document_id, document_digest, job_name
 from cleanroom.messages.run import PolicyStatement, RunTicket, ServiceProof
 from cleanroom.runs.assembly import JobEnvironment, assemble_job
@@ -44,6 +45,7 @@ from cleanroom.statements.keys import KEY_LABELS, KeyDocument
 from sparkapp.consent import require_consent
 from tests.audit_records import CLEAN_ROOM_HOST, COLLABORATION, QUERY, SPARK_HOST
 from tests.audit_world import BOOTSTRAP, AuditWorld
+from tests.metric_recorder import MetricRecorder
 from tests.unit.spark_support import make_profile
 
 OUTSIDER = "mallory"
@@ -149,6 +151,10 @@ class Client:
         self._check()
         return list(self.governance.secrets)
 
+    async def list_delegates(self, contract_id: str) -> list[Delegate]:
+        self._check()
+        return [Delegate(delegate_type=kind, delegate_id=name) for kind, name in self.governance.delegates]
+
     async def delegate_policy(self, contract_id: str, delegate_type: str, delegate_id: str) -> dict[str, list[str]]:
         self._check()
         return {HOST_DATA: sorted(self.governance.delegates.get((delegate_type, delegate_id), set()))}
@@ -234,10 +240,13 @@ class Process:
     def __init__(self, runs: RunWorld) -> None:
         self.client = Client(runs.governance)
         room: Any = self.client
-        self.room = CleanRoomContext(runs.settings, BOOTSTRAP, room, room, now=lambda: runs.now, pause=self._pause)
+        self.room = CleanRoomContext(
+            runs.settings, BOOTSTRAP, room, room, origin=runs.namespace_id, now=lambda: runs.now, pause=self._pause
+        )
         attestor: Any = _Guest(runs.world)
         self.room.attestor = attestor
         self.governance, self.secrets = CleanRoomGovernance(self.room), CleanRoomSecrets(self.room)
+        self.cleanup = CleanRoomCleanup(self.room)
         # There is no Key Vault.
         self.secrets._release_key = self._release_key
         reader = UserReader(room, COLLABORATION)
@@ -272,14 +281,21 @@ class RunWorld:
     """A collaboration whose query is approved, with a clock."""
 
     world: AuditWorld
+    origin: str = ""
+    """ID of the Temporal namespace that runs the activities."""
     now: dt.datetime = field(init=False)
     process: Process = field(init=False)
+    metrics: MetricRecorder = field(default_factory=MetricRecorder)
 
     def __post_init__(self) -> None:
         self.now = self.world.now
         self.governance = RunGovernance(self.world, lambda: self.now)
         self.settings = settings_for(self.world)
         self.process = Process(self)
+
+    async def namespace_id(self) -> str:
+        """Return :attr:`origin`, as a worker asks Temporal for it."""
+        return self.origin
 
     def restart(self) -> None:
         """Kill the worker process, and start another one."""
@@ -300,7 +316,9 @@ class RunWorld:
 
     def call(self, activity: Callable[..., Any], *arguments: Any) -> Coroutine[Any, Any, Any]:
         """Run an activity as Temporal does."""
-        run: Coroutine[Any, Any, Any] = ActivityEnvironment().run(activity, *arguments)
+        environment = ActivityEnvironment()
+        environment.metric_meter = self.metrics.meter
+        run: Coroutine[Any, Any, Any] = environment.run(activity, *arguments)
         return run
 
     # ------------------------------------------------------------------ what pods can do

@@ -2,7 +2,7 @@
 
 ``collaborator``  a collaborator's own credentials: Azure subscription, S3 secret, vote; queue ``collaborator.<party>``
 ``frontend``      the frontend's registered identity; the publishing workflows
-``clean-room``    the attested Clean Room Application; the prepare, run and conclude workflows
+``clean-room``    the attested Clean Room Application; the prepare, run, conclude and cleanup workflows
 ``spark-service`` the attested Spark service and its Kubernetes credentials
 """
 
@@ -20,11 +20,13 @@ from activities.authorisations import AuthorisationVerifier
 from activities.azure_ad import AzureAd
 from activities.blob import Blob
 from activities.clean_room import CleanRoomGovernance
+from activities.clean_room_cleanup import CleanRoomCleanup
 from activities.clean_room_context import CleanRoomContext, run_trust
 from activities.clean_room_secrets import CleanRoomSecrets
 from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
 from activities.key_vault import KeyVault
+from activities.run_origin import RunOrigin
 from activities.s3 import S3
 from activities.spark_service import SparkServiceActivities
 from cleanroom.attestation import GuestAttestor
@@ -39,7 +41,9 @@ from cleanroom.runs.reader import UserReader
 from cleanroom.settings import Boundary, Settings
 from cleanroom.spark.service import SparkService
 from cleanroom.temporal.freshness import GovernanceFreshness
+from cleanroom.temporal.versions import Deployment
 from cleanroom.trust import Bootstrap, attested_settings, drop_root_variables
+from workflows.cleanup import Cleanup
 from workflows.conclude_run import ConcludeRun
 from workflows.prepare import Prepare
 from workflows.publish_azure_dataset import PublishAzureDataset
@@ -60,6 +64,8 @@ class BoundaryWorker:
     activities: tuple[Callable[..., Any], ...] = ()
     resources: tuple[AbstractAsyncContextManager[Any], ...] = field(default=())
     interceptors: tuple[Interceptor, ...] = ()
+    deployment: Deployment | None = None
+    """Deployment of Worker Versioning. A collaborator's worker has none: it runs activities only, and its owner upgrades it."""
     heartbeat_seconds: float | None = None
     """Shortest interval of heartbeats; without it, the default of :mod:`cleanroom.temporal.workers`. They also deliver cancellations."""
 
@@ -158,6 +164,7 @@ def _frontend(settings: Settings) -> BoundaryWorker:
     return BoundaryWorker(
         name="frontend",
         task_queue=FRONTEND_QUEUE,
+        deployment="frontend",
         workflows=(PublishAzureDataset, PublishS3Dataset, PublishQuery),
         activities=(
             frontend.get_clean_room_identity,
@@ -179,12 +186,13 @@ def _clean_room(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
     client = CleanRoomClient(
         settings.governance.url, settings.collaboration, attestor, ca_file=settings.governance_roots, position=user.position
     )
-    room = CleanRoomContext(settings, bootstrap, client, user)
-    governance, secrets = CleanRoomGovernance(room), CleanRoomSecrets(room)
+    room = CleanRoomContext(settings, bootstrap, client, user, origin=RunOrigin())
+    governance, secrets, cleanup = CleanRoomGovernance(room), CleanRoomSecrets(room), CleanRoomCleanup(room)
     return BoundaryWorker(
         name="clean-room",
         task_queue=CLEAN_ROOM_QUEUE,
-        workflows=(Prepare, RunQuery, ConcludeRun),
+        deployment="clean-room",
+        workflows=(Prepare, RunQuery, ConcludeRun, Cleanup),
         activities=(
             governance.get_users,
             governance.fetch_query,
@@ -202,6 +210,8 @@ def _clean_room(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
             secrets.issue_consent_receipt,
             secrets.watch_consent,
             secrets.revoke_grants,
+            cleanup.find_held,
+            cleanup.describe_runs,
         ),
         resources=(user, client),
         interceptors=(_freshness(user),),
@@ -217,12 +227,14 @@ def _spark_service(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
     return BoundaryWorker(
         name="spark-service",
         task_queue=SPARK_SERVICE_QUEUE,
+        deployment="clean-room",
         activities=(
             spark.get_attestation_report,
             spark.get_security_policy,
             spark.submit_job,
             spark.watch_job,
             spark.delete_job,
+            spark.list_jobs,
         ),
         resources=(user, service),
         interceptors=(_freshness(user),),

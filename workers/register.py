@@ -1,4 +1,8 @@
-"""Registers missing search attributes: ``python -m workers.register PROFILE``. Idempotent."""
+"""Prepares a namespace: ``python -m workers.register PROFILE``. Idempotent.
+
+It registers missing search attributes. Where no version of the workers is current yet, it promotes the version of this code; later
+versions are promoted by people (``cleanroom versions promote``).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,9 @@ from temporalio.service import RPCError
 from cleanroom.errors import CleanRoomError, Conflict, Unavailable
 from cleanroom.settings import load_settings
 from cleanroom.temporal.attributes import ALL
+from cleanroom.temporal.build import build_id
 from cleanroom.temporal.client import connect
+from cleanroom.temporal.versions import DEPLOYMENTS, Deployment, current_build, promote
 
 
 async def register(client: Client) -> tuple[str, ...]:
@@ -51,10 +57,21 @@ async def register(client: Client) -> tuple[str, ...]:
     return missing
 
 
+async def promote_first_version(client: Client) -> tuple[Deployment, ...]:
+    """Promote the version of this code in the deployments that have no current version, and return these deployments."""
+    first = tuple([deployment for deployment in DEPLOYMENTS if await current_build(client, deployment) is None])
+    for deployment in first:
+        await promote(client, deployment, build_id(), before_workers=True)
+    return first
+
+
 async def _run(profile: str) -> None:
     settings = load_settings(profile)
-    registered = await register(await connect(settings.temporal, identity="register-search-attributes"))
+    client = await connect(settings.temporal, identity="prepare-namespace")
+    registered = await register(client)
     print(f"registered: {', '.join(registered) or 'none missing'}", flush=True)
+    promoted = await promote_first_version(client)
+    print(f"promoted {build_id()}: {', '.join(promoted) or 'no deployment, because each has a current version'}", flush=True)
 
 
 def main() -> int:

@@ -6,7 +6,11 @@ run no workflow code.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from typing import TypeVar
+
 from temporalio import workflow
+from temporalio.common import VersioningBehavior
 
 with workflow.unsafe.imports_passed_through():
     from activities.clean_room import CleanRoomGovernance
@@ -14,8 +18,10 @@ with workflow.unsafe.imports_passed_through():
     from activities.spark_service import SparkServiceActivities
     from cleanroom.identifiers import CLEAN_ROOM_QUEUE, SPARK_SERVICE_QUEUE
     from cleanroom.messages.run import AuditEvent, Concluded, Revoked, RevokeRequest, RunTicket
-    from cleanroom.temporal.retries import CLEANUP, STANDARD
+    from cleanroom.temporal.retries import CLEANUP, STANDARD, Timing
     from workflows.story import Story
+
+T = TypeVar("T")
 
 STEPS = {
     "revoke": "Revoke every grant of the run",
@@ -24,7 +30,61 @@ STEPS = {
 }
 
 
-@workflow.defn(name="ConcludeRun")
+async def undo_run(
+    ticket: RunTicket, story: Story | None = None, *, timing: Timing = CLEANUP, end: str = "", stop_job: bool = True
+) -> Concluded:
+    """Revoke the grants of a run that has ended, stop its job and record its end.
+
+    Args:
+        ticket: The run.
+        story: Shows the steps.
+        timing: Timeouts and retries of the steps that undo something.
+        end: The entry in the ledger that records the run's end already. Without it, a failure is recorded.
+        stop_job: Whether the run has a job.
+    """
+
+    async def step(key: str, work: Awaitable[T]) -> T:
+        return await (story.step(key, work) if story is not None else work)
+
+    # Revoke first: it makes the pods harmless, and the Spark service's worker may be offline.
+    revoked = await step(
+        "revoke",
+        workflow.execute_activity_method(
+            CleanRoomSecrets.revoke_grants,
+            RevokeRequest(ticket=ticket),
+            **timing.config(f"secrets, IDP subjects, event writers of {ticket.run_id}", task_queue=CLEAN_ROOM_QUEUE),
+        ),
+    )
+    if not revoked.closed:
+        # The ledger does not pin the run to this request, so the request began nothing.
+        return Concluded(revoked=revoked, job_stopped=False)
+    stopped = False
+    if stop_job:
+        stopped = await step(
+            "stop",
+            workflow.execute_activity_method(
+                SparkServiceActivities.delete_job,
+                ticket,
+                **timing.config(f"stop the job of {ticket.run_id}", task_queue=SPARK_SERVICE_QUEUE),
+            ),
+        )
+    await step("audit", _audit(ticket, revoked, end))
+    return Concluded(revoked=revoked, job_stopped=stopped)
+
+
+async def _audit(ticket: RunTicket, revoked: Revoked, end: str) -> None:
+    entries = [("REVOKED", f"{revoked.secrets} secrets, {revoked.grants} grants")]
+    if not end:
+        entries.append(("RUN_FAILED", "RunTerminated"))
+    for step, message in entries:
+        await workflow.execute_activity_method(
+            CleanRoomGovernance.record_event,
+            AuditEvent(ticket=ticket, step=step, message=message),
+            **STANDARD.config(f"audit: {step}", task_queue=CLEAN_ROOM_QUEUE),
+        )
+
+
+@workflow.defn(name="ConcludeRun", versioning_behavior=VersioningBehavior.PINNED)
 class ConcludeRun:
     """Revoke a run's grants, stop its job and record its end.
 
@@ -40,35 +100,7 @@ class ConcludeRun:
         """Revoke, stop the job, record the end."""
         async with self._story.report_outcome():
             self._story.stage("cleanup")
-            # Revoke first: it makes the pods harmless, and the Spark service's worker may be offline.
-            revoked = await self._story.step(
-                "revoke",
-                workflow.execute_activity_method(
-                    CleanRoomSecrets.revoke_grants,
-                    RevokeRequest(ticket=ticket),
-                    **CLEANUP.config("secrets, IDP subjects, event writers", task_queue=CLEAN_ROOM_QUEUE),
-                ),
-            )
-            if not revoked.closed:
-                # The ledger does not pin the run to this request, so the request began nothing.
-                return Concluded(revoked=revoked, job_stopped=False)
-            stopped = await self._story.step(
-                "stop",
-                workflow.execute_activity_method(
-                    SparkServiceActivities.delete_job, ticket, **CLEANUP.config("stop the job", task_queue=SPARK_SERVICE_QUEUE)
-                ),
-            )
-            await self._story.step("audit", self._audit(ticket, revoked))
-            return Concluded(revoked=revoked, job_stopped=stopped)
-
-    async def _audit(self, ticket: RunTicket, revoked: Revoked) -> None:
-        counts = f"{revoked.secrets} secrets, {revoked.grants} grants"
-        for step, message in (("REVOKED", counts), ("RUN_FAILED", "RunTerminated")):
-            await workflow.execute_activity_method(
-                CleanRoomGovernance.record_event,
-                AuditEvent(ticket=ticket, step=step, message=message),
-                **STANDARD.config(f"audit: {step}", task_queue=CLEAN_ROOM_QUEUE),
-            )
+            return await undo_run(ticket, self._story)
 
     @workflow.query(description="The steps and the state of each.")
     def timeline(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
+from temporalio.common import VersioningBehavior
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
@@ -79,7 +80,7 @@ STEPS = {
 ATTESTATION_ATTEMPTS = 3
 
 
-@workflow.defn(name="Prepare")
+@workflow.defn(name="Prepare", versioning_behavior=VersioningBehavior.PINNED)
 class Prepare:
     """Verify the run and the Spark service, then grant the run's secrets to its pod policies."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from temporalio import workflow
+from temporalio.common import VersioningBehavior
 
 with workflow.unsafe.imports_passed_through():
     from activities.azure_ad import AzureAd
@@ -36,7 +37,7 @@ STEPS = {
 }
 
 
-@workflow.defn(name="PublishAzureDataset")
+@workflow.defn(name="PublishAzureDataset", versioning_behavior=VersioningBehavior.PINNED)
 class PublishAzureDataset:
     """Publishes an encrypted dataset in Azure Blob Storage. Its key is in the owner's Key Vault, for release to the clean room only."""
 

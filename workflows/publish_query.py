@@ -12,12 +12,14 @@ Governance holds the state of the query. This workflow executes commands, mirror
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
 from temporalio import workflow
+from temporalio.common import RawValue, VersioningBehavior
 from temporalio.exceptions import FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
@@ -44,6 +46,9 @@ OWN_CHANGE_GRACE = timedelta(seconds=3)
 
 Governance shows a change before it commits it, and the activity returns only after the commit.
 """
+LONG_HISTORY, LARGE_HISTORY = 12_000, 12 * 1024 * 1024
+"""Events and bytes with which a history ends although commands run. Temporal suggests the end at 4,096 events or 4 MB, and terminates
+a workflow at 51,200 events or 50 MB."""
 HANDLERS_TIMEOUT = timedelta(minutes=1)
 """How long a closed query waits for its update handlers to return."""
 
@@ -56,16 +61,18 @@ class Event(Enum):
     CLOSED = "a command closed the query"
     STATE_CHANGED = "a command changed the query and stopped the poll: poll and deadline must start again"
     DEADLINE_RESUMED = "the commands that paused the deadline of the draft have ended"
+    HISTORY_IS_LONG = "the query can continue as new"
     DEADLINE = "the deadline has passed"
 
 
-@workflow.defn(name="PublishQuery")
+@workflow.defn(name="PublishQuery", versioning_behavior=VersioningBehavior.AUTO_UPGRADE)
 class PublishQuery:
     """Publishes one query: drafts, proposals, votes, approval and expiry."""
 
     @workflow.init
     def __init__(self, input: PublishQueryInput) -> None:
         self._input = input
+        self._version = workflow.info().get_current_deployment_version()
         self._query = QueryStateMachine(input)
         self._steps = QuerySteps(input, self._query)
         self._poll = GovernancePoll(self._query, self._steps)
@@ -82,14 +89,15 @@ class PublishQuery:
             if input.carried is None:
                 await self._commands.create()
             while not query.closed:
+                query.start_period(workflow.now())
                 self._page.show()
                 event = await self._next_event()
                 if event is Event.DEADLINE:
                     await self._expire()
                 elif event is Event.GOVERNANCE_CHANGED:
                     await self._apply_governance_change()
-                await self._commands.handle_all()
-                if workflow.info().is_continue_as_new_suggested():
+                await self._commands.handle_until(self._can_continue_as_new)
+                if self._can_continue_as_new():
                     await self._continue_as_new()
         except (CleanRoomError, FailureError, asyncio.CancelledError) as error:
             if is_cancelled_exception(error):
@@ -100,8 +108,15 @@ class PublishQuery:
                 await self._finish(query.closed_error())
             raise
         await self._finish(query.closed_error())
-        self._page.show()
         return query.snapshot()
+
+    @property
+    def _upgraded(self) -> bool:
+        """Whether a worker of another version has taken the workflow over since this run of it began.
+
+        The next run then has commands of that version only, so patches are needed for one upgrade and not for the query's lifetime.
+        """
+        return workflow.info().get_current_deployment_version() != self._version
 
     async def _next_event(self) -> Event:
         """Wait until there is something to do."""
@@ -116,6 +131,8 @@ class PublishQuery:
                 return Event.GOVERNANCE_CHANGED
             if self._commands.ready:
                 return Event.COMMAND
+            if self._can_continue_as_new():
+                return Event.HISTORY_IS_LONG
             if self._query.closed:
                 return Event.CLOSED
             if polling and not self._poll.running:
@@ -143,7 +160,8 @@ class PublishQuery:
         return event
 
     def _remaining(self, now: datetime) -> timedelta:
-        return max(self._query.deadline(now) - now, timedelta(milliseconds=1))
+        assert self._query.expires is not None
+        return max(self._query.expires - now, timedelta(milliseconds=1))
 
     async def _apply_governance_change(self) -> None:
         """Mirror what the poll found, unless it is the effect of a running command, which stops the poll."""
@@ -198,22 +216,36 @@ class PublishQuery:
             await workflow.wait_condition(
                 lambda: workflow.all_handlers_finished() and not commands.voting and not commands.running, timeout=HANDLERS_TIMEOUT
             )
+        self._page.show()
+
+    def _can_continue_as_new(self) -> bool:
+        """Whether to continue with an empty history: when the server suggests it or another version took over, and no command is left."""
+        if self._query.closed or not (workflow.info().is_continue_as_new_suggested() or self._upgraded):
+            return False
+        return self._commands.idle or self._must_continue_as_new()
+
+    def _must_continue_as_new(self) -> bool:
+        """Whether the history is so long that it ends although commands are left. The next one receives them again.
+
+        Commands can keep a query busy for days, because they wait for their authors' workers, and anyone can send messages. The server
+        terminates a workflow whose history is too long. Governance executes an authorisation once.
+        """
+        info = workflow.info()
+        return info.get_current_history_length() >= LONG_HISTORY or info.get_current_history_size() >= LARGE_HISTORY
 
     async def _continue_as_new(self) -> None:
-        """Continue with an empty history when only pending votes are left. They are carried over."""
+        """Continue with an empty history, unless a message that arrives now must be handled first. What waits is carried over."""
         commands = self._commands
-
-        def busy() -> bool:
-            return self._query.closed or not commands.idle
-
-        if busy():
-            return
         await self._poll.stop()
-        commands.answer_pending_votes()
-        await workflow.wait_condition(lambda: workflow.all_handlers_finished() or busy())
-        if not busy():
-            carried = self._query.carried_members() | {"carried_votes": commands.carried_votes()}
-            workflow.continue_as_new(self._input.model_copy(update=carried))
+        commands.answer_votes()
+        if self._must_continue_as_new():
+            commands.answer_commands()
+        await workflow.wait_condition(lambda: workflow.all_handlers_finished() or not self._can_continue_as_new())
+        if not self._can_continue_as_new():
+            return
+        self._page.show()
+        carried = self._query.carried_members() | {"carried_messages": commands.carried()}
+        workflow.continue_as_new(self._input.model_copy(update=carried))
 
     # ------------------------------------------------------------------ signals
 
@@ -245,6 +277,11 @@ class PublishQuery:
     def withdraw(self, message: Any) -> None:
         """Enqueue a withdrawal."""
         self._commands.enqueue(Command("withdraw", message))
+
+    @workflow.signal(dynamic=True, description="Any other signal is refused, and shown.")
+    def unknown(self, name: str, arguments: Sequence[RawValue]) -> None:
+        """Refuse a signal without a handler. The SDK would keep it, in case that the workflow sets a handler later."""
+        self._commands.refuse_unknown(name)
 
     # ------------------------------------------------------------------ updates: the same verbs as the signals, with a result
 
@@ -303,7 +340,7 @@ class PublishQuery:
             raise application_error(self._query.not_draft_error(command))
 
     async def _enqueue_and_wait(self, kind: CommandKind, message: DecisionMessage | AuthorMessage) -> CommandOutcome:
-        command = Command(kind, message.model_dump())
+        command = Command(kind, message.model_dump(), awaited=True)
         self._commands.enqueue(command)
         await workflow.wait_condition(lambda: command.done)
         if command.error is not None:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Literal
 
 from temporalio import workflow
+from temporalio.common import VersioningBehavior
 
 with workflow.unsafe.imports_passed_through():
     from activities.collaborator import CollaboratorGovernance
@@ -23,7 +24,7 @@ STEPS = {
 }
 
 
-@workflow.defn(name="PublishS3Dataset")
+@workflow.defn(name="PublishS3Dataset", versioning_behavior=VersioningBehavior.PINNED)
 class PublishS3Dataset:
     """Publishes an encrypted dataset in S3. Governance holds its connection secret and key, for release to the clean room only.
 

@@ -8,7 +8,7 @@ when its activity has returned.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,9 +19,8 @@ from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, Preconditio
 from cleanroom.messages.query import (
     AuthorisedCommand,
     AuthorMessage,
-    CarriedVote,
+    CarriedMessage,
     CommandOutcome,
-    DecisionMessage,
     PublishQueryInput,
     VerifiedDecision,
 )
@@ -31,6 +30,9 @@ from workflows.query_poll import GovernancePoll
 from workflows.query_state import QueryStateMachine
 from workflows.query_status_page import QueryStatusPage
 from workflows.query_steps import QuerySteps
+
+RECEIVED = "received; see the result with `cleanroom query show`"
+"""Answer to an update whose command the next history executes."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,16 @@ class QueryCommands:
         self._input, self._query, self._steps, self._poll, self._page = input, query, steps, poll, page
         self._collaborators = {input.proposer.name, *(party.name for party in input.parties)}
         self._queue = CommandQueue()
-        for vote in input.carried_votes:
-            self._queue.add(Command(vote.kind, {"decision": vote.decision}))
+        for carried in input.carried_messages:
+            command = Command(carried.kind, carried.message)
+            command.validate()
+            self._queue.add(command)
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._executing: dict[str, Command] = {}
+        """The command that is executed for each author."""
         self._votes: dict[str, PendingVote] = {}
         self._closed_because: CleanRoomError | None = None
+        self._handing_over = False
 
     @property
     def ready(self) -> bool:
@@ -75,31 +82,53 @@ class QueryCommands:
 
     @property
     def idle(self) -> bool:
-        """Whether the only work left is votes that wait for their voters' workers."""
-        return not self._queue and not self._running
+        """Whether all that is left is votes that wait for their voters' workers, and signals that wait to be handled."""
+        return not self._running and not any(command.awaited for command in self._queue)
 
     def enqueue(self, command: Command) -> None:
         """Add a command to the queue, or refuse it."""
         try:
             if self._query.closed:
                 raise self._query.closed_error()
+            command.validate()
+            if command.authored is not None and command.authored.party not in self._collaborators:
+                known = ", ".join(sorted(self._collaborators))
+                raise InvalidInput(
+                    "PartyUnknown", f"{command.kind}: unknown collaborator {command.authored.party!r}; known: {known[:300]}."
+                )
             self._queue.add(command)
+            if self._handing_over:
+                self._succeed(command, RECEIVED)
         except CleanRoomError as error:
             self._refuse(command, error)
 
-    async def handle_all(self) -> None:
-        """Handle every command whose lane is free."""
-        while not self._query.closed and (command := self._queue.take(self._running)) is not None:
+    async def handle_until(self, stop: Callable[[], bool]) -> None:
+        """Handle the commands whose lanes are free, until ``stop()`` or until none is left."""
+        while not self._query.closed and not stop() and (command := self._queue.take(self._running)) is not None:
             await self._handle(command)
 
-    def carried_votes(self) -> tuple[CarriedVote, ...]:
-        """Return the pending votes as input for continue-as-new."""
-        return tuple(CarriedVote(kind=vote.kind, decision=vote.token) for vote in self._votes.values())
+    def refuse_unknown(self, kind: str) -> None:
+        """Refuse a signal that has no handler."""
+        error = InvalidInput(
+            "MessageUnknown", f"A query has no signal {kind[:40]!r}.", hint="Send approve, reject, update, propose or withdraw."
+        )
+        self._record_refused(kind[:40], error)
 
-    def answer_pending_votes(self) -> None:
-        """Answer the updates that wait for pending votes. An update cannot continue in the next history."""
+    def carried(self) -> tuple[CarriedMessage, ...]:
+        """Return the messages that are not finished, as input for continue-as-new."""
+        voting = (vote.command for vote in self._votes.values())
+        return tuple(command.carried() for command in (*voting, *self._executing.values(), *self._queue))
+
+    def answer_votes(self) -> None:
+        """Answer the updates that wait for votes that are being cast. An update cannot continue in the next history."""
         for vote in self._votes.values():
             self._succeed(vote.command, "verified; the vote is cast when the voter's worker is running")
+
+    def answer_commands(self) -> None:
+        """Answer the updates that wait for any other command, also those that arrive from now on."""
+        self._handing_over = True
+        for command in (*self._executing.values(), *self._queue):
+            self._succeed(command, RECEIVED)
 
     def close(self, reason: CleanRoomError) -> None:
         """Refuse waiting commands and cancel running ones."""
@@ -130,10 +159,9 @@ class QueryCommands:
             if command.lane == VOTES:
                 await self._start_vote(command)
                 return
-            message = command.parsed(AuthorMessage)
-            if message.party not in self._collaborators:
-                known = ", ".join(sorted(self._collaborators))
-                raise InvalidInput("PartyUnknown", f"{command.kind}: unknown collaborator {message.party!r}; known: {known}.")
+            message = command.authored
+            assert message is not None
+            self._executing[message.party] = command
             self._running[message.party] = self._in_background(command, self._execute(command, message), self._running, message.party)
         except Exception as error:
             self._refuse(command, error_from_failure(error))
@@ -147,6 +175,7 @@ class QueryCommands:
 
         def ended(done: asyncio.Task[None]) -> None:
             running.pop(key, None)
+            self._executing.pop(key, None)
             error = asyncio.CancelledError() if done.cancelled() else done.exception()
             if error is not None:
                 self._refuse(command, self._background_error(error))
@@ -161,7 +190,7 @@ class QueryCommands:
         return self._closed_because or PreconditionFailed("ProposalClosed", "The proposal has ended; every proposal needs new decisions.")
 
     def _succeed(self, command: Command, detail: str) -> None:
-        self._page.show()
+        self._page.show_soon()
         query = self._query
         command.outcome = CommandOutcome(
             stage=query.stage,
@@ -174,8 +203,11 @@ class QueryCommands:
 
     def _refuse(self, command: Command, error: CleanRoomError) -> None:
         command.error = self._query.with_display_names(error)
-        self._query.record_refused(workflow.now(), command.kind, command.error, command.about)
-        self._page.show()
+        self._record_refused(command.kind, command.error, command.about)
+
+    def _record_refused(self, kind: str, error: CleanRoomError, about: str = "") -> None:
+        self._query.record_refused(workflow.now(), kind, error, about)
+        self._page.show_soon()
 
     # ------------------------------------------------------------------ authors' commands
 
@@ -236,7 +268,8 @@ class QueryCommands:
     async def _start_vote(self, command: Command) -> None:
         """Verify a vote and start casting it in the background."""
         query = self._query
-        message = command.parsed(DecisionMessage)
+        message = command.vote
+        assert message is not None
         token = message.decision
         if query.stage != "Proposed":
             raise query.not_proposed_error()

@@ -59,6 +59,8 @@ class QueryStateMachine:
         self.proposal_id = carried.proposal_id if carried else ""
         self.owners: tuple[str, ...] = carried.owners if carried else ()
         self.ballots: dict[str, str] = {}
+        self.deputies: dict[str, str] = {}
+        """The deputy who decided, by user ID, for the owners whose deputy did."""
         self.expires: datetime | None = carried.expires if carried else None
         self.card = carried.card if carried else ""
         self.history: deque[HistoryEntry] = deque(carried.history if carried else (), MAX_HISTORY)
@@ -76,6 +78,7 @@ class QueryStateMachine:
             ids = {party.name: party.user_id for party in input.parties}
             self.ballots = {ids.get(name, name): "accepted" for name in carried.accepted}
             self.ballots |= {ids.get(name, name): "rejected" for name in carried.rejected}
+            self.deputies = {ids.get(name, name): deputy for name, deputy in carried.deputies.items()}
 
     # ------------------------------------------------------------------ reading
 
@@ -113,11 +116,10 @@ class QueryStateMachine:
         """Whether this proposal is still open. Check again after every await."""
         return self.stage == "Proposed" and self.proposal_id == proposal_id
 
-    def deadline(self, now: datetime) -> datetime:
-        """Return the deadline of the current stage, and start its period if it has none."""
+    def start_period(self, now: datetime) -> None:
+        """Set the deadline of the current stage if it has none."""
         if self.expires is None:
             self.expires = now + self._approval_period
-        return self.expires
 
     def expected_governance_state(self) -> GovernanceQueryState:
         """Return the state of the query in governance as long as nothing changes there."""
@@ -151,6 +153,7 @@ class QueryStateMachine:
             refused=tuple(self.refused),
             spec=self.spec,
             seen=self.seen,
+            deputies={self.display_name(user): deputy for user, deputy in sorted(self.deputies.items()) if user in self.ballots},
         )
 
     def carried_members(self) -> dict[str, Any]:
@@ -237,7 +240,7 @@ class QueryStateMachine:
         if self.proposal_id == proposed.proposal_id:
             # The poll saw the proposal in governance before the activity returned, possibly with votes.
             return
-        self.stage, self.owners, self.ballots, self.approvals_expire_at = "Proposed", owners, {}, None
+        self.stage, self.owners, self.ballots, self.deputies, self.approvals_expire_at = "Proposed", owners, {}, {}, None
         self._take_text(proposed.version, proposed.digest)
         self.proposal_id = proposed.proposal_id
         self.expires = now + self._approval_period
@@ -254,7 +257,7 @@ class QueryStateMachine:
             now,
             "approved" if decision.decision == "approve" else "rejected",
             self.display_name(decision.approver_id),
-            decision.reason,
+            ": ".join(part for part in (f"deputy {decision.deputy}" if decision.deputy else "", decision.reason) if part),
         )
 
     def count_vote(self, now: datetime, decision: VerifiedDecision, recorded: BallotRecorded) -> bool:
@@ -266,6 +269,7 @@ class QueryStateMachine:
             self.expires = min(decision.expires, self.expires or decision.expires)
             self.approvals_expire_at = min(decision.expires, self.approvals_expire_at or decision.expires)
         self.ballots = dict(recorded.ballots)
+        self.deputies |= {decision.approver_id: decision.deputy} if decision.deputy else {}
         if recorded.proposal_state == "Accepted":
             self._approve(now)
         elif recorded.proposal_state == "Rejected":
@@ -335,7 +339,7 @@ class QueryStateMachine:
             return
         self._take_text(state.version, state.digest)
         self.proposal_id, self.owners, self.proposal_command = state.proposal_id, state.approvers, None
-        self.approvals_expire_at = None
+        self.approvals_expire_at, self.deputies = None, {}
         self.expires = now + self._approval_period
 
     def _take_text(self, version: str, digest: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import textwrap
 from datetime import datetime
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
-from cleanroom.temporal import attributes
+from cleanroom.temporal import attributes, metrics
 from cleanroom.temporal.markdown import code, code_block, details, escape, prose
 from workflows.query_state import QueryStateMachine
 
+STAGE_EVENTS = {"Proposed": "proposed", "Approved": "approved by all"}
+"""The event of the query's history with which a stage begins."""
 EVENTS_SHOWN = 15
 CARD_WIDTH = 64
 """Width of the Web UI's column in characters."""
@@ -25,19 +28,44 @@ class QueryStatusPage:
         self._query = query
         self._proposer = proposer
         self._shown: tuple[Any, ...] | None = None
+        self._stage, self._since = "", workflow.now()
+        self._due = False
+
+    def show_soon(self) -> None:
+        """Call :meth:`show` once, after what is ready to run now. A flood of messages then renders the page once per workflow task."""
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._show_if_due)
+
+    def _show_if_due(self) -> None:
+        if self._due:
+            self.show()
 
     def show(self) -> None:
         """Update the current details, and the search attributes if they changed. Each update of attributes adds a history event."""
-        query = self._query
+        query, self._due = self._query, False
         workflow.set_current_details(query_details(query, self._proposer))
         shown = (query.stage, query.pending(), query.voters("accepted"), query.digest, query.expires)
         if shown != self._shown:
             self._shown = shown
-            workflow.upsert_search_attributes(attributes.updates(*query_attributes(query, workflow.now())))
+            self._enter(query.stage)
+            workflow.upsert_search_attributes(attributes.updates(*query_attributes(query, self._since)))
+
+    def _enter(self, stage: str) -> None:
+        """Take note of the stage and of the time since when the query is in it, and count the time that a proposal was open."""
+        if stage == self._stage:
+            return
+        now = workflow.now()
+        if self._stage == "Proposed":
+            metrics.PROPOSAL_SECONDS.record(workflow.metric_meter(), (now - self._since).total_seconds(), result=stage.lower())
+        # A continued history starts in the middle of a stage.
+        began = [entry.at for entry in self._query.history if entry.event == STAGE_EVENTS.get(stage)]
+        self._stage, self._since = stage, max(began, default=now)
 
     def set_outcome(self, outcome: str) -> None:
         """Set search attribute ``CrOutcome``."""
         workflow.upsert_search_attributes(attributes.updates((attributes.OUTCOME, outcome)))
+        metrics.WORKFLOWS_CLOSED.add(workflow.metric_meter(), kind="query", outcome=metrics.bounded("outcome", outcome))
 
 
 def query_details(query: QueryStateMachine, proposer: str) -> str:
@@ -67,11 +95,11 @@ def query_details(query: QueryStateMachine, proposer: str) -> str:
     return details("\n\n".join(shown), "**History**", events, f"**{card_title}**" if card else "", card)
 
 
-def query_attributes(query: QueryStateMachine, now: datetime) -> list[tuple[SearchAttributeKey[Any], Any]]:
-    """Return the search attributes by which operators filter queries."""
+def query_attributes(query: QueryStateMachine, since: datetime) -> list[tuple[SearchAttributeKey[Any], Any]]:
+    """Return the search attributes by which operators filter queries; ``since`` is the time when the stage began."""
     return [
         (attributes.STAGE, f"query.{query.stage.lower()}"),
-        (attributes.STAGE_SINCE, now),
+        (attributes.STAGE_SINCE, since),
         (attributes.PENDING_FOR, list(query.pending())),
         (attributes.APPROVED_BY, list(query.voters("accepted"))),
         (attributes.DIGEST, attributes.short_digest(query.digest) if query.digest else None),
@@ -86,11 +114,13 @@ def _decisions(query: QueryStateMachine) -> list[str]:
     when = {(entry.event, entry.by): entry.at for entry in query.history}
     proposed = max((entry.at for entry in query.history if entry.event == "proposed"), default=None)
     lines = []
+    deputies = query.snapshot().deputies
     for name, ballot in sorted((query.display_name(owner), query.ballots.get(owner, "")) for owner in query.owners):
         at = when.get(("approved" if ballot == "accepted" else "rejected", name)) if ballot else proposed
         time = f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
         mark, word = {"accepted": ("✓", "approved"), "rejected": ("✗", "rejected")}.get(ballot, ("○", "**pending** since"))
-        lines.append(f"- {mark} {escape(name)} {word} {time}")
+        deputy = f" (deputy **{escape(deputies[name])}**)" if name in deputies else ""
+        lines.append(f"- {mark} {escape(name)}{deputy} {word} {time}")
     return lines
 
 

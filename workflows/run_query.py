@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
+from temporalio.common import VersioningBehavior
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
@@ -35,7 +36,7 @@ with workflow.unsafe.imports_passed_through():
         WatchRequest,
     )
     from cleanroom.spark.job import ResultReceipt
-    from cleanroom.temporal import attributes
+    from cleanroom.temporal import attributes, metrics
     from cleanroom.temporal.failures import application_error, error_from_failure
     from cleanroom.temporal.markdown import code
     from cleanroom.temporal.retries import CLEANUP, STANDARD, WATCH
@@ -62,7 +63,7 @@ STEPS = {
 }
 
 
-@workflow.defn(name="RunQuery")
+@workflow.defn(name="RunQuery", versioning_behavior=VersioningBehavior.PINNED)
 class RunQuery:
     """Run an approved query once: from the caller's signed request to the result receipt.
 
@@ -208,6 +209,7 @@ class RunQuery:
             if job.done():
                 return job.result()
             withdrawn = consent.result()
+            metrics.CONSENT_WITHDRAWN.add(workflow.metric_meter())
             raise Refused(
                 "ConsentWithdrawn",
                 f"Consent to {withdrawn.document_id!r} was withdrawn while the query ran: {withdrawn.message}",
@@ -268,6 +270,7 @@ class RunQuery:
             if self._failure is None:
                 self._failure = RunFailure(code="CleanupFailed", message=failure.message, party="operator")
             workflow.logger.warning("cleanup step failed: %s", failure.code)
+            metrics.CLEANUP_FAILURES.add(workflow.metric_meter(), code=metrics.bounded("code", failure.code))
             return None
 
     async def _audit(self, step: str, message: str, digests: dict[str, str]) -> None:

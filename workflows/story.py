@@ -12,7 +12,7 @@ from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import is_cancelled_exception
 
 from cleanroom.errors import CleanRoomError
-from cleanroom.temporal import attributes
+from cleanroom.temporal import attributes, metrics
 from cleanroom.temporal.failures import error_from_failure
 from cleanroom.temporal.markdown import code, details, escape, prose
 
@@ -61,6 +61,7 @@ class Story:
     def _end(self, key: str, state: str, note: str = "") -> None:
         self._state[key] = state
         self._seconds[key] = (workflow.now() - self._started[key]).total_seconds()
+        metrics.STEP_SECONDS.record(workflow.metric_meter(), self._seconds[key], kind=self._kind, step=key, result=state)
         if note:
             self._notes[key] = note
         self.show()
@@ -90,6 +91,7 @@ class Story:
         """Set the search attribute ``CrOutcome`` at the end. Steps that did not start become skipped."""
         self._state = {key: "skipped" if state == "waiting" else state for key, state in self._state.items()}
         workflow.upsert_search_attributes(attributes.updates((attributes.OUTCOME, code), (attributes.STAGE, f"{self._kind}.closed")))
+        metrics.WORKFLOWS_CLOSED.add(workflow.metric_meter(), kind=self._kind, outcome=metrics.bounded("outcome", code))
 
     @asynccontextmanager
     async def report_outcome(self) -> AsyncIterator[None]:

@@ -17,6 +17,7 @@ from cleanroom.identifiers import approver_key_document_id, document_digest
 from cleanroom.messages.run import RunTicket
 from cleanroom.runs.authorised import AuthorisedRun
 from cleanroom.runs.authority import RunAuthority
+from cleanroom.runs.deputies import read_deputation
 from cleanroom.runs.published_keys import published_keys
 from cleanroom.runs.reader import AcceptedDocument
 from cleanroom.statements.keys import KeyHistory, PublicJwk, parse_key_document, parse_retirement_document
@@ -153,11 +154,25 @@ def check_approvals(bundle: ParsedBundle, checks: Checks) -> AuthorisedRun | Non
             return None
         _add_failure(checks, "approvals", _record_at_fault(error, reader.trail, request.record), error)
         return None
+    _note_deputies(bundle, checks)
     by_id = {item.record.subject: item.record for item in bundle.all(DocumentBody)}
     checks.add("approvals", by_id.get(run.document.id), True, f"approved by {', '.join(run.approved_by)}")
     if required and consents:
         checks.add("consent", consents[0].record, True, f"{len(consented)} documents", subject="every document of the run")
     return run
+
+
+def _note_deputies(bundle: ParsedBundle, checks: Checks) -> None:
+    """Note which decisions deputies made. :meth:`RunAuthority.authorise` has verified those of the run."""
+    for item in bundle.all(DocumentBody, "deputy"):
+        try:
+            document = accepted_document_of(item.body)
+            keys = keys_of(bundle, document.proposer_id)
+            named = read_deputation(document, keys, collaboration=bundle.export.collaboration, recorded_at=0)
+        except CleanRoomError as error:
+            checks.add("approvals", item.record, False, f"{error.code}: {error.message}")
+            continue
+        checks.notes.append(f"User {named.signer} named {named.deputy} as a deputy, whose key {named.key.kid} signed a decision.")
 
 
 def _record_at_fault(error: CleanRoomError, trail: list[ParsedRecord[DocumentBody]], fallback: Record) -> Record:

@@ -163,6 +163,7 @@ BODIES: Mapping[Kind, type[Body]] = {
     "document": DocumentBody,
     "key": DocumentBody,
     "decision": DocumentBody,
+    "deputy": DocumentBody,
     "clean-room-policy": PolicyBody,
     "trust": TrustBody,
     "consent": ConsentBody,
@@ -175,5 +176,5 @@ BODIES: Mapping[Kind, type[Body]] = {
     "event": EventBody,
 }
 
-DOCUMENT_KINDS: tuple[Kind, ...] = ("document", "key", "decision")
+DOCUMENT_KINDS: tuple[Kind, ...] = ("document", "key", "decision", "deputy")
 """Kinds whose body is a governance document (:class:`DocumentBody`)."""

@@ -25,6 +25,7 @@ Kind = Literal[
     "document",
     "key",
     "decision",
+    "deputy",
     "clean-room-policy",
     "trust",
     "consent",

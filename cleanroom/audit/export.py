@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 
 from cleanroom.audit.bodies import (
     Body,
@@ -27,11 +28,18 @@ from cleanroom.audit.history import RunTrace
 from cleanroom.audit.seal import SEAL_LIFETIME, ExportSeal
 from cleanroom.claims import HOST_DATA
 from cleanroom.documents.query import QueryDocument, parse_query
-from cleanroom.errors import CleanRoomError, NotFound, PreconditionFailed
+from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, PreconditionFailed
 from cleanroom.governance import Document, Event, GovernanceUserClient
-from cleanroom.identifiers import approver_key_document_id, decision_document_id, document_digest, retirement_document_id
+from cleanroom.identifiers import (
+    approver_key_document_id,
+    decision_document_id,
+    deputy_document_id,
+    document_digest,
+    retirement_document_id,
+)
 from cleanroom.messages.run import ConsentVerdict, ConsentWithdrawn, Grant, PolicyStatement, Revoked, SparkVerdict
 from cleanroom.runs.authority import service_nonce
+from cleanroom.runs.decisions import parse_decision_document
 from cleanroom.runs.ledger import (
     RUNS_SCOPE,
     closed_event_id,
@@ -47,8 +55,8 @@ from cleanroom.runs.reader import UserReader
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, EVENT_IDS, event_id
 from cleanroom.spark.signed import ServiceReport
-from cleanroom.statements import RunRequest, SigningKey, sign
-from cleanroom.statements.signing import peek
+from cleanroom.statements import Decision, RunRequest, SigningKey, sign
+from cleanroom.statements.signing import claimed_key, peek
 
 Item = tuple[Kind, str, Mapping[str, object]]
 
@@ -167,10 +175,18 @@ class Exporter:
                 if dataset is not None and dataset.proposer_id not in owners:
                     owners.append(dataset.proposer_id)
             for owner in sorted(owners):
-                await self._document("decision", decision_document_id(query.proposal_id, owner))
+                decision = await self._document("decision", decision_document_id(query.proposal_id, owner))
+                await self._deputy(owner, decision)
         for user in dict.fromkeys([*signers, *sorted(owners)]):
             if user:
                 await self._keys(user)
+
+    async def _deputy(self, owner: str, decision: Document | None) -> None:
+        """Add the document that names the deputy who signed a decision, if a deputy did."""
+        with suppress(InvalidInput):
+            kid = claimed_key(Decision, parse_decision_document(str(decision.data))) if decision is not None else ""
+            if kid:
+                await self._document("deputy", deputy_document_id(owner, kid))
 
     async def _keys(self, user_id: str) -> None:
         """Add a user's key document and retirements (:mod:`cleanroom.runs.published_keys`)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from cleanroom.documents.base import OurModel
 from cleanroom.documents.dataset import (
@@ -23,7 +23,9 @@ from cleanroom.documents.dataset import (
     require_known_columns,
 )
 from cleanroom.documents.query import InputDataset, PostFilter, PreCondition, QuerySegment, QuerySegments, RunParameters
+from cleanroom.documents.validation import describe_validation
 from cleanroom.documents.yaml_files import load_yaml, read_text
+from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import HexDigest, Name, canonical_json, sha256_hex
 
 
@@ -117,6 +119,10 @@ class DatasetSpec(OurModel):
         return sha256_hex(canonical_json(self.model_dump(mode="json", by_alias=True, exclude_none=True)))
 
 
+MAX_QUERY_SPEC = 256 * 1024
+"""Longest specification of a query in bytes of JSON. It is in messages whose size Temporal limits."""
+
+
 class QuerySpec(OurModel):
     """A query as its author writes it."""
 
@@ -138,6 +144,13 @@ class QuerySpec(OurModel):
             raise ValueError("set exactly one of sql, sqlFile and segments")
         if self.segments and (self.pre_conditions or self.post_filters):
             raise ValueError("preConditions and postFilters must be inside of the segments")
+        return self
+
+    @model_validator(mode="after")
+    def _bounded(self) -> QuerySpec:
+        size = len(self.model_dump_json().encode())
+        if size > MAX_QUERY_SPEC:
+            raise ValueError(f"the specification has {size} bytes, the maximum is {MAX_QUERY_SPEC}")
         return self
 
     def to_segments(self) -> QuerySegments:
@@ -178,4 +191,7 @@ def load_query_spec(path: Path) -> QuerySpec:
     if spec.sql_file is None:
         return spec
     text = read_text(path.parent / spec.sql_file)
-    return spec.model_copy(update={"sql": text, "sql_file": None})
+    try:
+        return QuerySpec.model_validate(spec.model_dump() | {"sql": text, "sql_file": None})
+    except ValidationError as error:
+        raise InvalidInput("QuerySpecInvalid", f"{path}: {describe_validation(error)}.") from error

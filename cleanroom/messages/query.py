@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field
 
 from cleanroom.documents.specs import QuerySpec
-from cleanroom.identifiers import HexDigest, Name, Seen, sha256_hex
+from cleanroom.identifiers import HexDigest, Name, Seen, SignedText, sha256_hex
 from cleanroom.messages.base import Message
 
 QueryStage = Literal["Creating", "Draft", "Proposed", "Approved", "Withdrawn", "Expired", "Failed"]
@@ -41,17 +41,18 @@ class PublishQueryInput(Message):
     carried_command: AuthorisedCommand | None = None
     """The command with which the open proposal was made."""
     carried_approvals_expire_at: AwareDatetime | None = None
-    carried_votes: tuple[CarriedVote, ...] = ()
-    """Votes that are verified but not cast yet, because the voters' workers are not running."""
+    carried_messages: tuple[CarriedMessage, ...] = ()
+    """Messages that the earlier history received and did not finish: votes that are verified but not cast yet, because the voters'
+    workers are not running, and, if that history had grown too long to wait for them, commands."""
     seen: Seen = ""
     """What the sender has seen in governance; after continue-as-new, what the workflow has."""
 
 
-class CarriedVote(Message):
-    """A verified vote that is waiting for its voter's worker."""
+class CarriedMessage(Message):
+    """A message to a query that its next history handles: the signal's name and its argument."""
 
-    kind: Literal["approve", "reject"]
-    decision: str
+    kind: Literal["approve", "reject", "update", "propose", "withdraw"]
+    message: dict[str, Any]
 
 
 class AuthorisedCommand(Message):
@@ -161,6 +162,8 @@ class VerifiedDecision(Message):
     expires: AwareDatetime
     max_runs: int | None
     nonce: str
+    deputy: str = ""
+    """Name of the deputy who signed in the approver's name; empty if the approver did."""
 
 
 class VoteRequest(Message):
@@ -266,12 +269,14 @@ class QueryState(Message):
     refused: tuple[RefusedMessage, ...] = ()
     spec: QuerySpec | None = None
     seen: Seen = ""
+    deputies: dict[str, str] = {}
+    """The deputy who decided, by owner, for the owners whose deputy did."""
 
 
 class DecisionMessage(Message):
     """Argument of ``approve`` and ``reject``: a signed decision."""
 
-    decision: str
+    decision: SignedText
     seen: Seen = ""
 
 
@@ -279,7 +284,7 @@ class AuthorMessage(Message):
     """Argument of ``update``, ``propose`` and ``withdraw``: who sends it, the signed authorisation, and for ``update`` the new text."""
 
     party: Name
-    authorisation: str
+    authorisation: SignedText
     spec: QuerySpec | None = None
     seen: Seen = ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cleanroom.documents.dataset import parse_dataset
 from cleanroom.documents.query import QUERY_LABELS, Application, ApprovalScope, InputDataset, PinnedDocument, QueryDocument, encode_segments
 from cleanroom.documents.specs import QuerySpec
-from cleanroom.errors import NotFound, PreconditionFailed, Refused
+from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.identifiers import document_digest
 from cleanroom.messages.query import GenerateQueryRequest, QueryDraft
 from cleanroom.query_gate import require_allowed
@@ -13,6 +13,8 @@ from cleanroom.runs.authorised import Dataset
 from cleanroom.runs.reader import GovernanceReader
 
 OUTPUT_VIEW = "result"
+MAX_DRAFT = 512 * 1024
+"""Longest query document with its card, in bytes. A draft is in several messages of Temporal, which allows 2 MiB per message."""
 
 
 async def read_dataset(reader: GovernanceReader, name: str, view: str, mode: str) -> Dataset:
@@ -58,6 +60,7 @@ async def generate_query(reader: GovernanceReader, request: GenerateQueryRequest
     Raises:
         PreconditionFailed: ``DatasetNotAccepted``.
         Refused: ``QueryRefusedByGate`` with the gate's reasons; ``AccessModeMismatch``.
+        InvalidInput: ``QueryTooLarge``.
     """
     spec = request.spec
     inputs, sink = await read_datasets(reader, spec)
@@ -79,6 +82,13 @@ async def generate_query(reader: GovernanceReader, request: GenerateQueryRequest
         ),
     )
     data = document.to_data()
+    size = len(data.encode()) + len(verdict.card.encode())
+    if size > MAX_DRAFT:
+        raise InvalidInput(
+            "QueryTooLarge",
+            f"query {spec.name!r}: its document and card have {size} bytes, the maximum is {MAX_DRAFT}.",
+            hint="Divide it into several queries.",
+        )
     return QueryDraft(
         document_id=spec.name,
         data=data,

@@ -5,16 +5,36 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Collection, Sequence
+from typing import Protocol
 
 from cleanroom.documents.query import QueryDocument
 from cleanroom.errors import CleanRoomError, NotFound, Refused
 from cleanroom.identifiers import decision_document_id
 from cleanroom.runs.authorised import Dataset
 from cleanroom.runs.decisions import DECISION_LABELS, parse_decision_document
+from cleanroom.runs.deputies import verify_decision
 from cleanroom.runs.published_keys import published_keys
 from cleanroom.runs.reader import AcceptedDocument, GovernanceReader
 from cleanroom.statements.model import Decision, RunRequest
-from cleanroom.statements.signing import verify
+
+
+class Decided(Protocol):
+    """The text that a decision is about: a query document, accepted or proposed."""
+
+    @property
+    def id(self) -> str:
+        """Document ID of the query."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Digest of the text."""
+        ...
+
+    @property
+    def proposal_id(self) -> str:
+        """The proposal with this text."""
+        ...
 
 
 def proposers(document: AcceptedDocument, query: QueryDocument) -> frozenset[str]:
@@ -65,16 +85,19 @@ async def verify_decisions(
     Raises:
         Refused: ``QueryMissingApprovalsFromDatasetOwners``, ``SignedDecisionMissing``, ``SignedDecisionInvalid``, ``ApprovalExpired``.
     """
-    decisions = await asyncio.gather(*(_verify_decision(reader, collaboration, document, owner, now) for owner in owners))
+    decisions = await asyncio.gather(*(stored_decision(reader, collaboration, document, owner, now) for owner in owners))
     for owner, decision in zip(owners, decisions, strict=True):
         if decision.decision != "approve":
             raise Refused("QueryMissingApprovalsFromDatasetOwners", f"query {document.id!r}: owner {owner} signed a rejection.")
     return tuple(decisions)
 
 
-async def _verify_decision(
-    reader: GovernanceReader, collaboration: str, document: AcceptedDocument, owner: str, now: dt.datetime
-) -> Decision:
+async def stored_decision(reader: GovernanceReader, collaboration: str, document: Decided, owner: str, now: dt.datetime) -> Decision:
+    """Read and verify one owner's signed decision on a proposal.
+
+    Raises:
+        Refused: ``SignedDecisionMissing``, ``SignedDecisionInvalid``, ``ApprovalExpired``.
+    """
     document_id = decision_document_id(document.proposal_id, owner)
     try:
         stored = await reader.accepted_document(document_id)
@@ -89,14 +112,8 @@ async def _verify_decision(
         raise Refused("SignedDecisionInvalid", f"{document_id}: not published by owner {owner} alone.")
     token = parse_decision_document(stored.data)
     try:
-        decision = verify(
-            Decision,
-            token,
-            await published_keys(reader, collaboration, owner),
-            collaboration=collaboration,
-            now=now,
-            recorded_at=stored.position,
-        )
+        keys = await published_keys(reader, collaboration, owner)
+        decision = (await verify_decision(reader, token, keys, collaboration=collaboration, now=now, recorded_at=stored.position)).decision
     except CleanRoomError as error:
         code = "ApprovalExpired" if error.code == "StatementExpired" else error.code
         raise Refused(code, f"query {document.id!r}: owner {owner}'s approval: {error.message}") from error

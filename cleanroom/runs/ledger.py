@@ -55,6 +55,8 @@ class PinnedRequest(BaseModel):
     """The signed run request (JWS)."""
     at: dt.datetime
     """Time of the entry, by the clock of the clean room that entered it."""
+    origin: str = ""
+    """ID of the Temporal namespace in which the run began, or empty if it is unknown. Temporal's operator decides what it says."""
 
     @property
     def digest(self) -> str:
@@ -74,9 +76,10 @@ def run_facts(request: RunRequest, token: str) -> dict[str, Any]:
     }
 
 
-def pin_entry(request: RunRequest, token: str) -> dict[str, Any]:
-    """Return the entry that pins a run to the signed request ``token``."""
-    return run_facts(request, token) | {"name": RUN_PINNED, "message": "this request is the run", "request": token}
+def pin_entry(request: RunRequest, token: str, origin: str = "") -> dict[str, Any]:
+    """Return the entry that pins a run to the signed request ``token``; ``origin`` is that of :class:`PinnedRequest`."""
+    entry = run_facts(request, token) | {"name": RUN_PINNED, "message": "this request is the run", "request": token}
+    return entry | {"origin": origin} if origin else entry
 
 
 def read_pin(run_id: str, data: object, at: dt.datetime) -> PinnedRequest | None:
@@ -86,7 +89,8 @@ def read_pin(run_id: str, data: object, at: dt.datetime) -> PinnedRequest | None
     query, request = data.get("query"), data.get("request")
     if not isinstance(query, str) or not isinstance(request, str):
         return None
-    return PinnedRequest(run_id=run_id, query=query, request=request, at=at)
+    origin = data.get("origin", "")
+    return PinnedRequest(run_id=run_id, query=query, request=request, at=at, origin=origin if isinstance(origin, str) else "")
 
 
 def run_key(run_id: str, digest: str) -> str:

@@ -85,6 +85,11 @@ KNOWN = 4 * SNAPSHOTS
 """How many verified tickets and proofs a process keeps for the references to them."""
 
 
+async def no_origin() -> str:
+    """Return the origin of a run that begins outside of Temporal."""
+    return ""
+
+
 class LedgerWriter(Protocol):
     """Enters events into governance's ledger; :class:`cleanroom.governance.CleanRoomClient` does."""
 
@@ -142,6 +147,7 @@ class RunVerifier:
         collaboration: The contract ID that this process serves.
         trust: The trust documents.
         ledger: Enters the pin of a run.
+        origin: Returns the ID of the Temporal namespace that runs the current activity. The pin names it; nothing is decided by it.
         now: Returns the current time, with a time zone.
         timer: The clock of the memory, in seconds.
         pause: Waits for a number of seconds.
@@ -154,6 +160,7 @@ class RunVerifier:
         trust: RunTrust,
         ledger: LedgerWriter,
         *,
+        origin: Callable[[], Awaitable[str]] = no_origin,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
         timer: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -162,6 +169,7 @@ class RunVerifier:
         self._reader = reader
         self._trust = trust
         self._ledger = ledger
+        self._origin = origin
         self._now = now
         self._timer = timer
         self._memories: TTLCache[str, _Memory] = TTLCache(SNAPSHOTS, SNAPSHOT_SECONDS, timer)
@@ -285,7 +293,8 @@ class RunVerifier:
         Raises:
             Unavailable: ``GovernanceBehind``.
         """
-        await self._ledger.put_event(pin_entry(request, token), event_id=pinned_event_id(request.run_id), scope=RUNS_SCOPE)
+        entry = pin_entry(request, token, await self._origin())
+        await self._ledger.put_event(entry, event_id=pinned_event_id(request.run_id), scope=RUNS_SCOPE)
         pinned = await self.authority.pinned_request(request.run_id)
         if pinned is None:
             raise Unavailable("GovernanceBehind", f"run {request.run_id!r}: governance does not show the run's pin yet.")

@@ -11,9 +11,43 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from cleanroom.spark.application import JOB_DIGEST_ANNOTATION
+from cleanroom.identifiers import job_name
+from cleanroom.models import FrozenModel
+from cleanroom.spark.application import CONTRACT_ANNOTATION, JOB_DIGEST_ANNOTATION, QUERY_LABEL, RUN_LABEL
 from cleanroom.spark.policy import POLICY_ANNOTATION
-from cleanroom.spark.status import ClusterEvent, ContainerStatus, ExecutorCounts, JobStatus, PodStatus
+from cleanroom.spark.status import TERMINAL_STATES, ClusterEvent, ContainerStatus, ExecutorCounts, JobStatus, PodStatus
+
+
+class SubmittedJob(FrozenModel):
+    """The application of a run, as the Spark service submitted it."""
+
+    name: str
+    uid: str
+    contract_id: str
+    query: str
+    run_id: str
+    created_at: datetime
+    ended: bool
+    """Whether it has completed or failed. Its pods have ended then, and the operator removes it after its time to live."""
+
+
+def submitted_job(application: dict[str, Any]) -> SubmittedJob | None:
+    """Return the run of an application, or None if its name is not the one that its labels give: then the service did not submit it."""
+    metadata = application["metadata"]
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    contract, query, run_id = annotations.get(CONTRACT_ANNOTATION), labels.get(QUERY_LABEL), labels.get(RUN_LABEL)
+    created = _time(metadata.get("creationTimestamp"))
+    if not contract or not query or not run_id or created is None or metadata["name"] != job_name(contract, query, run_id):
+        return None
+    return SubmittedJob(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        contract_id=contract,
+        query=query,
+        run_id=run_id,
+        created_at=created,
+        ended=((application.get("status") or {}).get("applicationState") or {}).get("state") in TERMINAL_STATES,
+    )
 
 
 def job_status(application: dict[str, Any], pods: Iterable[PodStatus] = (), events: Iterable[ClusterEvent] = ()) -> JobStatus:

@@ -15,10 +15,11 @@ from cleanroom.attestation import AttestationEvidence, GuestAttestor
 from cleanroom.errors import NotFound, Refused
 from cleanroom.models import FrozenModel
 from cleanroom.settings import Settings
-from cleanroom.spark.application import build_application
+from cleanroom.spark.application import QUERY_LABEL, RUN_LABEL, build_application
 from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.kubernetes import KubernetesClient
+from cleanroom.spark.kubernetes_objects import SubmittedJob, submitted_job
 from cleanroom.spark.outcome import Outcome
 from cleanroom.spark.policy import PodPolicies, pod_policies
 from cleanroom.spark.profile import PodProfile
@@ -149,6 +150,11 @@ class SparkService:
             NotFound: ``NotFound``.
         """
         return await asyncio.to_thread(self._client.status, tracking_id)
+
+    async def jobs(self, contract_id: str) -> list[SubmittedJob]:
+        """List the applications of a contract's runs that have not ended."""
+        found = await asyncio.to_thread(self._client.applications, f"{RUN_LABEL},{QUERY_LABEL}")
+        return [job for job in map(submitted_job, found) if job is not None and job.contract_id == contract_id and not job.ended]
 
     async def delete(self, tracking_id: str, *, uid: str | None = None, seconds: float = 60) -> bool:
         """Cancel the application: delete it and wait until its pods are gone. Idempotent.

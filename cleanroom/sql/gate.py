@@ -22,9 +22,9 @@ from cleanroom.sql.model import CheckedQuery
 from cleanroom.sql.privacy import release
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.spark_types import NUMERIC
 from cleanroom.sql.text.parsing import parse_statement
 from cleanroom.sql.verdict import GateVerdict, OutputColumn, Reason, RewrittenSegment, Warning
+from cleanroom.sql.vocabulary import NUMERIC
 
 MAX_SEGMENTS = 50
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple
 
-from cleanroom.sql.precedence import ATOM
+OR, AND, PREDICATE, SUM, PRODUCT, SIGN, ATOM = range(7)
+"""Precedence of the outermost operator of a rendered expression, lowest first."""
 
 Origin = tuple[str, str, str]
 """View and column (both lower case), and how the value is derived: ``value``, ``computed``, or the name of an aggregate."""
@@ -31,7 +32,7 @@ class Value:
 
     sql: str  # rendered text
     type: str  # type of the result, as verdicts name it
-    precedence: int = ATOM  # of the outermost operator; see cleanroom.sql.precedence
+    precedence: int = ATOM  # of the outermost operator; lowest first
     scale: float = 1.0  # largest factor, or inverse of one, of a column; see cleanroom.sql.privacy.polynomials
     degree: int | None = 0  # 0: constant; n: polynomial of degree n in columns; None: anything else, which could single out rows
     origins: frozenset[Origin] = NO_ORIGINS  # input columns that the value is derived from, for the lineage

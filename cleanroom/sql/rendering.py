@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cleanroom.sql.model import Value
-from cleanroom.sql.precedence import PREDICATE
+from cleanroom.sql.model import PREDICATE, Value
 
 HIDDEN_COLUMN = "__cr_id_"
 """Prefix of the columns that carry identities through subqueries. The lexer rejects such names in an author's text."""

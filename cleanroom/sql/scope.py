@@ -66,7 +66,8 @@ class Scope:
 
     parent: Scope | None = None  # scope of the enclosing SELECT, whose columns a correlated subquery may read
     relations: dict[str, Relation] = field(default_factory=dict)  # relations of FROM, by lower-case name
-    merged: dict[str, Value] = field(default_factory=dict)  # columns that USING merged, by lower-case name
+    visible: list[Value] = field(default_factory=list)  # columns that `*` and names without an alias mean; see show
+    named: dict[str, list[Value]] = field(default_factory=dict)  # the same, by lower-case name
     aliases: dict[str, exp.Expr] = field(default_factory=dict)  # expressions that later ones may refer to, by lower-case alias
     windows: dict[str, exp.Expr] = field(default_factory=dict)  # definitions of the WINDOW clause, by lower-case name
     outer_reads: list[Value] = field(default_factory=list)  # columns of enclosing SELECTs that this one reads
@@ -92,6 +93,17 @@ class Scope:
         while scope is not None:
             yield scope
             scope = scope.parent
+
+    def add(self, relation: Relation) -> None:
+        """Add a relation. Its columns follow those of the relations before it."""
+        self.relations[relation.written_alias.lower()] = relation
+        self.show([*self.visible, *relation.columns.values()])
+
+    def show(self, columns: list[Value]) -> None:
+        """Let ``*`` and names without an alias mean ``columns``: a join by USING has each of its columns once, and first."""
+        self.visible, self.named = columns, {}
+        for value in columns:
+            self.named.setdefault(value.name.lower(), []).append(value)
 
     @property
     def aliases_in_from(self) -> list[str]:

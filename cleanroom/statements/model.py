@@ -1,4 +1,4 @@
-"""Claims of the three kinds of signed statements: collaboration, signer, the digest of the subject, expiry and nonce."""
+"""Claims of the four kinds of signed statements: collaboration, signer, the digest of the subject, expiry and nonce."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from cleanroom.identifiers import HexDigest, Name
 from cleanroom.joining import parts_digest
+from cleanroom.jose.jwk import ed25519_jwk
 from cleanroom.spark.job import JobParameters
+from cleanroom.statements.keys import PublicJwk
 
 
 def _nonce() -> str:
@@ -53,6 +55,26 @@ class Decision(Statement):
     reason: str = Field(default="", max_length=500)
     max_runs: int | None = Field(default=None, ge=1)
     """Maximum number of runs that this approval allows; None means unlimited until it expires."""
+
+
+class Deputation(Statement):
+    """An owner's statement that the holder of a second key may sign decisions in the owner's name until ``expires``."""
+
+    typ = "cleanroom-deputation+jws"
+
+    deputy: Name
+    """Name of the deputy, as it is shown with each of the deputy's decisions."""
+    key: PublicJwk
+    """The deputy's key."""
+    valid_from: AwareDatetime
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Deputation:
+        if self.valid_from >= self.expires:
+            raise ValueError("valid_from must be before expires")
+        if self.key.kid != ed25519_jwk(self.key.public_key())["kid"]:
+            raise ValueError("the kid of key is not its thumbprint")
+        return self
 
 
 class RunRequest(Statement):

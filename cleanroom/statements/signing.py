@@ -9,14 +9,12 @@ from pydantic import ValidationError
 
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput, NotFound, Refused
-from cleanroom.identifiers import canonical_json
+from cleanroom.identifiers import MAX_STATEMENT, canonical_json
 from cleanroom.jose import jws
 from cleanroom.statements.keys import KeyHistory, SigningKey
 from cleanroom.statements.model import Statement
 
 S = TypeVar("S", bound=Statement)
-
-MAX_TOKEN = 16 * 1024
 
 
 def sign(statement: Statement, key: SigningKey) -> str:
@@ -34,9 +32,18 @@ def peek(kind: type[S], token: str) -> S:
     return _read(kind, token)[1]
 
 
+def claimed_key(kind: type[Statement], token: str) -> str:
+    """Return the ``kid`` in the header of ``token``, **unverified**: only to learn which key to fetch.
+
+    Raises:
+        InvalidInput: ``StatementMalformed``.
+    """
+    return str(_read(kind, token)[0].header.get("kid", ""))
+
+
 def _read(kind: type[S], token: str) -> tuple[jws.CompactJws, S]:
-    if len(token) > MAX_TOKEN:
-        raise InvalidInput("StatementMalformed", f"statement: {len(token)} characters exceed the maximum of {MAX_TOKEN}.")
+    if len(token) > MAX_STATEMENT:
+        raise InvalidInput("StatementMalformed", f"statement: {len(token)} characters exceed the maximum of {MAX_STATEMENT}.")
     try:
         parsed = jws.parse(token, None)
     except ValueError as error:

@@ -7,6 +7,7 @@ type Keyword and 3 of each other type (https://docs.temporal.io/search-attribute
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -24,7 +25,7 @@ from cleanroom.temporal.markdown import plain
 COLLABORATION: Final = SearchAttributeKey.for_keyword("CrCollab")
 """ID of the collaboration's contract."""
 KIND: Final = SearchAttributeKey.for_keyword("CrKind")
-"""``dataset``, ``query``, ``prepare`` or ``run``."""
+"""``dataset``, ``query``, ``prepare``, ``run``, ``conclude`` or ``cleanup``."""
 QUERY: Final = SearchAttributeKey.for_keyword("CrQuery")
 """Name of the query document."""
 STAGE: Final = SearchAttributeKey.for_keyword("CrStage")
@@ -79,6 +80,9 @@ REGISTRATION: Final[tuple[str, ...]] = tuple(f"{key.name}={_TYPES[key.indexed_va
 
 _KEYWORD_LIMIT: Final = 255
 """SQL visibility stores truncate or reject longer keywords."""
+_VALUE_LIMIT: Final = 2000
+"""Bytes of one value. The server rejects more than 2 KiB (``limit.searchAttributesSizeOfValue``). It would fail every workflow task that
+sets such a value, and Temporal retries workflow tasks forever."""
 
 
 def start_attributes(
@@ -125,9 +129,22 @@ def short_digest(digest: str) -> str:
 
 
 def clean(value: Any) -> Any:
-    """Return ``value`` as a valid search attribute: text without control characters, cut at 255, and lists sorted without duplicates."""
+    """Return ``value`` as a valid search attribute.
+
+    Text has no control characters and is cut at 255. Lists are sorted without duplicates, and cut with the number of what is left out.
+    """
     if isinstance(value, str):
         return plain(value, _KEYWORD_LIMIT)
     if isinstance(value, list | tuple | set | frozenset):
-        return sorted({plain(str(item), _KEYWORD_LIMIT) for item in value})
+        return _bounded(sorted({plain(str(item), _KEYWORD_LIMIT) for item in value}))
     return value
+
+
+def _bounded(items: list[str]) -> list[str]:
+    """Return the first of ``items`` that fit into :data:`_VALUE_LIMIT`, and the number of the others as a last item."""
+    if len(json.dumps(items)) <= _VALUE_LIMIT:
+        return items
+    kept: list[str] = []
+    while len(json.dumps([*kept, items[len(kept)], f"+{len(items)} more"])) <= _VALUE_LIMIT:
+        kept.append(items[len(kept)])
+    return [*kept, f"+{len(items) - len(kept)} more"]

@@ -7,8 +7,10 @@ from typing import Literal
 
 from temporalio.client import Client, Interceptor
 from temporalio.envconfig import ClientConfig
+from temporalio.runtime import Runtime
 from temporalio.service import GrpcCompression
 
+from cleanroom import tracing
 from cleanroom.errors import InvalidInput, Unavailable
 from cleanroom.redaction import redact
 from cleanroom.settings import TemporalSettings
@@ -24,6 +26,7 @@ async def connect(
     accept_unbound: bool = False,
     scope: Literal["workflow", "schedule"] = "workflow",
     lazy: bool = False,
+    runtime: Runtime | None = None,
 ) -> Client:
     """Create a client.
 
@@ -37,6 +40,7 @@ async def connect(
         accept_unbound: See :class:`~cleanroom.temporal.codec.PayloadCodec`.
         scope: ``schedule`` for a client that creates schedules.
         lazy: Connect at first use.
+        runtime: The SDK's runtime, which has the metrics; by default the one of the process.
 
     Raises:
         InvalidInput: ``TemporalProfileInvalid``.
@@ -60,9 +64,10 @@ async def connect(
         return await Client.connect(
             **config,
             data_converter=data_converter(keyring, accept_unbound=accept_unbound, scope=scope),
-            interceptors=list(interceptors),
+            interceptors=[*_trace_interceptors(), *interceptors],
             grpc_compression=GrpcCompression.NONE if keyring else GrpcCompression.GZIP,
             lazy=lazy,
+            runtime=runtime,
             identity=identity,
         )
     except RuntimeError as error:
@@ -73,3 +78,12 @@ async def connect(
             hint="Start the server, or set another address in the Temporal profile or TEMPORAL_ADDRESS.",
             party="operator",
         ) from None
+
+
+def _trace_interceptors() -> list[Interceptor]:
+    """Return the interceptors of a process that traces. Without tracing, OpenTelemetry is not imported."""
+    if not tracing.active():
+        return []
+    from cleanroom.temporal.trace_interceptors import trace_interceptors
+
+    return trace_interceptors()

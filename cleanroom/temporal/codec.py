@@ -26,8 +26,9 @@ bypass the codec.
 
 A refused payload does not raise in :meth:`PayloadCodec.decode`. It becomes a *tombstone* (encoding ``binary/refused``), from which the
 payload converter raises. A forged signal is then one dropped signal, and a forged result one failed workflow. An exception in the codec
-would fail the workflow *task* instead. The SDK retries tasks forever, so one bad signal would block an approval. Only a missing key
-raises: the operator must add it, and the workflow should wait for that.
+would fail the workflow *task* instead. The SDK retries tasks forever, so one bad signal would block an approval. The tombstone of a
+payload under an unknown key raises :class:`~cleanroom.temporal.keyring.CodecKeyUnknown`. In an input or a result that fails the workflow
+task, because the operator must add the key and the workflow should wait for that. In a signal it drops the signal.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from google.protobuf.message import DecodeError
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import ActivitySerializationContext, SerializationContext, WithSerializationContext, WorkflowSerializationContext
 
-from cleanroom.errors import CleanRoomError, Refused
+from cleanroom.errors import CleanRoomError, PreconditionFailed, Refused
 from cleanroom.temporal.keyring import Keyring
 
 __all__ = ["ENCODING", "HEADER", "TOMBSTONE", "Keyring", "PayloadCodec", "tombstone"]
@@ -126,16 +127,12 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
         return [self.seal(payload) for payload in payloads]
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """Decrypt each payload. A refused one becomes a tombstone.
-
-        Raises:
-            PreconditionFailed: ``CodecKeyUnknown``.
-        """
+        """Decrypt each payload. A refused one, and one under an unknown key, becomes a tombstone."""
         opened = []
         for payload in payloads:
             try:
                 opened.append(self.open(payload))
-            except Refused as error:
+            except (Refused, PreconditionFailed) as error:
                 opened.append(tombstone(error))
         return opened
 

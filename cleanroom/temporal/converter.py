@@ -29,7 +29,7 @@ from temporalio.exceptions import ApplicationError
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused
 from cleanroom.temporal.codec import ENCODING, TOMBSTONE, PayloadCodec
 from cleanroom.temporal.failures import application_error, translated
-from cleanroom.temporal.keyring import Keyring, KeyringMissing
+from cleanroom.temporal.keyring import CodecKeyUnknown, Keyring, KeyringMissing
 
 
 def data_converter(
@@ -88,6 +88,8 @@ class _Tombstone(EncodingPayloadConverter):
 
     def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
         value = json.loads(payload.data)
+        if value["code"] == "CodecKeyUnknown":
+            raise CodecKeyUnknown(value["message"], value.get("hint"))
         raise application_error(Refused(value["code"], value["message"], hint=value.get("hint"), party="operator"))
 
 

@@ -54,7 +54,7 @@ from cleanroom.errors import (
     Unavailable,
 )
 from cleanroom.redaction import redact, redact_details
-from cleanroom.temporal.keyring import KeyringMissing
+from cleanroom.temporal.keyring import CodecKeyUnknown, KeyringMissing
 from cleanroom.upstream import from_upstream
 
 UNEXPECTED: Final = "UnexpectedError"
@@ -255,6 +255,11 @@ def _rpc(error: RPCError, wrapper: BaseException | None) -> CleanRoomError:
             return Unavailable("TemporalUnavailable", "Temporal cannot be reached.", cause=message, hint=hint)
 
 
+def _key_unknown(error: CodecKeyUnknown, wrapper: BaseException | None) -> CleanRoomError:
+    message, hint = error.args
+    return PreconditionFailed("CodecKeyUnknown", message, hint=hint, party="operator", retryable=True)
+
+
 def _keyring_missing(error: KeyringMissing, wrapper: BaseException | None) -> CleanRoomError:
     return PreconditionFailed(
         "CodecKeyringMissing",
@@ -276,6 +281,7 @@ _MAPPERS: Final[tuple[tuple[_Kinds, _Mapper], ...]] = (
     (WorkflowQueryRejectedError, _query_rejected),
     (RPCTimeoutOrCancelledError, lambda error, wrapper: _temporal_timeout()),
     (RPCError, _rpc),
+    (CodecKeyUnknown, _key_unknown),
     (KeyringMissing, _keyring_missing),
 )
 """The first matching row applies: some of these types are subclasses of later ones."""

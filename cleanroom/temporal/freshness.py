@@ -9,6 +9,7 @@ positions that the workflow has received into the input of each activity and chi
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -29,6 +30,8 @@ from temporalio.worker import (
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import latest_transaction
 from cleanroom.temporal.failures import translated
+from cleanroom.temporal.metrics import GOVERNANCE_WAIT_SECONDS
+from cleanroom.temporal.translation import count_failure
 
 
 class GovernanceFreshness(Interceptor):
@@ -61,10 +64,14 @@ class _Fresh(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
         try:
             for seen in {found for argument in input.args for found in _positions(argument)}:
+                started = time.monotonic()
                 await self._catch_up(seen)
+                GOVERNANCE_WAIT_SECONDS.record(activity.metric_meter(), time.monotonic() - started)
         except CleanRoomError as error:
             # The interceptor that translates errors is inside of this one.
-            raise translated(error, attempt=activity.info().attempt) from None
+            failure = translated(error, attempt=activity.info().attempt)
+            count_failure(failure)
+            raise failure from None
         return _with_default(await self.next.execute_activity(input), self._position())
 
 

@@ -45,6 +45,10 @@ class KeyringMissing(LookupError):
     """
 
 
+class CodecKeyUnknown(KeyringMissing):
+    """This process has a keyring without the key of a payload. The arguments are message and hint."""
+
+
 class Keyring:
     """Named AES-256 keys. The ``repr`` shows key IDs only, and a keyring cannot be pickled.
 

@@ -105,3 +105,11 @@ CLEANUP = Timing(
     retry=RetryPolicy(initial_interval=_s(1), backoff_coefficient=2, maximum_interval=_s(60), maximum_attempts=0),
 )
 """Revoking grants. Retried for an hour, because a failure leaves access behind. Worst case: 1 h."""
+
+SWEEP = Timing(
+    start_to_close=timedelta(minutes=10),
+    schedule_to_close=timedelta(minutes=30),
+    heartbeat=_HEARTBEAT,
+    retry=RetryPolicy(initial_interval=_s(1), backoff_coefficient=2, maximum_interval=_s(60), maximum_attempts=5),
+)
+"""A look at all runs of a collaboration. Worst case: 30 min. The next scheduled cleanup looks again."""

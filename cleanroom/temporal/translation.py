@@ -8,9 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from temporalio import activity
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from cleanroom.temporal.failures import UNEXPECTED, translated
+from cleanroom.temporal.metrics import ACTIVITY_FAILURES, bounded
+from cleanroom.tracing import note_code
 
 
 class ErrorTranslation(Interceptor):
@@ -27,9 +30,18 @@ class _Translate(ActivityInboundInterceptor):
             return await self.next.execute_activity(input)
         except Exception as error:
             failure = translated(error, attempt=activity.info().attempt)
+            count_failure(failure)
             if failure is error:
                 raise
             if failure.type == UNEXPECTED:
                 # Log the frames of the traceback, but not the exception's text, which may quote a secret.
                 activity.logger.error(failure.message, exc_info=(type(failure), failure, error.__traceback__))
             raise failure.with_traceback(error.__traceback__) from None
+
+
+def count_failure(failure: Any) -> None:
+    """Count a failed attempt by its code. A condition that does not hold yet is no failure."""
+    if isinstance(failure, ApplicationError):
+        note_code(bounded("code", failure.type or UNEXPECTED))
+    if isinstance(failure, ApplicationError) and failure.category is not ApplicationErrorCategory.BENIGN:
+        ACTIVITY_FAILURES.add(activity.metric_meter(), code=bounded("code", failure.type or UNEXPECTED))

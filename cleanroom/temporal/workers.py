@@ -32,8 +32,19 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from temporalio.bridge.proto.workflow_activation import WorkflowActivation
+from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.client import Client
-from temporalio.worker import Interceptor, Replayer, Worker
+from temporalio.common import WorkerDeploymentVersion
+from temporalio.worker import (
+    Interceptor,
+    Replayer,
+    Worker,
+    WorkerDeploymentConfig,
+    WorkflowInstance,
+    WorkflowInstanceDetails,
+    WorkflowRunner,
+)
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from cleanroom.errors import CleanRoomError, Unavailable
@@ -41,6 +52,7 @@ from cleanroom.redaction import redact
 from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.guards import MessageGuard
 from cleanroom.temporal.heartbeat import AutoHeartbeatInterceptor
+from cleanroom.temporal.json_logs import LogSubject
 from cleanroom.temporal.keyring import Keyring
 from cleanroom.temporal.translation import ErrorTranslation
 
@@ -74,7 +86,10 @@ class WorkerSpec:
     workflows: Sequence[type] = ()
     activities: Sequence[Callable[..., Any]] = ()
     interceptors: Sequence[Interceptor] = ()
+    """Placed between log subject and heartbeats, which are outermost, and message guard and error translation, which are innermost."""
     """Placed between the heartbeat interceptor, which is outermost, and message guard and error translation, which are innermost."""
+    version: WorkerDeploymentVersion | None = None
+    """Deployment and build ID for Worker Versioning (:mod:`cleanroom.temporal.versions`); without it, the worker is unversioned."""
     max_concurrent_activities: int = 32
     max_cached_workflows: int = 1000
     graceful_shutdown: timedelta = timedelta(seconds=20)
@@ -92,12 +107,38 @@ def sandbox_runner() -> SandboxedWorkflowRunner:
     return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSTHROUGH))
 
 
+class _UnversionedRunner(WorkflowRunner):
+    """Runs workflows on a worker without a version: the server refuses versioning behaviours from such a worker."""
+
+    def __init__(self, runner: WorkflowRunner) -> None:
+        self._runner = runner
+
+    def prepare_workflow(self, defn: Any) -> None:
+        self._runner.prepare_workflow(defn)
+
+    def set_worker_level_failure_exception_types(self, types: Sequence[type[BaseException]]) -> None:
+        self._runner.set_worker_level_failure_exception_types(types)
+
+    def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
+        instance = self._runner.create_instance(det)
+        activate = instance.activate
+
+        def activate_unversioned(act: WorkflowActivation) -> WorkflowActivationCompletion:
+            completion = activate(act)
+            if completion.HasField("successful"):
+                completion.successful.ClearField("versioning_behavior")
+            return completion
+
+        instance.activate = activate_unversioned  # type: ignore[method-assign]
+        return instance
+
+
 def create_worker(client: Client, spec: WorkerSpec) -> Worker:
     """Create the worker of ``spec``, for use with ``async with``. Its thread pool lives as long as the worker."""
     options: dict[str, Any] = {
         "workflows": spec.workflows,
         "activities": spec.activities,
-        "interceptors": [AutoHeartbeatInterceptor(), *spec.interceptors, MessageGuard(), ErrorTranslation()],
+        "interceptors": [LogSubject(), AutoHeartbeatInterceptor(), *spec.interceptors, MessageGuard(), ErrorTranslation()],
         "workflow_runner": sandbox_runner(),
         "workflow_failure_exception_types": FAILURE_TYPES,
         "max_concurrent_activities": spec.max_concurrent_activities,
@@ -108,7 +149,12 @@ def create_worker(client: Client, spec: WorkerSpec) -> Worker:
     }
     if spec.activities:
         options["activity_executor"] = ThreadPoolExecutor(spec.max_concurrent_activities, thread_name_prefix=f"{spec.name}-activity")
-    return Worker(client, task_queue=spec.task_queue, **(options | spec.extra))
+    options |= spec.extra
+    if spec.version is not None:
+        options["deployment_config"] = WorkerDeploymentConfig(version=spec.version, use_worker_versioning=True)
+    else:
+        options["workflow_runner"] = _UnversionedRunner(options["workflow_runner"])
+    return Worker(client, task_queue=spec.task_queue, **options)
 
 
 def replayer(
@@ -118,13 +164,17 @@ def replayer(
     namespace: str,
     accept_unbound: bool = False,
     interceptors: Sequence[Interceptor] = (),
+    runner: WorkflowRunner | None = None,
 ) -> Replayer:
-    """Create a replayer for histories of ``namespace``, which the codec binds payloads to."""
+    """Create a replayer for histories of ``namespace``, which the codec binds payloads to.
+
+    Without ``runner``, workflows run in the sandbox, as in a worker.
+    """
     return Replayer(
         workflows=workflows,
         namespace=namespace,
         data_converter=data_converter(keyring, accept_unbound=accept_unbound),
-        workflow_runner=sandbox_runner(),
+        workflow_runner=runner or sandbox_runner(),
         workflow_failure_exception_types=FAILURE_TYPES,
         interceptors=[*interceptors, MessageGuard()],
     )

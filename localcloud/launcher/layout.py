@@ -26,7 +26,7 @@ from cleanroom.secret import Secret, read_secret_file, write_secret_file
 from cleanroom.temporal.keyring import Keyring
 from cleanroom.webui.gateway import private_origin
 from localcloud.launcher import seaweedfs
-from localcloud.launcher.companies import LITWARE, Account
+from localcloud.launcher.companies import LITWARE, PEOPLE, SERVICES, Account
 from localcloud.launcher.ports import stable_ports
 from localcloud.standins.kubernetes.image import LocalImage, build_sparkapp_image
 from localcloud.standins.kubernetes.server import kubeconfig_path
@@ -44,6 +44,7 @@ _OTHER_PORTS = (
     "azurite",
     *(f"seaweedfs-{i}" for i in range(seaweedfs.PORTS)),
     *STAND_INS,
+    *(f"metrics-{account.name}" for account in (*PEOPLE, *SERVICES)),
 )
 
 

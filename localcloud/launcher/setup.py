@@ -8,7 +8,11 @@ from cleanroom.attestation import TrustStore
 from cleanroom.clients.s3 import S3Credentials, S3Store
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.secret import Secret
+from cleanroom.settings import TemporalSettings
 from cleanroom.spark.profile import PodMeasurement
+from cleanroom.temporal.build import build_id
+from cleanroom.temporal.client import connect
+from cleanroom.temporal.versions import DEPLOYMENTS, Deployment, list_versions, move_pinned, promote
 from cleanroom.trust import DevelopmentTrust, TrustDocument
 from localcloud.launcher.companies import CLEAN_ROOM, COLLABORATION, PEOPLE, S3_BUCKET, S3_REGION, SERVICES, SPARK_SERVICE
 from localcloud.launcher.guests import host_data
@@ -38,6 +42,27 @@ def create_collaboration(layout: Layout) -> None:
             layout.url("cgs"), layout.authority.ca_file, token, COLLABORATION, users, hosts, trust=lambda n: trust_document(layout, n)
         )
     )
+
+
+def promote_workers(layout: Layout) -> None:
+    """Route workflows to the workers of this code, before they poll. The launcher replaces all workers at once.
+
+    An earlier version therefore has no workers any longer: its open runs continue on this one.
+    """
+
+    async def roll_out() -> None:
+        client = await connect(TemporalSettings(config_file=layout.temporal_config_file), identity="launcher")
+        build = build_id()
+
+        async def replace(deployment: Deployment) -> None:
+            await promote(client, deployment, build, before_workers=True)
+            for version in await list_versions(client, deployment):
+                if version.build != build and version.open_workflows:
+                    await move_pinned(client, deployment, version.build, build)
+
+        await asyncio.gather(*map(replace, DEPLOYMENTS))
+
+    asyncio.run(roll_out())
 
 
 def trust_document(layout: Layout, number: int) -> TrustDocument:

@@ -13,7 +13,7 @@ from localcloud.launcher.guests import GUESTS, launch_guests, worker_arguments
 from localcloud.launcher.layout import STAND_INS, Layout
 from localcloud.launcher.processes import Ready, Service
 from localcloud.launcher.profiles import write_profiles
-from localcloud.launcher.setup import create_bucket, create_collaboration
+from localcloud.launcher.setup import create_bucket, create_collaboration, promote_workers
 from localcloud.launcher.standin_configs import write_configs
 from localcloud.launcher.supervisor import Step, python
 
@@ -40,9 +40,11 @@ def plan(state: Path, *, propagation_seconds: float = 0, workers: bool = True) -
         Step("bucket", lambda: create_bucket(layout), after=("seaweedfs",)),
         Step("collaboration", lambda: create_collaboration(layout), after=("cgs", "entra")),
     ]
+    names = tuple(item.name for item in items)
     if workers:
-        names = tuple(item.name for item in items)
         items += [_worker(layout, account.name, after=names) for account in (*PEOPLE, *SERVICES)]
+    # Last, so that the workers are starting while this step runs.
+    items.append(Step("versions", lambda: promote_workers(layout), after=names))
     return items
 
 
@@ -118,7 +120,10 @@ def _stand_in(layout: Layout, name: str) -> Service:
 def _worker(layout: Layout, profile: str, *, after: Sequence[str]) -> Service:
     ready = layout.data("workers") / f"{profile}.ready"
     measured = worker_arguments(layout, profile, str(layout.bootstrap_file)) if profile in GUESTS else (profile,)
-    argv = python("starters.worker", *measured, "--config", str(layout.config_file), "--ready-file", str(ready))
+    argv = python(
+        "starters.worker", *measured, "--config", str(layout.config_file), "--ready-file", str(ready),
+        "--metrics-port", str(layout.ports[f"metrics-{profile}"]),
+    )  # fmt: skip
     return Service(
         name=f"worker.{profile}",
         argv=argv,

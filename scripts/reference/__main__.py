@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.reference import commands, configuration, errors, schemas, search_attributes
+from scripts.reference import commands, configuration, errors, metrics, schemas, search_attributes
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/commands.md": commands.render,
     "docs/reference/configuration.md": configuration.render,
     "docs/reference/errors.md": errors.render,
+    "docs/reference/metrics.md": metrics.render,
     "docs/reference/search-attributes.md": search_attributes.render,
     "docs/reference/schemas.md": schemas.render,
     **schemas.files(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -133,7 +134,7 @@ def _value(param: Any) -> str:
         return code("|".join(str(choice.value) for choice in kind))
     if get_origin(kind) is Literal:
         return code("|".join(get_args(kind)))
-    name = {str: "TEXT", Path: "PATH", int: "INTEGER", float: "NUMBER"}[kind]
+    name = {str: "TEXT", Path: "PATH", int: "INTEGER", float: "NUMBER", datetime: "TIME"}[kind]
     if param.min is None:
         return code(name)
     bounds = f"at least {param.min:,}" if param.max is None else f"{param.min:,} to {param.max:,}"

@@ -94,7 +94,7 @@ async def retire_key(session: Session, kids: tuple[str, ...] = ()) -> dict[str, 
             retires = tuple(history.retired)
         else:
             wanted = RetirementDocument(user_id=session.user_id, retires=retires, keys=(successor,))
-            await _publish_retirement(session, client, wanted)
+            await publish_retirement(session, client, wanted)
             # Readers search for retirements only when this consent is off. No other user can switch it on again.
             await client.set_document_consent(session.collaboration, approver_key_document_id(session.user_id), enabled=False)
     if successor.kid != local.kid:
@@ -106,7 +106,7 @@ async def _history(session: Session, client: GovernanceUserClient) -> KeyHistory
     return await published_keys(UserReader(client, session.collaboration), session.collaboration, session.user_id)
 
 
-async def _publish_retirement(session: Session, client: GovernanceUserClient, wanted: RetirementDocument) -> str:
+async def publish_retirement(session: Session, client: GovernanceUserClient, wanted: RetirementDocument) -> str:
     """Publish the document under the first number that no other document occupies; return its ID."""
     documents, user = session.documents(client), session.user_id
     for number in range(1, MAX_RETIREMENTS + 1):

@@ -81,7 +81,7 @@ async def create_query(
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
             static_summary=f"query {spec.name} of {session.party}",
-            static_details=_web_ui_details(session, spec),
+            static_details=web_ui_details(session.party, spec),
             search_attributes=start_attributes(
                 collaboration=session.collaboration,
                 kind="query",
@@ -103,11 +103,11 @@ async def create_query(
     return query_record(session, state)
 
 
-def _web_ui_details(session: Session, spec: QuerySpec) -> str:
-    """The fixed part of the query's page in the Web UI, in Markdown."""
+def web_ui_details(author: str, spec: QuerySpec) -> str:
+    """Return the fixed part of the query's page in the Web UI, in Markdown."""
     name = spec.name
     return details(
-        f"Query {code(name)}, written by **{escape(session.party)}**: its draft, its proposal and the decisions, until it is closed.",
+        f"Query {code(name)}, written by **{escape(author)}**: its draft, its proposal and the decisions, until it is closed.",
         "\n".join(
             [
                 *(f"- reads {code(dataset)} as {code(view)}" for view, dataset in sorted(spec.inputs.items())),
@@ -130,6 +130,7 @@ def query_record(session: Session, state: QueryState) -> dict[str, Any]:
         "pending": list(state.pending),
         "accepted": list(state.accepted),
         "rejected": list(state.rejected),
+        "deputies": dict(state.deputies),
         "expires": state.expires.isoformat() if state.expires else None,
         "workflow_id": workflow_id,
         "link": session.ui_link(workflow_id),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from temporalio.client import Client, WorkflowHandle
@@ -73,7 +73,12 @@ async def with_own_worker_fallback(session: Session, work: Coroutine[Any, Any, T
 
 
 def serve_own_queue(session: Session) -> AbstractAsyncContextManager[None]:
-    """Serve the collaborator's task queue within this process, so that no separate worker needs to run."""
+    """Serve the collaborator's task queue within this process, so that no separate worker needs to run.
+
+    A deputy does not have the collaborator's credentials, so a deputy's vote waits for the collaborator's worker.
+    """
+    if session.settings.deputy:
+        return nullcontext()
     from starters.operations.own_worker import serve_queue
 
     return serve_queue(session.settings)

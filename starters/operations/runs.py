@@ -18,6 +18,7 @@ from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
+from cleanroom.tracing import run_root
 from starters.operations.pending_activities import retrying_activities
 from starters.operations.query_workflow import read_state
 from starters.operations.run_workflow import RunSnapshot, find_run, run_state, take_snapshot
@@ -112,19 +113,20 @@ async def start_run(
     )
     client = await session.temporal()
     try:
-        return await client.start_workflow(
-            RUN_QUERY,
-            input,
-            id=run_workflow_id(session.collaboration, run_id),
-            task_queue=CLEAN_ROOM_QUEUE,
-            result_type=RunResult,
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-            static_summary=f"{session.party} runs query {query}",
-            static_details=_web_ui_details(session, request),
-            search_attributes=start_attributes(
-                collaboration=session.collaboration, kind="run", query=query, proposer=session.party, digest=digest
-            ),
-        )
+        with run_root(session.collaboration, run_id, "cleanroom run start"):
+            return await client.start_workflow(
+                RUN_QUERY,
+                input,
+                id=run_workflow_id(session.collaboration, run_id),
+                task_queue=CLEAN_ROOM_QUEUE,
+                result_type=RunResult,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                static_summary=f"{session.party} runs query {query}",
+                static_details=_web_ui_details(session, request),
+                search_attributes=start_attributes(
+                    collaboration=session.collaboration, kind="run", query=query, proposer=session.party, digest=digest
+                ),
+            )
     except WorkflowAlreadyStartedError:
         return await _same_run(client, request)
 

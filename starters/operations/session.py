@@ -8,7 +8,7 @@ import sys
 import uuid
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed
@@ -181,15 +181,18 @@ class Session:
                 hint="Set temporal.keyring_file in cleanroom.toml, or pass --plaintext.",
             )
 
-    async def temporal(self) -> Client:
+    async def temporal(self, *, scope: Literal["workflow", "schedule"] = "workflow") -> Client:
         """Connect to Temporal with the settings of this profile.
+
+        Args:
+            scope: ``schedule`` for a client that creates schedules.
 
         Raises:
             Unavailable: ``TemporalUnavailable``.
         """
         from cleanroom.temporal.client import connect
 
-        client = await connect(self.settings.temporal, identity=f"cleanroom-cli/{self.settings.profile}")
+        client = await connect(self.settings.temporal, identity=f"cleanroom-cli/{self.settings.profile}", scope=scope)
         self._namespace = client.namespace
         return client
 

@@ -31,6 +31,7 @@ STATUS: Final = "status"
 OUTCOME: Final = "outcome"
 """Query of ``RunQuery``: the result so far."""
 CONCLUDE_RUN: Final = "ConcludeRun"
+CLEANUP: Final = "Cleanup"
 
 TIMELINE: Final = "timeline"
 """Query for the steps of a workflow. ``RunQuery`` has them in ``status``."""

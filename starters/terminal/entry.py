@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 from typer.main import get_command
 
 from cleanroom.errors import CleanRoomError, InvalidInput
+from cleanroom.tracing import command_span
 from starters.terminal.help import join_paragraph_lines
 from starters.terminal.output import Format, print_error, print_status
 from starters.terminal.process_exit import run_and_exit
@@ -41,7 +42,8 @@ def invoke(app: typer.Typer, arguments: Sequence[str]) -> None:
     command = get_command(app)
     join_paragraph_lines(command)
     try:
-        code = command(list(arguments), standalone_mode=False)
+        with command_span(lambda: span_name(command, arguments)):
+            code = command(list(arguments), standalone_mode=False)
     except _UsageError as error:
         if output is Format.TABLE:
             from typer.rich_utils import rich_format_error
@@ -67,6 +69,17 @@ def invoke(app: typer.Typer, arguments: Sequence[str]) -> None:
         interrupted = CleanRoomError("Interrupted", "The command was interrupted.", hint="A workflow that it started keeps running.")
         print_error(interrupted, output)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def span_name(command: Any, arguments: Sequence[str]) -> str:
+    """Return the names of the command and its subcommands, without arguments: ``cleanroom run start``."""
+    names = [] if command.name in (None, "cleanroom") else [command.name]
+    for word in arguments:
+        if not hasattr(command, "get_command") or (found := command.get_command(command.context_class(command), word)) is None:
+            break
+        names.append(word)
+        command = found
+    return " ".join(["cleanroom", *names])
 
 
 def _requests_json(arguments: Sequence[str]) -> bool:

@@ -34,6 +34,16 @@ from tests.canary.scanner import Place
 from tests.local_cloud import Cloud
 
 
+def scrapes(cloud: Cloud) -> list[Place]:
+    """Read the metrics of every worker."""
+    ports = json.loads((cloud.state / "ports.json").read_text())
+    found = []
+    for name in sorted(port for port in ports if port.startswith("metrics-")):
+        answer = httpx.get(f"http://127.0.0.1:{ports[name]}/metrics", trust_env=False)
+        found.append((name, answer.raise_for_status().content))
+    return found
+
+
 async def histories(client: Client, keyring: Path) -> tuple[list[Place], list[Place]]:
     """Read every history with its visibility, memo and pending activities: as the server stores them, and decoded."""
     service, raw, decoded, token = client.workflow_service, [], [], b""

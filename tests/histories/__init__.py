@@ -13,13 +13,25 @@ from cleanroom.secret import Secret
 from cleanroom.temporal.keyring import Keyring
 
 FOLDER = Path(__file__).resolve().parent
+OUTCOMES_FOLDER = FOLDER / "outcomes"
 NAMES = sorted(path.name.removesuffix(".json.gz") for path in FOLDER.glob("*.json.gz"))
+"""Histories of a demo."""
+OUTCOME_NAMES = sorted(path.name.removesuffix(".json.gz") for path in OUTCOMES_FOLDER.glob("*.json.gz"))
+"""Histories of :mod:`tests.histories.outcomes`."""
 
 
 def recorded_history(name: str) -> WorkflowHistory:
-    """Read one of :data:`NAMES`."""
-    workflow_id, _, text = gzip.decompress((FOLDER / f"{name}.json.gz").read_bytes()).decode().partition("\n")
+    """Read one of :data:`NAMES` or :data:`OUTCOME_NAMES`."""
+    folder = FOLDER if name in NAMES else OUTCOMES_FOLDER
+    workflow_id, _, text = gzip.decompress((folder / f"{name}.json.gz").read_bytes()).decode().partition("\n")
     return WorkflowHistory.from_json(workflow_id, text)
+
+
+def write_history(folder: Path, name: str, history: WorkflowHistory) -> None:
+    """Write a history."""
+    folder.mkdir(exist_ok=True)
+    # mtime 0, so that the same history gives the same file.
+    (folder / f"{name}.json.gz").write_bytes(gzip.compress(f"{history.workflow_id}\n{history.to_json()}".encode(), mtime=0))
 
 
 def recorded_keyring() -> Keyring:

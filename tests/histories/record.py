@@ -13,7 +13,6 @@ used for nothing else. No history contains a secret, so the keyring protects not
 from __future__ import annotations
 
 import asyncio
-import gzip
 import shutil
 import sys
 from pathlib import Path
@@ -24,7 +23,7 @@ from cleanroom.settings import load_settings
 from starters.demo import QUERY
 from starters.operations.runs import start_run
 from starters.operations.session import Session, new_run_id
-from tests.histories import FOLDER
+from tests.histories import FOLDER, write_history
 
 
 async def record(state: Path) -> None:
@@ -51,8 +50,7 @@ async def record(state: Path) -> None:
 
 async def _write(client: Client, workflow_id: str, name: str) -> None:
     history = await client.get_workflow_handle(workflow_id).fetch_history()
-    # mtime 0, so that the same history gives the same file.
-    (FOLDER / f"{name}.json.gz").write_bytes(gzip.compress(f"{workflow_id}\n{history.to_json()}".encode(), mtime=0))
+    write_history(FOLDER, name, history)
     print(f"{name}: {len(history.events)} events of {workflow_id}")
 
 

@@ -15,7 +15,7 @@ import pytest
 from cleanroom.identifiers import query_workflow_id
 from cleanroom.messages.query import DecisionMessage
 from starters.operations.session import run_async
-from tests.canary.places import governance, histories, kubernetes
+from tests.canary.places import governance, histories, kubernetes, scrapes
 from tests.canary.planting import Played, play
 from tests.canary.scanner import Finding, Place, Scanner, files
 from tests.local_cloud import Cloud, World
@@ -101,6 +101,22 @@ def test_governance_shows_no_secret(played: Played) -> None:
     assert b"QUERY_COMPLETED" in everything
     assert b"PREPARED" in everything
     clean(played.scanner.look(places))
+
+
+def test_metrics_contain_no_secret_and_no_name_of_a_query_or_run(played: Played) -> None:
+    places = scrapes(played.cloud)
+    everything = b"\n".join(data for _, data in places)
+    assert len(places) == 6
+    for metric in (
+        b"cleanroom_step_seconds_bucket",
+        b"cleanroom_grants_total",
+        b"cleanroom_approvals_pending",
+        b"temporal_workflow_completed",
+    ):
+        assert metric in everything
+    clean(played.scanner.look(places))
+    for name in (*played.queries, *played.runs.values(), played.cloud.collaboration):
+        assert name.encode() not in everything, name
 
 
 def test_terminal_output_contains_no_secret(played: Played) -> None:

@@ -14,7 +14,7 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.clean_room_context import CleanRoomContext
-from activities.clean_room_secrets import SUBJECTS, CleanRoomSecrets
+from activities.clean_room_secrets import CleanRoomSecrets
 from cleanroom.attestation import GuestAttestor
 from cleanroom.errors import CleanRoomError, Refused
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, federated_subject, prepare_workflow_id
@@ -30,6 +30,7 @@ from cleanroom.messages.run import (
     StageRequest,
 )
 from cleanroom.runs.authority import service_nonce
+from cleanroom.runs.held import SUBJECTS
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.signed import PolicySigner, ServiceReport

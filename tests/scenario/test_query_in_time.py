@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from temporalio import activity
+from temporalio.api.enums.v1 import WorkflowTaskFailedCause
 from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError, WorkflowUpdateStage
+from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 
 from cleanroom.documents.specs import QuerySpec
@@ -44,8 +46,9 @@ from cleanroom.messages.query import (
     WithdrawRequest,
 )
 from cleanroom.temporal.failures import error_from_failure
+from cleanroom.temporal.keyring import Keyring
 from cleanroom.temporal.workers import WorkerSpec, create_worker, replayer
-from tests.temporal_env import TEST_KEYRING, server_options, unique
+from tests.temporal_env import TEST_KEYRING, client_with, server_options, unique
 from workflows.publish_query import PublishQuery
 
 pytestmark = pytest.mark.scenario
@@ -69,6 +72,8 @@ class Book:
         self.verified = asyncio.Event()
         self.verified.set()
         self.create_error: CleanRoomError | None = None
+        self.tokens: list[str] = []
+        """Decisions that were verified."""
 
     def activities(self) -> list[Callable[..., Any]]:
         """Return the activities that the workflow schedules."""
@@ -97,6 +102,9 @@ class Book:
         @activity.defn
         async def verify_decision(request: VerifyDecisionRequest) -> VerifiedDecision:
             await self.verified.wait()
+            self.tokens.append(request.token)
+            if request.token.startswith("forged"):
+                raise Refused("SignatureInvalid", "the signature does not verify.")
             party, decision, days = request.token.split(":")
             expires = datetime.now(UTC) + timedelta(days=float(days))
             return VerifiedDecision(approver_id=party, decision=decision, reason="", expires=expires, max_runs=None, nonce=request.token)
@@ -408,3 +416,93 @@ async def test_continue_as_new_keeps_the_vote_of_an_absent_approver(server: Work
     async with create_worker(server.client, _spec(book, collaborator_queue("contosso"))):
         assert (await seen(handle, lambda state: state.stage == "Approved")).accepted == OWNERS
     await replayed(server, handle)
+
+
+BY_SERVER = {
+    int(WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND),
+    int(WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_FORCE_CLOSE_COMMAND),
+}
+"""The server repeats a workflow task if a message arrives with the last command of a history, or if it buffers more than 2 MB."""
+
+
+async def task_failures(server: WorkflowEnvironment, handle: WorkflowHandle[PublishQuery, QueryState]) -> tuple[int, set[int]]:
+    """The number of histories of a query, and the causes of their failed workflow tasks."""
+    count, causes = 0, set()
+    async for run in server.client.list_workflows(f'WorkflowId = "{handle.id}"'):
+        count += 1
+        async for event in server.client.get_workflow_handle(handle.id, run_id=run.run_id).fetch_history_events():
+            if event.HasField("workflow_task_failed_event_attributes"):
+                causes.add(int(event.workflow_task_failed_event_attributes.cause))
+    return count, causes
+
+
+async def test_no_message_is_lost_and_every_update_is_answered_when_a_query_continues_as_new(
+    server: WorkflowEnvironment, book: Book
+) -> None:
+    """Signals and updates arrive at all times, also at the end of a history. The server rejects more than ten updates at once."""
+    handle = await proposed(server)
+    running = asyncio.Semaphore(8)
+
+    async def signals(number: int) -> None:
+        async with running:
+            for part in range(20):
+                await handle.signal(PublishQuery.approve, {"decision": f"forged-signal-{number}-{part}"})
+
+    async def update(number: int) -> str:
+        async with running:
+            with pytest.raises(WorkflowUpdateFailedError) as refused:
+                await handle.execute_update(PublishQuery.approve_and_wait, DecisionMessage(decision=f"forged-update-{number}"))
+            return error_from_failure(refused.value).code
+
+    async with asyncio.timeout(60):
+        for start in range(0, 18, 6):
+            answers = asyncio.gather(*(update(number) for number in range(start, start + 6)))
+            await asyncio.gather(signals(start), signals(start + 1))
+            assert set(await answers) == {"SignatureInvalid"}
+        # A vote that is sent last is verified last.
+        await handle.execute_update(PublishQuery.approve_and_wait, DecisionMessage(**token("litware")))
+    sent = {f"forged-update-{number}" for number in range(18)}
+    sent |= {f"forged-signal-{start + number}-{part}" for start in range(0, 18, 6) for number in (0, 1) for part in range(20)}
+    assert sent - set(book.tokens) == set()
+    histories, causes = await task_failures(server, handle)
+    assert histories > 2
+    assert causes <= BY_SERVER
+
+
+JUNK: list[tuple[str, list[Any]]] = [
+    ("approve", []),
+    ("approve", [1, 2]),
+    ("approve", [{"decision": "x" * 1_500_000}]),
+    (
+        "update",
+        [
+            {
+                "party": "fabrikam",
+                "authorisation": "t",
+                "spec": {"name": "q", "inputs": {"f": "flights"}, "output": "o", "sql": "x" * 1_500_000},
+            }
+        ],
+    ),
+    ("no-such-signal", [{"a": "x" * 1_500_000}]),
+    ("propose", [[[[[[]]]]]]),
+]
+
+
+async def test_junk_signals_fail_no_workflow_task(server: WorkflowEnvironment, book: Book) -> None:
+    """Signals with wrong arguments, long ones, unknown ones, and some that the codec cannot open. The server limits a payload to 2 MiB."""
+    handle = await proposed(server)
+    for name, arguments in JUNK:
+        await handle.signal(name, args=arguments)
+    for keyring in (None, Keyring.generate("other")):
+        client = await client_with(server, keyring)
+        await client.get_workflow_handle(handle.id).signal("approve", {"decision": f"forged with {keyring}"})
+    with pytest.raises(RPCError, match="exceeds"):
+        await handle.signal("approve", {"decision": "x" * 2_200_000})
+    for update, argument in (("approve", {"decision": "x" * 1_500_000}), ("approve", 1), ("no-such-update", 1)):
+        with pytest.raises(WorkflowUpdateFailedError):
+            await handle.execute_update(update, argument)
+    await handle.execute_update(PublishQuery.approve_and_wait, DecisionMessage(**token("litware")))
+    assert set(book.tokens) == {"litware:approve:30"}
+    codes = [item.code for item in (await handle.query(PublishQuery.state)).refused]
+    assert codes == ["MessageMalformed", "MessageMalformed", "MessageUnknown", "MessageMalformed"]
+    assert (await task_failures(server, handle))[1] <= BY_SERVER

@@ -76,6 +76,7 @@ def test_command_imports_only_what_it_needs(words: tuple[str, ...], unwanted: se
 def test_workflow_names_match_the_workflow_classes() -> None:
     from temporalio.workflow import _Definition
 
+    from workflows.cleanup import Cleanup
     from workflows.conclude_run import ConcludeRun
     from workflows.publish_azure_dataset import PublishAzureDataset
     from workflows.publish_query import PublishQuery
@@ -93,6 +94,7 @@ def test_workflow_names_match_the_workflow_classes() -> None:
     assert {names.STATUS, names.OUTCOME} <= set(run.queries)
     for workflow, name in (
         (PublishAzureDataset, names.PUBLISH_AZURE_DATASET), (PublishS3Dataset, names.PUBLISH_S3_DATASET), (ConcludeRun, names.CONCLUDE_RUN),
+        (Cleanup, names.CLEANUP),
     ):  # fmt: skip
         assert definition(workflow).name == name
         assert names.TIMELINE in definition(workflow).queries

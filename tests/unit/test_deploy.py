@@ -132,9 +132,9 @@ def test_chart_measures_the_bootstrap_file_of_the_attested_workers_only() -> Non
     attested = re.search(r"\{\{ if \$attested \}\}(.*)\{\{ end \}\}", arguments)
     assert attested is not None
     assert "--bootstrap, /etc/cleanroom/bootstrap.json" in attested[1]
-    assert "$.Values.bootstrap | sha256sum" in attested[1]
+    assert "$version.bootstrap | sha256sum" in attested[1]
     assert '(list "clean-room" "spark-service")' in workers
-    assert "bootstrap.json: {{ .Values.bootstrap | quote }}" in (CHART / "templates/config.yaml").read_text()
+    assert "bootstrap.json: {{ .bootstrap | quote }}" in (CHART / "templates/config.yaml").read_text()
 
 
 # --- images
@@ -195,12 +195,25 @@ def test_payload_imports_no_package_that_its_image_omits() -> None:
 # --- the rendered chart, if helm is installed
 
 
-@pytest.mark.skipif(shutil.which("helm") is None, reason="`helm` is not on PATH")
+def rendered(*options: str, release: str = "cr") -> list[dict[str, Any]]:
+    """Return the objects of the chart with the example values. Without `helm`, the test is skipped."""
+    if shutil.which("helm") is None:
+        pytest.skip("`helm` is not on PATH")
+    command = ["helm", "template", release, str(CHART), "--namespace", "cleanroom", "--kube-version", "1.33.0", "--values", str(EXAMPLE)]
+    result = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return [item for item in yaml.safe_load_all(result.stdout) if item]
+
+
+def deployments_of(items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {item["metadata"]["name"]: item for item in items if item["kind"] == "Deployment"}
+
+
 def test_rendered_pods_have_the_restricted_profile() -> None:
-    command = ["helm", "template", "cr", str(CHART), "--namespace", "cleanroom", "--kube-version", "1.33.0", "--values", str(EXAMPLE)]
-    items = [item for item in yaml.safe_load_all(subprocess.run(command, capture_output=True, text=True, check=True).stdout) if item]
-    deployments = {item["metadata"]["name"]: item for item in items if item["kind"] == "Deployment"}
-    assert set(deployments) == {"cr-frontend", "cr-clean-room", "cr-spark-service", "cr-collaborator-litware"}
+    items = rendered("--set", "draining=null")
+    deployments = deployments_of(items)
+    build = "1" * 16
+    assert set(deployments) == {f"cr-frontend-{build}", f"cr-clean-room-{build}", f"cr-spark-service-{build}", "cr-collaborator-litware"}
     pods = [item["spec"]["template"]["spec"] for item in items if item["kind"] in ("Deployment", "Job")]
     for pod in pods:
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -212,6 +225,54 @@ def test_rendered_pods_have_the_restricted_profile() -> None:
             assert "@sha256:" in container["image"]
         assert all(volume["secret"]["defaultMode"] == 0o400 for volume in pod["volumes"] if "secret" in volume)
     mounts = {name: item["spec"]["template"]["spec"]["automountServiceAccountToken"] for name, item in deployments.items()}
-    assert [name for name, mounted in mounts.items() if mounted] == ["cr-spark-service"]
+    assert [name for name, mounted in mounts.items() if mounted] == [f"cr-spark-service-{build}"]
     workers = [item["spec"]["template"]["spec"]["containers"][0]["args"][1] for item in deployments.values()]
     assert sorted(workers) == ["clean-room", "frontend", "litware", "spark-service"]
+
+
+def test_each_version_has_its_own_deployments_until_it_is_drained() -> None:
+    """A rainbow deployment: the pods of a version name its build, image, configuration and container policy."""
+    items = rendered()
+    new, old = "1" * 16, "0" * 16
+    versioned = ("frontend", "clean-room", "spark-service")
+    names = {f"cr-{boundary}-{build}" for boundary in versioned for build in (new, old)}
+    deployments = deployments_of(items)
+    assert set(deployments) == {*names, "cr-collaborator-litware"}
+    assert {item["metadata"]["name"] for item in items if item["kind"] == "PodDisruptionBudget"} == set(deployments)
+    configs = {item["metadata"]["name"] for item in items if item["kind"] == "ConfigMap"}
+    assert configs == {f"cr-config-{new}", f"cr-config-{old}"}
+    annotation = "microsoft.containerinstance.virtualnode.ccepolicy"
+    for name, deployment in deployments.items():
+        template, selector = deployment["spec"]["template"], deployment["spec"]["selector"]["matchLabels"]
+        container = template["spec"]["containers"][0]
+        labels = template["metadata"]["labels"]
+        assert selector.items() <= labels.items()
+        mounted = next(volume["configMap"]["name"] for volume in template["spec"]["volumes"] if "configMap" in volume)
+        if "collaborator" in name:
+            assert "--build-id" not in container["args"]
+            continue
+        build = name.rpartition("-")[2]
+        assert (selector["cleanroom/build-id"], labels["cleanroom/build-id"], mounted) == (build, build, f"cr-config-{build}")
+        assert container["args"][container["args"].index("--build-id") + 1] == build
+        images = {item["image"] for item in (container, *template["spec"]["initContainers"]) if "cleanroom/worker" in item["image"]}
+        assert images == {f"registry.example/cleanroom/worker@sha256:{build[0] * 64}"}
+        if labels["app.kubernetes.io/component"] != "frontend":
+            policy = template["metadata"]["annotations"][annotation]
+            assert (policy == "cGFja2FnZSBwb2xpY3kgIyAw") == (build == old)
+    selectors = [tuple(sorted(item["spec"]["selector"]["matchLabels"].items())) for item in deployments.values()]
+    assert len(set(selectors)) == len(selectors)
+
+
+def test_long_names_of_releases_and_collaborators_do_not_collide() -> None:
+    parties = [f"{'a' * 39}{last}" for last in "bc"]
+    items = rendered(*(f"--set=collaborators.{party}.profile=litware" for party in parties), release="r" * 53)
+    names = [(item["kind"], item["metadata"]["name"]) for item in items]
+    assert len(set(names)) == len(names)
+    assert all(len(name) <= 63 for _, name in names)
+    assert sum(kind == "Deployment" for kind, _ in names) == 9
+
+
+def test_the_chart_passes_the_build_id_that_the_worker_compares_with_its_own() -> None:
+    workers = (CHART / "templates/workers.yaml").read_text()
+    assert "--build-id, {{ $version.buildId | quote }}" in workers
+    assert '"--build-id"' in (ROOT / "starters/worker.py").read_text()

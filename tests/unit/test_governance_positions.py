@@ -62,12 +62,13 @@ async def test_an_activity_waits_for_what_its_input_has_seen_and_tells_what_it_h
 
     fresh = GovernanceFreshness(catch_up, lambda: "2.50")
     argument = Carrier(command=Started(seen="2.7"), seen="2.8")
-    result = await fresh.intercept_activity(Answering(Started())).execute_activity(call_of(argument, "text"))
+    run = ActivityEnvironment().run
+    result = await run(fresh.intercept_activity(Answering(Started())).execute_activity, call_of(argument, "text"))
     assert sorted(waited) == ["2.7", "2.8"]
     assert result.seen == "2.50"
-    kept = await fresh.intercept_activity(Answering(Started(seen="2.9"))).execute_activity(call_of())
+    kept = await run(fresh.intercept_activity(Answering(Started(seen="2.9"))).execute_activity, call_of())
     assert kept.seen == "2.9"
-    assert await fresh.intercept_activity(Answering(None)).execute_activity(call_of(Carrier())) is None
+    assert await run(fresh.intercept_activity(Answering(None)).execute_activity, call_of(Carrier())) is None
 
 
 class Calls(WorkflowOutboundInterceptor):

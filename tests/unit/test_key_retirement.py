@@ -12,7 +12,7 @@ import pytest
 from activities.authorisations import AuthorisationVerifier
 from cleanroom.errors import CleanRoomError
 from cleanroom.governance import GovernanceUserClient
-from cleanroom.identifiers import approver_key_document_id, decision_document_id, document_digest, retirement_document_id
+from cleanroom.identifiers import approver_key_document_id, decision_document_id, document_digest, retirement_document_id, sha256_hex
 from cleanroom.messages.query import AuthorisedCommand, VoteRequest
 from cleanroom.messages.run import RunTicket
 from cleanroom.publishing.user_documents import UserDocuments
@@ -145,7 +145,7 @@ async def reapproved(world: PrepareWorld, query: str, key: SigningKey) -> RunTic
         data = str(held.data).replace(f'"name":"{QUERY}"', f'"name":"{query}"')
         documents = UserDocuments(caller, COLLABORATION)
         version = await documents.put_draft(query, data, held.labels or {}, [VICTIM, THIEF])
-        proposal = await documents.propose(query, version, "cd" * 16)
+        proposal = await documents.propose(query, version, sha256_hex(query.encode())[:32])
         for name, client, signer in ((VICTIM, victim, key), (THIEF, thief, world.keys[THIEF])):
             decision = Decision(
                 collaboration=COLLABORATION,

@@ -17,13 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import ActivitySerializationContext, NexusSerializationContext, SerializationContext, WorkflowSerializationContext
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, FailureError
 
-from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, PreconditionFailed, Refused
+from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, Refused
 from cleanroom.secret import Secret
 from cleanroom.temporal.codec import ENCODING, HEADER, TOMBSTONE, PayloadCodec
 from cleanroom.temporal.converter import data_converter
-from cleanroom.temporal.keyring import Keyring, fingerprint
+from cleanroom.temporal.failures import error_from_failure
+from cleanroom.temporal.keyring import CodecKeyUnknown, Keyring, fingerprint
+from cleanroom.temporal.workers import FAILURE_TYPES
 
 KEYRING = Keyring.generate("k1")
 SCHEDULED = "cr/a/run/nightly-2026-11-23T02:00:00Z"
@@ -255,10 +257,13 @@ class TestRotation:
 
     async def test_a_missing_key_raises_so_that_the_worker_waits(self) -> None:
         sealed = codec_in(workflow("w"), Keyring.generate("gone")).seal(Payload(data=b"x"))
-        with pytest.raises(PreconditionFailed) as raised:
-            await codec_in(workflow("w")).decode([sealed])
-        assert raised.value.retryable
-        assert "'gone'" in raised.value.message
+        [opened] = await codec_in(workflow("w")).decode([sealed])
+        with pytest.raises(CodecKeyUnknown) as raised:
+            data_converter(KEYRING).payload_converter.from_payloads([opened])
+        # Neither of these, because they would fail the workflow and not only its task.
+        assert not isinstance(raised.value, (FailureError, *FAILURE_TYPES))
+        error = error_from_failure(raised.value)
+        assert (error.code, error.retryable, "'gone'" in error.message) == ("CodecKeyUnknown", True, True)
 
     def test_a_key_can_be_added_before_it_becomes_current(self) -> None:
         prepared = KEYRING.rotated("k2", make_current=False)

@@ -9,20 +9,19 @@ from sqlglot import exp
 
 from cleanroom.sql.catalog import COLUMN_NAME, RELATION_NAME
 from cleanroom.sql.checking.clauses import Output
-from cleanroom.sql.checking.nodes import allow_only, checks_expression, located_at, position_of, value_of
+from cleanroom.sql.checking.nodes import checks_expression, located_at, value_of
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import CheckedQuery, Value
-from cleanroom.sql.precedence import ATOM
+from cleanroom.sql.model import ATOM, CheckedQuery, Value
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import quote
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.text.characters import strip_invisible
+from cleanroom.sql.text.language import position_of
 
 
 @checks_expression(exp.Column)
 def column(node: exp.Column, ctx: Context) -> Value:
     """A column of the innermost SELECT that has it; otherwise an alias of the same SELECT."""
-    allow_only(node, "this", "table")
     identifier, table = node.this, node.args.get("table")
     if not isinstance(identifier, exp.Identifier):
         raise Refusal("ExpressionNotAllowed", "* is allowed only as an item of a SELECT and in COUNT(*)", position_of(node))
@@ -65,14 +64,6 @@ def columns_named_in(node: exp.Expr, scope: Scope) -> tuple[Value, ...]:
     return tuple(value for name, table in names if (value := _find(name, table, scope, node)) is not None)
 
 
-def alias_target(node: exp.Expr, ctx: Context) -> exp.Expr | None:
-    """The expression that ``node`` stands for, if it is an alias of the same SELECT."""
-    plain = isinstance(node, exp.Column) and not node.args.get("table") and isinstance(node.this, exp.Identifier)
-    if not plain or ctx.in_qualify or not _names_alias(node.name, ctx):
-        return None
-    return ctx.scope.aliases[node.name.lower()] if _find(node.name, None, ctx.scope, node) is None else None
-
-
 def _names_alias(name: str, ctx: Context) -> bool:
     key = name.lower()
     return key in ctx.scope.aliases and key not in ctx.expanding
@@ -94,9 +85,7 @@ def _find(name: str, table: str | None, scope: Scope, node: exp.Expr) -> Value |
             (item for item in scope.relations.values() if item.written_alias.lower() == table.lower()), None
         )
         return relation.columns.get(key) if relation is not None else None
-    if key in scope.merged:
-        return scope.merged[key]
-    found = [relation.columns[key] for relation in scope.relations.values() if key in relation.columns]
+    found = scope.named.get(key, [])
     if len(found) > 1:
         raise Refusal(
             "AmbiguousColumn", f"{strip_invisible(name)[:80]} is in several relations; write alias.{name[:80]}", position_of(node)
@@ -134,54 +123,28 @@ def select_items(node: exp.Select, ctx: Context) -> list[Item]:
     items: list[Item] = []
     taken: dict[str, int] = {}
     for item in node.expressions:
-        star = _star_of(item)
-        if star is not None:
-            items += [(value, _unused(value.name, taken)) for value in _star_columns(item, star, ctx)]
+        if isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star)):
+            items += [(value, _unused(value.name, taken)) for value in _star_columns(item, ctx)]
             continue
-        target = item
-        name = f"_c{len(items)}"
-        if isinstance(item, exp.Alias):
-            allow_only(item, "this", "alias")
-            target, name = item.this, item.alias
-        elif isinstance(item, exp.Column) and isinstance(item.this, exp.Identifier):
-            name = item.name
+        named = isinstance(item, exp.Alias | exp.Column)
+        name = item.alias_or_name if named else f"_c{len(items)}"
         check_column_name(name, item)
-        items.append((target, name))
+        items.append((item.this if isinstance(item, exp.Alias) else item, name))
         taken.setdefault(name.lower(), 1)
     if not items:
         raise Refusal("Unparsable", "a SELECT needs at least one column", position_of(node))
     return items
 
 
-def _star_of(item: exp.Expr) -> exp.Star | None:
-    if isinstance(item, exp.Star):
-        return item
-    return item.this if isinstance(item, exp.Column) and isinstance(item.this, exp.Star) else None
-
-
-def _star_columns(item: exp.Expr, star: exp.Star, ctx: Context) -> list[Value]:
-    """Columns of ``*``, ``t.*`` or ``* EXCEPT (a, b)``."""
-    allow_only(star, "except_")
-    if star.args.get("except_") == []:
-        raise Refusal("Unparsable", "EXCEPT names the columns to leave out", position_of(item))
+def _star_columns(item: exp.Expr, ctx: Context) -> list[Value]:
+    """Columns of ``*`` or ``t.*``."""
     scope = ctx.scope
-    excepted = {part.name.lower() for part in star.args.get("except_") or []}
+    columns = scope.visible
     if isinstance(item, exp.Column):
-        allow_only(item, "this", "table")
-        relation = scope.relations.get(item.table.lower())
-        if relation is None:
-            raise Refusal("UnknownRelation", f"unknown relation {item.table!r}", position_of(item))
-        found = list(relation.columns.values())
-    else:
-        found = list(scope.merged.values())
-        for relation in scope.relations.values():
-            found += [value for key, value in relation.columns.items() if key not in scope.merged]
-    unknown = excepted - {value.name.lower() for value in found}
-    if unknown:
-        raise Refusal("UnknownColumn", f"EXCEPT names unknown columns: {', '.join(sorted(unknown))}", position_of(item))
-    if not scope.relations:
-        raise Refusal("UnknownRelation", "* needs a FROM", position_of(item))
-    columns = [value for value in found if value.name.lower() not in excepted]
+        named = [part for part in scope.relations.values() if part.written_alias.lower() == item.table.lower()]
+        columns = [value for part in named for value in part.columns.values()]
+    if not columns:
+        raise Refusal("UnknownRelation", f"{item.sql()}: unknown relation, or no FROM", position_of(item))
     with located_at(item):
         ctx.findings.expand(sum(len(value.sql) + len(value.name) for value in columns))
     for value in columns:
@@ -203,25 +166,26 @@ def _unused(name: str, taken: dict[str, int]) -> str:
 def output_values(items: Sequence[Item], ctx: Context) -> list[Output]:
     """Check the expressions of the SELECT list. Each may refer to the aliases before it. Refusals are collected."""
     scope, findings = ctx.scope, ctx.findings
-    aliases = scope.aliases
-    scope.aliases = {}
+    aliases, scope.aliases = scope.aliases, {}
     outputs = []
     for item, name in items:
-        if isinstance(item, Value):
-            value = read_column(item, ctx, scope)
-        else:
-            try:
-                value = value_of(item, ctx)
-            except Refusal as refusal:
-                findings.note(refusal)
-                value = Value("NULL", "unknown")
-        if scope.group_keys is not None and value.ungrouped:
-            position = None if isinstance(item, Value) else position_of(item)
-            findings.note(Refusal("NotGrouped", f"{name}: neither in GROUP BY nor inside an aggregate", position))
+        try:
+            value = read_column(item, ctx, scope) if isinstance(item, Value) else value_of(item, ctx)
+        except Refusal as refusal:
+            findings.note(refusal)
+            value = Value("NULL", "unknown")
         outputs.append((name, value))
         if name.lower() in aliases:
             scope.aliases[name.lower()] = aliases[name.lower()]
     return outputs
+
+
+def check_grouped(items: Sequence[Item], outputs: Sequence[Output], ctx: Context) -> None:
+    """Refuse output columns that a SELECT with groups cannot show."""
+    for (item, name), (_, value) in zip(items, outputs, strict=True):
+        if ctx.scope.group_keys is not None and value.ungrouped:
+            position = None if isinstance(item, Value) else position_of(item)
+            ctx.findings.note(Refusal("NotGrouped", f"{name}: neither in GROUP BY nor inside an aggregate", position))
 
 
 def check_relation_name(name: str, node: exp.Expr) -> None:
@@ -260,12 +224,10 @@ def check_distinct_columns(query: CheckedQuery, what: str, node: exp.Expr) -> No
 def alias_of(node: exp.Expr, scope: Scope, fallback: str) -> str:
     """The alias of a relation as written, or ``fallback`` if it has none. Two relations of one FROM clause have different aliases."""
     alias = node.args.get("alias")
-    if alias is not None:
-        allow_only(alias, "this", "columns")
     name: str = alias.name if alias is not None and alias.this is not None else fallback
     check_relation_name(name, node)
     if name.lower() in scope.relations:
-        if alias is not None or fallback not in ("subquery", "values"):
+        if alias is not None or fallback != "subquery":
             raise Refusal("DuplicateAlias", f"two relations in one FROM are called {name}; give each its own alias", position_of(node))
         while name.lower() in scope.relations:
             name += "_"

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import ProtectedInput, ReleasedAggregate, Value
-from cleanroom.sql.precedence import SUM
+from cleanroom.sql.model import SUM, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.privacy import aggregates, rows
 from cleanroom.sql.privacy.groups import GROUPS, PersonGroups, joined
 from cleanroom.sql.privacy.joins import decided_by
@@ -22,8 +21,7 @@ from cleanroom.sql.privacy.release import FloorCondition, floor_conditions
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.spark_types import NUMERIC
-from cleanroom.sql.vocabulary import FUNCTIONS
+from cleanroom.sql.vocabulary import FUNCTIONS, NUMERIC
 
 _SUMS = ("SUM", "TRY_SUM", "AVG", "MEAN", "TRY_AVG")
 """Aggregates to which a zero contributes nothing."""

@@ -1,10 +1,8 @@
-"""Access to nodes of the syntax tree: positions, allowed parts, the tables of allowed nodes, and values of several parts."""
+"""Access to nodes of the syntax tree: the tables of checks, positions of refusals, and values of several parts."""
 
 from __future__ import annotations
 
-import difflib
 import math
-import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from types import TracebackType
@@ -17,43 +15,8 @@ from cleanroom.sql.model import CheckedQuery, Origin, Relation, Value
 from cleanroom.sql.privacy.exposure import identity_misuse
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.text.characters import strip_invisible
+from cleanroom.sql.text.language import describe, position_of
 from cleanroom.sql.text.marking import MARK
-from cleanroom.sql.verdict import Position
-from cleanroom.sql.vocabulary import FUNCTIONS
-
-_WRITTEN = {"json_extract_scalar": "get_json_object", "json_extract": "get_json_object", "var_map": "map", "chr": "char"}
-"""Names of Spark's functions for which the parser has other names."""
-_PARTS = {
-    "sort": "SORT BY is not allowed; use ORDER BY", "cluster": "CLUSTER BY is not allowed; use ORDER BY", "distribute": "DISTRIBUTE BY is "
-    "not allowed; omit it", "sample": "TABLESAMPLE is not allowed: each run would give a different result; use WHERE", "pivots": "PIVOT is "
-    "not allowed here; pivot a subquery with an alias", "hint": "a hint is not allowed; omit it", "db": "a name has one part, or two as in "
-    "relation.column", "recursive": "WITH RECURSIVE is not allowed", "version": "VERSION AS OF and TIMESTAMP AS OF are not allowed", "when":
-    "VERSION AS OF and TIMESTAMP AS OF are not allowed", "symmetric": "SYMMETRIC is not allowed; order the two values", "field": "IN takes "
-    "values in parentheses", "unnest": "IN takes values in parentheses", "fraction_in_string": "an interval takes a whole number", "on":
-    "DISTINCT ON is not allowed; use GROUP BY", "laterals": "LATERAL VIEW is not allowed here", "locks": "FOR UPDATE is not allowed",
-}  # fmt: skip
-"""The refusal of a part of a node, by the parser's name for the part."""
-_KINDS = {
-    "Tuple": "a list in parentheses", "Star": "*", "Dot": "a name with a dot", "HexString": "a binary literal (x'…')", "Alias": "AS",
-    "Lambda": "a function of elements (x -> …)", "Placeholder": "a parameter", "Table": "a relation", "Select": "SELECT",
-    "Subquery": "a subquery", "Values": "VALUES", "Column": "a name", "Paren": "a pair of parentheses", "Kwarg": "a named argument",
-    "Collate": "COLLATE", "AtTimeZone": "AT TIME ZONE", "SimilarTo": "SIMILAR TO", "Distinct": "DISTINCT",
-    "JSONExtract": "path extraction", "Ordered": "a sort key", "ArrayContainsAll": "@>", "ArrayContainedBy": "<@", "Var": "a keyword",
-    "Cast": "a cast",
-}  # fmt: skip
-"""What an author calls a node, by the parser's name for it."""
-
-
-def position_of(node: exp.Expr | None) -> Position | None:
-    """Position of the first token below ``node`` that has one."""
-    if node is None:
-        return None
-    for child in node.walk():
-        meta = child._meta
-        if meta and "line" in meta:
-            return Position(line=meta["line"], column=max(1, meta["col"] - (meta["end"] - meta["start"])))
-    return None
 
 
 class located_at:
@@ -72,37 +35,6 @@ class located_at:
             error.position = position_of(self.node)
 
 
-def allow_only(node: exp.Expr, *names: str) -> None:
-    """Refuse a node that has parts other than ``names``. Empty parts do not count."""
-    args = node.args
-    for name in args:
-        if name in names or not args[name]:
-            continue
-        clause = name.strip("_")
-        message = _PARTS.get(clause) or f"{describe(node)} with {clause.replace('_', ' ').upper()} is not allowed"
-        raise Refusal("ClauseNotAllowed", message, position_of(node))
-
-
-def describe(node: exp.Expr) -> str:
-    """Name of ``node`` for messages."""
-    if isinstance(node, exp.Anonymous):
-        name = node.this if isinstance(node.this, str) else getattr(node.this, "name", "")
-        return f"the function {strip_invisible(str(name).removeprefix(MARK))[:80]}"
-    if isinstance(node, exp.Func):
-        name = node.sql_name().lower()
-        return f"the function {_WRITTEN.get(name, name)}"
-    name = type(node).__name__
-    return _KINDS.get(name) or re.sub("(?<=[a-z])(?=[A-Z])", " ", name).upper()
-
-
-def not_listed(node: exp.Expr) -> Refusal:
-    """The refusal of a function that is not in the vocabulary."""
-    name = node.name if isinstance(node, exp.Anonymous) else ""
-    close = difflib.get_close_matches(name.upper(), FUNCTIONS, 1, 0.8) if len(name) > 3 else []
-    hint = f"; did you mean {close[0].lower()}?" if close else ""
-    return Refusal("FunctionNotAllowed", f"{describe(node)} is not on the list of allowed functions{hint}", position_of(node))
-
-
 def marked_name(node: object) -> str:
     """Name of the function or cast that ``node`` calls, if the lexer recognised it; otherwise empty."""
     if not isinstance(node, exp.Anonymous):
@@ -111,19 +43,12 @@ def marked_name(node: object) -> str:
     return name[len(MARK) :] if isinstance(name, str) and name.startswith(MARK) else ""
 
 
-def called_function(node: object) -> str:
-    """Name of the function of the vocabulary that ``node`` calls; otherwise empty."""
-    name = marked_name(node)
-    return name if name in FUNCTIONS else ""
-
-
 def chain_operands(node: exp.Expr, kind: type[exp.Expr]) -> list[exp.Expr]:
     """Operands of a chain of one associative operator, without recursion. Parentheses inside the chain have no effect."""
     out, stack = [], [node]
     while stack:
         inner = without_parentheses(stack.pop())
         if type(inner) is kind:
-            allow_only(inner, "this", "expression", "safe")
             stack.extend((inner.args["expression"], inner.this))
         else:
             out.append(inner)
@@ -148,81 +73,6 @@ def whole_number(node: object) -> str:
 def direction(item: exp.Expr) -> str:
     """Sort direction of an ORDER BY item. It states where NULLs go, so that every engine sorts alike."""
     return f" {'DESC' if item.args.get('desc') else 'ASC'} NULLS {'FIRST' if item.args.get('nulls_first') else 'LAST'}"
-
-
-_CONDITIONS = (
-    exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.NullSafeEQ, exp.NullSafeNEQ, exp.Between, exp.In, exp.Is, exp.Like, exp.ILike,
-    exp.RegexpLike, exp.Escape,
-)  # fmt: skip
-_NOT_OPERANDS = frozenset({*_CONDITIONS, exp.Not, exp.And, exp.Or, exp.Exists})
-"""Conditions, which are no operands of other operators without parentheses."""
-_BITWISE = frozenset({exp.BitwiseAnd, exp.BitwiseOr, exp.BitwiseXor})
-_SUMS = frozenset({exp.Add, exp.Sub})
-_PRODUCTS = frozenset({exp.Mul, exp.Div, exp.Mod, exp.IntDiv})
-_BINARY = _NOT_OPERANDS | _BITWISE | _SUMS | _PRODUCTS | {exp.DPipe}
-
-_NeedsParentheses = frozenset[type[exp.Expr]]
-LEFT: dict[type[exp.Expr], _NeedsParentheses] = {
-    **dict.fromkeys(_CONDITIONS, _NOT_OPERANDS),
-    exp.Escape: frozenset(),
-    **{kind: _BINARY - {kind} for kind in _BITWISE},
-    **dict.fromkeys(_SUMS, _NOT_OPERANDS | _BITWISE | {exp.DPipe}),
-    **dict.fromkeys(_PRODUCTS, _BINARY - _PRODUCTS),
-    exp.DPipe: _BINARY - _PRODUCTS - {exp.DPipe},
-    exp.Neg: _BINARY | {exp.Cast, exp.TryCast},
-    exp.BitwiseNot: _BINARY | {exp.Cast, exp.TryCast},
-    exp.Cast: _BINARY | {exp.Neg, exp.BitwiseNot},
-    exp.TryCast: _BINARY | {exp.Neg, exp.BitwiseNot},
-    exp.Bracket: _BINARY | {exp.Neg, exp.BitwiseNot},
-    **dict.fromkeys((exp.Extract, exp.Substring, exp.Overlay, exp.StrPosition, exp.Trim), _NOT_OPERANDS),
-}
-"""For each operator, the operators that need parentheses as its first operand."""
-RIGHT: dict[type[exp.Expr], _NeedsParentheses] = {
-    **LEFT,
-    **dict.fromkeys(_BITWISE, _BINARY),
-    **dict.fromkeys(_SUMS, LEFT[exp.Add] | _SUMS),
-    **dict.fromkeys(_PRODUCTS, _BINARY),
-}
-"""The same for its other operands."""
-_OTHERS: dict[type[exp.Expr], tuple[str, ...]] = {
-    exp.Between: ("low", "high"), exp.Substring: ("start", "length"), exp.Overlay: ("expression", "from_", "for_"), exp.StrPosition:
-    ("substr",),
-}  # fmt: skip
-"""The parser's names of the other operands, if there is not just one of them."""
-_SYMBOLS: dict[type[exp.Expr], str] = {
-    exp.EQ: "=", exp.NEQ: "<>", exp.GT: ">", exp.GTE: ">=", exp.LT: "<", exp.LTE: "<=", exp.NullSafeEQ: "<=>", exp.NullSafeNEQ:
-    "IS DISTINCT FROM", exp.RegexpLike: "RLIKE", exp.BitwiseAnd: "&", exp.BitwiseOr: "|", exp.BitwiseXor: "^", exp.Add: "+", exp.Sub: "-",
-    exp.Mul: "*", exp.Div: "/", exp.Mod: "%", exp.IntDiv: "DIV", exp.DPipe: "||", exp.Neg: "-", exp.BitwiseNot: "~", exp.Cast: "::",
-    exp.TryCast: "::", exp.Bracket: "[…]", exp.StrPosition: "POSITION",
-}  # fmt: skip
-
-
-def check_operands(node: exp.Expr, kind: type[exp.Expr]) -> None:
-    """Refuse operators that the parser and Spark may read in different orders."""
-    args = node.args
-    operand: exp.Expr = args.get("this")  # type: ignore[assignment]
-    if type(operand) in LEFT[kind]:
-        raise _refusal(kind, operand)
-    others = RIGHT[kind]
-    for name in _OTHERS.get(kind, ("expression",)):
-        operand = args.get(name)  # type: ignore[assignment]
-        if type(operand) in others:
-            raise _refusal(kind, operand)
-
-
-def check_operand(operand: exp.Expr, node: exp.Expr) -> None:
-    """Refuse a condition as an operand of a form with keywords, unless it is in parentheses."""
-    if type(operand) in _NOT_OPERANDS:
-        raise _refusal(type(node), operand)
-
-
-def _refusal(kind: type[exp.Expr], operand: exp.Expr) -> Refusal:
-    names = [_SYMBOLS.get(each, each.__name__.upper()) for each in (type(operand), kind)]
-    return Refusal(
-        "ParenthesesNeeded",
-        f"{names[0]} next to {names[1]} without parentheses: their order is easy to misread; write (…) around one of the two",
-        position_of(operand),
-    )
 
 
 def combine(
@@ -296,7 +146,7 @@ EXPRESSIONS: dict[type[exp.Expr], ExpressionCheck] = {}
 RELATIONS: dict[type[exp.Expr], RelationCheck] = {}
 """Every relation that may appear in FROM, and the function that checks it."""
 QUERIES: dict[type[exp.Expr], QueryCheck] = {}
-"""Every kind of query, and the function that checks it; ``exp.Query`` stands for every other kind."""
+"""Every kind of query, and the function that checks it."""
 
 
 def _checks(table: dict[type[exp.Expr], Any], *kinds: type[exp.Expr]) -> Callable[[Check], Check]:
@@ -323,13 +173,8 @@ def value_of(node: exp.Expr, ctx: Context) -> Value:
     """
     check = EXPRESSIONS.get(type(node))
     if check is None:
-        if isinstance(node, exp.Func):
-            raise not_listed(node)
-        if isinstance(node, exp.Query):
-            raise Refusal("ClauseNotAllowed", "a query is not allowed here", position_of(node))
-        raise Refusal("ExpressionNotAllowed", f"{describe(node)} is not allowed here", position_of(node))
-    if type(node) in LEFT:
-        check_operands(node, type(node))
+        what = "a query" if isinstance(node, exp.Query) else {"STAR": "*", "VAR": "a keyword"}.get(describe(node), describe(node))
+        raise Refusal("ExpressionNotAllowed", f"{what} is not allowed here", position_of(node))
     value = check(node, ctx)
     if value.ungrouped:
         keys = ctx.scope.group_keys
@@ -349,20 +194,12 @@ def relation_of(node: exp.Expr, ctx: Context) -> tuple[Relation, str]:
     Returns:
         The relation and its rendered text.
     """
-    check = RELATIONS.get(exp.Pivot if node.args.get("pivots") else type(node))
-    if check is not None:
-        return check(node, ctx)
-    if isinstance(node, exp.Lateral):
-        raise Refusal(
-            "RelationNotAllowed", "LATERAL is not allowed; join a subquery that groups by the columns of the join", position_of(node)
-        )
-    if isinstance(node, exp.Func):
-        raise Refusal("TableFunctionNotAllowed", "a table function is not allowed as a relation", position_of(node))
-    raise Refusal(
-        "RelationNotAllowed",
-        f"{describe(node)} is not allowed in FROM; a query in FROM stands in parentheses and has an alias",
-        position_of(node),
-    )
+    check = RELATIONS.get(type(node))
+    if check is None:
+        what = "LATERAL" if isinstance(node, exp.Lateral) else describe(node)
+        text = f"{what} is not allowed in FROM; a query in FROM stands in parentheses and has an alias, and LATERAL VIEW follows it"
+        raise Refusal("RelationNotAllowed", text, position_of(node))
+    return check(node, ctx)
 
 
 def query_of(node: exp.Expr, ctx: Context, parent: Scope | None, *, hidden: bool) -> CheckedQuery:
@@ -374,5 +211,9 @@ def query_of(node: exp.Expr, ctx: Context, parent: Scope | None, *, hidden: bool
         parent: Scope whose columns the query may read, if it is a correlated subquery.
         hidden: Append the identity columns of protected rows to the output, so that an enclosing query can count persons.
     """
-    check = QUERIES.get(type(node)) or QUERIES[exp.Query]
+    while isinstance(node, exp.Subquery) and not node.args.get("alias"):
+        node = node.this
+    check = QUERIES.get(type(node))
+    if check is None:
+        raise Refusal("StatementNotAllowed", f"{describe(node)} is not an allowed query; write SELECT", position_of(node))
     return check(node, ctx, parent, hidden)

@@ -7,44 +7,19 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
-from cleanroom.sql.checking.clauses import is_limited, limit, order_by
-from cleanroom.sql.checking.columns import check_column_name, check_distinct_columns, check_new_relation_name, column_aliases
-from cleanroom.sql.checking.nodes import (
-    allow_only,
-    checks_expression,
-    checks_query,
-    combine,
-    describe,
-    located_at,
-    position_of,
-    query_of,
-    value_of,
-    values_of,
-)
+from cleanroom.sql.checking.clauses import limit, order_by
+from cleanroom.sql.checking.columns import check_distinct_columns, check_new_relation_name, column_aliases
+from cleanroom.sql.checking.nodes import checks_expression, checks_query, combine, located_at, query_of, value_of
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import ROWS, CheckedQuery, ProtectedInput, Value
-from cleanroom.sql.precedence import ATOM, PREDICATE, SUM
+from cleanroom.sql.model import ATOM, PREDICATE, ROWS, SUM, CheckedQuery, ProtectedInput, Value
 from cleanroom.sql.privacy import rows
 from cleanroom.sql.privacy.polynomials import highest_degree
 from cleanroom.sql.privacy.release import check_correlation
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import HIDDEN_COLUMN, parenthesised, quote, subquery
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.spark_types import widest
-
-
-@checks_query(exp.Subquery)
-def query_in_parentheses(node: exp.Subquery, ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQuery:
-    """``(SELECT ...)`` as a query."""
-    allow_only(node, "this")
-    return query_of(node.this, ctx, parent, hidden=hidden)
-
-
-@checks_query(exp.Query)
-def other_query(node: exp.Query, ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQuery:
-    """A query of any other kind, which is refused."""
-    with_clause(node, ctx)
-    raise Refusal("StatementNotAllowed", f"{describe(node)} is not an allowed query; write SELECT", position_of(node))
+from cleanroom.sql.text.language import describe, position_of
+from cleanroom.sql.vocabulary import widest
 
 
 def with_clause(node: exp.Expr, ctx: Context) -> tuple[Context, str]:
@@ -52,10 +27,8 @@ def with_clause(node: exp.Expr, ctx: Context) -> tuple[Context, str]:
     clause = node.args.get("with_")
     if clause is None:
         return ctx, ""
-    allow_only(clause, "expressions")
     parts = []
     for table in clause.expressions:
-        allow_only(table, "this", "alias")
         name = table.alias
         check_new_relation_name(name, table, ctx)
         columns = column_aliases(table)
@@ -63,15 +36,13 @@ def with_clause(node: exp.Expr, ctx: Context) -> tuple[Context, str]:
         if columns:
             query = renamed(query, columns, table)
         check_distinct_columns(query, f"the table expression {name}", table)
-        ctx = ctx.with_relations({**ctx.relations, name.lower(): query})
+        ctx = ctx._replace(relations={**ctx.relations, name.lower(): query})
         parts.append(f"{quote(name)} AS {subquery(query.sql)}")
     return ctx, f"WITH {', '.join(parts)}\n"
 
 
 def renamed(query: CheckedQuery, names: list[str], node: exp.Expr) -> CheckedQuery:
     """``query`` with other column names."""
-    for name in names:
-        check_column_name(name, node)
     if len(names) != len(query.fields):
         raise Refusal("ClauseNotAllowed", f"{len(names)} column names for {len(query.fields)} columns", position_of(node))
     check_distinct_columns(query, "the query", node)
@@ -114,10 +85,10 @@ def set_operation(node: exp.SetOperation, ctx: Context, parent: Scope | None, hi
     outputs = [(field.name, Value(quote(field.name), field.type)) for field in fields]
     order = order_by(node, ctx.for_select(Scope(parent)).in_clause("sort"), outputs)
     sql = f"\n{operator}\n".join(texts) + order + limit(node)
-    if order and is_limited(node) and any(branch.releases for branch in branches):
+    if order and node.args.get("limit") is not None and any(branch.releases for branch in branches):
         ctx.findings.warn("OrderWithLimit", "ORDER BY with LIMIT shows only the first or last groups")
     with located_at(node):
-        rows.check_limit(protected, is_limited(node))
+        rows.check_limit(protected, node.args.get("limit") is not None)
     named = [ProtectedInput(item.view, item.identity_column, f"{HIDDEN_COLUMN}{index}") for index, item in enumerate(protected)]
     return CheckedQuery(
         prefix + sql,
@@ -133,15 +104,13 @@ def _operands(node: exp.Expr) -> list[exp.Expr]:
     """Operands of a chain of one set operator, without recursion."""
     kind, distinct = type(node), bool(node.args.get("distinct"))
     operands: list[exp.Expr] = []
-    current = node
     while True:
-        allow_only(current, "with_", "this", "expression", "distinct", "order", "limit", "offset")
-        operands.append(current.args["expression"])
-        inner = current.this
+        operands.append(node.args["expression"])
+        inner = node.this
         same = type(inner) is kind and bool(inner.args.get("distinct")) == distinct
-        if not same or any(inner.args.get(part) for part in ("with_", "order", "limit", "offset")):
+        if not same or any(inner.args.get(part) for part in ("with_", "order", "limit")):
             return [inner, *reversed(operands)]
-        current = inner
+        node = inner
 
 
 def _with_identities(branch: CheckedQuery, before: int, total: int, node: exp.Expr) -> str:
@@ -172,8 +141,7 @@ def _merged_field(fields: Sequence[Value], mixed: bool) -> Value:
 @checks_expression(exp.Subquery)
 def scalar_subquery(node: exp.Expr, ctx: Context) -> Value:
     """``(SELECT one_column ...)`` as a value."""
-    allow_only(node, "this")
-    query, reads = _inner_query(node.this, ctx)
+    query, reads = _inner_query(node, ctx)
     _check_no_rows(query, node)
     if len(query.fields) != 1:
         raise Refusal("WrongArguments", "a subquery in an expression has exactly one column", position_of(node))
@@ -185,14 +153,13 @@ def scalar_subquery(node: exp.Expr, ctx: Context) -> Value:
 @checks_expression(exp.Exists)
 def exists(node: exp.Expr, ctx: Context) -> Value:
     """``EXISTS (SELECT ...)``."""
-    allow_only(node, "this")
     query, reads = _inner_query(node.this, ctx)
     _check_no_rows(query, node)
     return _exists(query, reads, node)
 
 
 def in_subquery(node: exp.Expr, ctx: Context, negated: bool) -> Value:
-    """``x IN (SELECT ...)`` and ``(a, b) IN (SELECT ...)``."""
+    """``x IN (SELECT ...)``."""
     what, query, reads = _membership(node, ctx)
     _check_no_rows(query, node)
     return _in_query(node, what, query, reads, negated)
@@ -215,7 +182,6 @@ def semi_join(node: exp.Expr, ctx: Context) -> Value | None:
             scope.equal.compared.append((what, Value("", what.type, exposed=query.fields[0].exposed)))
         return _in_query(node, what, query, reads, False)
     if isinstance(node, exp.Exists):
-        allow_only(node, "this")
         query, reads = _inner_query(node.this, ctx)
         with located_at(node):
             scope.protected += rows.existence_inputs(query.protected, scope.aliases_in_from)
@@ -251,25 +217,13 @@ def _exists(query: CheckedQuery, reads: list[Value], node: exp.Expr) -> Value:
 
 def _membership(node: exp.Expr, ctx: Context) -> tuple[Value, CheckedQuery, list[Value]]:
     """Left side and subquery of IN, and the columns of the queries around it that the subquery reads."""
-    allow_only(node, "this", "query")
-    what = _tuple(node.this, ctx) if isinstance(node.this, exp.Tuple) else value_of(node.this, ctx)
-    width = len(node.this.expressions) if isinstance(node.this, exp.Tuple) else 1
-    inner = node.args["query"]
-    if isinstance(inner, exp.Subquery):
-        allow_only(inner, "this")
-        inner = inner.this
-    if isinstance(inner, exp.Subquery):  # in Spark a list with one value, and not the rows of the query
+    what, inner = value_of(node.this, ctx), node.args["query"]
+    if isinstance(inner, exp.Subquery) and isinstance(inner.this, exp.Subquery):  # in Spark a list with one value
         raise Refusal("ParenthesesNeeded", "IN ((SELECT …)): write one pair of parentheses", position_of(node))
     query, reads = _inner_query(inner, ctx)
-    if len(query.fields) != width:
-        raise Refusal("WrongArguments", f"IN (SELECT …) has {len(query.fields)} columns and {width} to compare", position_of(node))
+    if len(query.fields) != 1:
+        raise Refusal("WrongArguments", f"IN (SELECT …) has {len(query.fields)} columns and 1 to compare", position_of(node))
     return what, query, reads
-
-
-def _tuple(node: exp.Expr, ctx: Context) -> Value:
-    """``(a, b)`` before IN (SELECT ...). None of the columns is an identity: an identity is compared alone."""
-    parts = values_of(node.expressions, ctx)
-    return combine(f"({', '.join(part.sql for part in parts)})", "unknown", ATOM, parts, node)
 
 
 def _in_query(node: exp.Expr, what: Value, query: CheckedQuery, reads: list[Value], negated: bool) -> Value:
@@ -315,36 +269,14 @@ def check_statement(node: exp.Expr, ctx: Context, *, last: bool) -> Statement:
 
 
 def _create_view(node: exp.Create, ctx: Context, last: bool) -> Statement:
-    if str(node.args.get("kind")).upper() != "VIEW":
-        raise Refusal("StatementNotAllowed", f"CREATE {node.args.get('kind')} is not allowed", position_of(node))
-    allow_only(node, "this", "kind", "replace", "expression", "properties")
-    properties = node.args["properties"].expressions if node.args.get("properties") else []
-    if [type(part) for part in properties] != [exp.TemporaryProperty] or any(properties[0].args.values()):
+    target, properties = node.this, node.args["properties"].expressions if node.args.get("properties") else []
+    plain = isinstance(target, exp.Table) and isinstance(target.this, exp.Identifier) and isinstance(node.args.get("expression"), exp.Query)
+    if str(node.args.get("kind")).upper() != "VIEW" or [type(part) for part in properties] != [exp.TemporaryProperty] or not plain:
         raise Refusal("StatementNotAllowed", "only CREATE OR REPLACE TEMP VIEW <name> AS SELECT … is allowed", position_of(node))
     if last:
         raise Refusal("LastSegmentNotSelect", "the last segment must be a SELECT: its rows are the result", position_of(node))
-    target, columns = _target(node)
-    if not isinstance(node.args.get("expression"), exp.Query):
-        raise Refusal("StatementNotAllowed", "write a temporary view as CREATE OR REPLACE TEMP VIEW <name> AS SELECT …", position_of(node))
-    check_new_relation_name(target.name, target, ctx)
+    name = target.name
+    check_new_relation_name(name, target, ctx)
     query = query_of(node.args["expression"], ctx, None, hidden=True)
-    if columns:
-        query = renamed(query, columns, node)
-    check_distinct_columns(query, f"the view {target.name}", node)
-    return Statement(f"CREATE OR REPLACE TEMPORARY VIEW {quote(target.name)} AS\n{query.sql}", target.name, query)
-
-
-def _target(node: exp.Create) -> tuple[exp.Table, list[str]]:
-    """The new view, and its column names if given."""
-    target, columns = node.this, []
-    if isinstance(target, exp.Schema):
-        allow_only(target, "this", "expressions")
-        if not all(isinstance(column, exp.Identifier) for column in target.expressions):
-            raise Refusal("StatementNotAllowed", "the columns of a temporary view are plain names", position_of(node))
-        columns = [column.name for column in target.expressions]
-        target = target.this
-    plain = isinstance(target, exp.Table) and isinstance(target.this, exp.Identifier)
-    if not plain or target.args.get("db") or target.args.get("catalog"):
-        raise Refusal("StatementNotAllowed", "a temporary view has one plain name", position_of(node))
-    allow_only(target, "this")
-    return target, columns
+    check_distinct_columns(query, f"the view {name}", node)
+    return Statement(f"CREATE OR REPLACE TEMPORARY VIEW {quote(name)} AS\n{query.sql}", name, query)

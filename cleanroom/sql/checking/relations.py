@@ -1,71 +1,60 @@
-"""Relations of a FROM clause.
+"""Relations of a FROM clause, joins, LATERAL VIEW, and the conditions that make columns equal.
 
-A relation is a view of the catalogue, an earlier temporary view or common table expression of the same query, a subquery, or a list of
-constants. A name with several parts is never a relation: in Spark it could read a file (``csv.`/path```) or another catalogue.
+A relation is a view of the catalogue, an earlier temporary view or common table expression of the same query, or a subquery. A name with
+several parts is never a relation: in Spark it could read a file (``csv.`/path```) or another catalogue.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlglot import exp
 
 from cleanroom.sql.catalog import View
-from cleanroom.sql.checking.columns import alias_of, check_column_name, column_aliases, unique_alias
-from cleanroom.sql.checking.nodes import (
-    allow_only,
-    checks_relation,
-    located_at,
-    marked_name,
-    position_of,
-    query_of,
-    relation_of,
-    value_of,
-    values_of,
-)
-from cleanroom.sql.checking.queries import renamed
+from cleanroom.sql.checking.columns import alias_of, column_aliases, columns_named_in, unique_alias
+from cleanroom.sql.checking.expressions import compared
+from cleanroom.sql.checking.nodes import chain_operands, checks_relation, combine, located_at, marked_name, query_of, relation_of, value_of
+from cleanroom.sql.checking.queries import renamed, semi_join
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import NO_COLUMNS, NO_ORIGINS, CheckedQuery, ProtectedInput, Relation, Value
-from cleanroom.sql.precedence import ATOM
-from cleanroom.sql.privacy.rows import check_pivot
+from cleanroom.sql.model import ATOM, NO_COLUMNS, NO_ORIGINS, PREDICATE, CheckedQuery, KeyPair, ProtectedInput, Relation, Value
+from cleanroom.sql.privacy import rows
+from cleanroom.sql.privacy.exposure import check_condition
+from cleanroom.sql.privacy.joins import comparable
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import column_list, qualified, quote, subquery
+from cleanroom.sql.rendering import conjunction, qualified, quote, subquery
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.text.characters import strip_invisible
+from cleanroom.sql.text.language import position_of
+from cleanroom.sql.vocabulary import FUNCTIONS
 
 _EXPANSION_PER_COLUMN = 8
 """Characters that each column of a relation counts for; see :data:`cleanroom.sql.context.MAX_EXPANSION`."""
+_JOINS = {
+    ("", ""): "JOIN", ("", "INNER"): "JOIN", ("", "CROSS"): "CROSS JOIN", ("LEFT", ""): "LEFT JOIN", ("LEFT", "OUTER"): "LEFT JOIN",
+    ("RIGHT", ""): "RIGHT JOIN", ("RIGHT", "OUTER"): "RIGHT JOIN", ("FULL", ""): "FULL JOIN", ("FULL", "OUTER"): "FULL JOIN",
+    ("LEFT", "SEMI"): "LEFT SEMI JOIN", ("", "SEMI"): "LEFT SEMI JOIN", ("LEFT", "ANTI"): "LEFT ANTI JOIN", ("", "ANTI"): "LEFT ANTI JOIN",
+}  # fmt: skip
+"""Keywords of the rendered join, by side and kind as parsed."""
 
 
 @checks_relation(exp.Table)
 def table(node: exp.Table, ctx: Context) -> tuple[Relation, str]:
     """A view of the catalogue, a temporary view or a common table expression, by name."""
     if not isinstance(node.this, exp.Identifier):
-        raise Refusal(
-            "TableFunctionNotAllowed", "a table function (range, read_files, explode …) is not allowed as a relation", position_of(node)
-        )
-    if node.args.get("db") or node.args.get("catalog"):
-        raise Refusal(
-            "MultiPartName",
-            f"{strip_invisible('.'.join(part.name for part in node.parts))[:120]!r}: a relation is one plain name; "
-            "files, formats and catalogues cannot be read",
-            position_of(node),
-        )
-    allow_only(node, "this", "alias")
+        text = "a table function (range, read_files, explode …) is not allowed as a relation"
+        raise Refusal("TableFunctionNotAllowed", text, position_of(node))
+    if column_aliases(node):
+        raise Refusal("ClauseNotAllowed", "column aliases after the name of a relation are not allowed", position_of(node))
     name, scope = node.name, ctx.scope
-    columns = column_aliases(node)
-    query = ctx.relations.get(name.lower())
+    query, view = ctx.relations.get(name.lower()), ctx.rules.catalog.view(name)
     if query is not None:
-        relation = _add_query(alias_of(node, scope, name), query, columns, ctx)
-        return relation, f"{quote(name)} AS {quote(relation.alias)}{column_list(columns)}"
-    view = ctx.rules.catalog.view(name)
-    if view is None:
+        relation = _add_query(alias_of(node, scope, name), query, ctx)
+    elif view is not None:
+        relation, name = _add_view(view, alias_of(node, scope, view.name), ctx), view.name
+    else:
         raise _unknown_relation(name, node, ctx)
-    if columns:
-        raise Refusal("ClauseNotAllowed", "column aliases on an input view are not allowed", position_of(node))
-    relation = _add_view(view, alias_of(node, scope, view.name), ctx)
-    return relation, f"{quote(view.name)} AS {quote(relation.alias)}"
+    return relation, f"{quote(name)} AS {quote(relation.alias)}"
 
 
 def _unknown_relation(name: str, node: exp.Expr, ctx: Context) -> Refusal:
@@ -78,45 +67,14 @@ def _unknown_relation(name: str, node: exp.Expr, ctx: Context) -> Refusal:
 @checks_relation(exp.Subquery)
 def derived_table(node: exp.Subquery, ctx: Context) -> tuple[Relation, str]:
     """``(SELECT ...) AS t``. It may read columns of enclosing queries, but not of its neighbours in FROM."""
-    allow_only(node, "this", "alias")
     if not isinstance(node.this, exp.Query) or isinstance(node.this, exp.Table):
-        raise Refusal(
-            "RelationNotAllowed",
-            "a join in parentheses may stand first in FROM, or be an INNER JOIN with ON inside an INNER JOIN; "
-            "otherwise write it as a subquery with an alias",
-            position_of(node),
-        )
+        text = "a join or a name in parentheses is not allowed in FROM; write it without them, or as a subquery with an alias"
+        raise Refusal("RelationNotAllowed", text, position_of(node))
     query = query_of(node.this, ctx, ctx.scope.parent, hidden=True)
-    columns = column_aliases(node)
-    if columns and query.protected:  # the columns that carry identities have no names in the alias
-        query, columns = renamed(query, columns, node), []
-    relation = _add_query(alias_of(node, ctx.scope, "subquery"), query, columns, ctx)
-    return relation, f"{subquery(query.sql)} AS {quote(relation.alias)}{column_list(columns)}"
-
-
-@checks_relation(exp.Values)
-def constants(node: exp.Values, ctx: Context) -> tuple[Relation, str]:
-    """``VALUES (1, 'a'), (2, 'b') AS t(x, y)``."""
-    allow_only(node, "expressions", "alias")
-    columns = column_aliases(node)
-    rows = [row.expressions if isinstance(row, exp.Tuple) else [row] for row in node.expressions]
-    columns = columns or [f"col{index + 1}" for index in range(len(rows[0]))]
-    if any(len(row) != len(columns) for row in rows):
-        raise Refusal("RelationNotAllowed", "VALUES needs an alias that names each of its columns", position_of(node))
-    outside = ctx.in_scope(Scope())
-    values = [values_of(row, outside) for row in rows]
-    if any(value.degree != 0 and value.origins for row in values for value in row):
-        raise Refusal("RelationNotAllowed", "VALUES may contain constants only", position_of(node))
-    scope = ctx.scope
-    written = alias_of(node, scope, "values")
-    relation = Relation(unique_alias(written, scope), written, {})
-    source = frozenset([relation.alias])
-    for name, first in zip(columns, values[0], strict=True):
-        relation.columns[name.lower()] = Value.of_column(qualified(relation.alias, name), first.type, name, source)
-    scope.relations[written.lower()] = relation
-    scope.may_copy_rows = True
-    text = ", ".join("(" + ", ".join(value.sql for value in row) + ")" for row in values)
-    return relation, f"VALUES {text} AS {quote(relation.alias)}{column_list(columns)}"
+    if columns := column_aliases(node):
+        query = renamed(query, columns, node)
+    relation = _add_query(alias_of(node, ctx.scope, "subquery"), query, ctx)
+    return relation, f"{subquery(query.sql)} AS {quote(relation.alias)}"
 
 
 def _add_view(view: View, written: str, ctx: Context) -> Relation:
@@ -137,7 +95,7 @@ def _add_view(view: View, written: str, ctx: Context) -> Relation:
         columns[name].identity = name in identities
     forbidden = frozenset([column.name.lower() for column in view.columns]) - columns.keys()
     relation = Relation(alias, written, columns, forbidden, view.name, view.unique_on)
-    scope.relations[written.lower()] = relation
+    scope.add(relation)
     exact = {column.name.lower(): column.name for column in view.columns}
     scope.protected += [ProtectedInput(key, name, qualified(alias, exact[name])) for name in identities]
     scope.views |= {key}
@@ -145,28 +103,15 @@ def _add_view(view: View, written: str, ctx: Context) -> Relation:
     return relation
 
 
-def _add_query(written: str, query: CheckedQuery, names: Sequence[str], ctx: Context) -> Relation:
-    """Add a checked query to the scope, with ``names`` for its columns if given."""
+def _add_query(written: str, query: CheckedQuery, ctx: Context) -> Relation:
+    """Add a checked query to the scope."""
     scope = ctx.scope
     alias = unique_alias(written, scope)
-    if names and len(names) != len(query.fields):
-        raise Refusal("ClauseNotAllowed", f"{alias} has {len(query.fields)} columns and the alias names {len(names)}")
-    if names and query.protected:
-        raise Refusal(
-            "ClauseNotAllowed", f"{alias}: column aliases on a relation under a privacy floor are not allowed; alias in its SELECT"
-        )
-    names = names or [field.name for field in query.fields]
-    ctx.findings.expand(_EXPANSION_PER_COLUMN * len(names))
+    ctx.findings.expand(_EXPANSION_PER_COLUMN * len(query.fields))
     source = frozenset([alias])
-    columns = {}
-    for name, field in zip(names, query.fields, strict=True):
-        columns[name.lower()] = field.as_column(qualified(alias, name), name, source)
-    unique_on = query.unique_on
-    if unique_on is not None and list(names) != [field.name for field in query.fields]:
-        new = {field.name.lower(): name.lower() for field, name in zip(query.fields, names, strict=True)}
-        unique_on = frozenset([new[name] for name in unique_on])
-    relation = Relation(alias, written, columns, unique_on=unique_on)
-    scope.relations[written.lower()] = relation
+    columns = {field.name.lower(): field.as_column(qualified(alias, field.name), field.name, source) for field in query.fields}
+    relation = Relation(alias, written, columns, unique_on=query.unique_on)
+    scope.add(relation)
     for item in query.protected:
         # The column that shows the identity, if the query has one, so that it can be joined on and grouped by.
         column = item.reference if item.output_position is None else query.fields[item.output_position].name
@@ -178,132 +123,222 @@ def _add_query(written: str, query: CheckedQuery, names: Sequence[str], ctx: Con
     return relation
 
 
-_PARTS = ("expressions", "fields", "alias", "columns", "pivot_column_naming")
-_CONSTANTS = (exp.Literal, exp.Neg, exp.Boolean, exp.Cast)
-_EXPANSION_PER_VALUE = 16
-"""Characters that each new column counts for; see :data:`cleanroom.sql.context.MAX_EXPANSION`."""
+def from_clause(node: exp.Expr, ctx: Context) -> str:
+    """The rendered FROM clause of a SELECT with its joins and lateral views, or nothing. Fills in the scope."""
+    start = node.args.get("from_")
+    if start is None:
+        if node.args.get("joins") or node.args.get("laterals"):
+            raise Refusal("ClauseNotAllowed", "a join needs a FROM", position_of(node))
+        ctx.scope.may_copy_rows = True
+        return ""
+    relation, text_of_first = relation_of(start.this, ctx)
+    text = ["\nFROM " + _placeholder(relation, text_of_first, ctx)]
+    text.extend(_join(join, ctx) for join in node.args.get("joins") or [])
+    text.extend(_lateral_view(lateral, ctx) for lateral in node.args.get("laterals") or [])
+    return "".join(text)
 
 
-@checks_relation(exp.Pivot)
-def pivot(node: exp.Expr, ctx: Context) -> tuple[Relation, str]:
-    """``relation PIVOT (aggregates FOR column IN (values))``.
+def _placeholder(relation: Relation, text: str, ctx: Context) -> str:
+    """Stands for the text of a relation until the checks know whether its rows must be made unique. No query contains that character."""
+    ctx.scope.texts[relation.alias] = text
+    return f"\0{relation.alias}\0"
 
-    The columns of the result are those of the relation that neither an aggregate nor FOR names, which form the groups, and then one
-    per value and aggregate.
-    """
-    clause = node.args["pivots"][0]
-    if len(node.args["pivots"]) > 1 or clause.args.get("unpivot"):
-        raise Refusal("ClauseNotAllowed", "UNPIVOT and several PIVOTs are not allowed; write UNION ALL or several steps", position_of(node))
-    allow_only(clause, *_PARTS)
+
+def written_out(text: str, scope: Scope, enforce: Mapping[str, Sequence[str]]) -> str:
+    """A FROM clause with the texts of its relations. The rows of those in ``enforce`` are unique on the given columns."""
+    for alias, relation in scope.texts.items():
+        if alias in enforce:
+            columns = next(item.columns for item in scope.relations.values() if item.alias == alias)
+            shown = ",\n  ".join(f"{qualified(alias, value.name)} AS {quote(value.name)}" for value in columns.values())
+            key = ", ".join(enforce[alias])
+            inner = f"SELECT\n  {shown}\nFROM {relation}\nQUALIFY COUNT(*) OVER (PARTITION BY {key}) = 1"
+            relation = f"{subquery(inner)} AS {quote(alias)}"
+        text = text.replace(f"\0{alias}\0", relation)
+    return text
+
+
+def _join(node: exp.Expr, ctx: Context) -> str:
+    side, kind = (str(node.args.get(name) or "").upper() for name in ("side", "kind"))
+    word = _JOINS.get((side, kind))
+    if word is None:
+        raise Refusal("JoinNotAllowed", f"a {side} {kind} JOIN is not in the language of queries", position_of(node))
     scope = ctx.scope
-    inner = Scope(scope.parent)
-    source, text = _pivoted_relation(node, ctx.in_scope(inner))
-    inner.parent = None
-    for value in source.columns.values():
-        value.sql = quote(value.name)
-    in_group = ctx.in_scope(inner).in_clause("group")
-    aggregates = _aggregates(clause, in_group.in_clause("output", aggregates=True))
-    key, values = _pivot_values(clause, in_group)
-    used = {column.name.lower() for part in clause.expressions for column in part.find_all(exp.Column)} | {key.name.lower()}
-    columns = [(value.name, value) for name, value in source.columns.items() if name not in used]
-    for _, value in columns:
-        in_group.record(value)
-    with located_at(clause):
-        ctx.findings.expand(len(values) * len(aggregates) * _EXPANSION_PER_VALUE)
-    columns += _value_columns(aggregates, key, values)
-    if len({name.lower() for name, _ in columns}) != len(columns):
-        raise Refusal("DuplicateColumn", "two columns of the PIVOT have the same name; give its values other aliases", position_of(node))
-    written = alias_of(clause, scope, source.written_alias)
-    if clause.args.get("alias") is not None and clause.args["alias"].args.get("columns"):
-        raise Refusal("ClauseNotAllowed", "column aliases on a PIVOT are not allowed; alias its values", position_of(node))
-    out = Relation(unique_alias(written, scope), written, {})
-    alias = frozenset([out.alias])
-    for name, value in columns:
-        column = Value.of_column(qualified(out.alias, name), value.type, name, alias, value.origins, value.exposed, None)
-        column.plain = column.joinable = value.plain
-        out.columns[name.lower()] = column
-    scope.relations[written.lower()] = out
-    scope.views |= inner.views
-    scope.releases |= inner.releases
-    scope.may_copy_rows = True
-    calls = ", ".join(value.sql + (f" AS {quote(name)}" if len(aggregates) > 1 else "") for name, value in aggregates)
-    listed = ", ".join(f"{sql} AS {quote(label)}" for label, sql in values)
-    return out, f"{text} PIVOT({calls} FOR {key.sql} IN ({listed})) AS {quote(out.alias)}"
+    left, left_protected, visible = list(scope.relations.values()), len(scope.protected), scope.visible
+    right, text = relation_of(node.this, ctx)
+    text, first_key = _placeholder(right, text, ctx), len(scope.equal.keys)
+    if node.args.get("using") == []:
+        raise Refusal("Unparsable", "USING names the columns that both sides have", position_of(node))
+    using = [item.name for item in node.args.get("using") or []]
+    merged = [_using(name, visible, right, word, ctx) for name in using]
+    conditions = [condition for condition, _ in merged]
+    if node.args.get("on") is not None:
+        conditions.extend(conjuncts(node.args["on"], ctx, in_every_row=word == "JOIN"))
+    if word == "JOIN" and not conditions:
+        word = "CROSS JOIN"
+    if word in ("LEFT JOIN", "RIGHT JOIN", "FULL JOIN") and not conditions:
+        raise Refusal("JoinNotAllowed", f"a {word} needs ON or USING", position_of(node))
+    if word in ("LEFT JOIN", "RIGHT JOIN"):
+        optional = frozenset([right.alias] if word == "LEFT JOIN" else [relation.alias for relation in left])
+        for index, pair in enumerate(scope.equal.keys[first_key:], start=first_key):
+            scope.equal.keys[index] = pair._replace(restricts=optional)
+    _protect_rows(word, left, left_protected, right, conditions, node, ctx)
+    if word in ("LEFT SEMI JOIN", "LEFT ANTI JOIN"):
+        del scope.relations[right.written_alias.lower()]
+    else:
+        visible = [*visible, *right.columns.values()]
+    names = {name.lower() for name in using}
+    scope.show([*(value for _, value in merged), *(value for value in visible if value.name.lower() not in names)])
+    on = conjunction(conditions)
+    return f"\n{word} {text}" + (f" ON {on}" if on else "")
 
 
-def _pivoted_relation(node: exp.Expr, ctx: Context) -> tuple[Relation, str]:
-    """The relation before PIVOT, reduced to the columns that the query may read, because the other columns would form groups too."""
-    source, text = relation_of(type(node)(**{name: part for name, part in node.args.items() if name != "pivots"}), ctx)
+def _protect_rows(
+    word: str, left: Sequence[Relation], left_protected: int, right: Relation, conditions: Sequence[Value], node: exp.Expr, ctx: Context
+) -> None:
+    """Apply the privacy rules to a join; ``left_protected`` of the scope's protected inputs are on its left side."""
+    scope = ctx.scope
+    optional = [right] if word == "LEFT JOIN" else left if word == "RIGHT JOIN" else []
+    for relation in optional:
+        for value in relation.columns.values():
+            value.made_by_text = True
+    if not scope.protected:
+        return
+    pairs = scope.equal.in_joins
+    if word != "LEFT SEMI JOIN":
+        texts = {condition.sql for condition in conditions}
+        pairs = [pair for pair in pairs if f"{pair[0].sql} = {pair[1].sql}" in texts]
     with located_at(node):
-        check_pivot(ctx.scope.protected)
-    if isinstance(node, exp.Table):
-        columns = ",\n  ".join(f"{value.sql} AS {quote(value.name)}" for value in source.columns.values())
-        rows = f"SELECT\n  {columns}\nFROM {text}"
-        text = f"{subquery(rows)} AS {quote(source.alias)}"
-    return source, text
+        joined = rows.join_rows(
+            word,
+            scope.protected[:left_protected],
+            scope.protected[left_protected:],
+            pairs,
+            [relation.alias for relation in optional],
+            right.alias,
+        )
+    scope.protected = joined.protected
+    if joined.marker:
+        for relation in optional:
+            for value in relation.columns.values():
+                value.outer_join_markers = value.outer_join_markers | {joined.marker}
 
 
-def _aggregates(clause: exp.Expr, ctx: Context) -> list[tuple[str, Value]]:
-    """Alias (or nothing) and value of each aggregate."""
-    scope = ctx.scope
-    scope.group_keys = set()
+def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Context) -> tuple[Value, Value]:
+    """Condition of a column of USING, and the merged column."""
+    key = name.lower()
+    found = [value for value in left if value.name.lower() == key]
+    if len(found) != 1:
+        code = "AmbiguousColumn" if found else "UnknownColumn"
+        raise Refusal(code, f"USING ({strip_invisible(name)[:80]}): the left side has {len(found)} such columns")
+    first = found[0]
+    if key not in right.columns:
+        raise Refusal("UnknownColumn", f"USING ({strip_invisible(name)[:80]}): {right.alias} has no such column")
+    second = right.columns[key]
+    equality = exp.EQ()
+    out = combine(f"{first.sql} = {second.sql}", "boolean", PREDICATE, [first, second], equality, identity=True)
+    out.identity = False
+    record_equality(first, second, ctx, in_every_row=word == "JOIN")
+    ctx.record(first)
+    ctx.record(second)
+    if word == "RIGHT JOIN":
+        return out, second
+    if word != "FULL JOIN":
+        return out, first
+    value = combine(f"COALESCE({first.sql}, {second.sql})", first.type, ATOM, [first, second], equality, identity=True)
+    value.name = first.name
+    return out, value
+
+
+# -- conditions -------------------------------------------------------------------------------------------------------
+
+
+def conjuncts(node: exp.Expr, ctx: Context, *, in_every_row: bool) -> list[Value]:
+    """Check the conditions of ON or WHERE one by one, and record which columns they make equal.
+
+    Args:
+        node: The conditions, joined by AND.
+        ctx: Context of the clause.
+        in_every_row: The conditions are true in every row of the result, unlike those of an outer join.
+    """
     out = []
-    for item in clause.expressions:
-        value = value_of(item.this if isinstance(item, exp.Alias) else item, ctx)
-        if not value.aggregated or value.ungrouped or value.windowed or value.precedence != ATOM:
-            raise Refusal("ClauseNotAllowed", "PIVOT takes aggregates", position_of(item))
-        if not isinstance(item, exp.Alias) and len(clause.expressions) > 1:
-            raise Refusal("ClauseNotAllowed", "several aggregates in one PIVOT need an alias each", position_of(item))
-        if isinstance(item, exp.Alias):
-            check_column_name(item.alias, item)
-        out.append((item.alias, value))
-    scope.group_keys = None
-    return out
-
-
-def _pivot_values(clause: exp.Expr, ctx: Context) -> tuple[Value, list[tuple[str, str]]]:
-    """The column of FOR, and name and text of each of its values."""
-    fields = clause.args.get("fields") or []
-    if len(fields) != 1 or not isinstance(fields[0], exp.In) or not isinstance(fields[0].this, exp.Column):
-        raise _not_constants(clause)
-    allow_only(fields[0], "this", "expressions")
-    key = value_of(fields[0].this, ctx)
-    outside = ctx.in_scope(Scope())
-    values = []
-    for item in fields[0].expressions:
-        constant = item.this if isinstance(item, exp.PivotAlias) else item
-        if not _is_constant(constant):
-            raise _not_constants(clause)
-        checked = value_of(constant, outside)
-        if isinstance(item, exp.PivotAlias):
-            label = item.args["alias"].name
-        elif isinstance(constant, exp.Literal):
-            label = str(constant.this)
+    for part in chain_operands(node, exp.And):
+        semi = semi_join(part, ctx) if in_every_row else None
+        if semi is not None:
+            out.append(semi)
+        elif type(part) is exp.EQ:
+            value, first, second = compared(part, ctx)
+            out.append(value)
+            _record_comparison(part, value, ctx)
+            with located_at(part):
+                rows.check_identities(first, second)
+            record_equality(first, second, ctx, in_every_row=in_every_row)
         else:
-            raise Refusal("ClauseNotAllowed", "this value of a PIVOT needs an alias", position_of(clause))
-        check_column_name(label, clause)
-        values.append((label, checked.sql))
-    if not values:
-        raise _not_constants(clause)
-    return key, values
-
-
-def _not_constants(clause: exp.Expr) -> Refusal:
-    return Refusal("ClauseNotAllowed", "PIVOT … FOR takes one column IN (constants)", position_of(clause))
-
-
-def _is_constant(node: exp.Expr) -> bool:
-    if isinstance(node, _CONSTANTS):
-        return True
-    return marked_name(node) == "CAST" and isinstance(node.expressions[0], exp.Literal | exp.Neg)
-
-
-def _value_columns(aggregates: list[tuple[str, Value]], key: Value, values: list[tuple[str, str]]) -> list[tuple[str, Value]]:
-    """Name and value of the columns of the listed values. Each exposes the column of FOR as well."""
-    by_key = frozenset([(view, column, "computed") for view, column, _ in key.origins])
-    out = []
-    for label, _ in values:
-        for name, value in aggregates:
-            shown = Value("", value.type, origins=value.origins | by_key, exposed=value.exposed | key.exposed, degree=None)
-            out.append((label if len(aggregates) == 1 else f"{label}_{name}", shown))
+            out.append(value_of(part, ctx))
+            _record_comparison(part, out[-1], ctx)
+        with located_at(part):
+            check_condition(out[-1:], ctx.rules.catalog)
     return out
+
+
+def _record_comparison(node: exp.Expr, condition: Value, ctx: Context) -> None:
+    """Record that ``condition`` compares columns of several relations, if one of them is withheld."""
+    withheld = ctx.rules.withheld
+    if withheld and len(condition.sources) > 1 and not withheld.isdisjoint(condition.exposed):
+        ctx.scope.equal.compared.append(columns_named_in(node, ctx.scope))
+
+
+def record_equality(first: Value, second: Value, ctx: Context, *, in_every_row: bool) -> None:
+    """Record that two columns of different relations are equal in every row, or where both are present."""
+    if not rows.joins_relations(first, second):
+        return
+    scope, equal = ctx.scope, ctx.scope.equal
+    if ctx.rules.withheld:
+        equal.compared.append((first, second))
+    if first.joinable and second.joinable:
+        equal.links.extend((one, two) for one in first.sources for two in second.sources)
+    if first.plain and second.plain:
+        equal.in_joins.append((first, second))
+    if first.joinable and second.joinable and comparable(first, second):
+        equal.keys.append(KeyPair(first, second))
+        if first.plain and second.plain and first.type == second.type:
+            equal.equate_if_found(first, second)
+    if rows.self_join_copies_rows(equal.views_behind(first), equal.views_behind(second), ctx.rules.catalog):
+        scope.may_copy_rows = True
+    if in_every_row and first.plain and second.plain and first.type == second.type:
+        equal.equate(first, second)
+
+
+# -- LATERAL VIEW -----------------------------------------------------------------------------------------------------
+
+
+def _lateral_view(node: exp.Expr, ctx: Context) -> str:
+    call, scope = node.this, ctx.scope
+    name = marked_name(call)
+    if not node.args.get("view") or name not in FUNCTIONS or FUNCTIONS[name].kind != "generator":
+        raise Refusal("RelationNotAllowed", "only LATERAL VIEW explode(…) and posexplode(…) are allowed", position_of(node))
+    with located_at(node):
+        rows.check_lateral_view(scope.protected)
+    if len(call.expressions) != 1:
+        raise Refusal("WrongArguments", f"{name} takes one array", position_of(node))
+    value = value_of(call.expressions[0], ctx.in_clause("explode"))
+    if value.type != "array":
+        raise Refusal("TypeNotAllowed", f"{name} needs an array (split, collect_list, array …), not {value.type}", position_of(node))
+    with located_at(node):
+        check_condition([value], ctx.rules.catalog, name)
+    columns = column_aliases(node)
+    expected = 2 if name.startswith("POS") else 1
+    if len(columns) != expected:
+        raise Refusal("ClauseNotAllowed", f"LATERAL VIEW {name.lower()}(…) needs AS with {expected} column name(s)", position_of(node))
+    written = alias_of(node, scope, "exploded")
+    relation = Relation(unique_alias(written, scope), written, {})
+    for column in columns:
+        kind = "integer" if expected == 2 and not relation.columns else "string"
+        exploded = combine(qualified(relation.alias, column), kind, ATOM, [value], node)
+        exploded.name, exploded.plain, exploded.ungrouped = column, True, True
+        exploded.sources, exploded.degree = frozenset([relation.alias]), 1
+        relation.columns[column.lower()] = exploded
+    scope.add(relation)
+    scope.equal.links.extend((relation.alias, other) for other in value.sources)
+    scope.may_copy_rows = True
+    outer = "OUTER " if node.args.get("outer") else ""
+    return f"\nLATERAL VIEW {outer}{name}({value.sql}) {quote(relation.alias)} AS {', '.join(map(quote, columns))}"

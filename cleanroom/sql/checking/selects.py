@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 from sqlglot import exp
 
-from cleanroom.sql.checking.aggregates import check_named_windows
-from cleanroom.sql.checking.clauses import Output, group_rows, is_limited, limit, order_by
-from cleanroom.sql.checking.columns import output_values, select_items
+from cleanroom.sql.checking.clauses import Output, group_rows, limit, order_by
+from cleanroom.sql.checking.columns import check_grouped, output_values, select_items
 from cleanroom.sql.checking.floors import ReleasedGroups, released_groups
-from cleanroom.sql.checking.joins import conjuncts, from_clause, written_out
-from cleanroom.sql.checking.nodes import allow_only, chain_operands, checks_query, located_at, position_of, value_of
+from cleanroom.sql.checking.nodes import chain_operands, checks_query, located_at, value_of
 from cleanroom.sql.checking.queries import with_clause
+from cleanroom.sql.checking.relations import conjuncts, from_clause, written_out
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import CheckedQuery, ProtectedInput
 from cleanroom.sql.privacy import exposure, rows
@@ -21,11 +20,7 @@ from cleanroom.sql.privacy.release import SelectRelease, output_field, select_re
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import HIDDEN_COLUMN, conjunction, quote
 from cleanroom.sql.scope import Scope
-
-_PARTS = (
-    "with_", "distinct", "expressions", "limit", "from_", "joins", "laterals", "where", "group", "having", "windows", "qualify", "order",
-    "offset",
-)  # fmt: skip
+from cleanroom.sql.text.language import position_of
 
 
 class _Clauses(NamedTuple):
@@ -43,7 +38,6 @@ class _Clauses(NamedTuple):
 def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQuery:
     """One SELECT."""
     ctx, prefix = with_clause(node, ctx)
-    allow_only(node, *_PARTS)
     scope = Scope(parent)
     ctx = ctx.for_select(scope)
     clauses = _check_clauses(node, ctx)
@@ -55,7 +49,7 @@ def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -
             keys = scope.keys if release.distinct_keys is None else [value for value in values if value.origins or value.sources]
             groups = released_groups(ctx, keys, clauses.source)
         protected = [] if release.aggregates_rows else rows.remaining_inputs(scope, values)
-        rows.check_limit(protected, is_limited(node))
+        rows.check_limit(protected, node.args.get("limit") is not None)
     if scope.releases and node.args.get("order") is not None and node.args.get("limit") is not None:
         ctx.findings.warn("OrderWithLimit", "ORDER BY with LIMIT shows only the first or last groups")
     if groups is not None:
@@ -92,23 +86,15 @@ def _unique_on(clauses: _Clauses, scope: Scope, qualified: bool) -> frozenset[st
 
 def _check_clauses(node: exp.Select, ctx: Context) -> _Clauses:
     """Check the clauses in the order in which they apply to the rows."""
-    scope = ctx.scope
     source = _rows(node, ctx)
-    for window in node.args.get("windows") or []:
-        if scope.windows.setdefault(window.name.lower(), window) is not window:
-            raise Refusal("DuplicateAlias", f"two windows of one SELECT are called {window.name[:80]}", position_of(window))
     items = select_items(node, ctx)
     group_rows(node, ctx.in_clause("group"), [item for item, _ in items])
     outputs = output_values(items, ctx.in_clause("output", aggregates=True))
-    distinct = _is_distinct(node)
     having = _having(node, ctx)
     qualify = _qualify(node, ctx)
-    if scope.windows:
-        check_named_windows(ctx.in_clause("window", aggregates=True))
-    order = ""
-    if node.args.get("order") is not None:
-        order = order_by(node, ctx.in_clause("sort", aggregates=True), outputs)
-    return _Clauses(source, outputs, distinct, having, qualify, order)
+    order = order_by(node, ctx.in_clause("sort", aggregates=True), outputs)
+    check_grouped(items, outputs, ctx)
+    return _Clauses(source, outputs, bool(node.args.get("distinct")), having, qualify, order)
 
 
 def _render(clauses: _Clauses, carried: list[ProtectedInput], scope: Scope) -> str:
@@ -150,7 +136,6 @@ def _rows(node: exp.Select, ctx: Context) -> tuple[str, str]:
     text = from_clause(node, ctx.in_clause("join"))
     where, condition = node.args.get("where"), ""
     if where is not None:
-        allow_only(where, "this")
         condition = "\nWHERE " + conjunction(conjuncts(where.this, ctx.in_clause("filter"), in_every_row=True))
     aliases = scope.aliases_in_from
     with located_at(node):
@@ -166,19 +151,10 @@ def _rows(node: exp.Select, ctx: Context) -> tuple[str, str]:
     return written_out(text, scope, attached.enforce), condition
 
 
-def _is_distinct(node: exp.Select) -> bool:
-    distinct = node.args.get("distinct")
-    if not distinct:
-        return False
-    allow_only(distinct)
-    return True
-
-
 def _having(node: exp.Select, ctx: Context) -> list[str]:
     clause = node.args.get("having")
     if clause is None:
         return []
-    allow_only(clause, "this")
     inside = ctx.in_clause("filter", aggregates=True)
     conditions = []
     for part in chain_operands(clause.this, exp.And):
@@ -195,7 +171,6 @@ def _qualify(node: exp.Select, ctx: Context) -> str:
     clause = node.args.get("qualify")
     if clause is None:
         return ""
-    allow_only(clause, "this")
     value = value_of(clause.this, ctx.inside_qualify())
     with located_at(clause):
         exposure.check_condition([value], ctx.rules.catalog)

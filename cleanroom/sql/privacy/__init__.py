@@ -12,8 +12,7 @@ called a *release*. Rows that are grouped by every identity form one row per per
 
 The following is refused, because the condition would not mean what it says:
 
-* two releases of one view in one result, and ROLLUP, CUBE and GROUPING SETS: their differences reveal the suppressed groups
-  (:mod:`~cleanroom.sql.privacy.release`);
+* two releases of one view in one result: their differences reveal the suppressed groups (:mod:`~cleanroom.sql.privacy.release`);
 * rows that the query text copies or chooses: joins without an equality, constants, LATERAL VIEW, a union of a view with itself,
   LIMIT, and windows that are not PARTITION BY the identity (:mod:`~cleanroom.sql.privacy.rows`);
 * aggregates that reveal a value of one person (MIN, MAX, FIRST, COLLECT_LIST, percentiles), except MIN and MAX of a column that its

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.model import NO_COLUMNS, ColumnKey, Division, ProtectedInput, ReleasedAggregate, Value
-from cleanroom.sql.precedence import SUM
+from cleanroom.sql.model import NO_COLUMNS, SUM, ColumnKey, Division, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.vocabulary import FUNCTIONS

@@ -13,8 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from cleanroom.sql.model import ReleasedAggregate, Value
-from cleanroom.sql.precedence import ATOM
+from cleanroom.sql.model import ATOM, ReleasedAggregate, Value
 from cleanroom.sql.rendering import subquery
 
 GROUPS = "__cr_g"

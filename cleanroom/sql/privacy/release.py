@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.model import NO_NAMES, CheckedQuery, ProtectedInput, Release, Value
-from cleanroom.sql.precedence import ATOM
+from cleanroom.sql.model import ATOM, NO_NAMES, CheckedQuery, ProtectedInput, Release, Value
 from cleanroom.sql.privacy.exposure import check_exposed
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import Scope
@@ -74,16 +73,6 @@ def check_group_keys(keys: Iterable[Value], catalog: Catalog) -> None:
     """Refuse a release whose group keys may not be part of a result: a group key exposes its values."""
     for key in keys:
         check_exposed(key.exposed, "grouping by", catalog)
-
-
-def check_grouping_sets(protected: Sequence[ProtectedInput]) -> None:
-    """Refuse ROLLUP, CUBE and GROUPING SETS over protected rows."""
-    if protected:
-        raise Refusal(
-            "DifferencingRisk",
-            "ROLLUP, CUBE and GROUPING SETS over rows under a privacy floor: "
-            "totals minus parts would reveal the groups that are suppressed",
-        )
 
 
 def floor_conditions(protected: Sequence[ProtectedInput], divisions: Mapping[tuple[str, ...], bool], floor: int) -> list[FloorCondition]:

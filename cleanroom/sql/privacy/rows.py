@@ -168,14 +168,6 @@ def check_lateral_view(protected: Sequence[ProtectedInput]) -> None:
         raise Refusal("FanOutOverFloor", "LATERAL VIEW over rows under a privacy floor is not allowed: it copies rows")
 
 
-def check_pivot(protected: Sequence[ProtectedInput]) -> None:
-    """Refuse PIVOT over protected rows."""
-    if protected:
-        raise Refusal(
-            "ClauseNotAllowed", "PIVOT of rows under a privacy floor is not allowed; write SUM(CASE WHEN … THEN … END) with GROUP BY"
-        )
-
-
 def check_limit(protected: Sequence[ProtectedInput], limited: bool) -> None:
     """Refuse a query that chooses some of its protected rows by LIMIT or OFFSET."""
     if protected and limited:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from sqlglot.tokenizer_core import Token
+
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.verdict import Position
 
@@ -41,3 +43,8 @@ def position_at(text: str, offset: int) -> Position:
     """Position of the character at ``offset``."""
     line = text.count("\n", 0, offset) + 1
     return Position(line=line, column=offset - (text.rfind("\n", 0, offset) + 1) + 1)
+
+
+def token_position(token: Token) -> Position:
+    """Position of the first character of ``token``."""
+    return Position(line=token.line, column=max(1, token.col - (token.end - token.start)))

@@ -13,8 +13,8 @@ import re
 from sqlglot.tokenizer_core import Token, TokenType
 
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.text.tokens import token_position
-from cleanroom.sql.vocabulary import FUNCTIONS, SYNONYMS, TYPES
+from cleanroom.sql.text.characters import token_position
+from cleanroom.sql.vocabulary import FUNCTIONS, TYPES
 
 MARK = "__f_"
 """Prefix of marked names."""
@@ -29,17 +29,9 @@ _QUOTED = {
     TokenType.HEREDOC_STRING,
     TokenType.UNICODE_STRING,
 }
-_STANDARD_FORM = {
-    "SUBSTRING": TokenType.FROM,
-    "SUBSTR": TokenType.FROM,
-    "TRIM": TokenType.FROM,
-    "POSITION": TokenType.IN,
-    "OVERLAY": TokenType.FROM,
-}
-_BEFORE_QUANTIFIER = {TokenType.LIKE, TokenType.ILIKE, TokenType.RLIKE, TokenType.EQ, TokenType.NEQ, TokenType.LT, TokenType.GT}
 _TYPES = {TokenType[name]: name for name in TYPES if name in TokenType.__members__}
-_SIZED = {TokenType.DECIMAL, TokenType.VARCHAR, TokenType.CHAR}
-_LITERAL = {TokenType.DATE, TokenType.TIMESTAMP, TokenType.TIMESTAMPTZ, TokenType.TIMESTAMPLTZ} & _TYPES.keys()
+_SIZED = {TokenType.DECIMAL, TokenType.VARCHAR}
+_LITERAL = {TokenType.DATE, TokenType.TIMESTAMP, TokenType.TIMESTAMPTZ}
 _DAY = re.compile(r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})")
 _MOMENT = re.compile(
     _DAY.pattern + r"(?:[ T]([0-9]{1,2}):([0-9]{1,2})(?::([0-9]{1,2})(?:\.[0-9]{1,9})?)?(?: ?(?:Z|UTC|[+-][0-9]{2}:[0-9]{2}))?)?"
@@ -69,9 +61,7 @@ def mark_functions(tokens: list[Token], kinds: list[TokenType]) -> list[Token]:
         member = at > 1 and kinds[at - 2] is TokenType.DOT
         plain = at > 0 and not member and kinds[at - 1] not in _QUOTED
         stack.append((at, plain and name in CASTS))
-        if name in SYNONYMS and not (at > 1 and kinds[at - 2] in _BEFORE_QUANTIFIER):
-            name = SYNONYMS[name]
-        if plain and name in FUNCTIONS and not (name in _STANDARD_FORM and _has_inside(tokens, at, _STANDARD_FORM[name])):
+        if plain and name in FUNCTIONS and not (name in ("SUBSTRING", "SUBSTR", "TRIM") and _has_from(tokens, at)):
             tokens[at - 1] = _like(tokens[at - 1], TokenType.VAR, MARK + name)
     if not edits:
         return tokens
@@ -136,7 +126,8 @@ def _type_before(tokens: list[Token], kinds: list[TokenType], closing: int) -> t
     return at, _TYPES[kinds[at + 1]] + sizes
 
 
-def _has_inside(tokens: list[Token], opening: int, wanted: TokenType) -> bool:
+def _has_from(tokens: list[Token], opening: int) -> bool:
+    """Whether the parentheses contain FROM, as in ``SUBSTRING(x FROM 1)``."""
     depth = 0
     for token in tokens[opening:]:
         if token.token_type is TokenType.L_PAREN:
@@ -145,7 +136,7 @@ def _has_inside(tokens: list[Token], opening: int, wanted: TokenType) -> bool:
             depth -= 1
             if depth == 0:
                 return False
-        elif depth == 1 and token.token_type is wanted:
+        elif depth == 1 and token.token_type is TokenType.FROM:
             return True
     return False
 

@@ -15,8 +15,7 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from cleanroom.sql.catalog import RESERVED_PREFIXES
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.text.characters import check_characters, position_at, strip_invisible
-from cleanroom.sql.verdict import Position
+from cleanroom.sql.text.characters import check_characters, position_at, strip_invisible, token_position
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 MAX_TOKENS = 30_000
@@ -35,54 +34,11 @@ _STRINGS = {TokenType.STRING, TokenType.RAW_STRING, TokenType.NATIONAL_STRING, T
 _OPENERS = {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.CASE}
 _CLOSERS = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.END}
 _PREFIXES = {TokenType.DASH, TokenType.PLUS, TokenType.NOT, TokenType.TILDE}
-_BANNED = {
-    TokenType.HINT: ("HintNotAllowed", "hints (/*+ … */) are not allowed: they change how, and sometimes what, the engine executes"),
-    TokenType.PARAMETER: ("ParameterNotAllowed", "variables are not allowed in a query"),
-    TokenType.PLACEHOLDER: ("ParameterNotAllowed", "parameter markers are not allowed in a query"),
-    TokenType.SESSION_PARAMETER: ("ParameterNotAllowed", "session parameters are not allowed in a query"),
-    TokenType.COLON: ("ParameterNotAllowed", "parameter markers and path extraction (:) are not allowed in a query"),
-    TokenType.L_BRACE: ("EscapeNotAllowed", "braces are not allowed in a query"),
-    TokenType.R_BRACE: ("EscapeNotAllowed", "braces are not allowed in a query"),
-    TokenType.DOLLAR: ("ParameterNotAllowed", "variables are not allowed in a query"),
-    TokenType.COMMAND: ("StatementNotAllowed", "commands are not allowed; only SELECT and CREATE OR REPLACE TEMP VIEW … AS SELECT"),
-    TokenType.HEREDOC_STRING: ("EscapeNotAllowed", "dollar-quoted text is not allowed in a query"),
-    TokenType.PIPE_GT: ("ClauseNotAllowed", "pipe syntax (|>) is not allowed; write the query with SELECT … FROM"),
-}
-_OTHER_DIALECTS = (
-    "ARROW", "DARROW", "FARROW", "HASH_ARROW", "DHASH_ARROW", "LR_ARROW", "LLRR_ARROW", "AT_GT", "LT_AT", "DSTAR", "DOTCOLON", "COLON_EQ",
-    "HASH",
-)  # fmt: skip
-_NOT_SPARK = ("ExpressionNotAllowed", "this operator is not Spark SQL, or takes a function of elements, which is not allowed")
-_BANNED.update({TokenType[name]: _NOT_SPARK for name in _OTHER_DIALECTS if name in TokenType.__members__})
-_UNFINISHED = {
-    TokenType.COMMA, TokenType.ON, TokenType.USING, TokenType.OVER, TokenType.ALIAS, TokenType.PARTITION_BY, TokenType.GROUP_BY,
-    TokenType.ORDER_BY, TokenType.FOR,
-}  # fmt: skip
-ENDS = {
-    TokenType.COMMA,
-    TokenType.FROM,
-    TokenType.WHERE,
-    TokenType.GROUP_BY,
-    TokenType.HAVING,
-    TokenType.QUALIFY,
-    TokenType.WINDOW,
-    TokenType.ORDER_BY,
-    TokenType.LIMIT,
-    TokenType.OFFSET,
-    TokenType.UNION,
-    TokenType.INTERSECT,
-    TokenType.EXCEPT,
-    TokenType.JOIN,
-    TokenType.R_PAREN,
-    TokenType.R_BRACKET,
-    TokenType.SEMICOLON,
-}
-"""Tokens that cannot follow one of ``_UNFINISHED``. The parser accepts that; Spark does not."""
 _TYPES = set(SparkParser.TYPE_TOKENS) - {TokenType.NULL, TokenType.INTERVAL}
-_OPENER, _CLOSER, _REFUSED, _PREFIX, _TYPE, _DANGLING, _END = (1 << bit for bit in range(7))
+_OPENER, _CLOSER, _PREFIX, _TYPE = (1 << bit for bit in range(4))
 _ROLES: dict[TokenType, int] = {}
 """For each kind of token, the sets above that it is in."""
-for _bit, _kinds in enumerate((_OPENERS, _CLOSERS, _BANNED, _PREFIXES, _TYPES, _UNFINISHED, ENDS)):
+for _bit, _kinds in enumerate((_OPENERS, _CLOSERS, _PREFIXES, _TYPES)):
     for _kind in _kinds:
         _ROLES[_kind] = _ROLES.get(_kind, 0) | 1 << _bit
 _REPEATABLE = {
@@ -115,13 +71,8 @@ def tokens_of(text: str, *, rereading: bool = False) -> list[Token]:
     _check_names(text, tokens, kinds, rereading)
     if "/*+" in text:
         _check_hints(text, tokens)
-    _TokenCheck(tokens, kinds).run()
+    _check_bounds(tokens, kinds)
     return _join_doubled_quotes(text, tokens)
-
-
-def token_position(token: Token) -> Position:
-    """Position of the first character of ``token``."""
-    return Position(line=token.line, column=max(1, token.col - (token.end - token.start)))
 
 
 def _join_doubled_quotes(text: str, tokens: list[Token]) -> list[Token]:
@@ -139,74 +90,31 @@ def _join_doubled_quotes(text: str, tokens: list[Token]) -> list[Token]:
     return joined
 
 
-class _TokenCheck:
-    """One pass over the tokens of a segment."""
-
-    __slots__ = ("kinds", "prefix_at", "prefixes", "run_length", "tokens", "types")
-
-    def __init__(self, tokens: list[Token], kinds: list[TokenType]) -> None:
-        self.tokens = tokens
-        self.kinds = kinds
-        self.run_length = 1
-        self.prefixes = 0
-        self.prefix_at = -2
-        self.types = 0
-
-    def run(self) -> None:
-        roles_of = _ROLES.get
-        kinds = self.kinds
-        following: list[TokenType | None] = [*kinds[1:], None]
-        before, depth = None, 0
-        for index, kind in enumerate(kinds):
-            if kind is before:
-                self._repeated(index, kind)
-            else:
-                before, self.run_length = kind, 1
-            roles = roles_of(kind)
-            if roles is None:
-                continue
-            if roles & _OPENER:
-                depth += 1
-                if depth > MAX_DEPTH:
-                    raise self._too_complex(index, f"expressions are nested more than {MAX_DEPTH} deep")
-            elif roles & _CLOSER:
-                depth = max(0, depth - 1)
-            elif roles & _REFUSED:
-                code, message = _BANNED[kind]
-                raise Refusal(code, message, token_position(self.tokens[index]))
-            if roles & _PREFIX:
-                self._prefixed(index)
-            if roles & _TYPE and _contains_types(self.tokens, kinds, index):
-                self._typed(index)
-            if roles & _DANGLING and ((after := following[index]) is None or roles_of(after, 0) & _END):
-                raise self._unfinished(index)
-        if depth:
-            raise Refusal("Unparsable", "a parenthesis, a bracket or a CASE is not closed")
-
-    def _too_complex(self, index: int, message: str) -> Refusal:
-        return Refusal("QueryTooComplex", message, token_position(self.tokens[index]))
-
-    def _repeated(self, index: int, kind: TokenType) -> None:
-        self.run_length += 1
-        if self.run_length > MAX_RUN and kind not in _REPEATABLE:
-            raise self._too_complex(index, f"{self.tokens[index].text[:40]!r} occurs too often in a row")
-
-    def _prefixed(self, index: int) -> None:
-        self.prefixes = self.prefixes + 1 if self.prefix_at == index - 1 else 1
-        self.prefix_at = index
-        if self.prefixes > MAX_RUN:
-            raise self._too_complex(index, "too many prefix operators in a row")
-
-    def _typed(self, index: int) -> None:
-        self.types += 1
-        if self.types > MAX_TYPES:
-            raise self._too_complex(index, "too many nested types")
-
-    def _unfinished(self, index: int) -> Refusal:
-        token = self.tokens[index]
-        if index + 1 == len(self.tokens):
-            return Refusal("Unparsable", f"nothing follows {token.text!r}", token_position(token))
-        return Refusal("Unparsable", f"nothing between {token.text!r} and {self.tokens[index + 1].text!r}", token_position(token))
+def _check_bounds(tokens: list[Token], kinds: list[TokenType]) -> None:
+    """Refuse tokens that would exhaust the parser."""
+    depth = run = prefixes = types = 0
+    before, role_of, problem = None, _ROLES.get, ""
+    for index, kind in enumerate(kinds):
+        run = run + 1 if kind is before else 1
+        before, role = kind, role_of(kind)
+        if role is None:
+            prefixes = 0
+            if run > MAX_RUN and kind not in _REPEATABLE:
+                problem = f"{tokens[index].text[:40]!r} occurs too often in a row"
+        else:
+            depth = depth + 1 if role & _OPENER else depth - 1 if role & _CLOSER and depth else depth
+            prefixes = prefixes + 1 if role & _PREFIX else 0
+            types += bool(role & _TYPE and _contains_types(tokens, kinds, index))
+            if depth > MAX_DEPTH:
+                problem = f"expressions are nested more than {MAX_DEPTH} deep"
+            elif prefixes > MAX_RUN or (run > MAX_RUN and kind not in _REPEATABLE):
+                problem = f"{tokens[index].text[:40]!r} occurs too often in a row"
+            elif types > MAX_TYPES:
+                problem = "too many nested types"
+        if problem:
+            raise Refusal("QueryTooComplex", problem, token_position(tokens[index]))
+    if depth:
+        raise Refusal("Unparsable", "a parenthesis, a bracket or a CASE is not closed")
 
 
 def _check_names(text: str, tokens: list[Token], kinds: list[TokenType], rereading: bool) -> None:
@@ -249,6 +157,5 @@ def _check_hints(text: str, tokens: list[Token]) -> None:
     while at >= 0:
         token = tokens[max(0, bisect_right(starts, at) - 1)] if tokens else None
         if token is None or not token.start <= at <= token.end:
-            code, message = _BANNED[TokenType.HINT]
-            raise Refusal(code, message, position_at(text, at))
+            raise Refusal("HintNotAllowed", "a hint (/*+ … */) is not allowed; leave it out", position_at(text, at))
         at = text.find("/*+", at + 1)

@@ -1,5 +1,23 @@
+{{- /* Name of at most 63 characters. A longer one ends with a digest of the whole, so that two names never become one. */ -}}
+{{- define "cleanroom.short" -}}
+{{- if le (len .) 63 }}{{ . }}{{ else }}{{ printf "%s-%s" (trunc 46 . | trimSuffix "-") (sha256sum . | trunc 16) }}{{ end }}
+{{- end }}
+
 {{- define "cleanroom.name" -}}
-{{ printf "%s-%s" .release .boundary | trunc 63 | trimSuffix "-" }}
+{{ include "cleanroom.short" (printf "%s-%s" .release .boundary) }}
+{{- end }}
+
+{{- /* The versions of the workers, the current image first: see docs/guides/upgrades.md. */ -}}
+{{- define "cleanroom.versions" -}}
+{{- $all := list (dict "buildId" (required "image.buildId is needed: deploy/build.sh prints it" .Values.image.buildId) "digest" .Values.image.digest "config" .Values.config "bootstrap" .Values.bootstrap) }}
+{{- range .Values.draining }}
+{{- $all = append $all (mergeOverwrite (dict "config" $.Values.config "bootstrap" $.Values.bootstrap) .) }}
+{{- end }}
+{{- toJson $all }}
+{{- end }}
+
+{{- define "cleanroom.config" -}}
+{{ include "cleanroom.short" (printf "%s-config-%s" .release .buildId) }}
 {{- end }}
 
 {{- define "cleanroom.labels" -}}
@@ -11,7 +29,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
 {{- define "cleanroom.image" -}}
-{{ required "image.repository is needed" .Values.image.repository }}@{{ required "image.digest is needed: a tag can be moved, a digest cannot" .Values.image.digest }}
+{{ required "image.repository is needed" .root.Values.image.repository }}@{{ required "image.digest is needed: a tag can be moved, a digest cannot" .digest }}
 {{- end }}
 
 {{- /* Every enabled boundary by name: the three of the clean room, and collaborator-NAME for each collaborator. */ -}}
@@ -56,7 +74,7 @@ capabilities: {drop: [ALL]}
        and workers refuse secrets that a group can read. */ -}}
 {{- define "cleanroom.secretCopy" -}}
 - name: secrets
-  image: {{ include "cleanroom.image" .root | quote }}
+  image: {{ include "cleanroom.image" (dict "root" .root "digest" .digest) | quote }}
   imagePullPolicy: {{ .root.Values.image.pullPolicy }}
   command: [/bin/sh, -euc, "umask 077; for file in /secret/*; do cp -L \"$file\" /run/cleanroom/; done; chmod 0400 /run/cleanroom/*"]
   resources: {requests: {cpu: 10m, memory: 16Mi}, limits: {memory: 64Mi}}
@@ -64,4 +82,13 @@ capabilities: {drop: [ALL]}
   volumeMounts:
     - {name: secret, mountPath: /secret, readOnly: true}
     - {name: run, mountPath: /run/cleanroom}
+{{- end }}
+
+{{- define "cleanroom.selector" -}}
+app.kubernetes.io/name: cleanroom
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .boundary }}
+{{- if .buildId }}
+cleanroom/build-id: {{ .buildId | quote }}
+{{- end }}
 {{- end }}

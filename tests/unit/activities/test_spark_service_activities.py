@@ -13,6 +13,7 @@ from temporalio.testing import ActivityEnvironment
 from cleanroom.claims import HOST_DATA, NOBODY
 from cleanroom.errors import CleanRoomError, PreconditionFailed, Unavailable
 from cleanroom.identifiers import job_name
+from cleanroom.messages.cleanup import JobsRequest
 from cleanroom.messages.run import (
     AuditEvent,
     ConsentReceiptRequest,
@@ -27,6 +28,7 @@ from cleanroom.messages.run import (
 from cleanroom.settings import SparkSettings
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.profile import PodProfile
+from cleanroom.spark.service import SparkService
 from cleanroom.spark.status import JobStatus
 from cleanroom.statements import load_or_create_signing_key
 from tests.audit_records import COLLABORATION, QUERY
@@ -267,3 +269,57 @@ async def test_only_the_pinned_request_deletes_the_job_of_its_run(runs: RunWorld
     assert service.deleted == []
     assert await runs.call(runs.process.spark.delete_job, ticket) is True
     assert service.deleted == [name_of(ticket)]
+
+
+# ---------------------------------------------------------------------- what exists
+
+
+def application(run_id: str, **changes: Any) -> dict[str, Any]:
+    """A SparkApplication of a run, as the API returns it."""
+    name = changes.pop("name", job_name(COLLABORATION, QUERY, run_id))
+    state = {"status": {"applicationState": {"state": changes.pop("state")}}} if "state" in changes else {}
+    metadata = {
+        "name": name,
+        "uid": f"uid-{run_id}",
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "labels": {"cleanroom/run": run_id, "cleanroom/query": QUERY},
+        "annotations": {"cleanroom/contract": COLLABORATION},
+    }
+    return {"metadata": metadata | changes} | state
+
+
+class Applications:
+    """A cluster with these applications."""
+
+    def __init__(self, *found: dict[str, Any]) -> None:
+        self.found, self.selectors = list(found), list[str]()
+
+    def applications(self, label_selector: str) -> list[dict[str, Any]]:
+        self.selectors.append(label_selector)
+        return self.found
+
+
+async def test_only_applications_of_this_collaborations_runs_that_have_not_ended_are_listed(
+    runs: RunWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster: Any = Applications(
+        application("r-1", state="RUNNING"),
+        application("r-2"),
+        application("r-3", state="COMPLETED"),
+        application("r-4", state="FAILED"),
+        application("r-5", name="made-by-another-program"),
+        application("r-6", annotations={"cleanroom/contract": "other"}),
+        application("r-7", annotations=None),
+        application("r-8", labels=None),
+        application("r-9", creationTimestamp=None),
+    )
+    attestor: Any = None
+    monkeypatch.setattr(runs.process.spark, "_service", SparkService(attestor, cluster))
+    found = await runs.call(runs.process.spark.list_jobs, JobsRequest(collaboration=COLLABORATION))
+    assert [(job.run_id, job.uid, job.query) for job in found.jobs] == [("r-1", "uid-r-1", QUERY), ("r-2", "uid-r-2", QUERY)]
+    assert cluster.selectors == ["cleanroom/run,cleanroom/query"]
+
+
+async def test_applications_of_another_collaboration_are_not_listed_for_it(runs: RunWorld) -> None:
+    error = await refused(runs.call(runs.process.spark.list_jobs, JobsRequest(collaboration="other")))
+    assert error.code == "CollaborationMismatch"

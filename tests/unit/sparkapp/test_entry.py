@@ -15,6 +15,7 @@ from cleanroom.datasets.result import result_digest
 from cleanroom.errors import CleanRoomError, InvalidInput, PreconditionFailed, Refused, Unavailable
 from cleanroom.query_gate import job_catalog
 from cleanroom.spark.job import JobConfig, ResultObject, ResultReceipt
+from cleanroom.spark.pod_spans import POD_STEPS, PREFIX
 from cleanroom.spark.run_events import RunEvent, parse_event
 from cleanroom.sql import Catalog
 from sparkapp import entry
@@ -185,7 +186,9 @@ def test_steps_and_events_are_in_order(program: Program, capsys: pytest.CaptureF
     assert program.steps == STEPS
     assert program.recorded() == EVENTS
     assert (program.stopped, program.discarded, program.sealed) == (1, [], [receipt])
-    lines = [line.split("s  ", 1)[1] for line in capsys.readouterr().out.splitlines()]
+    printed = capsys.readouterr().out.splitlines()
+    assert [json.loads(line.removeprefix(PREFIX))["name"] for line in printed if line.startswith(PREFIX)] == [*POD_STEPS[1:], "pod"]
+    lines = [line.split("s  ", 1)[1] for line in printed if not line.startswith(PREFIX)]
     assert lines == [
         "run run-1: attested, consent verified",
         "dataset orders: opening",

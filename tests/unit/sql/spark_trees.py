@@ -12,8 +12,10 @@ _NO_MEANING = {
     "class", "num-children", "evalContext", "evalMode", "origin", "exprId", "resultId", "qualifier", "jvmId", "isInternal",
     "nonInheritableMetadataKeys", "outerAttrs", "joinCond",
 }  # fmt: skip
-_CALLS = {"Substring": "substring", "StringLocate": "locate", "Overlay": "overlay", "Like": "like"}
+_CALLS = {"Substring": "substring", "StringLocate": "locate", "Overlay": "overlay", "Like": "like", "RLike": "rlike"}
 """Expressions with a syntax of their own, and the function that is the same."""
+_SYNONYMS = {"some": "bool_or", "any": "bool_or"}
+_FIRST = {"First": "first", "Last": "last", "AnyValue": "any_value"}
 _DEFAULTS = {"overlay": 4, "locate": 3, "substring": 3}
 
 
@@ -84,15 +86,16 @@ def _fact(fact: Any) -> Any:
 def _normal(name: str, facts: dict[str, Any], children: list[Tree]) -> Tree:
     if name == "UnresolvedAttribute":
         column = facts["nameParts"].strip("[]").split(", ")[-1].lower()
-        return _call(column, []) if column == "current_date" else ["column", column]
+        return _call(column, []) if column in ("current_date", "current_timestamp") else ["column", column]
     if name in ("And", "Or", "Concat"):
         return [name, [part for child in children for part in (child[1] if child[0] == name else [child])]]
-    if name == "IsNotNull":
-        return _normal("Not", {}, [["IsNull", {}, children]])
-    if name == "Not" and children[0][0] == "Not":
-        return children[0][2][0]
+    if name in ("IsNotNull", "Not"):
+        inner = ["IsNull", {}, children] if name == "IsNotNull" else children[0]
+        return inner[2][0] if inner[0] == "Not" else ["Not", {}, [inner]]
     if name in _CALLS:
         return _call(_CALLS[name], children)
+    if name == "AggregateExpression" and children[0][0] in _FIRST and not children[0][1].get("ignoreNulls"):
+        return _call(_FIRST[children[0][0]], children[0][2])  # RESPECT NULLS, which is the default
     if name == "UnresolvedFunction" and not facts.get("isDistinct") and not facts.get("filter"):
         return _call(facts["nameParts"].strip("[]").lower(), children)
     if name == "CaseWhen":
@@ -119,6 +122,7 @@ def _normal(name: str, facts: dict[str, Any], children: list[Tree]) -> Tree:
 
 
 def _call(name: str, children: list[Tree]) -> Tree:
+    name = _SYNONYMS.get(name, name)
     if len(children) == _DEFAULTS.get(name) and children[-1][0] in ("Literal", "UnaryMinus"):
         children = children[:-1]  # the default that the syntax adds
     return ["call", name, children]

@@ -108,11 +108,6 @@ def test_release_does_not_depend_on_the_rows_around_it() -> None:
     assert refused(release.check_correlation, frozenset([(1, "orders")]), [column("region")]) == "DifferencingRisk"
 
 
-def test_grouping_sets_over_protected_rows_are_refused() -> None:
-    release.check_grouping_sets([])
-    assert refused(release.check_grouping_sets, [ORDERS]) == "DifferencingRisk"
-
-
 def test_optional_and_windowed_outputs_are_no_polynomials() -> None:
     optional = column("amount")
     optional.outer_join_markers = frozenset(["m"])

@@ -29,6 +29,7 @@ from temporalio.worker._workflow_instance import WorkflowInstanceDetails
 from activities.azure_ad import AzureAd
 from activities.blob import Blob
 from activities.clean_room import CleanRoomGovernance
+from activities.clean_room_cleanup import CleanRoomCleanup
 from activities.clean_room_secrets import CleanRoomSecrets
 from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
@@ -39,13 +40,17 @@ from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.failures import error_from_failure, translated
 from cleanroom.temporal.guards import MessageGuard
 from cleanroom.temporal.workers import FAILURE_TYPES
+from tests.metric_recorder import MetricRecorder
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HELD: Any = object()
 """The answer of an activity that runs until the test ends it with :meth:`Driver.finish`."""
 UNTIL_CANCELLED: Any = object()
 """The answer of an activity that runs until its cancellation is requested, and then ends as cancelled."""
-CLASSES = (AzureAd, Blob, CleanRoomGovernance, CleanRoomSecrets, CollaboratorGovernance, Frontend, KeyVault, S3, SparkServiceActivities)
+CLASSES = (
+    *(AzureAd, Blob, CleanRoomCleanup, CleanRoomGovernance, CleanRoomSecrets, CollaboratorGovernance),
+    *(Frontend, KeyVault, S3, SparkServiceActivities),
+)
 CONVERTER = data_converter(None)
 WAITS = int(workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED)
 
@@ -140,6 +145,9 @@ class Driver:
     """Input of the next run."""
     cancelled: bool = False
     suggest_continue: bool = False
+    metrics: MetricRecorder = field(default_factory=MetricRecorder)
+    history_length: int = 10
+    """Number of events, as the server counts them."""
     slow_cancellation: bool = False
     """Whether a cancelled activity ends only when the test ends it, as it does while the server is slow."""
 
@@ -175,7 +183,7 @@ class Driver:
                 defn=self._definition,
                 info=info,
                 randomness_seed=1,
-                extern_functions={},
+                extern_functions={"__temporal_get_metric_meter": lambda: self.metrics},
                 disable_eager_activity_execution=True,
                 worker_level_failure_exception_types=FAILURE_TYPES,
                 patch_activation_callback=None,
@@ -220,10 +228,19 @@ class Driver:
 
     def signal(self, name: str, *arguments: Any) -> None:
         """Send a signal."""
-        job = WorkflowActivationJob()
-        job.signal_workflow.signal_name = name
-        job.signal_workflow.input.extend(CONVERTER.payload_converter.to_payloads(arguments) if arguments else ())
-        self._post(job)
+        self.signals_together((name, *arguments))
+
+    def signals_together(self, *signals: tuple[Any, ...]) -> None:
+        """Send signals that arrive in one activation: the name and the arguments of each."""
+        jobs = []
+        for name, *arguments in signals:
+            job = WorkflowActivationJob()
+            job.signal_workflow.signal_name = name
+            job.signal_workflow.input.extend(CONVERTER.payload_converter.to_payloads(arguments) if arguments else ())
+            jobs.append(job)
+        if not self.ended:
+            self._activate(*jobs)
+        self._work()
 
     def update(self, name: str, argument: Any) -> str:
         """Send an update, and return its ID."""
@@ -299,6 +316,7 @@ class Driver:
 
     def _activate(self, *jobs: WorkflowActivationJob) -> None:
         activation = WorkflowActivation(run_id="r", jobs=jobs, continue_as_new_suggested=self.suggest_continue)
+        activation.history_length = self.history_length
         activation.timestamp.FromDatetime(self.now)
         completion = self._instance.activate(activation)
         assert not completion.HasField("failed"), completion.failed.failure.message

@@ -16,7 +16,10 @@ from tests.unit.workflows.worlds import (
     RUN,
     STORES,
     azure_job,
+    cleanup,
     conclude_run,
+    held,
+    job,
     prepare,
     publish_dataset,
     publish_query,
@@ -35,7 +38,15 @@ WATCHED = Timing(start_to_close=12 * HOURS, total=24 * HOURS, attempts=0)
 CLEANUP = Timing(total=HOURS, attempts=0, longest_backoff=60)
 ROOM, SPARK, FRONTEND, CONTOSSO, FABRIKAM = "clean-room", "spark-service", "frontend", "collaborator.contosso", "collaborator.fabrikam"
 
+LOOK = Timing(start_to_close=10 * MINUTES, total=30 * MINUTES, attempts=5, longest_backoff=60)
+
 EXPECTED = {
+    ("Cleanup", "delete_job"): (SPARK, SERVICE),
+    ("Cleanup", "describe_runs"): (ROOM, LOOK),
+    ("Cleanup", "find_held"): (ROOM, LOOK),
+    ("Cleanup", "list_jobs"): (SPARK, SERVICE),
+    ("Cleanup", "record_event"): (ROOM, SERVICE),
+    ("Cleanup", "revoke_grants"): (ROOM, SERVICE),
     ("ConcludeRun", "delete_job"): (SPARK, CLEANUP),
     ("ConcludeRun", "record_event"): (ROOM, SERVICE),
     ("ConcludeRun", "revoke_grants"): (ROOM, CLEANUP),
@@ -109,8 +120,9 @@ def calls() -> dict[tuple[str, str], list[Call]]:
         cancelled.cancel()
         note(finished)
         note(cancelled)
-    with conclude_run() as concluded:
+    with conclude_run() as concluded, cleanup(held("run-1"), list_jobs=job("run-1")) as swept:
         note(concluded)
+        note(swept)
     with prepare() as s3, prepare(build_job=azure_job()) as azure:
         note(s3)
         note(azure)

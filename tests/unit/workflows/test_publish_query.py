@@ -20,7 +20,9 @@ from cleanroom.messages.query import (
 from cleanroom.temporal.failures import error_from_failure
 from tests.unit.workflows.driver import HELD, START, Driver
 from tests.unit.workflows.worlds import APPROVAL_ENDS, DRAFT, OWNERS, QUERY, SPEC, decided, publish_query
-from workflows.query_command_queue import MAX_WAITING
+from workflows.publish_query import LONG_HISTORY
+from workflows.query_command_queue import MAX_WAITING, MAX_WAITING_SIZE
+from workflows.query_commands import RECEIVED
 
 AUTHOR = {"party": "fabrikam", "authorisation": "t"}
 UPDATE = AUTHOR | {"spec": SPEC.model_dump(mode="json")}
@@ -307,6 +309,28 @@ def test_every_owner_approves_and_the_approvals_set_the_end() -> None:
         assert query.running() == []
 
 
+def test_a_vote_of_a_deputy_is_shown_as_the_deputys() -> None:
+    def by_deputy(request: Any) -> Any:
+        return decided(request).model_copy(update={"deputy": "maria", "reason": "on leave"})
+
+    recorded = BallotRecorded(proposal_state="Open", ballots={"u-contosso": "accepted"})
+    with publish_query(verify_decision=by_deputy, accept_query=recorded) as query:
+        propose(query)
+        query.update("approve", vote())
+        assert (state(query).accepted, state(query).deputies) == (("contosso",), {"contosso": "maria"})
+        last = state(query).history[-1]
+        assert (last.event, last.by, last.detail) == ("approved", "contosso", "deputy maria: on leave")
+        assert "✓ contosso (deputy **maria**) approved" in query.details
+        query.suggest_continue = True
+        query.signal("x")
+    with publish_query(query.continued) as next_run:
+        assert state(next_run).deputies == {"contosso": "maria"}
+        query_again = next_run.update("withdraw", AUTHOR)
+        assert outcome(next_run, query_again).stage == "Draft"
+        propose(next_run, "p-1")
+        assert state(next_run).deputies == {}
+
+
 def test_a_vote_sees_what_the_vote_before_it_wrote() -> None:
     recorded = BallotRecorded(proposal_state="Open", ballots={"u-contosso": "accepted"}, seen="2.77")
     with publish_query(accept_query=[recorded, HELD]) as query:
@@ -486,6 +510,61 @@ def test_a_flood_of_messages_is_refused_and_keeps_the_first_ones() -> None:
         for _ in range(MAX_WAITING + 2):
             query.signal("withdraw", AUTHOR)
         assert [refused.code for refused in state(query).refused] == ["TooManyMessages"] * 2
+
+
+def test_malformed_messages_take_no_place_of_others() -> None:
+    with publish_query(verify_decision=HELD) as query:
+        propose(query)
+        for number in range(MAX_WAITING + 10):
+            query.signal("approve", {"junk": number})
+            query.signal("withdraw", AUTHOR | {"party": f"nobody-{number}"})
+        first, second = query.update("approve", vote()), query.update("approve", vote("u-litware"))
+        assert (query.updates[first], query.updates[second]) == (HELD, HELD)
+        assert {refused.code for refused in state(query).refused} == {"MessageMalformed", "PartyUnknown"}
+
+
+@pytest.mark.parametrize("message", [{"decision": "x" * 2_000_000}, {"decision": "x", "seen": "9" * 2_000_000}, "x" * 2_000_000])
+def test_a_long_message_is_refused_and_reaches_no_activity(message: Any) -> None:
+    with publish_query() as query:
+        propose(query)
+        query.signal("approve", message)
+        [refused] = state(query).refused
+        assert (refused.code, len(refused.message) < 1000) == ("MessageMalformed", True)
+        query.signal("update", UPDATE | {"spec": UPDATE["spec"] | {"sql": "x" * 2_000_000}})
+        assert state(query).refused[-1].code == "MessageMalformed"
+        assert "verify_decision" not in query.names
+
+
+def test_all_waiting_messages_fit_into_the_next_history() -> None:
+    long = UPDATE | {"spec": UPDATE["spec"] | {"sql": "x" * 200_000}}
+    with publish_query(update_document=HELD) as query:
+        for _ in range(3):
+            for party in ("contosso", "litware", "fabrikam"):
+                query.signal("update", long | {"party": party})
+        assert {refused.code for refused in state(query).refused} == {"TooManyMessages"}
+        query.suggest_continue, query.history_length = True, LONG_HISTORY
+        query.signal("x")
+        waiting = query.continued.carried_messages[3:]
+        assert 0 < sum(len(item.model_dump_json()) for item in waiting) <= MAX_WAITING_SIZE
+
+
+def test_an_unknown_signal_is_refused_and_not_kept() -> None:
+    with publish_query() as query:
+        query.signal("aprove", vote())
+        query.signal("x" * 5000, 1, 2)
+        assert [(refused.kind, refused.code) for refused in state(query).refused] == [
+            ("aprove", "MessageUnknown"),
+            ("x" * 40, "MessageUnknown"),
+        ]
+        assert query.details.count("MessageUnknown") == 1
+
+
+def test_many_refused_messages_in_one_workflow_task_render_the_page_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[int] = []
+    with publish_query() as query:
+        monkeypatch.setattr("workflows.query_status_page.query_details", lambda *_: rendered.append(1) or "page")
+        query.signals_together(*[("approve", {"junk": number}) for number in range(200)])
+        assert (len(rendered), len(state(query).refused)) == (1, 50)
 
 
 def test_commands_of_one_author_wait_for_each_other_and_those_of_others_do_not() -> None:
@@ -732,7 +811,7 @@ def test_a_query_continues_with_its_state_and_the_votes_that_wait() -> None:
         query.advance(seconds=3)
         assert outcome(query, pending).detail == "verified; the vote is cast when the voter's worker is running"
         carried = query.continued
-        assert [(item.kind, item.decision) for item in carried.carried_votes] == [("approve", "approve u-contosso")]
+        assert [(item.kind, item.message["decision"]) for item in carried.carried_messages] == [("approve", "approve u-contosso")]
         assert (carried.carried.stage, carried.carried.accepted, carried.carried_command.authorisation) == ("Proposed", ("litware",), "t")
         assert query.call("await_query_change").done
     both = BallotRecorded(proposal_state="Accepted", ballots=dict.fromkeys(OWNERS, "accepted"))
@@ -767,6 +846,28 @@ def test_a_command_that_arrives_while_the_query_is_about_to_continue_is_handled_
         assert outcome(query, update).stage == "Proposed"
         query.signal("propose", AUTHOR | {"party": "mallory"})
         assert query.continued.carried.stage == "Proposed"
+
+
+def test_a_long_history_ends_with_its_commands_and_the_next_one_executes_them() -> None:
+    """Anyone can send messages. A query must not grow until the server terminates it while an author's worker is not running."""
+    with publish_query(update_document=HELD) as query:
+        running = query.update("update", UPDATE)
+        waiting = query.update("propose", AUTHOR)
+        query.suggest_continue = True
+        query.signal("approve", {"junk": 1})
+        assert (query.continued, query.updates[running]) == (None, HELD)
+        query.history_length, query.slow_cancellation = LONG_HISTORY, True
+        query.signal("update", UPDATE | {"party": "litware"})
+        late = query.update("propose", AUTHOR | {"party": "contosso"})
+        query.finish("await_query_change", CancelledError("stopped"))
+        assert {outcome(query, update).detail for update in (running, waiting, late)} == {RECEIVED}
+        carried = query.continued.carried_messages
+        assert [(item.kind, item.message["party"]) for item in carried] == [
+            ("update", "fabrikam"), ("propose", "fabrikam"), ("update", "litware"), ("propose", "contosso"),
+        ]  # fmt: skip
+    with publish_query(query.continued, determine_dataset_owners=HELD) as next_run:
+        assert next_run.names.count("update_document") == 2
+        assert events(next_run).count("updated") == 2
 
 
 def test_a_query_that_has_ended_does_not_continue() -> None:

@@ -8,6 +8,17 @@ from typing import Any, Literal
 
 from cleanroom.attestation import AttestationEvidence
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
+from cleanroom.messages.cleanup import (
+    CleanupInput,
+    HeldFound,
+    HeldRequest,
+    JobsFound,
+    RunHeld,
+    RunJob,
+    StatesFound,
+    StatesRequest,
+    WorkflowState,
+)
 from cleanroom.messages.publish import (
     AccessGranted,
     CleanRoomIdentity,
@@ -58,6 +69,7 @@ from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.signed import ServiceReport
 from tests.unit.spark_support import make_job
 from tests.unit.workflows.driver import HELD, START, UNTIL_CANCELLED, Driver, driving
+from workflows.cleanup import Cleanup
 from workflows.conclude_run import ConcludeRun
 from workflows.prepare import Prepare
 from workflows.publish_azure_dataset import PublishAzureDataset
@@ -84,9 +96,9 @@ RECEIPT = ResultReceipt(
 )  # fmt: skip
 
 
-def run_query(**answers: Any) -> AbstractContextManager[Driver]:
-    """``RunQuery``."""
-    found = {
+def run_query_answers() -> dict[str, Any]:
+    """Answers with which ``RunQuery`` completes."""
+    return {
         "Prepare": PREPARED,
         "issue_consent_receipt": StagedSecret(dataset="d", kind="consent", secret_id="s"),
         "record_event": None,
@@ -97,18 +109,71 @@ def run_query(**answers: Any) -> AbstractContextManager[Driver]:
         "delete_job": True,
         "revoke_grants": Revoked(secrets=3, grants=8),
     }
-    return driving(RunQuery, RUN, found | answers)
+
+
+def run_query(**answers: Any) -> AbstractContextManager[Driver]:
+    """``RunQuery``."""
+    return driving(RunQuery, RUN, run_query_answers() | answers)
+
+
+def conclude_run_answers() -> dict[str, Any]:
+    """Answers with which ``ConcludeRun`` completes."""
+    return {"revoke_grants": Revoked(secrets=3, grants=8), "delete_job": True, "record_event": None}
 
 
 def conclude_run(**answers: Any) -> AbstractContextManager[Driver]:
     """``ConcludeRun``."""
-    found = {"revoke_grants": Revoked(secrets=3, grants=8), "delete_job": True, "record_event": None}
-    return driving(ConcludeRun, TICKET, found | answers)
+    return driving(ConcludeRun, TICKET, conclude_run_answers() | answers)
 
 
-def prepare(**answers: Any) -> AbstractContextManager[Driver]:
-    """``Prepare``."""
+READ_AT = START + timedelta(hours=2)
+
+
+def held(run_id: str, **members: Any) -> RunHeld:
+    """What a run of this namespace holds two hours after its start; by default secrets and grants."""
+    ticket = TICKET.model_copy(update={"run_id": run_id})
+    found: dict[str, Any] = {
+        "query": "totals",
+        "ticket": ticket,
+        "pinned": True,
+        "pinned_at": START,
+        "expires": START + timedelta(hours=12),
+        "origin": "namespace-1",
+        "held": {"secrets": 3, "secret grants": 6},
+    }
+    return RunHeld(run_id=run_id, **found | members)
+
+
+def job(*run_ids: str) -> JobsFound:
+    """The SparkApplications of these runs."""
+    return JobsFound(jobs=tuple(RunJob(name=f"cr-{run}", uid="u", run_id=run, query="totals", created_at=START) for run in run_ids))
+
+
+def cleanup(*runs: RunHeld, input: CleanupInput | None = None, **answers: Any) -> AbstractContextManager[Driver]:
+    """``Cleanup``. Both looks find ``runs``, and Temporal says that all their workflows were terminated."""
+
+    def look(request: HeldRequest) -> HeldFound:
+        chosen = [run for run in runs if request.runs is None or run.run_id in request.runs]
+        return HeldFound(read_at=READ_AT, runs=tuple(chosen))
+
+    def states(request: StatesRequest) -> StatesFound:
+        terminated = WorkflowState(state="ended", status="TERMINATED")
+        return StatesFound(namespace_id="namespace-1", states=dict.fromkeys(request.runs, terminated))
+
     found = {
+        "find_held": look,
+        "describe_runs": states,
+        "list_jobs": JobsFound(),
+        "revoke_grants": Revoked(secrets=3, grants=6),
+        "delete_job": True,
+        "record_event": None,
+    }
+    return driving(Cleanup, input or CleanupInput(collaboration="flights", apply=True), found | answers)
+
+
+def prepare_answers() -> dict[str, Any]:
+    """Answers with which ``Prepare`` completes."""
+    return {
         "get_users": CallerVerdict(caller_id="u-fabrikam", users=3),
         "record_event": None,
         "fetch_query": SNAPSHOT,
@@ -124,7 +189,11 @@ def prepare(**answers: Any) -> AbstractContextManager[Driver]:
         "set_secret": lambda request: _grants("secrets", request.secrets[0].secret_id),
         "configure_idp": _grants("events", "run"),
     }
-    return driving(Prepare, RUN, found | answers)
+
+
+def prepare(**answers: Any) -> AbstractContextManager[Driver]:
+    """``Prepare``."""
+    return driving(Prepare, RUN, prepare_answers() | answers)
 
 
 def staged(dataset: str, *kinds: Literal["key", "connection"]) -> StagedSecrets:
@@ -174,9 +243,9 @@ def publication(kind: str) -> PublishDatasetInput:
     return PublishDatasetInput(collaboration="flights", party="contosso", owner_id="u-contosso", spec=spec, authorisation="signed")
 
 
-def publish_dataset(kind: Literal["azure-blob", "aws-s3"], **answers: Any) -> AbstractContextManager[Driver]:
-    """``PublishAzureDataset`` or ``PublishS3Dataset``."""
-    found = {
+def publish_dataset_answers() -> dict[str, Any]:
+    """Answers with which a dataset is published."""
+    return {
         "create_managed_identity": IDENTITY,
         "allow_access_blob": AccessGranted(roles=("r",), scope="/s"),
         "allow_access_key_vault": AccessGranted(roles=("r",), scope="/s"),
@@ -194,7 +263,13 @@ def publish_dataset(kind: Literal["azure-blob", "aws-s3"], **answers: Any) -> Ab
         "propose_document": ProposedDocument(document_id="orders", proposal_id="p-1", version="2.2", digest=ZERO),
         "accept_document": PUBLISHED,
     }
-    return driving(PublishAzureDataset if kind == "azure-blob" else PublishS3Dataset, publication(kind), found | answers)
+
+
+def publish_dataset(kind: Literal["azure-blob", "aws-s3"], **answers: Any) -> AbstractContextManager[Driver]:
+    """``PublishAzureDataset`` or ``PublishS3Dataset``."""
+    return driving(
+        PublishAzureDataset if kind == "azure-blob" else PublishS3Dataset, publication(kind), publish_dataset_answers() | answers
+    )
 
 
 # ---------------------------------------------------------------------- queries
@@ -222,12 +297,12 @@ def decided(request: Any) -> VerifiedDecision:
     return VerifiedDecision(approver_id=approver, decision=decision, reason="", expires=APPROVAL_ENDS, max_runs=None, nonce="n")
 
 
-def publish_query(input: PublishQueryInput = QUERY, **answers: Any) -> AbstractContextManager[Driver]:
-    """``PublishQuery``. No change is seen in governance, and owners approve one after the other."""
+def publish_query_answers() -> dict[str, Any]:
+    """Answers with which owners approve a query one after the other."""
     stored = DraftStored(version="2.11", digest="1" * 64, seen="2.11")
     first = BallotRecorded(proposal_state="Open", ballots={"u-contosso": "accepted"}, seen="2.13")
     second = BallotRecorded(proposal_state="Accepted", ballots={"u-contosso": "accepted", "u-litware": "accepted"}, seen="2.14")
-    found = {
+    return {
         "generate_query_document": DRAFT,
         "create_document": stored,
         "update_document": DraftStored(version="2.12", digest="1" * 64, seen="2.12"),
@@ -242,4 +317,8 @@ def publish_query(input: PublishQueryInput = QUERY, **answers: Any) -> AbstractC
         "reject_query": BallotRecorded(proposal_state="Rejected", ballots={"u-contosso": "rejected"}, seen="2.13"),
         "await_query_change": HELD,
     }
-    return driving(PublishQuery, input, found | answers)
+
+
+def publish_query(input: PublishQueryInput = QUERY, **answers: Any) -> AbstractContextManager[Driver]:
+    """``PublishQuery``. No change is seen in governance, and owners approve one after the other."""
+    return driving(PublishQuery, input, publish_query_answers() | answers)
