@@ -90,16 +90,24 @@ class Aggregates:
         reads = {id: Column(fresh(), self._released(part, columns)) for id, part in groups.inputs.items()}
         found = {item.id: Column(fresh(), self._walk.shown(without_alias(item), reads)) for item in groups.outputs()}
         unique = [frozenset(found[id].value for id in groups.keys)] if len(groups.keys) == len(keys) else []
-        compared = self._compared(groups, keys, merged, source, columns)
+        compared = self._compared(groups, source, [*keys, *merged], source, columns)
         return Rows(found, unique=unique), self._remaining(PartialRelease(groups, source, uncovered, compared))
 
     @staticmethod
-    def _compared(groups: Groups, keys: Sequence[Node], values: Sequence[Node], source: Rows, columns: Columns) -> frozenset[str]:
-        """The identity of the groups, if its persons may be in several groups with the same data."""
-        relations = {columns[id].relation for part in (*keys, *values) for id in attributes(part) if id in columns}
+    def _compared(groups: Groups, reads: Rows, values: Iterable[Node], source: Rows, columns: Columns) -> frozenset[str]:
+        """The identity by which the groups must be compared, because its persons may be in several of them with the same data.
+
+        Args:
+            groups: The groups.
+            reads: Their rows.
+            values: Group keys and aggregates of the release.
+            source: The rows of the release.
+            columns: Attributes that ``values`` may read.
+        """
+        relations = {columns[id].relation for part in values for id in attributes(part) if id in columns}
         shared = source.overlapping or (source.multiplied and len(relations) > 1)
         floor = max(person.floor for person in source.persons)
-        if not keys or floor < 2 or not shared or _one_group(keys, groups.person, source, columns):
+        if not groups.keys or floor < 2 or not shared or _one_group(groups, reads):
             return frozenset()
         return frozenset([groups.texts()[2]])
 
@@ -179,7 +187,7 @@ class Aggregates:
                     raise refused("PlanFloorMissing", "the groups of a release are those of other rows")
                 names = [person.view for person in self._uncovered(groups, reads)]
                 persons = [person for person in persons if person.view in names]
-                compared |= self._compared(groups, keys, calls, rows, columns)
+                compared |= self._compared(groups, reads, [*keys, *calls], rows, columns)
             pairs = {
                 part.children[1].id: canonical.text(part.children[0])
                 for part in conjuncts(tree(join.fields["condition"]))
@@ -238,27 +246,31 @@ class Aggregates:
             release = replace(
                 release,
                 persons=[one for one in release.persons if one.view in names],
-                compared=release.compared | self._shared(groups, release, outer),
+                compared=release.compared | self._also_compared(groups, reads, release, outer),
             )
         if {text for id, text in texts.items() if found.get(compared.get(id, -1)) == text} != set(texts.values()):
             raise refused("PlanFloorMissing", "groups are not joined with the conditions of their release by all keys")
         return rows, self._remaining(release)
 
-    def _shared(self, groups: Groups, release: PartialRelease, outer: Columns) -> frozenset[str]:
-        merged = [part for value in release.groups.released() for part in release.groups.merged(value)]
-        return self._compared(groups, list(release.groups.keys.values()), merged, release.source, {**outer, **release.source.columns})
+    def _also_compared(self, groups: Groups, reads: Rows, release: PartialRelease, outer: Columns) -> frozenset[str]:
+        first = release.groups
+        merged = [part for value in first.released() for part in first.merged(value)]
+        columns = {**outer, **release.source.columns}
+        return self._compared(groups, reads, [*first.keys.values(), *merged], release.source, columns)
 
     @staticmethod
     def _remaining(release: PartialRelease) -> PartialRelease | None:
         return release if release.persons or release.compared else None
 
 
-def _one_group(keys: Sequence[Node], person: Node, source: Rows, columns: Columns) -> bool:
+def _one_group(groups: Groups, reads: Rows) -> bool:
     """Whether each person is in one group, because the keys read only columns that the person's identity decides."""
-    parts = [part for key in keys for part in key.walk()]
-    if person.kind != "AttributeReference" or any(part.kind == "OuterReference" or "plan" in part.fields for part in parts):
+    parts = [part for key in groups.keys.values() for part in key.walk()]
+    if groups.person.kind != "AttributeReference" or any(part.kind == "OuterReference" or "plan" in part.fields for part in parts):
         return False
-    return {columns[id].value for key in keys for id in attributes(key)} <= source.decided_by(columns[person.id].value)
+    values = {id: column.value for id, column in reads.columns.items()}
+    read = {values.get(part.id, 0) for part in parts if part.kind == "AttributeReference"}
+    return read <= reads.decided_by(values[groups.person.id])
 
 
 def _groups_by_persons(node: Node, outer: Columns, source: Rows, lower: tuple[Node, Mapping[int, int]]) -> bool:

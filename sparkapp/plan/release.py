@@ -60,6 +60,7 @@ class Groups:
         inputs: Outputs of ``lower``, by the attributes that ``upper`` reads.
         keys: For each output of ``upper`` that is a group key, its expression over the rows.
         person: Expression that reads the identity.
+        persons: Attributes of the rows per person that are the identity.
         floors: What the conditions require.
     """
 
@@ -69,6 +70,7 @@ class Groups:
     inputs: dict[int, Node]
     keys: dict[int, Node]
     person: Node
+    persons: set[int]
     floors: Floors
 
     def outputs(self) -> list[Node]:
@@ -158,7 +160,7 @@ def groups_of(filter: Node, upper: Node, lower: Node, names: dict[int, int]) -> 
     floors = Floors()
     for condition in conjuncts(filter.expression("condition")):
         _Condition(condition, values, inputs, persons, canonical).read(floors)
-    return Groups(filter, upper, lower, inputs, _keys(upper, keys), person, floors)
+    return Groups(filter, upper, lower, inputs, _keys(upper, keys), person, persons, floors)
 
 
 def _keys(upper: Node, keys: dict[int, Node]) -> dict[int, Node]:
@@ -375,8 +377,9 @@ _MERGED = {"Sum": ("Sum", "Count", "CountIf"), "Min": ("Min",), "Max": ("Max",),
 
 def _is_merge(call: Node, groups: Groups) -> bool:
     function = call.children[0]
-    if function.kind == "Count" and len(call.children) == 1:
-        return [groups.inputs.get(arg.id) if arg.kind == "AttributeReference" else None for arg in function.children] == [groups.person]
+    if function.kind == "Count":
+        read = [arg.id for arg in function.children if arg.kind == "AttributeReference"]
+        return len(call.children) == len(function.children) == 1 and read != [] and set(read) <= groups.persons
     if function.kind not in _MERGED or call.fields.get("isDistinct") or len(call.children) != 1:
         return False
     arg = function.child

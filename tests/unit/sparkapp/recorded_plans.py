@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from cleanroom.sql import Catalog, check_sql, split_statements
-from sparkapp.plan.tree import Node, tree
 from tests.unit.sql.honest_floors import COMPANIES, HONEST
 from tests.unit.sql.leaks import LEAKS
 from tests.unit.sql.plan_attacks import MISTAKES, QUERIES, TEXTS
@@ -43,11 +42,12 @@ def mistakes() -> list[tuple[str, str]]:
 
 
 def accepted() -> dict[str, tuple[Catalog, list[str]]]:
-    """By the name of a catalogue: the catalogue and rewritten queries over it that the check accepts."""
+    """By the name of a catalogue: the catalogue and rewritten queries of one segment over it, which the check accepts."""
     guarded = [*QUERIES.values(), *(sql for sql, _ in ALLOWED_OVER_FLOORS.values())]
     leaks = [sql for items in LEAKS.values() for key, sql in items if key == "g"]
-    sources = {"guarded": (GUARDED, guarded), "companies": (COMPANIES, HONEST), "leaks": (CATALOGS["g"], leaks)}
-    return {name: (catalog, [text for sql in sqls for text in rewritten(sql, catalog)[-1:]]) for name, (catalog, sqls) in sources.items()}
+    sources = {"guarded": guarded, "companies": HONEST, "leaks": leaks}
+    single = {name: (catalog, [rewritten(sql, catalog) for sql in sources[name]]) for name, catalog in catalogs().items()}
+    return {name: (catalog, [found[0] for found in parts if len(found) == 1]) for name, (catalog, parts) in single.items()}
 
 
 def texts() -> dict[str, tuple[Catalog, list[str]]]:
@@ -58,20 +58,15 @@ def texts() -> dict[str, tuple[Catalog, list[str]]]:
 
 
 @cache
-def _recorded() -> dict[str, dict[str, Any]]:
-    recorded: dict[str, dict[str, Any]] = json.loads(gzip.decompress(FILE.read_bytes()))
-    return recorded
+def recorded() -> dict[str, Any]:
+    """The recorded plans: ``accepted`` by the name of a catalogue, pairs of texts and plans; ``refused`` with codes."""
+    found: dict[str, Any] = json.loads(gzip.decompress(FILE.read_bytes()))
+    return found
 
 
-def recorded(catalog: str, text: str) -> Any:
-    """The JSON of the recorded plan of a text."""
-    assert text in _recorded()[catalog], f"record the plans again: {text}"
-    return _recorded()[catalog][text]
-
-
-def plan(catalog: str, text: str) -> Node:
-    """The recorded plan of a text."""
-    return tree(recorded(catalog, text))
+def catalogs() -> dict[str, Catalog]:
+    """The catalogues of the plans that are accepted."""
+    return {"guarded": GUARDED, "companies": COMPANIES, "leaks": CATALOGS["g"]}
 
 
 def normalised(items: Any, numbers: dict[int, int] | None = None) -> Any:
@@ -94,20 +89,37 @@ def read(frame: Any) -> Any:
     return normalised(json.loads(frame._jdf.queryExecution().analyzed().toJSON()))
 
 
-def main() -> None:
+def record(spark: Any) -> None:
     """Record all plans."""
+    from tests.unit.sql.test_on_spark import load
+
+    spark.createDataFrame([], "user_key string, region string, amount double").createOrReplaceTempView("hidden")
+    plans: dict[str, dict[str, Any]] = {}
+    for name, (catalog, found) in texts().items():
+        load(spark, catalog, {})
+        plans[name] = {}
+        for text in dict.fromkeys(found):
+            plans[name][text] = read(spark.sql(text))
+    write(plans)
+
+
+def write(plans: dict[str, dict[str, Any]]) -> None:
+    """Write the file, given the plan of each text of each catalogue."""
+    found = {name: [[text, plans[name][text]] for text in dict.fromkeys(texts)] for name, (_, texts) in accepted().items()}
+    refused = [[text, code, plans["guarded"][text]] for text, code in [*mistakes(), *TEXTS.items()]]
+    content = json.dumps({"accepted": found, "refused": refused}, separators=(",", ":"), sort_keys=True)
+    FILE.write_bytes(gzip.compress(content.encode(), mtime=0))
+
+
+def main() -> None:
+    """Start Spark and record all plans."""
     from sparkapp.session import open_session
-    from tests.unit.sql.test_on_spark import QUICK, load
+    from tests.unit.sql.test_on_spark import QUICK
 
     spark = open_session("record")
     for name, value in QUICK.items():
         spark.conf.set(name, value)
-    spark.createDataFrame([], "user_key string, region string, amount double").createOrReplaceTempView("hidden")
-    plans = {}
-    for name, (catalog, found) in texts().items():
-        load(spark, catalog, {})
-        plans[name] = {text: read(spark.sql(text)) for text in dict.fromkeys(found)}
-    FILE.write_bytes(gzip.compress(json.dumps(plans, separators=(",", ":"), sort_keys=True).encode(), mtime=0))
+    record(spark)
     spark.stop()
 
 

@@ -110,3 +110,21 @@ def test_operators_and_expressions_outside_of_the_lists_are_refused(items: list[
 )
 def test_listed_operators_and_expressions_are_known(items: list[dict[str, Any]]) -> None:
     require_known(tree(items), frozenset(["orders"]))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Aggregate", "CTERelationDef", "CTERelationRef", "Distinct", "Except", "Expand", "Filter", "Generate", "GlobalLimit"),
+        *("Intersect", "Join", "LocalLimit", "LocalRelation", "Offset", "OneRowRelation", "Project", "Sort", "SubqueryAlias"),
+        *("Union", "View", "Window", "WithCTE"),
+    ],
+)
+def test_operators_of_rewritten_queries_are_known(name: str) -> None:
+    require_known(tree(node(f"{LOGICAL}.{name}", desc={"identifier": {"table": "other"}})), frozenset())
+
+
+def test_members_that_are_no_trees_are_ignored() -> None:
+    expression = node(f"{EXPRESSIONS}.Literal", value=[{"product-class": "x"}, "class", ["class"], [], 3, [[node(f"{EXPRESSIONS}.Rand")]]])
+    assert code_of(expression) == "PlanExpressionNotAllowed"
+    require_known(tree(node(f"{EXPRESSIONS}.Literal", value=[{"product-class": "x"}, ["class"], []])), frozenset())

@@ -104,7 +104,7 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("overlap", "PlanFloorMissing", [("`__cr_b`.`__cr_k0`, `__cr_b`.`__cr_k1`, `__cr_a`.`__cr_n`", "`__cr_b`.`__cr_k0`, `__cr_a`.`__cr_n`")]),
     ("overlap", "PlanFloorMissing", [("GROUP BY `__cr_a`.`__cr_k0`, `__cr_a`.`__cr_k1`, ", "GROUP BY `__cr_a`.`__cr_k0`, `__cr_a`.`__cr_k1`, `__cr_a`.`__cr_p`, ")]),
     ("overlap", "PlanFloorMissing", [("`__cr_g`.`__cr_k0` <=> `__cr_overlapping0`.`__cr_k0`", "`__cr_g`.`__cr_k0` <=> `__cr_overlapping0`.`__cr_k1`")]),
-    ("overlap", "PlanFloorMissing", [("FROM `__cr_rows1` AS `__cr_o`", "FROM `__cr_rows1` AS `__cr_o`\n      WHERE `__cr_o`.`__cr_k0` = 'x'")]),
+    ("overlap", "PlanFloorMissing", [("FROM `__cr_rows1` AS `__cr_o`", "FROM (SELECT * FROM `__cr_rows1` WHERE `__cr_k0` = 'x') AS `__cr_o`")]),
     ("guarded overlap", "PlanFloorMissing", [("LEFT ANTI JOIN", "LEFT SEMI JOIN")]),
     ("guarded overlap", "PlanFloorMissing", [("`__cr_overlapping0`.`__cr_k0` AND", "`__cr_overlapping0`.`__cr_k1` AND")]),
     ("guarded overlap", "PlanFloorMissing", [("- COUNT(*) BETWEEN 1 AND 4", "- COUNT(*) BETWEEN 1 AND 3")]),
