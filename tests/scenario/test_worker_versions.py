@@ -100,6 +100,8 @@ async def test_a_version_is_deleted_only_when_it_is_drained(client: Client) -> N
             await delete_version(client, "frontend", build)
     with pytest.raises(Conflict, match="VersionIsCurrent"):
         await promote(client, "frontend", "one", percent=10, before_workers=True)
+    await promote(client, "frontend", "two", percent=0)
+    assert [(item.build, item.percent) for item in await list_versions(client, "frontend") if item.percent] == [("one", 100.0)]
     with pytest.raises(InvalidInput, match="PercentInvalid"):
         await promote(client, "frontend", "two", percent=101)
     await promote(client, "frontend", "two", before_workers=True)

@@ -21,7 +21,7 @@ from cleanroom.errors import Refused
 from cleanroom.identifiers import run_trace
 from cleanroom.spark.pod_spans import MAX_SPANS, POD_STEPS, PREFIX, PodSpan, read_spans
 from cleanroom.temporal.trace_interceptors import of_trace
-from cleanroom.tracing import ATTRIBUTES, enabled, listed_attributes
+from cleanroom.tracing import ATTRIBUTES, enabled, listed_attributes, resource_of
 from sparkapp.reporting import Reporter
 from starters.cli import app
 from starters.terminal.entry import span_name
@@ -85,6 +85,16 @@ def test_attributes_that_are_not_listed_are_removed() -> None:
     assert [(event.name, dict(event.attributes)) for event in found.events] == [("exception", {"exception.type": "ValueError"})]
     assert (found.status.status_code, found.status.description) == (StatusCode.ERROR, None)
     assert "CANARY" not in found.to_json()
+
+
+def test_the_environment_adds_no_detected_attribute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator of an attested worker controls its environment."""
+    monkeypatch.setenv("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "process,os,host")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+    found = dict(resource_of("cleanroom-frontend").attributes)
+    assert found == {"service.name": "cleanroom-frontend", "service.namespace": "cleanroom", "deployment.environment.name": "test"}
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "mine")
+    assert resource_of("cleanroom-frontend").attributes["service.name"] == "mine"
 
 
 def test_listed_attributes_are_redacted_short_and_simple() -> None:
