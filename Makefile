@@ -16,12 +16,13 @@ WITH_ARCHIVE = JDK_JAVA_OPTIONS='-XX:+IgnoreUnrecognizedVMOptions "-XX:SharedArc
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 MUTANTS ?=
+FAULTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check demo test test-lag mutants lint reference docs histories bench clean
+.PHONY: help setup check demo test test-lag test-faults test-recovery test-kills mutants lint reference docs histories bench clean test-load
 
 help: ## show this help
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 check: ## check that the machine has what it needs, and print how to install what is missing
 	@python3 scripts/check_machine.py
@@ -62,6 +63,15 @@ test-lag: setup $(SPARK_ARCHIVE) ## run the scenarios with governance nodes that
 		LAG_MS=$$lag COMMIT_MS=1000 $(PY) -m pytest -q $(LAG_TESTS) $(PYTEST_ARGS) || exit 1; \
 	done
 
+test-kills: setup ## kill each command at every request to Temporal and governance, and repeat it
+	@CLEANROOM_TEST_KILLS=all $(PY) -m pytest -q tests/scenario/test_repeated_commands.py $(PYTEST_ARGS)
+
+test-faults: setup ## run the whole fault matrix, and write docs/durability.md (FAULTS="--scenario run --fault lost")
+	@$(PY) -m tests.faults $(FAULTS)
+
+test-recovery: setup ## delete the database of a local cloud's Temporal server, and recover as docs/guides/backups.md says
+	@CLEANROOM_TEST_RECOVERY=1 $(PY) -m pytest -q tests/scenario/test_recovery.py tests/scenario/test_lost_temporal_server.py $(PYTEST_ARGS)
+
 lint: $(STAMP) ## run ruff, mypy --strict, the import contracts, and the check of generated pages
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
@@ -88,8 +98,11 @@ histories: setup ## record the histories of the replay tests again, after the or
 	@$(PY) -m tests.histories.release
 	@$(VENV)/bin/cleanroom down --state .cleanroom/histories
 
+test-load: setup ## put load on queries and runs: 1,000 queries, 3,450 decisions, 10,000 junk signals, 50 runs at once
+	@RUST_LOG=error $(PY) benchmarks/bench_load.py
+
 bench: setup ## measure speed, as ratios within one run
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
+	@for file in $(filter-out benchmarks/bench_load.py,$(wildcard benchmarks/bench_*.py)); do echo "== $$file"; $(PY) $$file || exit 1; done
 
 clean: ## remove what the other targets create
 	@-test -x $(PY) && for state in .cleanroom .cleanroom/demo; do test -e $$state/services.json && $(PY) -m localcloud down --state $$state; done; true

@@ -21,7 +21,7 @@ from activities.clean_room_context import CleanRoomContext, run_trust
 from activities.clean_room_secrets import CleanRoomSecrets
 from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
-from activities.run_origin import RunOrigin
+from activities.run_origin import run_origin
 from activities.spark_service import SparkServiceActivities
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.governance import CleanRoomClient, GovernanceUserClient
@@ -37,10 +37,12 @@ from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
 from cleanroom.spark.service import SparkService, Submission
 from cleanroom.statements import SigningKey
+from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.freshness import GovernanceFreshness
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from starters.operations.session import Session
 from tests.prepare_world import CLEAN_ROOM_HOST, COLLABORATION, OWNERS, SPARK_HOST, Guest, PrepareWorld
+from tests.temporal_env import TEST_KEYRING
 from workflows.cleanup import Cleanup
 from workflows.conclude_run import ConcludeRun
 from workflows.prepare import Prepare
@@ -131,7 +133,9 @@ class WorldSession(Session):
         return self._world.keys[self.party]
 
     async def temporal(self, *, scope: Literal["workflow", "schedule"] = "workflow") -> Client:
-        return self._client
+        if scope == "workflow":
+            return self._client
+        return Client(**{**self._client.config(), "data_converter": data_converter(TEST_KEYRING, scope=scope)})
 
 
 def settings_of(world: PrepareWorld, name: str) -> Settings:
@@ -166,7 +170,7 @@ async def deployment(world: PrepareWorld, temporal: Client, cluster: Cluster) ->
 
         own = await user("clean-room")
         client: CleanRoomClient = await stack.enter_async_context(world.clean_room(own.position))
-        room = CleanRoomContext(world.settings, world.bootstrap, client, own, origin=RunOrigin())
+        room = CleanRoomContext(world.settings, world.bootstrap, client, own, origin=run_origin)
         guest: Any = Guest(world.hardware, CLEAN_ROOM_HOST)
         room.attestor = guest
         governance, secrets, cleanup = CleanRoomGovernance(room), CleanRoomSecrets(room), CleanRoomCleanup(room)

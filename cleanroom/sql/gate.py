@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlglot import exp
-
 from cleanroom.documents.query import QuerySegment
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.checking.columns import check_distinct_columns
+from cleanroom.sql.checking.nodes import located_at
 from cleanroom.sql.checking.queries import Statement, check_statement
 from cleanroom.sql.context import Context, Findings, Rules
 from cleanroom.sql.lineage import card_of, lineage_of
@@ -51,7 +50,8 @@ class QueryCheck:
         """
         try:
             node = parse_statement(text, rereading=self.rules.rereading)
-            statement = check_statement(node, Context(self.rules, self.findings, self.views, Scope()), last=last)
+            with located_at(node):
+                statement = check_statement(node, Context(self.rules, self.findings, self.views, Scope()), last=last)
         except RecursionError as error:
             raise Refusal("QueryTooComplex", "the query is nested too deeply") from error
         if statement.view is not None:
@@ -82,7 +82,7 @@ class QueryCheck:
     def check_result(self, query: CheckedQuery) -> None:
         """Check the owners' rules for what leaves the clean room."""
         release.check_result(query)
-        check_distinct_columns(query, "the result", exp.Null())
+        check_distinct_columns(query, "the result")
         for field in query.fields:
             try:
                 release.check_output(field, self.rules.catalog)
@@ -159,7 +159,8 @@ def rendering_problem(statements: Sequence[str], catalog: Catalog) -> Reason | N
     for index, text in enumerate(statements):
         try:
             statement = check.statement(text, last=index == len(statements) - 1)
-        except Refusal as refusal:
+        except (Refusal, AttributeError, KeyError, TypeError, ValueError) as error:
+            refusal = error if isinstance(error, Refusal) else Refusal("UnstableRendering", "it is not a rendering of the gate")
             check.findings.refusals.append(refusal)
         if check.findings.refusals:
             return check.findings.refusals[0].reason(index)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cleanroom.temporal.attributes import ALL as SEARCH_ATTRIBUTES
+from cleanroom.temporal.build import build_id
 from localcloud.launcher import azurite, seaweedfs, temporal_server
 from localcloud.launcher.companies import CONTOSSO, LITWARE, PEOPLE, S3_BUCKET, SERVICES
 from localcloud.launcher.guests import GUESTS, launch_guests, worker_arguments
@@ -17,14 +18,19 @@ from localcloud.launcher.setup import create_bucket, create_collaboration, promo
 from localcloud.launcher.standin_configs import write_configs
 from localcloud.launcher.supervisor import Step, python
 
+OBSERVE = "observe"
+"""Name of the service that shows traces and metrics."""
+ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
-def plan(state: Path, *, propagation_seconds: float = 0, workers: bool = True) -> list[Service | Step]:
+
+def plan(state: Path, *, propagation_seconds: float = 0, workers: bool = True, observe: bool = False) -> list[Service | Step]:
     """Write the configuration of a local cloud and return what the supervisor has to run.
 
     Args:
         state: State folder (:mod:`localcloud.launcher.layout`).
         propagation_seconds: Delay until new role assignments and federated credentials take effect, as in Azure.
         workers: Whether to start the workers as well.
+        observe: Whether to trace the workers, and to start the page that shows traces and metrics.
     """
     layout = Layout(state)
     layout.make_secrets()
@@ -40,11 +46,16 @@ def plan(state: Path, *, propagation_seconds: float = 0, workers: bool = True) -
         Step("bucket", lambda: create_bucket(layout), after=("seaweedfs",)),
         Step("collaboration", lambda: create_collaboration(layout), after=("cgs", "entra")),
     ]
+    if observe:
+        items.append(_observe(layout))
     names = tuple(item.name for item in items)
+    # Computed once. A worker that is restarted while the code is edited is the same version.
+    build = build_id()
     if workers:
-        items += [_worker(layout, account.name, after=names) for account in (*PEOPLE, *SERVICES)]
+        traces = {ENDPOINT_VARIABLE: _observe_url(layout)} if observe else {}
+        items += [_worker(layout, account.name, build, after=names, env=traces) for account in (*PEOPLE, *SERVICES)]
     # Last, so that the workers are starting while this step runs.
-    items.append(Step("versions", lambda: promote_workers(layout), after=names))
+    items.append(Step("versions", lambda: promote_workers(layout, build), after=names))
     return items
 
 
@@ -117,16 +128,33 @@ def _stand_in(layout: Layout, name: str) -> Service:
     )
 
 
-def _worker(layout: Layout, profile: str, *, after: Sequence[str]) -> Service:
+def _observe_url(layout: Layout) -> str:
+    return f"http://127.0.0.1:{layout.ports['observe']}"
+
+
+def _observe(layout: Layout) -> Service:
+    workers = [f"--worker={account.name}={layout.ports[f'metrics-{account.name}']}" for account in (*PEOPLE, *SERVICES)]
+    url = _observe_url(layout)
+    return Service(
+        name=OBSERVE,
+        argv=python("localcloud.observe", "--port", str(layout.ports["observe"]), *workers),
+        ready=Ready(kind="http", url=f"{url}/healthz"),
+        url=url,
+        log=layout.log(OBSERVE),
+    )
+
+
+def _worker(layout: Layout, profile: str, build: str, *, after: Sequence[str], env: dict[str, str]) -> Service:
     ready = layout.data("workers") / f"{profile}.ready"
     measured = worker_arguments(layout, profile, str(layout.bootstrap_file)) if profile in GUESTS else (profile,)
     argv = python(
-        "starters.worker", *measured, "--config", str(layout.config_file), "--ready-file", str(ready),
+        "starters.worker", *measured, "--config", str(layout.config_file), "--ready-file", str(ready), "--build-id", build,
         "--metrics-port", str(layout.ports[f"metrics-{profile}"]),
     )  # fmt: skip
     return Service(
         name=f"worker.{profile}",
         argv=argv,
+        env=env,
         ready=Ready(kind="file", path=ready),
         url=f"queue of {profile}",
         log=layout.log(f"worker.{profile}"),

@@ -176,7 +176,7 @@ def test_a_proposal_is_made_to_the_derived_owners_and_starts_its_period() -> Non
         owners, proposed = query.call("determine_dataset_owners").argument, query.call("propose_query").argument
         assert (owners.collaboration, owners.query, owners.seen) == ("flights", "totals", "2.11")
         assert (proposed.owners, proposed.command.authorisation, proposed.command.seen) == (OWNERS, "t", "2.19")
-        assert (state(query).expires, query.timers) == (query.now + PERIOD, {"approval expires": PERIOD.total_seconds()})
+        assert (state(query).expires, query.timers) == (query.now + PERIOD, {"reminder": 24 * 3600})
         assert state(query).seen == "2.21"
         assert query.attributes["CrPendingFor"] == ["contosso", "litware"]
         assert (query.attributes["CrStage"], query.attributes["CrDigest"]) == (["query.proposed"], ["1" * 12])
@@ -504,6 +504,23 @@ def test_signals_do_what_updates_do() -> None:
         assert state(query).refused == ()
 
 
+@pytest.mark.parametrize("made", [True, False])
+def test_a_vote_that_arrives_while_the_query_is_proposed_waits_for_the_proposal(made: bool) -> None:
+    """Governance shows a proposal to its owners before the activity that made it returns."""
+    with publish_query(propose_query=HELD) as query:
+        query.signal("propose", AUTHOR)
+        query.signal("approve", vote())
+        waiting = query.update("approve", vote("u-litware"))
+        assert (state(query).refused, query.updates[waiting]) == ((), HELD)
+        done = QueryProposed(proposal_id="p-1", version="2.11", digest="1" * 64, seen="2.21")
+        query.finish("propose_query", done if made else Refused("OrderMismatch", "on purpose"))
+        if made:
+            assert (outcome(query, waiting).stage, outcome(query, waiting).accepted) == ("Approved", ("contosso", "litware"))
+        else:
+            assert refusal(query, waiting).code == "QueryNotProposed"
+            assert {item.code for item in state(query).refused} == {"OrderMismatch", "QueryNotProposed"}
+
+
 def test_a_flood_of_messages_is_refused_and_keeps_the_first_ones() -> None:
     with publish_query(update_document=HELD) as query:
         query.signal("update", UPDATE)
@@ -686,7 +703,9 @@ def test_an_approved_query_expires_with_its_approvals() -> None:
         propose(query)
         for user in OWNERS:
             query.update("approve", vote(user))
-        assert query.timers == {"query expires": (state(query).expires or START).timestamp() - START.timestamp()}
+        assert query.timers == {"reminder": (APPROVAL_ENDS - timedelta(days=1) - START).total_seconds()}
+        query.advance(days=29, hours=1)
+        assert query.timers["query expires"] == (APPROVAL_ENDS - query.now).total_seconds()
         query.advance(days=31)
         assert query.result.stage == "Expired"
         assert query.now > APPROVAL_ENDS

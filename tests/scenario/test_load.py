@@ -1,0 +1,39 @@
+"""The short form of ``make test-load``: queries that wait at once, decisions in random order, and junk at one query."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from temporalio.testing import WorkflowEnvironment
+
+from benchmarks.bench_load import measure
+from tests.audit_world import AuditWorld
+from tests.load_runs import concurrent_runs
+from tests.temporal_env import temporal_env  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.scenario
+
+
+async def test_decisions_in_random_order_with_duplicates_and_forged_ones_give_the_right_states() -> None:
+    figures = await measure(6, 60)
+    assert figures["ok"], figures
+    assert (figures["decisions"], figures["wrong states"]) == (6 * 3 + 2 + 1, 0)
+    refused = figures["refused messages"]
+    assert sum(refused.values()) >= 1, "the forged decision"
+    assert set(refused) <= {
+        *("SignatureInvalid", "ApproverKeyUnknown", "DecisionDigestMismatch", "DecisionProposalMismatch", "NotProposalApprover"),
+        *("BallotPending", "QueryNotProposed", "ProposalClosed"),
+    }
+    assert figures["accepted after the junk"]
+
+
+async def test_concurrent_runs_keep_the_owners_limit_and_leave_nothing(temporal_env: WorkflowEnvironment, tmp_path: Path) -> None:  # noqa: F811
+    """Five runs start at once, and the owners allow three."""
+    world = await asyncio.to_thread(AuditWorld, tmp_path, max_runs=3)
+    figures = await concurrent_runs(temporal_env.client, world, 5, expected=0)
+    assert figures["ends"].get("COMPLETED", 0) <= 3, figures
+    assert set(figures["ends"]) <= {"COMPLETED", "ApprovalRunsExhausted"}
+    assert sum(figures["ends"].values()) == 5
+    assert (figures["jobs"] <= 3, figures["left"]) == (True, [])
