@@ -99,11 +99,11 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         for term, where in _terms(scope, catalog):
             few = f"NOT BETWEEN 1 AND {floor - 1}"
             if share < 100 and len(term) == 1:
-                groups.require_share(*term, share)
+                groups.require_share(term[0], share)
             if where or len(term) > 1:
                 groups.require(f"{where}{' AND '.join(f'{column} <> 0' for column in term)}", few)
             else:
-                groups.require_contributors(*term, few)
+                groups.require_contributors(term[0], few)
     number = ctx.findings.release(scope.protected, floor)
     scope.releases |= {(number, item.view) for item in scope.protected}
     overlap = bool(keys) and floor > 1 and (scope.overlapping or (scope.multiplied and not _reads_one_relation(scope)))
