@@ -82,11 +82,11 @@ def all_faults(outcomes: Iterable[Outcome]) -> list[str]:
     return [*(fault for fault in known if fault in found), *sorted(found - set(known))]
 
 
-def write_page(outcomes: Sequence[Outcome], page: Path = PAGE) -> None:
-    """Replace the generated part of the page."""
+def write_page(outcomes: Sequence[Outcome], total: int, page: Path = PAGE) -> None:
+    """Replace the generated part of the page. The matrix has ``total`` cells; slices of it may have run only."""
     unhit = Counter(outcome.cell.fault for outcome in outcomes if not outcome.hit)
     ended = sum(outcome.hit and not outcome.wrong for outcome in outcomes)
-    lines = [f"{len(outcomes)} cells; {ended} of them have met their fault, and all of these have ended as expected.", ""]
+    lines = [f"The matrix has {total} cells. {len(outcomes)} have run, {ended} have met their fault and ended as expected.", ""]
     lines += [*_missed(unhit), *_differences(), table(outcomes)]
     before, rest = page.read_text().split(BEGIN)
     after = rest.split(END)[1]
