@@ -88,7 +88,7 @@ def create(
     """Create a query as a draft.
 
     The query gate checks the SQL text against the datasets that the collaboration has published. The draft stays editable until you
-    propose it.
+    propose it. The same command again shows the query that exists. Another text under the same name is a conflict.
 
     Example: cleanroom query create demo/fabrikam-delays.yaml --profile fabrikam
     """
@@ -394,15 +394,23 @@ def adopt(
 
 
 @app.command("list")
-def list_(profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """List the queries of the collaboration, as governance holds them.
+def list_(
+    mine: Annotated[bool, typer.Option("--mine", help="List only the queries that wait for your decision.")] = False,
+    profile: Profile = None,
+    config: ConfigFile = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """List the queries of the collaboration, as governance holds them, and for whom they wait.
 
-    Example: cleanroom query list --profile fabrikam
+    The times and the last reminder are those that the Web UI shows. They are missing if Temporal does not answer.
+
+    Example: cleanroom query list --mine --profile litware
     """
     with error_boundary(output):
         session = Session.load(profile, config)
-        rows = run_async(list_queries(session))
-        print_rows(rows, output, columns=("query", "state", "version", "pending", "accepted"), title="queries")
+        rows = run_async(list_queries(session, waiting_for=session.party if mine else None))
+        columns = ("query", "state", "version", "pending", "accepted", "since", "expires", "reminded")
+        print_rows(rows, output, columns=columns, title="queries")
 
 
 if __name__ == "__main__":

@@ -66,6 +66,10 @@ async def run_cleanup(
         apply: Whether to undo what is found.
         grace_seconds: How long a run that Temporal does not know is left alone.
         lost: IDs of Temporal namespaces that no longer exist.
+
+    Raises:
+        Unavailable: ``TemporalUnavailable``. Nothing is undone then.
+        Refused: ``NamespaceNotLost``.
     """
     session.require_encryption()
     client = await session.temporal()

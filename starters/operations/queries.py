@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError
 
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.documents.specs import QuerySpec
@@ -23,6 +25,7 @@ from cleanroom.messages.query import (
 )
 from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
+from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
 from starters.operations.own_drafts import has_own_text, read_query_document, remember_own_draft, require_own_draft
@@ -44,6 +47,10 @@ if TYPE_CHECKING:
     from cleanroom.publishing.user_documents import UnreadableDocument
 
 ENDED: Final = ("Withdrawn", "Expired", "Failed")
+
+
+LISTED = 1000
+"""Maximum number of workflows from which a list of queries takes times."""
 
 
 async def create_query(
@@ -85,6 +92,7 @@ async def create_query(
             task_queue=FRONTEND_QUEUE,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            priority=fair_share(session.collaboration, session.party),
             static_summary=f"query {spec.name} of {session.party}",
             static_details=web_ui_details(session.party, spec),
             search_attributes=start_attributes(
@@ -347,10 +355,38 @@ async def _record_without_worker(session: Session, found: FoundWorkflow[QuerySta
     }
 
 
-async def list_queries(session: Session) -> list[dict[str, Any]]:
-    """List the queries of the collaboration, as governance holds them."""
+async def list_queries(session: Session, *, waiting_for: str | None = None) -> list[dict[str, Any]]:
+    """List the queries of the collaboration, as governance holds them, with the times that their workflows show.
+
+    Args:
+        session: Session of the command.
+        waiting_for: List only the queries that wait for the decision of this collaborator.
+    """
     async with session.governance() as client:
-        return [await _governance_row(session, client, found) for found in await session.documents(client).select(QUERY_LABELS)]
+        rows = [await _governance_row(session, client, found) for found in await session.documents(client).select(QUERY_LABELS)]
+    waiting = [row for row in rows if waiting_for is None or waiting_for in row["pending"]]
+    shown: dict[str, dict[str, Any]] = {}
+    # Governance alone decides what is listed, so the list is complete without Temporal.
+    with suppress(CleanRoomError, RPCError):
+        shown = await _shown_times(session)
+    return [row | shown.get(row["query"], {"since": None, "expires": None, "reminded": None}) for row in waiting]
+
+
+async def _shown_times(session: Session) -> dict[str, dict[str, Any]]:
+    """Return since when each open query is in its stage, when it expires and its last reminder, from the search attributes."""
+    client = await session.temporal()
+    found: dict[str, dict[str, Any]] = {}
+    async for workflow in client.list_workflows(
+        f'CrCollab = "{session.collaboration}" AND CrKind = "query" AND ExecutionStatus = "Running"', limit=LISTED
+    ):
+        values = workflow.typed_search_attributes
+        since, expires = values.get(attributes.STAGE_SINCE), values.get(attributes.EXPIRES_AT)
+        found[values.get(attributes.QUERY) or ""] = {
+            "since": since.isoformat() if since else None,
+            "expires": expires.isoformat() if expires else None,
+            "reminded": values.get(attributes.REMINDED),
+        }
+    return found
 
 
 async def _governance_row(session: Session, client: GovernanceUserClient, document: Document | UnreadableDocument) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from cleanroom.messages.run import RunQueryInput, RunResult, RunTicket
 from cleanroom.spark.job import JobParameters
 from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
+from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
 from cleanroom.tracing import run_root
@@ -121,6 +122,7 @@ async def start_run(
                 task_queue=CLEAN_ROOM_QUEUE,
                 result_type=RunResult,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                priority=fair_share(session.collaboration, session.party),
                 static_summary=f"{session.party} runs query {query}",
                 static_details=_web_ui_details(session, request),
                 search_attributes=start_attributes(

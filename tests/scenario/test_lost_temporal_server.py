@@ -48,7 +48,7 @@ class Recovered:
     def answers(self, *words: str) -> Any:
         """Run a command, and return its JSON output if it succeeds."""
         config = str(self.state / "cleanroom.toml")
-        done = python("starters.cli", *words, "--profile", "fabrikam", "--config", config, "--output", "json")
+        done = python("starters.cli", *words, "--profile", "fabrikam", "--config", config, "--output", "json", seconds=120)
         return [json.loads(done.stdout.splitlines()[-1])] if done.returncode == 0 else None
 
     def lose_database(self) -> None:
@@ -116,6 +116,7 @@ def test_a_lost_temporal_server_loses_no_query_and_no_result(cloud: Recovered, t
     cloud.lose_database()
     # The server has started, and the workers connect again by themselves.
     cloud.until(lambda: cloud.answers("run", "list"))
+    cloud.until(lambda: cloud.answers("versions", "promote"))
     assert cloud.run("run", "list") == []
     cloud.run("query", "show", QUERY, exit_code=3)
 

@@ -8,6 +8,7 @@ and to governance is counted. A kill raises in the command before the request is
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 from collections import Counter
@@ -16,7 +17,8 @@ from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 import pytest_asyncio
@@ -26,7 +28,7 @@ from temporalio.testing import WorkflowEnvironment
 
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
 from cleanroom.errors import Conflict, NotFound, Refused
-from cleanroom.governance.models import Document
+from cleanroom.governance.models import Ballot, Document
 from cleanroom.identifiers import (
     CLEAN_ROOM_QUEUE,
     FRONTEND_QUEUE,
@@ -44,13 +46,14 @@ from cleanroom.messages.query import (
     DraftStored,
     ProposalWithdrawn,
     QueryProposed,
+    QueryState,
 )
 from cleanroom.settings import Settings
 from cleanroom.spark.job import JobParameters
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from starters.operations.conclude import conclude_run
 from starters.operations.datasets import publish_dataset
-from starters.operations.decisions import send_decision
+from starters.operations.decisions import recorded_decision, send_decision
 from starters.operations.queries import create_query, propose_query, update_query, withdraw_query
 from starters.operations.runs import cancel_run, start_run
 from starters.operations.session import Session
@@ -108,6 +111,8 @@ class Governance:
     def __init__(self) -> None:
         self.documents: dict[str, Document] = {}
         self.effects: Counter[str] = Counter()
+        self.released = asyncio.Event()
+        """Set it to let the votes on queries named ``slow`` end."""
         self._numbers = itertools.count(11)
 
     def _store(self, effect: str, name: str, **members: Any) -> Document:
@@ -141,10 +146,26 @@ class Governance:
     def verify_decision(self, request: Any) -> Any:
         return worlds.decided(request).model_copy(update={"expires": datetime.now(UTC) + timedelta(days=30)})
 
-    def accept_query(self, request: Any) -> BallotRecorded:
+    def accept_query(self, request: Any) -> Any:
         approver = request.token.split(" ")[1]
         self.effects[f"vote {approver} {request.query}"] += 1
+        if request.query.startswith("slow"):
+            return self._slow_ballot(approver)
+        name = request.query
+        votes = (*(self.documents[name].final_votes or ()), Ballot(approver_id=approver, ballot="accepted"))
+        done = len(votes) == len(worlds.OWNERS)
+        self._store("ballot", name, version=self.documents[name].version, final_votes=votes, state="Accepted" if done else "Proposed")
+        return BallotRecorded(
+            proposal_state="Accepted" if done else "Open", ballots={vote.approver_id: "accepted" for vote in votes if vote.ballot}
+        )
+
+    async def _slow_ballot(self, approver: str) -> BallotRecorded:
+        await self.released.wait()
         return BallotRecorded(proposal_state="Open", ballots={approver: "accepted"})
+
+    def reject_query(self, request: Any) -> BallotRecorded:
+        self._store("rejection", request.query, state="Draft", proposal_id="")
+        return BallotRecorded(proposal_state="Rejected", ballots={request.token.split(" ")[1]: "rejected"})
 
     def answers(self) -> dict[str, Any]:
         """Answers of the activities of all workers."""
@@ -152,7 +173,7 @@ class Governance:
             name: getattr(self, name)
             for name in (
                 *("generate_query_document", "determine_dataset_owners", "propose_query", "withdraw_proposal"),
-                *("verify_decision", "accept_query"),
+                *("verify_decision", "accept_query", "reject_query"),
             )
         }
         # They do not end, and occupy no slot of a worker.
@@ -321,7 +342,7 @@ CASES = {
     "query approve": Case(
         "contosso",
         _approve,
-        lambda name: {f"draft {name}": 1, f"proposal {name}": 1, f"vote u-contosso {name}": 1},
+        lambda name: {f"draft {name}": 1, f"proposal {name}": 1, f"vote u-contosso {name}": 1, f"ballot {name}": 1},
         query_workflow_id,
         _proposed,
     ),
@@ -410,3 +431,50 @@ async def test_the_same_query_attaches_and_another_one_is_a_conflict(bench: Benc
     with pytest.raises(Conflict, match="its draft has been changed"):
         await create_query(bench.session("fabrikam"), query_spec(name))
     await ended(bench.env.client.get_workflow_handle(query_workflow_id("flights", name)))
+
+
+async def test_a_repeated_decision_waits_for_the_vote_of_the_killed_command(bench: Bench) -> None:
+    name = unique("slow")
+    await _proposed(bench, name)
+    with suppress(Killed):
+        await _approve(bench.session("contosso", Requests(kills=True, after=True)), name)
+    handle = bench.env.client.get_workflow_handle(query_workflow_id("flights", name), result_type=QueryState)
+    repeated = asyncio.create_task(_approve(bench.session("contosso"), name))
+    async with asyncio.timeout(30):
+        while [item.code for item in (await handle.query("state", result_type=QueryState)).refused] != ["BallotPending"]:
+            await asyncio.sleep(0.02)
+    assert not repeated.done()
+    bench.governance.released.set()
+    assert (await asyncio.wait_for(repeated, 30)).accepted == ("contosso",)
+    assert bench.governance.effects[f"vote u-contosso {name}"] == 1
+    await ended(handle)
+
+
+async def test_a_decision_that_ended_the_proposal_is_recognised(bench: Bench) -> None:
+    approved, rejected = unique("q"), unique("q")
+    for name in (approved, rejected):
+        await _proposed(bench, name)
+
+    async def decide(party: str, name: str, decision: Literal["approve", "reject"]) -> QueryState:
+        return await send_decision(bench.session(party), name, decision, DecisionMessage(decision=f"{decision} u-{party}"))
+
+    async def recorded(party: str, name: str, decision: Literal["approve", "reject"]) -> str | None:
+        card: Any = SimpleNamespace(name=name, document=bench.governance.documents[name])
+        state = await recorded_decision(bench.session(party), card, decision)
+        return state.stage if state else None
+
+    assert await recorded("contosso", approved, "approve") is None
+    await decide("contosso", approved, "approve")
+    assert await recorded("contosso", approved, "approve") is None, "the workflow recognises a repetition while the proposal is open"
+    await decide("litware", approved, "approve")
+    assert await recorded("contosso", approved, "approve") == "Approved"
+    assert await recorded("fabrikam", approved, "approve") is None
+    assert await recorded("contosso", approved, "reject") is None
+
+    await decide("litware", rejected, "reject")
+    assert await recorded("litware", rejected, "reject") == "Draft"
+    assert await recorded("contosso", rejected, "reject") is None
+    await propose_query(bench.session("fabrikam"), rejected)
+    assert await recorded("litware", rejected, "reject") is None, "another proposal needs another decision"
+    for name in (approved, rejected):
+        await ended(bench.env.client.get_workflow_handle(query_workflow_id("flights", name)))

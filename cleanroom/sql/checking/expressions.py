@@ -20,29 +20,22 @@ from cleanroom.sql.privacy.polynomials import LARGEST_FACTOR, highest_degree, sc
 from cleanroom.sql.privacy.rows import joins_relations
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised, text_literal
-from cleanroom.sql.text.language import not_listed
+from cleanroom.sql.text.language import LANGUAGE, not_listed
 from cleanroom.sql.text.marking import CASTS, LITERAL
 from cleanroom.sql.text.tokens import strip_invisible
 from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, TYPES, Function, arithmetic_type, result_type, widest
 
-_ARITHMETIC: dict[type[exp.Expr], tuple[str, int]] = {
-    exp.Add: ("+", SUM),
-    exp.Sub: ("-", SUM),
-    exp.Mul: ("*", PRODUCT),
-    exp.Div: ("/", PRODUCT),
-    exp.Mod: ("%", PRODUCT),
-    exp.IntDiv: ("DIV", PRODUCT),
-}
-_CHAINS: dict[type[exp.Expr], tuple[str, str, int, int]] = {
-    exp.And: ("AND", "boolean", AND, PREDICATE),
-    exp.Or: ("OR", "boolean", OR, PREDICATE),
-    exp.DPipe: ("||", "string", SUM, ATOM),
-}
-"""Operator, type, precedence, and the least precedence of an operand without parentheses."""
-_COMPARISONS: dict[type[exp.Expr], str] = {
-    exp.EQ: "=", exp.NEQ: "<>", exp.GT: ">", exp.GTE: ">=", exp.LT: "<", exp.LTE: "<=", exp.NullSafeEQ: "<=>",
+_ARITHMETIC: dict[type[exp.Expr], int] = {exp.Add: SUM, exp.Sub: SUM, **dict.fromkeys((exp.Mul, exp.Div, exp.Mod, exp.IntDiv), PRODUCT)}
+_CHAINS: dict[type[exp.Expr], tuple[str, int, int]] = {
+    exp.And: ("boolean", AND, PREDICATE), exp.Or: ("boolean", OR, PREDICATE), exp.DPipe: ("string", SUM, ATOM),
 }  # fmt: skip
-_LIKES: dict[type[exp.Expr], str] = {exp.Like: "LIKE", exp.ILike: "ILIKE", exp.RegexpLike: "RLIKE"}
+"""Type, precedence, and the least precedence of an operand without parentheses."""
+_COMPARISONS = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.NullSafeEQ)
+_LIKES = (exp.Like, exp.ILike, exp.RegexpLike)
+
+
+def _symbol(node: exp.Expr) -> str:
+    return LANGUAGE[type(node)].words[0]
 
 
 @checks_expression(exp.Paren)
@@ -55,7 +48,7 @@ def parentheses(node: exp.Expr, ctx: Context) -> Value:
 def arithmetic(node: exp.Expr, ctx: Context) -> Value:
     """A chain of one arithmetic operator, from left to right and without recursion."""
     kind = type(node)
-    symbol, precedence = _ARITHMETIC[kind]
+    symbol, precedence = _symbol(node), _ARITHMETIC[kind]
     operands, first = [node.args["expression"]], node.this
     while type(first) is kind:
         operands.append(first.args["expression"])
@@ -87,7 +80,7 @@ def minus(node: exp.Expr, ctx: Context) -> Value:
 @checks_expression(*_CHAINS)
 def chain(node: exp.Expr, ctx: Context) -> Value:
     """``a AND b AND c``, and the same with OR and ``||``, without recursion."""
-    word, kind, precedence, least = _CHAINS[type(node)]
+    word, (kind, precedence, least) = _symbol(node), _CHAINS[type(node)]
     parts = values_of(chain_operands(node, type(node)), ctx)
     texts = [part.sql if part.operator_chain == word else parenthesised(part, least) for part in parts]
     out = combine(f" {word} ".join(texts), kind, precedence, parts)
@@ -126,7 +119,7 @@ def compared(node: exp.Expr, ctx: Context) -> tuple[Value, Value, Value]:
     left, right = value_of(node.this, ctx), value_of(node.args["expression"], ctx)
     # An identity may be compared for equality with a column of another relation, as a join does, and with nothing else.
     join = type(node) is exp.EQ and joins_relations(left, right)
-    text = f"{parenthesised(left, SUM)} {_COMPARISONS[type(node)]} {parenthesised(right, SUM)}"
+    text = f"{parenthesised(left, SUM)} {_symbol(node)} {parenthesised(right, SUM)}"
     out = combine(text, "boolean", PREDICATE, (left, right), identity=join)
     out.identity = False
     return out, left, right
@@ -171,7 +164,7 @@ def membership(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
 @checks_expression(*_LIKES)
 def like(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
     """``x LIKE pattern``, ``ILIKE`` and ``RLIKE``."""
-    word = f"{'NOT ' if negated != bool(node.args.get('negate')) else ''}{_LIKES[type(node)]}"
+    word = f"{'NOT ' if negated != bool(node.args.get('negate')) else ''}{_symbol(node)}"
     parts = values_of((node.this, node.args["expression"]), ctx)
     return combine(f"{parenthesised(parts[0], SUM)} {word} {parenthesised(parts[1], SUM)}", "boolean", PREDICATE, parts)
 

@@ -126,15 +126,12 @@ def _computed(origins: frozenset[Origin]) -> frozenset[Origin]:
 
 
 Check = TypeVar("Check", bound=Callable[..., Any])
-ExpressionCheck = Callable[[Any, Context], Value]
-RelationCheck = Callable[[Any, Context], tuple[Relation, str]]
-QueryCheck = Callable[[Any, Context, Scope | None, bool], CheckedQuery]
 
-EXPRESSIONS: dict[type[exp.Expr], ExpressionCheck] = {}
+EXPRESSIONS: dict[type[exp.Expr], Callable[[Any, Context], Value]] = {}
 """Every expression that may appear in a query, and the function that checks it."""
-RELATIONS: dict[type[exp.Expr], RelationCheck] = {}
+RELATIONS: dict[type[exp.Expr], Callable[[Any, Context], tuple[Relation, str]]] = {}
 """Every relation that may appear in FROM, and the function that checks it."""
-QUERIES: dict[type[exp.Expr], QueryCheck] = {}
+QUERIES: dict[type[exp.Expr], Callable[[Any, Context, Scope | None, bool], CheckedQuery]] = {}
 """Every kind of query, and the function that checks it."""
 
 
@@ -142,10 +139,7 @@ def _checks(table: dict[type[exp.Expr], Any], *kinds: type[exp.Expr]) -> Callabl
     """Register the decorated function in ``table`` for nodes of ``kinds``."""
 
     def register(check: Check) -> Check:
-        for kind in kinds:
-            if kind in table:
-                raise ValueError(f"two checks are registered for {kind.__name__}")
-            table[kind] = check
+        table.update(dict.fromkeys(kinds, check))
         return check
 
     return register
