@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -97,7 +98,7 @@ def _missed(unhit: Counter[str]) -> list[str]:
     if not unhit:
         return []
     text = ", ".join(f"{count} of `{fault}`" for fault, count in sorted(unhit.items()))
-    return [f"Cells whose request was not sent in any of the runs: {text}.", ""]
+    return [*textwrap.wrap(f"Cells whose request was not sent in any of the runs: {text}.", 118), ""]
 
 
 def _differences() -> list[str]:
