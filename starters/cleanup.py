@@ -91,11 +91,16 @@ def _print(report: CleanupReport, output: Format) -> None:
         out.print(f"Nothing is left of ended runs; {report.open_runs} open runs hold secrets or grants.")
     else:
         columns = (*COLUMNS, "outcome") if report.applied else COLUMNS
-        print_rows(leftover_rows(report, report.left), output, columns=columns, title="left of ended runs")
+        # Not as the tables' titles, which a narrow terminal does not show.
+        out.print("[bold]left of ended runs[/bold]")
+        print_rows(leftover_rows(report, report.left), output, columns=columns)
     if report.kept:
-        print_rows(leftover_rows(report, report.kept), output, columns=COLUMNS, title="left alone")
+        out.print("[bold]left alone[/bold]")
+        print_rows(leftover_rows(report, report.kept), output, columns=COLUMNS)
     if report.unattributed:
         print_status(f"[yellow]{report.unattributed} grants[/yellow] belong to no known run. They are left alone.")
+    if report.more:
+        print_status("[yellow]incomplete[/yellow]: there are more runs. Repeat the command.")
     for what, code in report.unchecked.items():
         print_status(f"[yellow]incomplete[/yellow]: {safe(what)} could not be looked at ({safe(code)})")
     if report.left and not report.applied:
@@ -106,7 +111,7 @@ def _exit_code(report: CleanupReport) -> int:
     """Return the exit code that says whether something is left."""
     if any(item.outcome != "undone" for item in report.left):
         return PreconditionFailed.exit_code
-    return Unavailable.exit_code if report.unchecked else 0
+    return Unavailable.exit_code if report.unchecked or report.more else 0
 
 
 if __name__ == "__main__":

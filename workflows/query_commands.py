@@ -8,7 +8,7 @@ when its activity has returned.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Container, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from cleanroom.messages.query import (
     VerifiedDecision,
 )
 from cleanroom.temporal.failures import error_from_failure
-from workflows.query_command_queue import VOTES, Command, CommandQueue
+from workflows.query_command_queue import AGAIN, MAX_CARRIED_SIZE, VOTES, Command, CommandQueue
 from workflows.query_poll import GovernancePoll
 from workflows.query_state import QueryStateMachine
 from workflows.query_status_page import QueryStatusPage
@@ -68,7 +68,17 @@ class QueryCommands:
     @property
     def ready(self) -> bool:
         """Whether a command can be handled now."""
-        return self._queue.ready(self._running)
+        return self._queue.ready(self._busy)
+
+    @property
+    def proposing(self) -> bool:
+        """Whether the draft is being proposed. Governance may show the proposal to its owners already."""
+        return self._query.stage == "Draft" and any(command.kind == "propose" for command in self._executing.values())
+
+    @property
+    def _busy(self) -> Container[str]:
+        """The lanes whose commands must wait. Votes wait for a proposal that is being made."""
+        return {*self._running, VOTES} if self.proposing else self._running
 
     @property
     def running(self) -> bool:
@@ -104,7 +114,7 @@ class QueryCommands:
 
     async def handle_until(self, stop: Callable[[], bool]) -> None:
         """Handle the commands whose lanes are free, until ``stop()`` or until none is left."""
-        while not self._query.closed and not stop() and (command := self._queue.take(self._running)) is not None:
+        while not self._query.closed and not stop() and (command := self._queue.take(self._busy)) is not None:
             await self._handle(command)
 
     def refuse_unknown(self, kind: str) -> None:
@@ -117,7 +127,15 @@ class QueryCommands:
     def carried(self) -> tuple[CarriedMessage, ...]:
         """Return the messages that are not finished, as input for continue-as-new."""
         voting = (vote.command for vote in self._votes.values())
-        return tuple(command.carried() for command in (*voting, *self._executing.values(), *self._queue))
+        kept: list[CarriedMessage] = []
+        size = 0
+        for command in (*voting, *self._executing.values(), *self._queue):
+            if size + command.size > MAX_CARRIED_SIZE:
+                self._refuse(command, Refused("TooManyMessages", "the messages that wait are too long; this one was dropped.", hint=AGAIN))
+            else:
+                size += command.size
+                kept.append(command.carried())
+        return tuple(kept)
 
     def answer_votes(self) -> None:
         """Answer the updates that wait for votes that are being cast. An update cannot continue in the next history."""

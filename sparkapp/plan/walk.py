@@ -48,7 +48,7 @@ class PlanWalk:
         """The rows of an operator that are complete: no condition of a release is missing."""
         rows, release = self.visit(node, outer)
         if release is not None:
-            what = "overlapping groups are not left out" if release.overlap and not release.persons else "a kind of person is not counted"
+            what = "overlapping groups are not left out" if release.compared and not release.persons else "a kind of person is not counted"
             raise refused("PlanFloorMissing", f"a release is not complete: {what}")
         return rows
 

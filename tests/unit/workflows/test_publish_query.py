@@ -21,7 +21,7 @@ from cleanroom.temporal.failures import error_from_failure
 from tests.unit.workflows.driver import HELD, START, Driver
 from tests.unit.workflows.worlds import APPROVAL_ENDS, DRAFT, OWNERS, QUERY, SPEC, decided, publish_query
 from workflows.publish_query import LONG_HISTORY
-from workflows.query_command_queue import MAX_WAITING, MAX_WAITING_SIZE
+from workflows.query_command_queue import MAX_CARRIED_SIZE, MAX_WAITING
 from workflows.query_commands import RECEIVED
 
 AUTHOR = {"party": "fabrikam", "authorisation": "t"}
@@ -504,6 +504,23 @@ def test_signals_do_what_updates_do() -> None:
         assert state(query).refused == ()
 
 
+@pytest.mark.parametrize("made", [True, False])
+def test_a_vote_that_arrives_while_the_query_is_proposed_waits_for_the_proposal(made: bool) -> None:
+    """Governance shows a proposal to its owners before the activity that made it returns."""
+    with publish_query(propose_query=HELD) as query:
+        query.signal("propose", AUTHOR)
+        query.signal("approve", vote())
+        waiting = query.update("approve", vote("u-litware"))
+        assert (state(query).refused, query.updates[waiting]) == ((), HELD)
+        done = QueryProposed(proposal_id="p-1", version="2.11", digest="1" * 64, seen="2.21")
+        query.finish("propose_query", done if made else Refused("OrderMismatch", "on purpose"))
+        if made:
+            assert (outcome(query, waiting).stage, outcome(query, waiting).accepted) == ("Approved", ("contosso", "litware"))
+        else:
+            assert refusal(query, waiting).code == "QueryNotProposed"
+            assert {item.code for item in state(query).refused} == {"OrderMismatch", "QueryNotProposed"}
+
+
 def test_a_flood_of_messages_is_refused_and_keeps_the_first_ones() -> None:
     with publish_query(update_document=HELD) as query:
         query.signal("update", UPDATE)
@@ -544,8 +561,11 @@ def test_all_waiting_messages_fit_into_the_next_history() -> None:
         assert {refused.code for refused in state(query).refused} == {"TooManyMessages"}
         query.suggest_continue, query.history_length = True, LONG_HISTORY
         query.signal("x")
-        waiting = query.continued.carried_messages[3:]
-        assert 0 < sum(len(item.model_dump_json()) for item in waiting) <= MAX_WAITING_SIZE
+        carried = query.continued.carried_messages
+        assert [item.message["party"] for item in carried] == ["contosso", "litware"]
+        assert sum(len(item.model_dump_json()) for item in carried) <= MAX_CARRIED_SIZE
+        assert query.continued.carried.refused[-1].message.endswith("this one was dropped.")
+        assert len(query.continued.model_dump_json()) < 2**20
 
 
 def test_an_unknown_signal_is_refused_and_not_kept() -> None:
