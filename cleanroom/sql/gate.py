@@ -65,6 +65,12 @@ class QueryCheck:
             name = condition.view_name
             if self.rules.catalog.view(name) is None and name.lower() not in self.views:
                 raise Refusal("UnknownRelation", f"preConditions: unknown view {name[:80]!r}")
+            if name.lower() in self.views and self.views[name.lower()].protected:
+                raise Refusal(
+                    "RowLevelOutput",
+                    f"preConditions: {name} has rows of persons under a privacy floor, and a condition that fails would show that "
+                    "it has few; name a view of the catalogue",
+                )
             if view is not None and name.lower() == view.lower():
                 raise Refusal("UnknownRelation", f"preConditions: this segment creates the view {view!r}")
         for post_filter in segment.post_filters or ():

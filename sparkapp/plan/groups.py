@@ -124,6 +124,8 @@ class Aggregates:
         terms = []
         for node in nodes:
             for call in node.walk():
+                if call.kind == "AggregateExpression":
+                    self._require_no_overflow(call, columns)
                 if call.kind != "AggregateExpression" or call.children[0].kind in COUNTS | EXTREMES:
                     continue
                 if call.children[0].kind not in MOMENTS or call.fields.get("isDistinct"):
@@ -135,6 +137,13 @@ class Aggregates:
                     if not flag and any(self._walk.catalog.has_floor(name) for name, _ in shows):
                         terms.append((canonical.text(inner), call.children[0].kind))
         require_contributors(terms, groups.floors, min(person.share for person in persons))
+
+    def _require_no_overflow(self, call: Node, columns: Columns) -> None:
+        """Refuse arithmetic with whole numbers that queries may not filter by: it fails if one of them is large."""
+        for part in call.walk():
+            types = {str(leaf.fields.get("dataType")) for leaf in part.walk() if leaf.kind in ("AttributeReference", "Cast", "Literal")}
+            if part.kind in ("Add", "Subtract", "Multiply") and types <= {"integer", "long", "short", "byte"}:
+                require_shown(self._walk.shown(part, columns), "arithmetic with whole numbers reads", self._walk.catalog)
 
     def _guards(self, node: Node, outer: Columns) -> tuple[list[Node], Node]:
         """The semi joins of an aggregate with the groups that it may show, and its rows without these joins."""

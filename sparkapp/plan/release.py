@@ -16,6 +16,7 @@ Each condition is one of
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -299,7 +300,7 @@ def require_floors(floors: Floors, persons: Iterable[Person], counted: frozenset
 
 
 def require_contributors(terms: Iterable[tuple[str, str]], floors: Floors, share: int) -> None:
-    """Require that the persons who contribute to each sum are counted, and that none of them dominates it.
+    """Require that the persons who contribute to each sum, or by whom two sums differ, are counted, and that none of them dominates it.
 
     Args:
         terms: Canonical texts of the summands, and names of their functions.
@@ -309,11 +310,16 @@ def require_contributors(terms: Iterable[tuple[str, str]], floors: Floors, share
     Raises:
         Refused: ``PlanFloorMissing``.
     """
+    terms = list(terms)
     for text, function in terms:
-        if not any(text in test for test in floors.tests):
+        if not any(f"{word}({text}, " in test for test in floors.tests for word in ("Not(EqualTo", "Not(EqualTo(Cast")):
             raise refused("PlanFloorMissing", f"the persons who contribute to {function.upper()} are not counted")
         if function in SUMS and share < 100 and not any(text in summed and percent <= share for summed, percent in floors.shares.items()):
             raise refused("PlanFloorMissing", f"no condition limits the part of one person in {function.upper()}")
+    differences = [test for test in floors.tests if test.startswith(("Not(EqualTo(Coalesce(", "Not(EqualTo(Cast(Coalesce("))]
+    for one, two in itertools.combinations(dict.fromkeys(text for text, _ in terms), 2):
+        if floors.persons > 1 and not any(one in test and two in test for test in differences):
+            raise refused("PlanFloorMissing", "the persons for whom two sums differ are not counted")
 
 
 def require_merges(groups: Groups) -> None:

@@ -71,6 +71,7 @@ def arithmetic(node: exp.Expr, ctx: Context) -> Value:
         out = combine(sql, kind_of, precedence, (left, right), node, degree=degree, scale=scale)
         out.mixed = out.mixed or polynomials.mixes(symbol, left, right)
         out.constant = constant
+        out.whole = out.whole or (symbol in "+-*" and out.degree != 0 and kind_of in ("integer", "long", "smallint", "tinyint"))
         left, left_sql = out, out.sql
     return left
 

@@ -22,8 +22,6 @@ from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.vocabulary import FUNCTIONS, NUMERIC
 
-_SUMS = ("SUM", "TRY_SUM", "AVG", "MEAN", "TRY_AVG")
-"""Aggregates to which a zero contributes nothing."""
 _COLUMN = re.compile("`[^`]*`[.]`[^`]*`")
 
 
@@ -97,6 +95,8 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
             groups.require(f"{where}{' AND '.join(f'{column} <> 0' for column in term)}", f"NOT BETWEEN 1 AND {floor - 1}")
             if share < 100 and len(term) == 1:
                 groups.require_share(*term, share)
+        for one, two in itertools.combinations(_summed(scope, ctx), 2) if floor > 1 else ():
+            groups.require(f"COALESCE({one}, 0) <> COALESCE({two}, 0)", f"NOT BETWEEN 1 AND {floor - 1}")
         for released in scope.released if share < 100 else ():
             for summand in _summands(released, ctx):
                 groups.require_share(summand, share)
@@ -166,7 +166,8 @@ def _contributions(scope: Scope, floor: int, ctx: Context) -> Iterator[tuple[str
     for item, args in found:
         texts = [parenthesised(arg, SUM) for arg in args]
         where = f"({item.where}) IS TRUE AND " if item.where else ""
-        test = " AND ".join(f"{text} <> 0" if item.name in _SUMS else f"{text} IS NOT NULL" for text in texts)
+        mixture = FUNCTIONS[item.name].disclosure == "mixture"
+        test = " AND ".join(f"{text} {'<> 0' if mixture else 'IS NOT NULL'}" for text in texts)
         empty = bool(item.where) or any(arg.sql.startswith(("CASE ", "IF(")) for arg in args)
         if not empty or floor > 1:
             yield where + test, few if empty else f">= {floor}"
@@ -205,6 +206,13 @@ def _terms(scope: Scope, catalog: Catalog) -> Iterator[tuple[tuple[str, ...], st
             yield from (((name,), where) for name in read)
             if (arg.degree or 1) > 1:
                 yield from ((pair, where) for pair in itertools.combinations(read, 2))
+
+
+def _summed(scope: Scope, ctx: Context) -> list[str]:
+    """The different values that the aggregates combine. If two of them differ for a few persons only, their sums show these persons."""
+    items = [item for item in scope.released if FUNCTIONS[item.name].disclosure == "mixture"]
+    args = [(arg, item.where) for item in items for arg in item.args if arg.sources and not aggregates.is_flag(arg, ctx.rules.catalog)]
+    return list(dict.fromkeys(f"CASE WHEN {where} THEN {arg.sql} END" if where else arg.sql for arg, where in args))
 
 
 def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:

@@ -169,7 +169,8 @@ def _join(node: exp.Expr, ctx: Context) -> str:
     if node.args.get("using") == []:
         raise Refusal("Unparsable", "USING names the columns that both sides have", position_of(node))
     using = [item.name for item in node.args.get("using") or []]
-    merged = [_using(name, visible, right, word, ctx) for name in using]
+    with located_at(node):
+        merged = [_using(name, visible, right, word, ctx) for name in using]
     conditions = [condition for condition, _ in merged]
     if node.args.get("on") is not None:
         conditions.extend(conjuncts(node.args["on"], ctx, in_every_row=word == "JOIN"))
@@ -237,6 +238,7 @@ def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Co
     equality = exp.EQ()
     out = combine(f"{first.sql} = {second.sql}", "boolean", PREDICATE, [first, second], equality, identity=True)
     out.identity = False
+    check_condition([out], ctx.rules.catalog, f"USING ({strip_invisible(name)[:80]})")
     record_equality(first, second, ctx, in_every_row=word == "JOIN")
     ctx.record(first)
     ctx.record(second)

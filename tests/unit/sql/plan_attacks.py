@@ -10,6 +10,7 @@ from __future__ import annotations
 
 QUERIES = {
     "sum": "SELECT region, SUM(amount) AS s, COUNT(*) AS n FROM orders GROUP BY region",
+    "two sums": "SELECT region, SUM(amount) AS s, SUM(discount) AS d FROM orders GROUP BY region",
     "two keys": "SELECT region, status, COUNT(*) AS n FROM orders GROUP BY region, status",
     "deviation": "SELECT region, STDDEV(amount) AS d FROM orders WHERE status = 'paid' GROUP BY region",
     "overlap": "SELECT o.region, c.device, SUM(o.amount) AS s FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.region, c.device",
@@ -44,6 +45,11 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("sum", "PlanFloorMissing", [("SUM(ABS(`orders`.`amount`))", "SUM(ABS(`orders`.`discount`))")]),
     ("sum", "PlanFloorMissing", [("80 * SUM(`__cr_r`.`__cr_c1`)", "80 * SUM(`__cr_r`.`__cr_c3`)")]),
     ("outer", "PlanFloorMissing", [("`o`.`user_key` AS `__cr_p`", "`c`.`user_key` AS `__cr_p`"), ("`o`.`region`, `o`.`user_key`\n", "`o`.`region`, `c`.`user_key`\n")]),
+    ("two sums", "PlanFloorMissing", [("COALESCE(`orders`.`amount`, 0) <> COALESCE(`orders`.`discount`, 0)", "`orders`.`amount` IS NOT NULL")]),
+    ("two sums", "PlanFloorMissing", [("COALESCE(`orders`.`discount`, 0) THEN", "COALESCE(`orders`.`amount`, 0) THEN")]),
+    ("sum", "PlanFloorMissing", [("CASE WHEN `orders`.`amount` <> 0", "CASE WHEN `orders`.`amount` IS NOT NULL")]),
+    ("deviation", "PlanFloorMissing", [("CASE WHEN `orders`.`amount` <> 0", "CASE WHEN `orders`.`amount` IS NOT NULL")]),
+    ("sum", "PlanColumnNotAllowed", [("SUM(`orders`.`amount`) AS `__cr_c2`", "SUM(`orders`.`age` * 30000000) AS `__cr_c2`")]),
     # The rows per person.
     ("sum", "PlanFloorMissing", [(_PERSON, "`orders`.`order_id` AS `__cr_p`"), ("`orders`.`region`, `orders`.`user_key`", "`orders`.`region`, `orders`.`order_id`")]),
     ("sum", "PlanFloorMissing", [("GROUP BY `orders`.`region`, `orders`.`user_key`", "GROUP BY `orders`.`region`, `orders`.`user_key`, `orders`.`day`")]),
