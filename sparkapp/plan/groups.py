@@ -9,6 +9,7 @@ from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import attributes, unchanged
 from sparkapp.plan.expressions import COUNTS, EXTREMES, MOMENTS, Columns, require_conditions, require_shown
 from sparkapp.plan.release import (
+    Floors,
     Groups,
     PartialRelease,
     compares_groups,
@@ -126,6 +127,8 @@ class Aggregates:
             for call in node.walk():
                 if call.kind == "AggregateExpression":
                     self._require_no_overflow(call, columns)
+                if call.fields.get("isDistinct") and call.children[0].kind == "Count" and groups.floors.persons > 1:
+                    self._require_differences(call.children[0], groups.floors, canonical)
                 if call.kind != "AggregateExpression" or call.children[0].kind in COUNTS | EXTREMES:
                     continue
                 if call.children[0].kind not in MOMENTS or call.fields.get("isDistinct"):
@@ -137,6 +140,13 @@ class Aggregates:
                     if not flag and any(self._walk.catalog.has_floor(name) for name, _ in shows):
                         terms.append((canonical.text(inner), call.children[0].kind))
         require_contributors(terms, groups.floors, min(person.share for person in persons))
+
+    @staticmethod
+    def _require_differences(count: Node, floors: Floors, canonical: Canonical) -> None:
+        """Require a condition on the persons whom ``COUNT(DISTINCT CASE …)`` does not count."""
+        texts = [canonical.text(part) for part in count.children if part.kind in ("CaseWhen", "If")]
+        if not all(any(text in test for test in floors.differences) for text in texts):
+            raise refused("PlanFloorMissing", "the persons whom a condition leaves out are not counted")
 
     def _require_no_overflow(self, call: Node, columns: Columns) -> None:
         """Refuse arithmetic with whole numbers that queries may not filter by: it fails if one of them is large."""

@@ -17,6 +17,7 @@ Each condition is one of
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -37,12 +38,14 @@ class Floors:
         tests: For each test of the rows of a person, in canonical text, the smallest number of persons who meet it.
         tested: Attributes that the tests and the counted values read.
         shares: For each sum of absolute values, in canonical text, the largest part of one person in percent.
+        differences: Tests of the rows of a person, in canonical text: those who meet none are none or enough.
     """
 
     persons: int = 0
     tests: dict[str, int] = field(default_factory=dict)
     tested: set[int] = field(default_factory=set)
     shares: dict[str, int] = field(default_factory=dict)
+    differences: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -213,7 +216,19 @@ class _Condition:
     def _none_or_enough(self, node: Node, floors: Floors) -> bool:
         """``NOT (n BETWEEN 1 AND N - 1)``."""
         found = _one_to(node)
-        return found is not None and self._test(found[0], found[1] + 1, floors)
+        return found is not None and (self._test(found[0], found[1] + 1, floors) or self._difference(found[0], found[1] + 1, floors))
+
+    def _difference(self, node: Node, least: int, floors: Floors) -> bool:
+        """``COUNT_IF(c = 0)``, and ``COUNT_IF((c > 0) <> (d > 0))``, which restricts the groups further."""
+        found = self._aggregate(node, "CountIf")
+        if found is not None and found.kind == "EqualTo" and number_of(found.children[1]) == 0:
+            column = found.children[0]
+            counted = _argument(self.inputs.get(column.id) if column.kind == "AttributeReference" else None, "Count")
+            if counted is None or least < floors.persons:
+                return False
+            floors.differences.append(self.canonical.text(counted.children[0]) if counted.kind == "CaseWhen" else "")
+            return True
+        return found is not None and found.kind == "Not" and all(part.kind == "GreaterThan" for part in found.child.children)
 
     def _share(self, left: Node, right: Node, floors: Floors) -> bool:
         """``100 * MAX(s) <= percent * SUM(s)``, where ``s`` is the sum of absolute values of a person."""
@@ -317,8 +332,10 @@ def require_contributors(terms: Iterable[tuple[str, str]], floors: Floors, share
         if function in SUMS and share < 100 and not any(text in summed and percent <= share for summed, percent in floors.shares.items()):
             raise refused("PlanFloorMissing", f"no condition limits the part of one person in {function.upper()}")
     differences = [test for test in floors.tests if test.startswith(("Not(EqualTo(Coalesce(", "Not(EqualTo(Cast(Coalesce("))]
-    for one, two in itertools.combinations(dict.fromkeys(text for text, _ in terms), 2):
-        if floors.persons > 1 and not any(one in test and two in test for test in differences):
+    columns = list(dict.fromkeys(frozenset(re.findall(r"AttributeReference\([^()]*\)", text)) for text, _ in terms))
+    for first, second in itertools.combinations(columns, 2) if floors.persons > 1 else ():
+        pairs = [{one, two} for one in first for two in second if one != two]
+        if not all(any(all(part in test for part in pair) for test in differences) for pair in pairs):
             raise refused("PlanFloorMissing", "the persons for whom two sums differ are not counted")
 
 

@@ -95,6 +95,8 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
             groups.require(f"{where}{' AND '.join(f'{column} <> 0' for column in term)}", f"NOT BETWEEN 1 AND {floor - 1}")
             if share < 100 and len(term) == 1:
                 groups.require_share(*term, share)
+        if floor > 1:
+            groups.require_differences(_counted_persons(scope), f"NOT BETWEEN 1 AND {floor - 1}")
         for one, two in itertools.combinations(_summed(scope, ctx), 2) if floor > 1 else ():
             groups.require(f"COALESCE({one}, 0) <> COALESCE({two}, 0)", f"NOT BETWEEN 1 AND {floor - 1}")
         for released in scope.released if share < 100 else ():
@@ -208,11 +210,43 @@ def _terms(scope: Scope, catalog: Catalog) -> Iterator[tuple[tuple[str, ...], st
                 yield from ((pair, where) for pair in itertools.combinations(read, 2))
 
 
+def _counted_persons(scope: Scope) -> list[str]:
+    """Conditions under which aggregates count persons."""
+    found = []
+    for item in scope.released:
+        arg = item.args[0] if item.args else None
+        if (
+            item.name == "COUNT"
+            and item.distinct
+            and arg is not None
+            and arg.identity
+            and (item.where or arg.sql.startswith(("CASE ", "IF(")))
+        ):
+            found.append((f"({item.where}) IS TRUE AND " if item.where else "") + f"{parenthesised(arg, SUM)} IS NOT NULL")
+    return list(dict.fromkeys(found))
+
+
 def _summed(scope: Scope, ctx: Context) -> list[str]:
-    """The different values that the aggregates combine. If two of them differ for a few persons only, their sums show these persons."""
-    items = [item for item in scope.released if FUNCTIONS[item.name].disclosure == "mixture"]
-    args = [(arg, item.where) for item in items for arg in item.args if arg.sources and not aggregates.is_flag(arg, ctx.rules.catalog)]
-    return list(dict.fromkeys(f"CASE WHEN {where} THEN {arg.sql} END" if where else arg.sql for arg, where in args))
+    """The different columns and products that the aggregates combine, whatever the factors and constants.
+
+    If two of them differ for a few persons only, so do their sums.
+    """
+    found: dict[str, None] = {}
+    numbers = {value.sql for relation in scope.relations.values() for value in relation.columns.values() if value.type in NUMERIC}
+    for item in scope.released:
+        for arg in item.args if FUNCTIONS[item.name].disclosure == "mixture" else ():
+            if not arg.sources or aggregates.is_flag(arg, ctx.rules.catalog):
+                continue
+            columns = sorted(numbers.intersection(_COLUMN.findall(arg.sql)))
+            products = [" * ".join(pair) for pair in itertools.combinations(columns, 2)] if (arg.degree or 1) > 1 else []
+            if item.where:
+                texts = [f"CASE WHEN {item.where} THEN {arg.sql} END"]
+            elif arg.sql.startswith(("CASE ", "IF(")) or not columns:
+                texts = [arg.sql]
+            else:
+                texts = products if products and not arg.mixed else [*columns, *products]
+            found |= dict.fromkeys(texts)
+    return list(found)
 
 
 def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:

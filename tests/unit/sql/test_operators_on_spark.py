@@ -106,7 +106,7 @@ def test_every_construct_of_the_language_has_the_same_tree_as_in_spark(parser: S
     statements += [part for text in known for part in split_statements(text)] + [f"SELECT {text} AS v FROM t" for text in accepted]
     covered = set[tuple[str, str]]().union(*map(parts_of, statements))
     flags = {"safe", "typed", "negate"}  # notes of the parser, which have no words
-    parts = {(kind.__name__, part) for kind, parts in LANGUAGE.items() for part in parts - flags}
+    parts = {(kind.__name__, part) for kind, form in LANGUAGE.items() for part in form.parts.keys() - flags}
     assert parts - covered == {("Null", "this")}
     assert not differences(texts, parser)
 
