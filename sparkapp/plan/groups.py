@@ -42,6 +42,7 @@ class Aggregates:
         if guards:
             return self._guarded(node, having, guards, base, outer), None
         rows = self._walk.settled(node.child, outer)
+        self._walk.require_no_persons(rows.persons if rows.exploded else [], "an aggregate of exploded rows")
         columns = {**outer, **rows.columns}
         keys = [unchanged(item) for item in node.expressions("groupingExpressions")]
         values = {columns[item.id].value for item in keys if item.kind == "AttributeReference" and item.id in columns}
@@ -77,6 +78,9 @@ class Aggregates:
         columns = {**outer, **source.columns}
         uncovered = self._uncovered(groups, source)
         require_merges(groups)
+        released = [call for value in groups.released() for call in value.walk() if call.kind == "AggregateExpression"]
+        if source.exploded and any(call.children[0].kind != "CountIf" for call in released):
+            raise refused("PlanRowsOfPersons", "an aggregate reads rows of persons that EXPLODE repeats")
         merged = [part for value in groups.released() for part in groups.merged(value)]
         canonical = Canonical()
         text = canonical.text(lower[0].child)
@@ -167,6 +171,7 @@ class Aggregates:
 
     def _guarded(self, node: Node, having: Node | None, guards: Sequence[Node], base: Node, outer: Columns) -> Rows:
         rows = self._walk.settled(base, outer)
+        self._walk.require_no_persons(rows.persons if rows.exploded else [], "an aggregate of exploded rows")
         canonical = Canonical()
         source = canonical.text(base)
         columns = {**outer, **rows.columns}

@@ -76,6 +76,7 @@ class Rows:
         unique: Sets of values that occur together once.
         multiplied: Joins of this SELECT may put a person into several rows, with different values of other relations.
         overlapping: Joins of a subquery may have done so.
+        exploded: EXPLODE repeats the rows of a person, so that only persons may be counted.
     """
 
     columns: dict[int, Column] = field(default_factory=dict)
@@ -83,6 +84,7 @@ class Rows:
     unique: list[frozenset[int]] = field(default_factory=list)
     multiplied: bool = False
     overlapping: bool = False
+    exploded: bool = False
 
     def with_columns(self, columns: dict[int, Column]) -> Rows:
         """The rows with other columns. Persons without a column of their identity can no longer be counted."""

@@ -12,6 +12,7 @@ QUERIES = {
     "sum": "SELECT region, SUM(amount) AS s, COUNT(*) AS n FROM orders GROUP BY region",
     "two sums": "SELECT region, SUM(amount) AS s, SUM(discount) AS d FROM orders GROUP BY region",
     "who": "SELECT COUNT(DISTINCT CASE WHEN status = 'paid' THEN user_key END) AS n FROM orders",
+    "explode": "SELECT t.tag, COUNT(DISTINCT o.user_key) AS n FROM orders o LATERAL VIEW EXPLODE(SPLIT(o.status, ',')) t AS tag GROUP BY t.tag",
     "two keys": "SELECT region, status, COUNT(*) AS n FROM orders GROUP BY region, status",
     "deviation": "SELECT region, STDDEV(amount) AS d FROM orders WHERE status = 'paid' GROUP BY region",
     "overlap": "SELECT o.region, c.device, SUM(o.amount) AS s FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.region, c.device",
@@ -53,6 +54,9 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("sum", "PlanColumnNotAllowed", [("SUM(`orders`.`amount`) AS `__cr_c2`", "SUM(`orders`.`age` * 30000000) AS `__cr_c2`")]),
     ("who", "PlanFloorMissing", [(" AND COUNT_IF(`__cr_r`.`__cr_c2` = 0) NOT BETWEEN 1 AND 4", "")]),
     ("who", "PlanFloorMissing", [("`__cr_c2` = 0) NOT BETWEEN 1 AND 4", "`__cr_c2` = 0) NOT BETWEEN 1 AND 2")]),
+    ("explode", "PlanFloorMissing", [("LEFT ANTI JOIN", "LEFT SEMI JOIN")]),
+    ("explode", "PlanRowsOfPersons", [("COUNT_IF(`__cr_r`.`__cr_c0` > 0) AS `__cr_a0`", "SUM(`__cr_r`.`__cr_c0`) AS `__cr_a0`")]),
+    ("explode", "PlanColumnNotAllowed", [("SPLIT(`o`.`status`, ',')", "SPLIT(STRING(`o`.`age`), ',')")]),
     # The rows per person.
     ("sum", "PlanFloorMissing", [(_PERSON, "`orders`.`order_id` AS `__cr_p`"), ("`orders`.`region`, `orders`.`user_key`", "`orders`.`region`, `orders`.`order_id`")]),
     ("sum", "PlanFloorMissing", [("GROUP BY `orders`.`region`, `orders`.`user_key`", "GROUP BY `orders`.`region`, `orders`.`user_key`, `orders`.`day`")]),
