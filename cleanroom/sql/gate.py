@@ -15,6 +15,7 @@ from sqlglot import exp
 from cleanroom.documents.query import QuerySegment
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.checking.columns import check_distinct_columns
+from cleanroom.sql.checking.nodes import located_at
 from cleanroom.sql.checking.queries import Statement, check_statement
 from cleanroom.sql.context import Context, Findings, Rules
 from cleanroom.sql.lineage import card_of, lineage_of
@@ -42,6 +43,7 @@ class QueryCheck:
         self.rules = rules
         self.findings = Findings()
         self.views: dict[str, CheckedQuery] = {}
+        self._last: exp.Expr = exp.Null()
 
     def statement(self, text: str, *, last: bool) -> Statement:
         """Check the statement of one segment.
@@ -50,8 +52,8 @@ class QueryCheck:
             Refusal: The check cannot continue. Other refusals are in :attr:`findings`.
         """
         try:
-            node = parse_statement(text, rereading=self.rules.rereading)
-            statement = check_statement(node, Context(self.rules, self.findings, self.views, Scope()), last=last)
+            self._last = parse_statement(text, rereading=self.rules.rereading)
+            statement = check_statement(self._last, Context(self.rules, self.findings, self.views, Scope()), last=last)
         except RecursionError as error:
             raise Refusal("QueryTooComplex", "the query is nested too deeply") from error
         if statement.view is not None:
@@ -87,11 +89,13 @@ class QueryCheck:
 
     def check_result(self, query: CheckedQuery) -> None:
         """Check the owners' rules for what leaves the clean room."""
-        release.check_result(query)
-        check_distinct_columns(query, "the result", exp.Null())
+        with located_at(self._last):
+            release.check_result(query)
+        check_distinct_columns(query, "the result", self._last)
         for field in query.fields:
             try:
-                release.check_output(field, self.rules.catalog)
+                with located_at(self._last):
+                    release.check_output(field, self.rules.catalog)
             except Refusal as refusal:
                 self.findings.note(refusal)
 

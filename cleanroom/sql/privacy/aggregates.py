@@ -82,7 +82,9 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
         return (*found, *flags)
     if disclosure == "extreme" and _is_publishable(args[0], catalog):
         return found
-    remedy = "MIN and MAX take dimensions" if disclosure == "extreme" else "use COUNT, SUM, AVG or STDDEV"
+    remedy = "MIN and MAX take dimensions; use AVG and STDDEV" if disclosure == "extreme" else "use COUNT, SUM, AVG or STDDEV"
+    if name in ("MEDIAN", "PERCENTILE", "PERCENTILE_APPROX", "APPROX_PERCENTILE"):
+        remedy = "a percentile is a value of the data; use AVG and STDDEV, or count persons by ranges that the owner lists as a dimension"
     raise Refusal(
         "ValueOfOnePerson",
         f"{name}{' DISTINCT' if distinct else ''} over rows under a privacy floor can reveal the value of one person; {remedy}",

@@ -94,6 +94,7 @@ _CONSTRUCTS = r"""
     All: ALL; write AND
     Bracket: […]; write SPLIT_PART
     Fetch: FETCH; write LIMIT
+    Placeholder: a name after a colon; write GET_JSON_OBJECT(column, '$.name')
     WithinGroup: WITHIN GROUP; write PERCENTILE_APPROX(x, p) or MEDIAN(x)
     IgnoreNulls RespectNulls: IGNORE NULLS; write LAST(x, TRUE)
     Escape: ESCAPE; write CONTAINS, STARTSWITH or RLIKE
