@@ -16,12 +16,13 @@ WITH_ARCHIVE = JDK_JAVA_OPTIONS='-XX:+IgnoreUnrecognizedVMOptions "-XX:SharedArc
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 MUTANTS ?=
+FAULTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check demo test test-lag mutants lint reference docs histories bench clean
+.PHONY: help setup check demo test test-lag test-faults test-recovery test-kills mutants lint reference docs histories bench clean
 
 help: ## show this help
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 check: ## check that the machine has what it needs, and print how to install what is missing
 	@python3 scripts/check_machine.py
@@ -61,6 +62,15 @@ test-lag: setup $(SPARK_ARCHIVE) ## run the scenarios with governance nodes that
 	@test ! -s $(SPARK_ARCHIVE) || export $(WITH_ARCHIVE); for lag in 400 1000; do \
 		LAG_MS=$$lag COMMIT_MS=1000 $(PY) -m pytest -q $(LAG_TESTS) $(PYTEST_ARGS) || exit 1; \
 	done
+
+test-kills: setup ## kill each command at every request to Temporal and governance, and repeat it
+	@CLEANROOM_TEST_KILLS=all $(PY) -m pytest -q tests/scenario/test_repeated_commands.py $(PYTEST_ARGS)
+
+test-faults: setup ## run the whole fault matrix, and write docs/durability.md (FAULTS="--scenario run --fault lost")
+	@$(PY) -m tests.faults $(FAULTS)
+
+test-recovery: setup ## delete the database of a local cloud's Temporal server, and recover as docs/guides/backups.md says
+	@CLEANROOM_TEST_RECOVERY=1 $(PY) -m pytest -q tests/scenario/test_recovery.py tests/scenario/test_lost_temporal_server.py $(PYTEST_ARGS)
 
 lint: $(STAMP) ## run ruff, mypy --strict, the import contracts, and the check of generated pages
 	@$(VENV)/bin/ruff format --check .

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from temporalio import activity
 
 from activities.authorisations import AuthorisationVerifier
+from cleanroom.bulkheads import bulkhead
 from cleanroom.clients.azure import FederatedCredentials, Federation, ManagedIdentities
 from cleanroom.clients.azure import ManagedIdentity as AzureIdentity
 from cleanroom.errors import Refused
@@ -65,7 +64,7 @@ class AzureAd:
         """Create the dataset's managed identity, or return the existing one."""
         await self._authorisations.verify_dataset(dataset)
         await self._authorisations.verify_unpublished(dataset)
-        made = await asyncio.to_thread(
+        made = await bulkhead("azure").run(
             self._identities.create_or_update,
             identity_name(dataset.collaboration, dataset.spec.name),
             tags={"cleanroom": dataset.collaboration, "dataset": dataset.spec.name},
@@ -95,7 +94,7 @@ class AzureAd:
             )
         await self._authorisations.verify_unpublished(dataset)
         name = federation_name(subject, given.issuer_url)
-        made = await asyncio.to_thread(
+        made = await bulkhead("azure").run(
             self._federations.set,
             identity_name(dataset.collaboration, dataset.spec.name),
             name,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from temporalio import activity
 
 from activities.authorisations import AuthorisationVerifier
 from activities.azure_ad import require_own_identity
+from cleanroom.bulkheads import bulkhead
 from cleanroom.clients.azure import STORAGE_CONTRIBUTOR, STORAGE_READER, ManagedIdentities, RoleAssignments
 from cleanroom.documents.specs import BlobStoreSpec
 from cleanroom.errors import PreconditionFailed, Refused
@@ -38,7 +37,7 @@ class Blob:
         The scope is the dataset's container, because the account may hold containers of other datasets and collaborations.
         """
         await self._authorisations.verify_dataset(request.dataset)
-        await asyncio.to_thread(require_own_identity, self._identities, request)
+        await bulkhead("azure").run(require_own_identity, self._identities, request)
         await self._authorisations.verify_unpublished(request.dataset)
         account, store = self._settings.azure.storage_account_id, request.dataset.spec.store
         if not account:
@@ -49,7 +48,7 @@ class Blob:
             raise Refused("StoreKindMismatch", f"dataset {request.dataset.spec.name!r}: its store is not Azure Blob.")
         scope = container_scope(account, store.container)
         role = STORAGE_READER if request.dataset.spec.access == "read" else STORAGE_CONTRIBUTOR
-        await asyncio.to_thread(self._roles.allow, scope, role, request.identity.principal_id)
+        await bulkhead("azure").run(self._roles.allow, scope, role, request.identity.principal_id)
         return AccessGranted(roles=(role,), scope=scope)
 
     @activity.defn

@@ -22,7 +22,7 @@ from cleanroom.messages.run import (
 )
 from cleanroom.runs.ledger import event_scope, run_facts
 from cleanroom.spark.job import JobConfig, ResultReceipt
-from cleanroom.spark.run_events import ATTESTED_STEP, CLEAN_ROOM_STEPS, event_id, parse_event
+from cleanroom.spark.run_events import ATTESTED_STEP, CLEAN_ROOM_STEPS, RUN_ENDS, event_id, parse_event
 
 PREPARATION_STEPS = frozenset({"PREPARE_STARTED", "GRANTED"})
 """Entries whose commit the entry PREPARED waits for."""
@@ -88,6 +88,8 @@ class CleanRoomGovernance:
         orchestrator's words. An entry with a proof is bound to the clean room's attestation report, so it contains none of
         them: every member of it is derived here.
 
+        The first recorded end of a run counts. Another one is not written: a workflow that was reset, or a cleanup, does not know it.
+
         Raises:
             InvalidInput: ``AuditStepUnknown``, ``AuditStepNotAttested``.
             Refused: ``RunPinnedToAnotherRequest``; the codes of :meth:`cleanroom.runs.authority.RunAuthority.verify_pin`.
@@ -106,8 +108,20 @@ class CleanRoomGovernance:
             body = run_facts(request, event.ticket.request) | {"name": event.step}
             body |= {"message": event.message[:500], "digests": event.digests}
         scope = event_scope(request.run_id)
+        if event.step in RUN_ENDS and await self._ended_otherwise(request.run_id, event.step):
+            activity.logger.info("run %s has another end in the ledger; %s is not recorded", request.run_id, event.step)
+            return
         put = committed_later(self._room.client.put_event) if event.step in PREPARATION_STEPS else self._room.client.put_event
         await put(body, event_id=event_id(request.run_id, event.step), scope=scope)
+
+    async def _ended_otherwise(self, run_id: str, step: str) -> bool:
+        scope = event_scope(run_id)
+        for other in RUN_ENDS:
+            if other != step and await self._room.user.latest_event(
+                self._room.collaboration, event_id=event_id(run_id, other), scope=scope
+            ):
+                return True
+        return False
 
     @activity.defn
     async def collect_result(self, request: CollectRequest) -> ResultReceipt:

@@ -28,23 +28,21 @@ from cleanroom.messages.cleanup import (
 )
 from cleanroom.messages.run import RunTicket
 from cleanroom.runs.held import CONCURRENT_READS, SUBJECTS, Held, HeldByRuns, Place, read_held
-from cleanroom.runs.ledger import PinnedRequest, event_scope
-from cleanroom.spark.run_events import event_id
+from cleanroom.runs.ledger import PinnedRequest
 from cleanroom.spark.tombstone import is_tombstone
 from cleanroom.statements import RunRequest
 from cleanroom.statements.signing import peek
 from cleanroom.temporal.heartbeat import Heartbeater
-from cleanroom.temporal.run_states import namespace_id, workflow_status
+from cleanroom.temporal.run_states import namespace_exists, namespace_id, workflow_status
 
 MOST_RUNS = 500
 """Largest number of runs in one answer, which is then far smaller than Temporal's limit of 2 MiB."""
 MOST_DERIVED = 100
 """For how many runs one look derives the host data of their guests, which takes the query gate."""
 SETTLED = 100_000
-"""How many runs a process remembers that hold nothing any more."""
+"""How many runs that hold nothing a process remembers."""
 SETTLED_AFTER = dt.timedelta(days=1)
 """Age from which a closed run that holds nothing is not looked at again. A release that was under way at its end has ended by then."""
-ENDS = ("RUN_COMPLETED", "RUN_FAILED", "RUN_CANCELLED")
 
 
 class CleanRoomCleanup:
@@ -106,13 +104,7 @@ class CleanRoomCleanup:
         run = RunHeld(run_id=run_id, closed=closed, held=_counts(counts, {}))
         if pinned is None:
             return run, None
-        end = ""
-        if named:
-            scope = event_scope(run_id)
-            for name in ENDS:
-                if await room.user.latest_event(contract, event_id=event_id(run_id, name), scope=scope) is not None:
-                    end = name
-        facts = {"query": pinned.query, "pinned": True, "pinned_at": pinned.at, "origin": pinned.origin, "end": end}
+        facts = {"query": pinned.query, "pinned": True, "pinned_at": pinned.at, "origin": pinned.origin}
         expires = _expiry(pinned)
         return run.model_copy(update=facts | {"expires": expires, "ticket": _ticket(contract, pinned) if named else None}), pinned
 
@@ -161,7 +153,12 @@ class CleanRoomCleanup:
 
     @activity.defn
     async def describe_runs(self, request: StatesRequest) -> StatesFound:
-        """Read from Temporal whether each run's workflow is open. It describes each by its ID, because lists lag behind."""
+        """Read from Temporal whether each run's workflow is open. It describes each by its ID, because lists lag behind.
+
+        Raises:
+            Refused: ``NamespaceNotLost``, ``CollaborationMismatch``.
+            Unavailable: ``TemporalUnavailable``.
+        """
         collaboration, client = self._contract(request.collaboration), activity.client()
         slots = asyncio.Semaphore(CONCURRENT_READS)
 
@@ -176,6 +173,14 @@ class CleanRoomCleanup:
             return WorkflowState(state="unknown") if status is None else WorkflowState(state="ended", status=status.name)
 
         async with Heartbeater(str):
+            for each in request.lost:
+                if await namespace_exists(client, each):
+                    raise Refused(
+                        "NamespaceNotLost",
+                        f"cleanup: Temporal has a namespace with the ID {each}, so its runs may be in progress.",
+                        hint="Clean up in that namespace, or delete it first.",
+                        party="operator",
+                    )
             states = await asyncio.gather(*map(state, request.runs))
             return StatesFound(namespace_id=await namespace_id(client), states=dict(zip(request.runs, states, strict=True)))
 

@@ -44,7 +44,7 @@ from cleanroom.messages.run import (
 )
 from cleanroom.runs.assembly import owned_secret
 from cleanroom.runs.authorised import AuthorisedRun, Dataset
-from cleanroom.runs.held import EVENTS, SECRETS, SUBJECTS, WRITER, Held, read_held
+from cleanroom.runs.held import CONCURRENT_READS, EVENTS, SECRETS, SUBJECTS, WRITER, Held, read_held
 from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, run_facts, runs_event_id
 from cleanroom.runs.verification import VerifiedRun
 from cleanroom.secret import Secret
@@ -328,6 +328,10 @@ class CleanRoomSecrets:
                 except Internal:
                     raise
                 except CleanRoomError as error:
+                    if error.code == "RunClosed":
+                        # The run's secrets are overwritten already. A receipt would be a leftover.
+                        await self._overwrite(verified.job.consent_secret_id)
+                        raise
                     await self._write_receipt(verified.job, withdrawn_receipt(verified.job, self._room.now()))
                     if "document" not in error.details:
                         raise
@@ -374,12 +378,19 @@ class CleanRoomSecrets:
         found = await read_held(room.user, room.collaboration, runs={pinned.run_id})
         held = found.runs.get(pinned.run_id, Held())
         hosts = sorted(derived | held.host_data)
-        removed: list[Grant] = []
-        for secret_id in sorted(held.secrets | held.grants.keys()):
-            if secret_id in held.grants:
-                removed += await revoke(room.client, room.user, room.collaboration, SECRETS, secret_id, hosts)
-            if secret_id in held.secrets:
-                await self._overwrite(secret_id)
+        slots = asyncio.Semaphore(CONCURRENT_READS)
+
+        async def undo(secret_id: str) -> tuple[Grant, ...]:
+            gone: tuple[Grant, ...] = ()
+            async with slots:
+                if secret_id in held.grants:
+                    gone = await revoke(room.client, room.user, room.collaboration, SECRETS, secret_id, hosts)
+                if secret_id in held.secrets:
+                    await self._overwrite(secret_id)
+            return gone
+
+        secrets = sorted(held.secrets | held.grants.keys())
+        removed = [item for grants in await all_done(map(undo, secrets)) for item in grants]
         for place, admitted in sorted(found.shared.items()):
             if not admitted.isdisjoint(hosts):
                 removed += await revoke(room.client, room.user, room.collaboration, *place, hosts)

@@ -6,14 +6,13 @@ never holds a collaborator's credentials.
 
 from __future__ import annotations
 
-import asyncio
-
 from temporalio import activity
 
 from activities.authorisations import AuthorisationVerifier
 from activities.azure_ad import identity_message
 from activities.governance_policy import require_same_policy
 from activities.s3 import require_s3
+from cleanroom.bulkheads import bulkhead
 from cleanroom.clients.azure import ManagedIdentities
 from cleanroom.clients.owned import read_secret_reference
 from cleanroom.clients.s3 import S3Credentials
@@ -90,7 +89,7 @@ class CollaboratorGovernance:
         """Verify that ``data`` is the descriptor that this worker would generate from the signed specification."""
         azure = None
         if isinstance(spec.store, BlobStoreSpec) and self._identities is not None:
-            identity = await asyncio.to_thread(self._identities.get, identity_name(self._settings.collaboration, spec.name))
+            identity = await bulkhead("azure").run(self._identities.get, identity_name(self._settings.collaboration, spec.name))
             azure = OwnAzureValues(
                 identity=identity_message(identity),
                 issuer_url=(await self._documents.client.oidc_issuer_info()).issuer_url or "",

@@ -8,7 +8,7 @@ from temporalio import activity
 
 from activities.governance_policy import read_policy
 from cleanroom.documents.query import parse_query
-from cleanroom.errors import Conflict, PreconditionFailed, Refused
+from cleanroom.errors import Conflict, Internal, PreconditionFailed, Refused
 from cleanroom.governance import observed_transactions
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, document_digest, federated_subject, is_older_transaction
 from cleanroom.messages.publish import CleanRoomDetailsRequest, CleanRoomIdentity, CleanRoomPolicy, Descriptor, DescriptorRequest
@@ -177,7 +177,12 @@ class Frontend:
             PreconditionFailed: ``NothingChanged`` (retryable).
         """
         self._require_collaboration(request.collaboration)
-        now, known = await self._query_state(request.query), request.known
+        try:
+            now, known = await self._query_state(request.query), request.known
+        except Internal as error:
+            # The retries of this activity do not end. The workflow shows this error, and polls again.
+            error.retryable = False
+            raise
         if now.state == known.state == "Draft" and not now.seen and is_older_transaction(now.version, known.version):
             raise PreconditionFailed("NothingChanged", "the answer of governance is older than what is known.", retryable=True)
         same_text = known.state != "Draft" or (now.version, now.digest) == (known.version, known.digest)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from temporalio import activity
 
 from activities.authorisations import AuthorisationVerifier
 from activities.azure_ad import require_own_identity
 from activities.governance_policy import require_same_policy
+from cleanroom.bulkheads import bulkhead
 from cleanroom.clients.azure import RELEASE_USER, Credential, ManagedIdentities, RoleAssignments
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.errors import PreconditionFailed
@@ -62,13 +61,13 @@ class KeyVault:
         The scope is this one key, because the vault may hold keys of other datasets and collaborations.
         """
         await self._authorisations.verify_dataset(request.dataset)
-        await asyncio.to_thread(require_own_identity, self._identities, request)
+        await bulkhead("azure").run(require_own_identity, self._identities, request)
         await self._authorisations.verify_unpublished(request.dataset)
         vault = self._settings.azure.key_vault_id
         if not vault:
             raise PreconditionFailed("SettingMissing", "settings: azure.key_vault_id is not set.", hint="Set it to the ARM resource ID.")
         scope = key_scope(vault, request.dataset.collaboration, request.dataset.spec.name)
-        await asyncio.to_thread(self._roles.allow, scope, RELEASE_USER, request.identity.principal_id)
+        await bulkhead("azure").run(self._roles.allow, scope, RELEASE_USER, request.identity.principal_id)
         return AccessGranted(roles=(RELEASE_USER,), scope=scope)
 
     @activity.defn

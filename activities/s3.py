@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from temporalio import activity
 
 from activities.authorisations import AuthorisationVerifier
+from cleanroom.bulkheads import bulkhead
 from cleanroom.clients.owned import open_s3
 from cleanroom.documents.specs import DatasetSpec, S3StoreSpec
 from cleanroom.errors import InvalidInput
@@ -33,7 +32,7 @@ class S3:
         """
         await self._authorisations.verify_dataset(dataset)
         store = require_s3(dataset.spec)
-        await asyncio.to_thread(lambda: open_s3(self._settings, store).check())
+        await bulkhead("s3").run(lambda: open_s3(self._settings, store).check())
         return ConnectionSecret(reference=store.connection_secret, store=f"s3://{store.bucket}/{store.subdirectory}")
 
     @activity.defn

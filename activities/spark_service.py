@@ -15,7 +15,7 @@ from temporalio import activity
 from cleanroom import tracing
 from cleanroom.errors import CleanRoomError, Refused
 from cleanroom.identifiers import job_name
-from cleanroom.messages.cleanup import JobsFound, JobsRequest, RunJob
+from cleanroom.messages.cleanup import JobsFound, JobsRequest, RunJob, UnpinnedJob
 from cleanroom.messages.run import (
     JobOutcome,
     PolicyRequest,
@@ -162,12 +162,28 @@ class SparkServiceActivities:
         Raises:
             Refused: ``CollaborationMismatch``.
         """
-        if request.collaboration != self._settings.collaboration:
-            raise Refused(
-                "CollaborationMismatch",
-                f"cleanup: this process serves {self._settings.collaboration!r}, not {request.collaboration!r}.",
-            )
+        self._require_own(request.collaboration)
         found = await self._service.jobs(request.collaboration)
         return JobsFound(
             jobs=tuple(RunJob(name=job.name, uid=job.uid, run_id=job.run_id, query=job.query, created_at=job.created_at) for job in found)
         )
+
+    @activity.defn
+    async def delete_unpinned_job(self, request: UnpinnedJob) -> bool:
+        """Delete a SparkApplication of a run to which the ledger pins no request: this service has not submitted it.
+
+        Raises:
+            Refused: ``CollaborationMismatch``; ``RunPinned``; ``JobMismatch`` when the name is not that of the run's job.
+        """
+        self._require_own(request.collaboration)
+        job = request.job
+        if job.name != job_name(request.collaboration, job.query, job.run_id):
+            raise Refused("JobMismatch", f"run {job.run_id!r}: job {job.name!r} belongs to another run.")
+        if await self._reader.pinned_request(job.run_id) is not None:
+            raise Refused("RunPinned", f"run {job.run_id!r}: the ledger knows this run, so its own cleanup deletes its job.")
+        return await self._service.delete(job.name, uid=job.uid)
+
+    def _require_own(self, collaboration: str) -> None:
+        own = self._settings.collaboration
+        if collaboration != own:
+            raise Refused("CollaborationMismatch", f"cleanup: this process serves {own!r}, not {collaboration!r}.")

@@ -176,6 +176,13 @@ class S3Settings(SettingsSection):
     """Bucket with the datasets."""
 
 
+class NotificationSettings(SettingsSection):
+    """Reminders to people, in addition to the Web UI."""
+
+    url_file: Annotated[Path | None, Effect.OWN_TRUST] = None
+    """File of mode 0600 with the HTTPS URL (a webhook) to which this boundary's worker posts reminders; without it, it posts none."""
+
+
 class AttestationSettings(SettingsSection):
     """How evidence is obtained. What it must satisfy stands in the trust document."""
 
@@ -258,6 +265,8 @@ class Settings(BaseSettings):
     """Section ``azure``."""
     s3: S3Settings = S3Settings()
     """Section ``s3``."""
+    notifications: NotificationSettings = NotificationSettings()
+    """Section ``notifications``."""
     attestation: AttestationSettings = AttestationSettings()
     """Section ``attestation``."""
     kubernetes: KubernetesSettings = KubernetesSettings()

@@ -213,7 +213,6 @@ def run_root(collaboration: str, run_id: str, name: str) -> Iterator[None]:
             context.Context(),
             attributes={"cleanroom.collaboration": collaboration, "cleanroom.run": run_id},
             links=links,
-            start_time=_command_started_ns,
         )
     with trace.use_span(root, end_on_exit=True, record_exception=False, set_status_on_exception=False):
         yield

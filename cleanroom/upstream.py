@@ -1,4 +1,4 @@
-"""Maps exceptions of SDKs (azure-core, azure-identity, httpx, kubernetes, botocore), sockets and TLS to :mod:`cleanroom.errors`.
+"""Maps exceptions of SDKs (azure-core, azure-identity, httpx, kubernetes, botocore), sockets, TLS and files to :mod:`cleanroom.errors`.
 
 The clients in ``cleanroom/clients`` and ``cleanroom/governance`` map their errors with more context. This module handles the rest. It
 finds exception classes through :data:`sys.modules`, so that it never imports an SDK that the process has not imported itself.
@@ -7,6 +7,7 @@ finds exception classes through :data:`sys.modules`, so that it never imports an
 from __future__ import annotations
 
 import builtins
+import errno
 import json
 import ssl
 import sys
@@ -18,12 +19,13 @@ from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, P
 from cleanroom.redaction import redact
 from cleanroom.transport import retry_after_seconds
 
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _ROOTS = "Set ca_file in the profile to the roots of this server."
 
 
 def from_upstream(error: Exception) -> CleanRoomError | None:
     """Map a known exception, or return ``None``."""
-    for mapper in (_azure, _httpx, _kubernetes, _botocore, _sockets):
+    for mapper in (_azure, _httpx, _kubernetes, _botocore, _sockets, _disk):
         known = mapper(error)
         if known is not None:
             return known
@@ -161,6 +163,18 @@ def _sockets(error: Exception) -> CleanRoomError | None:
             "Unreachable", "The service cannot be reached or did not answer in time.", cause=redact(f"{type(error).__name__}: {error}")
         )
     return None
+
+
+def _disk(error: Exception) -> CleanRoomError | None:
+    if not isinstance(error, OSError) or error.errno not in _DISK_FULL:
+        return None
+    return Unavailable(
+        "DiskFull",
+        "A file cannot be written, because the disk, the quota or the file size limit is exhausted.",
+        cause=f"{type(error).__name__}: {error.strerror}",
+        hint="Free space on the disk of this process. The step is retried.",
+        party="operator",
+    )
 
 
 def _json_error(text: str) -> tuple[str | None, str | None]:

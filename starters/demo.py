@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,10 +20,11 @@ from cleanroom.identifiers import dataset_workflow_id, query_workflow_id, run_wo
 from cleanroom.messages.run import RunResult
 from cleanroom.settings import load_settings
 from cleanroom.spark.job import ResultReceipt
+from cleanroom.tracing import command_span
 from starters.operations.datasets import publish_dataset, upload_rows
 from starters.operations.decisions import decision_terms, read_card, send_decision, sign_decision
 from starters.operations.keys import publish_key
-from starters.operations.local_cloud import DEMO_STATE, list_local_cloud, start_local_cloud, stop_local_cloud
+from starters.operations.local_cloud import DEMO_STATE, list_local_cloud, observe_url, start_local_cloud, stop_local_cloud
 from starters.operations.queries import create_query, propose_query, update_query
 from starters.operations.results import open_result, read_receipt
 from starters.operations.runs import start_run, watch_run
@@ -45,6 +47,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the local cloud running afterwards.")] = False,
     state: Annotated[Path, typer.Option(help="Folder for the state of the demo. An earlier demo in it is deleted.")] = DEMO_STATE,
     rows: Annotated[int | None, typer.Option(min=1, help="Use only the first N flights.", show_default="all 336,776")] = None,
+    observe: Annotated[bool, typer.Option("--observe", help="Trace the demo, and serve a page with traces and metrics.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Play three companies on a local cloud, from the first key to the decrypted result. NOT CONFIDENTIAL.
@@ -60,8 +63,11 @@ def demo(
         _clear(state)
         try:
             with clock.part("Start the local cloud (NOT CONFIDENTIAL)"):
-                start_local_cloud(state)
-            summary = _Demo(state, rows, clock, console).play()
+                page = observe_url(start_local_cloud(state, observe=observe))
+            if page is not None:
+                os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = page
+            with command_span(lambda: "cleanroom demo"):
+                summary = _Demo(state, rows, clock, console).play()
         finally:
             if not keep:
                 print_status("[dim]stopping the local cloud[/dim]")
@@ -70,6 +76,8 @@ def demo(
             config = "" if state == DEMO_STATE else f" --config {safe(state / 'cleanroom.toml')}"
             console.print("The local cloud is still running.")
             console.print(f"  explore it:  [bold]cleanroom ui {QUERY}{config}[/bold]", soft_wrap=True)
+            if page is not None:
+                console.print(f"  traces and metrics: [bold]{safe(page)}[/bold]", soft_wrap=True)
             console.print(f"  stop it:     [bold]cleanroom down --state {safe(state)}[/bold]", soft_wrap=True)
         if output is Format.JSON:
             print_json(summary)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from starters.operations.local_cloud import DEFAULT_STATE, find_state, list_local_cloud, start_local_cloud, stop_local_cloud
+from starters.operations.local_cloud import DEFAULT_STATE, find_state, list_local_cloud, observe_url, start_local_cloud, stop_local_cloud
 from starters.terminal.entry import main
 from starters.terminal.output import Format, Output, error_boundary, print_json, print_rows, print_status, safe
 
@@ -21,7 +21,11 @@ RunningState = Annotated[
 ]
 
 
-def up(state: State = DEFAULT_STATE, output: Output = Format.TABLE) -> None:
+def up(
+    state: State = DEFAULT_STATE,
+    observe: Annotated[bool, typer.Option("--observe", help="Trace the workers, and serve a page with traces and metrics.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
     """Start a local cloud: Temporal, storage, stand-ins of the cloud services, and all workers. NOT CONFIDENTIAL.
 
     The services run in the background until `cleanroom down`. The command writes the settings of all profiles to cleanroom.toml in the
@@ -30,10 +34,13 @@ def up(state: State = DEFAULT_STATE, output: Output = Format.TABLE) -> None:
     Example: cleanroom up
     """
     with error_boundary(output):
-        services = start_local_cloud(state)
+        services = start_local_cloud(state, observe=observe)
         _print_services(state, services, output)
         if output is Format.TABLE:
             print_status(f"settings: {safe(state / 'cleanroom.toml')}")
+            if url := observe_url(services):
+                print_status(f"traces and metrics: {safe(url)}")
+                print_status(f"To trace commands as well: [bold]export OTEL_EXPORTER_OTLP_ENDPOINT={safe(url)}[/bold]")
             print_status(f"Stop the local cloud with [bold]cleanroom down{_state_option(state)}[/bold]")
 
 

@@ -15,7 +15,14 @@ from cleanroom.messages.query import DEFAULT_APPROVAL_SECONDS, QueryState
 from starters.lint import lint
 from starters.operations.adopt import adopt_query
 from starters.operations.approved_cards import earlier_approval, remember_approval
-from starters.operations.decisions import decision_terms, read_card, require_decidable, send_decision, sign_decision
+from starters.operations.decisions import (
+    decision_terms,
+    read_card,
+    recorded_decision,
+    require_decidable,
+    send_decision,
+    sign_decision,
+)
 from starters.operations.queries import (
     create_query,
     list_queries,
@@ -40,6 +47,7 @@ from starters.terminal.output import (
     print_partial_record,
     print_record,
     print_rows,
+    print_status,
     safe,
 )
 
@@ -80,7 +88,7 @@ def create(
     """Create a query as a draft.
 
     The query gate checks the SQL text against the datasets that the collaboration has published. The draft stays editable until you
-    propose it.
+    propose it. The same command again shows the query that exists. Another text under the same name is a conflict.
 
     Example: cleanroom query create demo/fabrikam-delays.yaml --profile fabrikam
     """
@@ -132,7 +140,14 @@ def propose(
 
 @app.command()
 def withdraw(
-    name: Name, profile: Profile = None, config: ConfigFile = None, plaintext: Plaintext = False, output: Output = Format.TABLE
+    name: Name,
+    only_proposal: Annotated[
+        bool, typer.Option("--only-proposal", help="Do nothing to a draft, so that the command can be repeated.")
+    ] = False,
+    profile: Profile = None,
+    config: ConfigFile = None,
+    plaintext: Plaintext = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """Withdraw an open proposal, or close a draft.
 
@@ -142,7 +157,7 @@ def withdraw(
     """
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
-        print_record(run_async(withdraw_query(session, name)), output, title=f"query {name}")
+        print_record(run_async(withdraw_query(session, name, only_proposal=only_proposal)), output, title=f"query {name}")
 
 
 @app.command()
@@ -242,6 +257,13 @@ def _decide(
         if not print_signal:
             session.require_encryption()
         card = run_async(read_card(session, name, current=not print_signal))
+        signed = {"query": card.name, "version": card.version, "digest": card.digest}
+        if version in (None, card.version) and not print_signal:
+            before = run_async(recorded_decision(session, card, decision))
+            if before is not None:
+                print_status(f"[dim]this decision of {safe(session.party)} is already recorded[/dim]")
+                print_record(query_record(session, before) | signed, output, title=f"query {name}")
+                return
         require_decidable(card, decision, version=version)
         terms = decision_terms(expires_days, max_runs)
         if not yes:
@@ -255,7 +277,6 @@ def _decide(
             print_json(message)
             return
         after = run_async(send_decision(session, name, decision, message, wait=wait))
-        signed = {"query": card.name, "version": card.version, "digest": card.digest}
         print_record(query_record(session, after) | signed, output, title=f"query {name}")
 
 
@@ -373,15 +394,23 @@ def adopt(
 
 
 @app.command("list")
-def list_(profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """List the queries of the collaboration, as governance holds them.
+def list_(
+    mine: Annotated[bool, typer.Option("--mine", help="List only the queries that wait for your decision.")] = False,
+    profile: Profile = None,
+    config: ConfigFile = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """List the queries of the collaboration, as governance holds them, and for whom they wait.
 
-    Example: cleanroom query list --profile fabrikam
+    The times and the last reminder are those that the Web UI shows. They are missing if Temporal does not answer.
+
+    Example: cleanroom query list --mine --profile litware
     """
     with error_boundary(output):
         session = Session.load(profile, config)
-        rows = run_async(list_queries(session))
-        print_rows(rows, output, columns=("query", "state", "version", "pending", "accepted"), title="queries")
+        rows = run_async(list_queries(session, waiting_for=session.party if mine else None))
+        columns = ("query", "state", "version", "pending", "accepted", "since", "expires", "reminded")
+        print_rows(rows, output, columns=columns, title="queries")
 
 
 if __name__ == "__main__":

@@ -51,14 +51,17 @@ def start(
 ) -> None:
     """Run an approved query once.
 
-    The command signs a run request and shows the steps of the run. After Ctrl-C the run continues; follow it with `run watch`.
+    The command signs a run request and shows the steps of the run. After Ctrl-C the run continues; follow it with `run watch`. The same
+    command with the same --run-id attaches to the run that exists. Another query or other dates are a conflict.
 
     Example: cleanroom run start fabrikam-delays --run-id r-1 --profile fabrikam
     """
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         parameters = parse_parameters(start_date, end_date)
-        run_id = run_id or new_run_id()
+        if run_id is None:
+            run_id = new_run_id()
+            print_status(f"[dim]run {run_id}; to repeat this command, add --run-id {run_id}[/dim]")
         session.require_encryption()
         digest = run_async(current_digest(session, query))
         run_async(start_run(session, query, digest, run_id, parameters))

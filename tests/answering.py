@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -30,7 +31,7 @@ def answering(answers: Mapping[str, Any], types: Mapping[tuple[str, bool], Any] 
 
     Args:
         answers: By name of an activity: its result, an exception to raise, :data:`LATER`, :data:`UNTIL_CANCELLED`, a function of the
-            argument, or a list of these for one call after another, whose last one stays.
+            argument that may be asynchronous, or a list of these for one call after another, whose last one stays.
         types: Type of the argument of each activity, and whether it runs on a collaborator's queue; without it, arguments are JSON.
     """
     left = {name: list(value) if isinstance(value, list) else [value] for name, value in answers.items()}
@@ -39,16 +40,18 @@ def answering(answers: Mapping[str, Any], types: Mapping[tuple[str, bool], Any] 
     async def answer(arguments: Sequence[RawValue]) -> Any:
         queue = left[activity.info().activity_type]
         found = queue.pop(0) if len(queue) > 1 else queue[0]
-        if found == LATER:
-            activity.raise_complete_async()
-        if found == UNTIL_CANCELLED:
-            await activity.wait_for_cancelled()
-            raise asyncio.CancelledError
         if callable(found):
             info = activity.info()
             own = info.task_queue.startswith("collaborator.")
             hint = (types or {}).get((info.activity_type, own)) or (types or {}).get((info.activity_type, False))
             found = found(activity.payload_converter().from_payload(arguments[0].payload, hint))
+        if inspect.isawaitable(found):
+            found = await found
+        if found == LATER:
+            activity.raise_complete_async()
+        if found == UNTIL_CANCELLED:
+            await activity.wait_for_cancelled()
+            raise asyncio.CancelledError
         if isinstance(found, BaseException):
             raise found
         return found

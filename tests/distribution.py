@@ -26,6 +26,7 @@ FIRST = (
     "tests/scenario/test_spark_service.py",
     "tests/unit/audit/test_forged_records.py",
     "tests/unit/sql/test_floors.py",
+    "the fault matrix",
     "tests/conformance/governance/test_model.py",
     "tests/scenario/test_governance_machine.py",
     "tests/scenario/kubernetes/test_kubelet.py",
@@ -44,6 +45,8 @@ def piece(nodeid: str) -> str:
     """Return the piece of a test."""
     file = nodeid.split("::", 1)[0]
     name = file.rsplit("/", 1)[-1]
+    if file.startswith("tests/faults/"):
+        return "the fault matrix"
     if "scenario/" not in file or name not in ON_THE_CLOUD:
         return file
     return "the demo's cloud" if name in WITH_THE_DEMO else "another cloud"

@@ -101,5 +101,24 @@ class Polling:
         return {"attempts": attempts, "days": (workflow.now() - before).days}
 
 
+TURNS: list[str] = []
+"""Who took a turn, in order."""
+
+
+@activity.defn
+async def take_turn(note: Note) -> None:
+    """Note that ``text`` took a turn."""
+    TURNS.append(note.text)
+
+
+@workflow.defn
+class Sharing:
+    """Takes one turn on a shared task queue."""
+
+    @workflow.run
+    async def run(self, note: Note) -> None:
+        await workflow.execute_activity(take_turn, note, **STANDARD.config("turn"))
+
+
 WORKFLOWS = [Counting, Polling, Stepping]
 ACTIVITIES = [count_to, ready_on, silent, silent_in_a_thread]

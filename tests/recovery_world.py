@@ -37,10 +37,12 @@ from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
 from cleanroom.spark.service import SparkService, Submission
 from cleanroom.statements import SigningKey
+from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.freshness import GovernanceFreshness
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from starters.operations.session import Session
 from tests.prepare_world import CLEAN_ROOM_HOST, COLLABORATION, OWNERS, SPARK_HOST, Guest, PrepareWorld
+from tests.temporal_env import TEST_KEYRING
 from workflows.cleanup import Cleanup
 from workflows.conclude_run import ConcludeRun
 from workflows.prepare import Prepare
@@ -131,7 +133,9 @@ class WorldSession(Session):
         return self._world.keys[self.party]
 
     async def temporal(self, *, scope: Literal["workflow", "schedule"] = "workflow") -> Client:
-        return self._client
+        if scope == "workflow":
+            return self._client
+        return Client(**{**self._client.config(), "data_converter": data_converter(TEST_KEYRING, scope=scope)})
 
 
 def settings_of(world: PrepareWorld, name: str) -> Settings:

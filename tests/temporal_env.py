@@ -37,6 +37,7 @@ FAST = {
     "history.timerProcessorMaxTimeShift": '"1ms"',
     "matching.numTaskqueueReadPartitions": "1",
     "matching.numTaskqueueWritePartitions": "1",
+    "matching.enableFairness": "true",
     "frontend.WorkflowTimeSkippingEnabled": "true",
 }
 

@@ -26,6 +26,7 @@ from activities.clean_room_secrets import CleanRoomSecrets
 from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
 from activities.key_vault import KeyVault
+from activities.notifications import Notifications
 from activities.run_origin import RunOrigin
 from activities.s3 import S3
 from activities.spark_service import SparkServiceActivities
@@ -66,10 +67,15 @@ class BoundaryWorker:
     interceptors: tuple[Interceptor, ...] = ()
     deployment: Deployment | None = None
     """Deployment of Worker Versioning. A collaborator's worker has none: it runs activities only, and its owner upgrades it."""
+    max_concurrent_activities: int = 32
+    """Activities at the same time. A run occupies one slot of the clean room and one of the Spark service from its submission to its
+    end, for the activities that watch it. They wait most of the time. If they filled all slots, no activity could end a run."""
     heartbeat_seconds: float | None = None
     """Shortest interval of heartbeats; without it, the default of :mod:`cleanroom.temporal.workers`. They also deliver cancellations."""
 
 
+WATCHING_SLOTS = 500
+"""Slots of a boundary whose activities watch runs: for about 450 runs at the same time per worker."""
 ATTESTED: tuple[Boundary, ...] = ("clean-room", "spark-service")
 """Boundaries that run in confidential containers and release secrets, or vouch for those that receive them."""
 
@@ -120,7 +126,8 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
         KeyStore(settings.keys_dir, settings.collaboration),
     )
     identities = ManagedIdentities(own, settings.azure, ca_file=settings.ca_file) if settings.azure.subscription_id else None
-    governance = CollaboratorGovernance(settings, authorisations, UserDocuments(client, settings.collaboration), keys, identities)
+    documents = UserDocuments(client, settings.collaboration)
+    governance = CollaboratorGovernance(settings, authorisations, documents, keys, identities)
     s3 = S3(settings, authorisations)
     activities: list[Callable[..., Any]] = [
         governance.set_secret,
@@ -133,6 +140,7 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
         governance.withdraw_proposal,
         governance.accept_query,
         governance.reject_query,
+        Notifications(settings, documents).notify,
         s3.get_connection_secret,
         s3.locate_s3_store,
     ]
@@ -160,7 +168,8 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
 
 def _frontend(settings: Settings) -> BoundaryWorker:
     client = governance_client(settings, credential(settings.credential, ca_file=settings.ca_file))
-    frontend = Frontend(UserDocuments(client, settings.collaboration), UserReader(client, settings.collaboration), settings.collaboration)
+    documents = UserDocuments(client, settings.collaboration)
+    frontend = Frontend(documents, UserReader(client, settings.collaboration), settings.collaboration)
     return BoundaryWorker(
         name="frontend",
         task_queue=FRONTEND_QUEUE,
@@ -174,6 +183,7 @@ def _frontend(settings: Settings) -> BoundaryWorker:
             frontend.determine_dataset_owners,
             frontend.verify_decision,
             frontend.await_query_change,
+            Notifications(settings, documents).notify,
         ),
         resources=(client,),
         interceptors=(_freshness(client),),
@@ -190,6 +200,7 @@ def _clean_room(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
     governance, secrets, cleanup = CleanRoomGovernance(room), CleanRoomSecrets(room), CleanRoomCleanup(room)
     return BoundaryWorker(
         name="clean-room",
+        max_concurrent_activities=WATCHING_SLOTS,
         task_queue=CLEAN_ROOM_QUEUE,
         deployment="clean-room",
         workflows=(Prepare, RunQuery, ConcludeRun, Cleanup),
@@ -226,6 +237,7 @@ def _spark_service(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
     spark = SparkServiceActivities(settings, service, UserReader(user, settings.collaboration), trust)
     return BoundaryWorker(
         name="spark-service",
+        max_concurrent_activities=WATCHING_SLOTS,
         task_queue=SPARK_SERVICE_QUEUE,
         deployment="clean-room",
         activities=(
@@ -235,6 +247,7 @@ def _spark_service(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
             spark.watch_job,
             spark.delete_job,
             spark.list_jobs,
+            spark.delete_unpinned_job,
         ),
         resources=(user, service),
         interceptors=(_freshness(user),),

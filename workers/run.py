@@ -95,6 +95,7 @@ async def serve(
         workflows=worker.workflows,
         activities=worker.activities,
         interceptors=worker.interceptors,
+        max_concurrent_activities=worker.max_concurrent_activities,
         version=await _version(client, worker.deployment, versioned=versioned),
         ready_file=ready_file,
         health_port=health_port,

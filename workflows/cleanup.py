@@ -27,8 +27,10 @@ with workflow.unsafe.imports_passed_through():
         JobsRequest,
         Leftover,
         RunHeld,
+        RunJob,
         StatesFound,
         StatesRequest,
+        UnpinnedJob,
     )
     from cleanroom.runs.leftovers import Verdict, still_held, verdict
     from cleanroom.temporal import metrics
@@ -63,6 +65,8 @@ class Cleanup:
         title = "Clean up after ended runs" if input.apply else "List what ended runs have left"
         self._story = Story(f"{title} of {input.collaboration}", STEPS, kind="cleanup")
         self._unchecked: dict[str, str] = {}
+        self._running: dict[str, RunJob] = {}
+        """Applications by run, as of the latest look."""
         self._undone = 0
 
     @workflow.run
@@ -74,11 +78,11 @@ class Cleanup:
     async def _sweep(self, input: CleanupInput) -> CleanupReport:
         story = self._story
         story.stage("look")
-        jobs, found = await story.step("look", self._look())
+        found = await story.step("look", self._look())
         states = await story.step("workflows", self._states([run.run_id for run in found.runs]))
         verdicts = {run.run_id: self._verdict(run, found.read_at, states) for run in found.runs}
         suspects = [run for run in found.runs if verdicts[run.run_id].kind == "left"]
-        left, again = await story.step("again", self._look_again(suspects, jobs))
+        left, again = await story.step("again", self._look_again(suspects))
         kept = [self._row(run, found.read_at, verdicts[run.run_id]) for run in found.runs if verdicts[run.run_id].kind == "kept"]
         now = left[:BATCH] if input.apply else left
         rows = [self._row(run, again, verdicts[run.run_id]) for run in now]
@@ -106,19 +110,20 @@ class Cleanup:
 
     # ------------------------------------------------------------------ look
 
-    async def _look(self) -> tuple[dict[str, str], HeldFound]:
+    async def _look(self) -> HeldFound:
         """Read the applications by run, and then what runs hold and the ledger says about them."""
-        jobs = await self._jobs()
-        found = await self._held(None, [job.run_id for job in jobs.jobs])
-        names = {job.run_id: job.name for job in jobs.jobs}
-        return names, found.model_copy(update={"runs": tuple(_with_job(run, names) for run in found.runs)})
+        self._running = {job.run_id: job for job in (await self._jobs()).jobs}
+        found = await self._held(None, list(self._running))
+        return found.model_copy(update={"runs": tuple(_with_job(run, self._running) for run in found.runs)})
 
-    async def _look_again(self, suspects: list[RunHeld], jobs: dict[str, str]) -> tuple[list[RunHeld], datetime]:
+    async def _look_again(self, suspects: list[RunHeld]) -> tuple[list[RunHeld], datetime]:
         """Return what the suspects still hold, and when that was read."""
         if not suspects:
             return [], workflow.now()
         names = [run.run_id for run in suspects]
-        present = {job.run_id: job.name for job in (await self._jobs()).jobs} if any(name in jobs for name in names) else {}
+        if any(name in self._running for name in names):
+            self._running = {job.run_id: job for job in (await self._jobs()).jobs}
+        present = self._running
         found = await self._held(names, [name for name in names if name in present])
         second = {run.run_id: _with_job(run, present) for run in found.runs}
         left = [still_held(run, second[run.run_id]) for run in suspects if run.run_id in second]
@@ -150,7 +155,7 @@ class Cleanup:
             return StatesFound(namespace_id="", states={})
         return await workflow.execute_activity_method(
             CleanRoomCleanup.describe_runs,
-            StatesRequest(collaboration=self._input.collaboration, runs=tuple(runs)),
+            StatesRequest(collaboration=self._input.collaboration, runs=tuple(runs), lost=self._input.lost),
             **SWEEP.config(f"workflows of {len(runs)} runs", task_queue=CLEAN_ROOM_QUEUE),
         )
 
@@ -186,15 +191,27 @@ class Cleanup:
 
     async def _undo_run(self, run: RunHeld) -> str:
         """Undo one run; return ``undone`` or the code of the error. One run that fails does not stop the others."""
-        if run.ticket is None:
-            return "RunNotPinned"
         try:
-            undone = await undo_run(run.ticket, timing=STANDARD, end=run.end, stop_job="application" in run.held)
+            if run.ticket is None:
+                return await self._delete_unpinned(run)
+            undone = await undo_run(run.ticket, timing=STANDARD, stop_job="application" in run.held)
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
             return error_from_failure(error).code
         return "undone" if undone.revoked.closed else "RunNotPinned"
+
+    async def _delete_unpinned(self, run: RunHeld) -> str:
+        """Delete the application of a run that the ledger does not know. Its secrets, if it has some, are not this product's."""
+        job = self._running.get(run.run_id)
+        if job is None or run.held.keys() != {"application"}:
+            return "RunNotPinned"
+        await workflow.execute_activity_method(
+            SparkServiceActivities.delete_unpinned_job,
+            UnpinnedJob(collaboration=self._input.collaboration, job=job),
+            **STANDARD.config(f"stop the job of {run.run_id}, which the ledger does not know", task_queue=SPARK_SERVICE_QUEUE),
+        )
+        return "undone"
 
     @workflow.query(description="The steps and the state of each.")
     def timeline(self) -> tuple[str, ...]:
@@ -211,5 +228,5 @@ def _report_grants(found: HeldFound, ended: set[str], left_over: set[str]) -> No
     metrics.GRANTS_OUTSTANDING.set(meter, found.unattributed, run="unknown")
 
 
-def _with_job(run: RunHeld, jobs: dict[str, str]) -> RunHeld:
+def _with_job(run: RunHeld, jobs: dict[str, RunJob]) -> RunHeld:
     return run.model_copy(update={"held": {**run.held, "application": 1}}) if run.run_id in jobs else run

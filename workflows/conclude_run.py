@@ -30,16 +30,13 @@ STEPS = {
 }
 
 
-async def undo_run(
-    ticket: RunTicket, story: Story | None = None, *, timing: Timing = CLEANUP, end: str = "", stop_job: bool = True
-) -> Concluded:
-    """Revoke the grants of a run that has ended, stop its job and record its end.
+async def undo_run(ticket: RunTicket, story: Story | None = None, *, timing: Timing = CLEANUP, stop_job: bool = True) -> Concluded:
+    """Revoke the grants of a run that has ended, stop its job and record its end, unless the ledger has one.
 
     Args:
         ticket: The run.
         story: Shows the steps.
         timing: Timeouts and retries of the steps that undo something.
-        end: The entry in the ledger that records the run's end already. Without it, a failure is recorded.
         stop_job: Whether the run has a job.
     """
 
@@ -68,15 +65,12 @@ async def undo_run(
                 **timing.config(f"stop the job of {ticket.run_id}", task_queue=SPARK_SERVICE_QUEUE),
             ),
         )
-    await step("audit", _audit(ticket, revoked, end))
+    await step("audit", _audit(ticket, revoked))
     return Concluded(revoked=revoked, job_stopped=stopped)
 
 
-async def _audit(ticket: RunTicket, revoked: Revoked, end: str) -> None:
-    entries = [("REVOKED", f"{revoked.secrets} secrets, {revoked.grants} grants")]
-    if not end:
-        entries.append(("RUN_FAILED", "RunTerminated"))
-    for step, message in entries:
+async def _audit(ticket: RunTicket, revoked: Revoked) -> None:
+    for step, message in (("REVOKED", f"{revoked.secrets} secrets, {revoked.grants} grants"), ("RUN_FAILED", "RunTerminated")):
         await workflow.execute_activity_method(
             CleanRoomGovernance.record_event,
             AuditEvent(ticket=ticket, step=step, message=message),

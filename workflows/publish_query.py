@@ -6,6 +6,7 @@ Governance holds the state of the query. This workflow executes commands, mirror
 * :mod:`workflows.query_command_queue`, :mod:`workflows.query_commands`: waiting commands, and their execution
 * :mod:`workflows.query_steps`: the diagram's arrows, one activity each
 * :mod:`workflows.query_poll`: the poll of governance
+* :mod:`workflows.query_reminders`: reminders to the people for whom the query waits
 * :mod:`workflows.query_status_page`: the Web UI page
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import Enum
 from typing import Any
 
@@ -37,6 +38,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.query_command_queue import Command, CommandKind
     from workflows.query_commands import QueryCommands
     from workflows.query_poll import GovernancePoll
+    from workflows.query_reminders import QueryReminders
     from workflows.query_state import CLOSED, QueryStateMachine
     from workflows.query_status_page import QueryStatusPage
     from workflows.query_steps import QuerySteps
@@ -62,6 +64,7 @@ class Event(Enum):
     STATE_CHANGED = "a command changed the query and stopped the poll: poll and deadline must start again"
     DEADLINE_RESUMED = "the commands that paused the deadline of the draft have ended"
     HISTORY_IS_LONG = "the query can continue as new"
+    REMINDER = "a reminder is due"
     DEADLINE = "the deadline has passed"
 
 
@@ -76,6 +79,7 @@ class PublishQuery:
         self._query = QueryStateMachine(input)
         self._steps = QuerySteps(input, self._query)
         self._poll = GovernancePoll(self._query, self._steps)
+        self._reminders = QueryReminders(self._query, self._steps, input.carried_notifications)
         self._page = QueryStatusPage(self._query, input.proposer.name)
         self._commands = QueryCommands(input, self._query, self._steps, self._poll, self._page)
 
@@ -88,12 +92,15 @@ class PublishQuery:
         try:
             if input.carried is None:
                 await self._commands.create()
+            self._reminders.resume()
             while not query.closed:
                 query.start_period(workflow.now())
                 self._page.show()
                 event = await self._next_event()
                 if event is Event.DEADLINE:
                     await self._expire()
+                elif event is Event.REMINDER:
+                    self._reminders.send_due(workflow.now())
                 elif event is Event.GOVERNANCE_CHANGED:
                     await self._apply_governance_change()
                 await self._commands.handle_until(self._can_continue_as_new)
@@ -148,20 +155,22 @@ class PublishQuery:
             event = pending_event()
             return event is not None
 
+        assert self._query.expires is not None
+        reminder = self._reminders.next_at
+        remind = reminder is not None and reminder < self._query.expires
+        until = reminder if remind else self._query.expires
+        assert until is not None
+        summary = "approval expires" if self._query.stage == "Proposed" else "query expires"
         try:
             await workflow.wait_condition(
                 occurred,
-                timeout=None if deadline_paused else self._remaining(workflow.now()),
-                timeout_summary="approval expires" if self._query.stage == "Proposed" else "query expires",
+                timeout=None if deadline_paused else max(until - workflow.now(), timedelta(milliseconds=1)),
+                timeout_summary="reminder" if remind else summary,
             )
         except TimeoutError:
-            return Event.DEADLINE
+            return Event.REMINDER if remind else Event.DEADLINE
         assert event is not None
         return event
-
-    def _remaining(self, now: datetime) -> timedelta:
-        assert self._query.expires is not None
-        return max(self._query.expires - now, timedelta(milliseconds=1))
 
     async def _apply_governance_change(self) -> None:
         """Mirror what the poll found, unless it is the effect of a running command, which stops the poll."""
@@ -211,6 +220,7 @@ class PublishQuery:
         """Answer every waiting update with ``reason`` and let the handlers return."""
         commands = self._commands
         await self._poll.stop()
+        self._reminders.stop()
         commands.close(reason)
         with suppress(TimeoutError):
             await workflow.wait_condition(
@@ -244,7 +254,10 @@ class PublishQuery:
         if not self._can_continue_as_new():
             return
         self._page.show()
-        carried = self._query.carried_members() | {"carried_messages": commands.carried()}
+        carried = self._query.carried_members() | {
+            "carried_messages": commands.carried(),
+            "carried_notifications": self._reminders.pending,
+        }
         workflow.continue_as_new(self._input.model_copy(update=carried))
 
     # ------------------------------------------------------------------ signals

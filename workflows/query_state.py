@@ -17,6 +17,7 @@ The class is deterministic: the caller passes the time as ``now`` and the answer
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -35,6 +36,7 @@ from cleanroom.messages.query import (
     QueryStage,
     QueryState,
     RefusedMessage,
+    ReminderKind,
     VerifiedDecision,
 )
 
@@ -62,6 +64,9 @@ class QueryStateMachine:
         self.deputies: dict[str, str] = {}
         """The deputy who decided, by user ID, for the owners whose deputy did."""
         self.expires: datetime | None = carried.expires if carried else None
+        self.since: datetime | None = carried.since if carried else None
+        """When the current stage began; reminders count from there."""
+        self.reminded: tuple[ReminderKind, ...] = carried.reminded if carried else ()
         self.card = carried.card if carried else ""
         self.history: deque[HistoryEntry] = deque(carried.history if carried else (), MAX_HISTORY)
         self.refused: deque[RefusedMessage] = deque(carried.refused if carried else (), MAX_REFUSED)
@@ -119,7 +124,7 @@ class QueryStateMachine:
     def start_period(self, now: datetime) -> None:
         """Set the deadline of the current stage if it has none."""
         if self.expires is None:
-            self.expires = now + self._approval_period
+            self._begin_stage(now, now + self._approval_period)
 
     def expected_governance_state(self) -> GovernanceQueryState:
         """Return the state of the query in governance as long as nothing changes there."""
@@ -153,6 +158,8 @@ class QueryStateMachine:
             refused=tuple(self.refused),
             spec=self.spec,
             seen=self.seen,
+            since=self.since,
+            reminded=self.reminded,
             deputies={self.display_name(user): deputy for user, deputy in sorted(self.deputies.items()) if user in self.ballots},
         )
 
@@ -205,6 +212,14 @@ class QueryStateMachine:
         if not self.history or (self.history[-1].event, self.history[-1].detail) != (event, detail):
             self.record(now, event, "", detail)
 
+    def record_reminder(self, now: datetime, kinds: Sequence[ReminderKind]) -> None:
+        """Take note that the last of ``kinds`` was sent, and that the others are not needed any longer."""
+        self.reminded = (*self.reminded, *kinds)
+        self.record(now, kinds[-1], "", ", ".join(self.pending()))
+
+    def _begin_stage(self, now: datetime, expires: datetime) -> None:
+        self.since, self.expires, self.reminded = now, expires, ()
+
     def record_refused(self, now: datetime, kind: str, error: CleanRoomError, about: str = "") -> None:
         """Add a refused message to the bounded list of refused messages."""
         self.refused.append(
@@ -243,12 +258,13 @@ class QueryStateMachine:
         self.stage, self.owners, self.ballots, self.deputies, self.approvals_expire_at = "Proposed", owners, {}, {}, None
         self._take_text(proposed.version, proposed.digest)
         self.proposal_id = proposed.proposal_id
-        self.expires = now + self._approval_period
+        self._begin_stage(now, now + self._approval_period)
         self.record(now, "proposed", command.party, f"version {self.version}")
 
     def return_to_draft(self, now: datetime, event: str, by: str = "", detail: str = "") -> None:
         """End the open proposal."""
         self.stage, self.proposal_id, self.expires, self.approvals_expire_at = "Draft", "", None, None
+        self.since, self.reminded = None, ()
         self.record(now, event, by, detail)
 
     def vote_cast(self, now: datetime, decision: VerifiedDecision) -> None:
@@ -278,7 +294,8 @@ class QueryStateMachine:
 
     def _approve(self, now: datetime, detail: str = "") -> None:
         """All owners have approved: the expiry of their approvals replaces the deadline of the proposal."""
-        self.stage, self.expires = "Approved", self.approvals_expire_at or now + self._approval_period
+        self.stage = "Approved"
+        self._begin_stage(now, self.approvals_expire_at or now + self._approval_period)
         self.record(now, "approved by all", "", detail)
 
     # ------------------------------------------------------------------ transitions by governance
@@ -290,7 +307,7 @@ class QueryStateMachine:
 
     def withdrawal_failed(self, now: datetime, by: str, reason: str) -> None:
         """Keep the proposal open for another period: its deadline has passed, but governance still accepts votes."""
-        self.expires = now + self._approval_period
+        self._begin_stage(now, now + self._approval_period)
         self.record(now, "not withdrawn", by, reason)
 
     def apply_governance_state(self, now: datetime, state: GovernanceQueryState) -> bool:
@@ -340,7 +357,7 @@ class QueryStateMachine:
         self._take_text(state.version, state.digest)
         self.proposal_id, self.owners, self.proposal_command = state.proposal_id, state.approvers, None
         self.approvals_expire_at, self.deputies = None, {}
-        self.expires = now + self._approval_period
+        self._begin_stage(now, now + self._approval_period)
 
     def _take_text(self, version: str, digest: str) -> None:
         """Show the version that governance holds. The card describes only the text that this workflow wrote."""

@@ -30,6 +30,8 @@ class QueryStatusPage:
         self._shown: tuple[Any, ...] | None = None
         self._stage, self._since = "", workflow.now()
         self._due = False
+        self._reminded = bool(query.reminded)
+        """Whether the search attributes name a reminder."""
 
     def show_soon(self) -> None:
         """Call :meth:`show` once, after what is ready to run now. A flood of messages then renders the page once per workflow task."""
@@ -45,11 +47,15 @@ class QueryStatusPage:
         """Update the current details, and the search attributes if they changed. Each update of attributes adds a history event."""
         query, self._due = self._query, False
         workflow.set_current_details(query_details(query, self._proposer))
-        shown = (query.stage, query.pending(), query.voters("accepted"), query.digest, query.expires)
+        shown = (query.stage, query.pending(), query.voters("accepted"), query.digest, query.expires, query.reminded)
         if shown != self._shown:
             self._shown = shown
             self._enter(query.stage)
-            workflow.upsert_search_attributes(attributes.updates(*query_attributes(query, self._since)))
+            changed = query_attributes(query, self._since)
+            if query.reminded or self._reminded:
+                changed.append((attributes.REMINDED, query.reminded[-1] if query.reminded else None))
+            self._reminded = bool(query.reminded)
+            workflow.upsert_search_attributes(attributes.updates(*changed))
 
     def _enter(self, stage: str) -> None:
         """Take note of the stage and of the time since when the query is in it, and count the time that a proposal was open."""
@@ -77,6 +83,7 @@ def query_details(query: QueryStateMachine, proposer: str) -> str:
         f"**{escape(query.name)}** of {escape(proposer)}: **{stage}**{votes}",
         f"version {code(query.version or '-')}, digest {code(query.digest[:16] or '-')}{until}",
         "\n".join(_decisions(query)),
+        _reminder(query),
         _next_step(query, proposer),
     ]
     if query.refused:
@@ -122,6 +129,14 @@ def _decisions(query: QueryStateMachine) -> list[str]:
         deputy = f" (deputy **{escape(deputies[name])}**)" if name in deputies else ""
         lines.append(f"- {mark} {escape(name)}{deputy} {word} {time}")
     return lines
+
+
+def _reminder(query: QueryStateMachine) -> str:
+    """Return a line on the last reminder of the current stage."""
+    if not query.reminded or query.closed:
+        return ""
+    at = max((entry.at for entry in query.history if entry.event == query.reminded[-1]), default=None)
+    return f"**{query.reminded[-1]}** sent {at:%Y-%m-%d %H:%M} UTC" if at else f"**{query.reminded[-1]}** sent"
 
 
 def _next_step(query: QueryStateMachine, proposer: str) -> str:

@@ -9,6 +9,7 @@ from temporalio.common import RetryPolicy
 
 from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
+from activities.notifications import Notifications
 from cleanroom.documents.specs import QuerySpec
 from cleanroom.identifiers import FRONTEND_QUEUE, collaborator_queue, latest_transaction
 from cleanroom.messages.query import (
@@ -20,7 +21,9 @@ from cleanroom.messages.query import (
     DraftStored,
     GenerateQueryRequest,
     GovernanceQueryState,
+    NotifyRequest,
     OwnersRequest,
+    PendingNotification,
     ProposeQueryRequest,
     PublishQueryInput,
     QueryChangeRequest,
@@ -31,11 +34,15 @@ from cleanroom.messages.query import (
     VoteRequest,
     WithdrawRequest,
 )
-from cleanroom.temporal.retries import POLL, STANDARD
+from cleanroom.temporal.retries import NOTIFY, POLL, STANDARD
 from workflows.query_state import QueryStateMachine
 
 COLLABORATOR_TIMEOUT = timedelta(days=1)
 """Timeout of a step on a collaborator's queue. The collaborator's worker may not be running when the step is scheduled."""
+NOTIFICATION_TIMEOUT = timedelta(days=1)
+"""How long a reminder waits for the recipient's worker."""
+OPERATOR = "operator"
+"""Recipient of the notifications that the frontend's worker sends."""
 POLL_TIMEOUT = timedelta(days=366)
 """Timeout of one poll of governance: longer than any deadline. The poll starts again after continue-as-new."""
 
@@ -46,6 +53,7 @@ class QuerySteps:
     def __init__(self, input: PublishQueryInput, query: QueryStateMachine) -> None:
         self._collaboration = input.collaboration
         self._proposer = input.proposer
+        self.proposer = input.proposer.name
         self._query = query
         self.interval = timedelta(seconds=input.reconcile_seconds)
 
@@ -163,6 +171,27 @@ class QuerySteps:
         )
         query.saw(recorded.seen)
         return recorded
+
+    async def notify(self, item: PendingNotification) -> None:
+        """Notify a collaborator through the collaborator's own worker, or the operator through the frontend's."""
+        query = self._query
+        assert query.expires is not None
+        operator = item.recipient == OPERATOR
+        await workflow.execute_activity_method(
+            Notifications.notify,
+            NotifyRequest(
+                collaboration=self._collaboration,
+                query=query.name,
+                proposal_id=item.proposal_id,
+                kind=item.kind,
+                recipient=item.recipient,
+                expires=query.expires,
+                seen=query.seen,
+            ),
+            **NOTIFY.within(NOTIFICATION_TIMEOUT).config(
+                f"{item.kind} to {item.recipient}", task_queue=FRONTEND_QUEUE if operator else collaborator_queue(item.recipient)
+            ),
+        )
 
     async def await_query_change(self) -> GovernanceQueryState:
         """Poll governance until the query differs from the expected state. The polls are retries, which add no history events."""

@@ -7,7 +7,6 @@ that all clients report sign-in failures alike.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,7 @@ from azure.core.exceptions import AzureError, HttpResponseError
 
 from cleanroom import entra_codes
 from cleanroom.azure_http import BoundedRetryPolicy, causes, is_connection_error, retry_after_details
+from cleanroom.bulkheads import bulkhead
 from cleanroom.errors import CleanRoomError, InvalidInput, PreconditionFailed, Unavailable
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE
 from cleanroom.jose.tokens import InvalidToken, unverified_claims
@@ -100,13 +100,13 @@ class AsyncCredential:
         self, *scopes: str, claims: str | None = None, tenant_id: str | None = None, enable_cae: bool = False, **kwargs: Any
     ) -> AccessToken:
         """Get a token; see ``azure.core.credentials_async.AsyncTokenCredential``."""
-        return await asyncio.to_thread(
+        return await bulkhead("entra").run(
             self._credential.get_token, *scopes, claims=claims, tenant_id=tenant_id, enable_cae=enable_cae, **kwargs
         )
 
     async def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> AccessTokenInfo:
         """Get a token; see ``azure.core.credentials_async.AsyncSupportsTokenInfo``."""
-        return await asyncio.to_thread(self._credential.get_token_info, *scopes, options=options)
+        return await bulkhead("entra").run(self._credential.get_token_info, *scopes, options=options)
 
     async def close(self) -> None:
         """Close the HTTP connections of the credential."""

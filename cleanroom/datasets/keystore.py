@@ -89,9 +89,10 @@ class KeyStore:
         """
         self._check_folder()
         path = self.path(dataset).with_suffix(_WRAPPINGS)
-        # A single short write in append mode is atomic, so concurrent writes do not interleave.
+        # A single short write in append mode is atomic, so concurrent writes do not interleave. On a full disk a write can be torn, so
+        # the line starts with its own newline.
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "wb") as handle:
-            handle.write(wrapped.encode("ascii") + b"\n")
+            handle.write(b"\n" + wrapped.encode("ascii") + b"\n")
             handle.flush()
             os.fsync(handle.fileno())
 

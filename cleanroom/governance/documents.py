@@ -46,6 +46,7 @@ class DocumentOperations(Endpoint):
                 hint="Use another name, or ask the governance operator for the proposal: its proposer can withdraw it.",
                 party="governance operator",
                 details=error.details,
+                retryable=error.retryable,
             ) from error
 
     async def list_documents(self, labels: Mapping[str, str] | None = None) -> list[DocumentSummary]:

@@ -102,6 +102,8 @@ def from_response(response: httpx.Response, operation: str, *, hide: Sequence[st
         hint=_HINTS.get(name),
         party=_PARTY if kind is Unavailable else None,
         details=details,
+        # The application has thrown. It does so for some invalid requests, but also when it cannot execute a valid one at that moment.
+        retryable=True if kind is Internal and status >= 500 else None,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from azure.keyvault.keys import JsonWebKey, KeyClient, KeyReleasePolicy, KeyVaul
 from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import BaseModel, ConfigDict
 
+from cleanroom.bulkheads import bulkhead
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput
 from cleanroom.jose.encoding import b64_any
 from cleanroom.jose.jwk import private_jwk, public_jwk, public_key
@@ -87,7 +87,7 @@ async def set_key_with_skr(
     if bits not in KEK_SIZES:
         raise InvalidInput("UnsupportedKekSize", f"KEK: {bits} bits are not supported; use one of {', '.join(map(str, KEK_SIZES))}.")
     request = _KeyRequest(name, policy, key, bits, {PURPOSE_TAG: KEK_PURPOSE, **(tags or {})}, immutable)
-    return await asyncio.to_thread(_set, vault, credential, request)
+    return await bulkhead("key-vault").run(_set, vault, credential, request)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from cleanroom.bulkheads import bulkhead
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused
 from cleanroom.jose.jwk import PrivateKey, base_kty, public_jwk, public_key, thumbprint
 from cleanroom.jose.x5c import trusted_roots
@@ -155,7 +156,7 @@ async def release_key(
     token = await maa.attest(evidence, bound)
     claims = await maa.validate(token)
     _check_token_is_ours(claims, wrapping.public_key(), kid)
-    return await asyncio.to_thread(_release, vault, credential, name, version, policy, algorithm, wrapping, kid, token, claims)
+    return await bulkhead("key-vault").run(_release, vault, credential, name, version, policy, algorithm, wrapping, kid, token, claims)
 
 
 def _check_token_is_ours(claims: dict[str, Any], wrapping: rsa.RSAPublicKey, kid: str) -> None:

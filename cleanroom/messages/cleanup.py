@@ -49,7 +49,7 @@ class RunHeld(Message):
     run_id: Name
     query: str = ""
     ticket: RunTicket | None = None
-    """The run that the ledger pins, for runs that were asked for by name. None also if there is no pin."""
+    """The run that the ledger pins, for runs that were asked for by name. None without a pin."""
     pinned: bool = False
     pinned_at: AwareDatetime | None = None
     expires: AwareDatetime | None = None
@@ -57,8 +57,6 @@ class RunHeld(Message):
     origin: str = ""
     """ID of the Temporal namespace in which the run began; empty if it is unknown."""
     closed: bool = False
-    end: str = ""
-    """The entry in the ledger that records the run's end, such as ``RUN_COMPLETED``; for runs that were asked for by name."""
     held: dict[Kind, int] = {}
     """How many of each kind."""
 
@@ -101,11 +99,21 @@ class JobsFound(Message):
     seen: Seen = ""
 
 
+class UnpinnedJob(Message):
+    """Input of ``delete_unpinned_job``: a SparkApplication of a run that the ledger does not know."""
+
+    collaboration: str
+    job: RunJob
+    seen: Seen = ""
+
+
 class StatesRequest(Message):
     """Input of ``describe_runs``."""
 
     collaboration: str
     runs: tuple[Name, ...]
+    lost: tuple[str, ...] = ()
+    """Namespaces that must not exist on this server."""
 
 
 class WorkflowState(Message):

@@ -41,6 +41,7 @@ class PublishQueryInput(Message):
     carried_command: AuthorisedCommand | None = None
     """The command with which the open proposal was made."""
     carried_approvals_expire_at: AwareDatetime | None = None
+    carried_notifications: tuple[PendingNotification, ...] = ()
     carried_messages: tuple[CarriedMessage, ...] = ()
     """Messages that the earlier history received and did not finish: votes that are verified but not cast yet, because the voters'
     workers are not running, and, if that history had grown too long to wait for them, commands."""
@@ -223,6 +224,38 @@ class QueryChangeRequest(Message):
     known: GovernanceQueryState
 
 
+ReminderKind = Literal["reminder", "escalation", "last-reminder", "renewal"]
+
+
+class NotifyRequest(Message):
+    """Input of ``notify``."""
+
+    collaboration: str
+    query: Name
+    proposal_id: str
+    kind: ReminderKind
+    recipient: Name
+    """Name of the collaborator, or ``operator``."""
+    expires: AwareDatetime
+    """When the proposal, or the first approval, expires."""
+    seen: Seen = ""
+
+
+class Notified(Message):
+    """Whether ``notify`` posted a reminder, and the reason if it did not."""
+
+    sent: bool
+    reason: str = ""
+
+
+class PendingNotification(Message):
+    """A reminder of a proposal that a recipient does not have yet."""
+
+    kind: ReminderKind
+    recipient: Name
+    proposal_id: str
+
+
 class HistoryEntry(Message):
     """One event in the life of a query."""
 
@@ -271,6 +304,10 @@ class QueryState(Message):
     seen: Seen = ""
     deputies: dict[str, str] = {}
     """The deputy who decided, by owner, for the owners whose deputy did."""
+    since: AwareDatetime | None = None
+    """When the current stage began."""
+    reminded: tuple[ReminderKind, ...] = ()
+    """Reminders that were sent in the current stage."""
 
 
 class DecisionMessage(Message):

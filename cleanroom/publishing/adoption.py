@@ -67,7 +67,7 @@ async def adopted_query(
     Raises:
         NotFound: ``UserDocumentNotFound``.
         Refused: ``QueryNotPinned`` for a document that this system did not write; ``DocumentIsNoQuery``.
-        PreconditionFailed: ``ApprovalExpired`` for an approved query that no run can use any more.
+        PreconditionFailed: ``ApprovalExpired`` for an approved query whose approvals have expired.
     """
     document = await documents.get(name)
     spec, proposer_id = _specification(document, collaboration)
@@ -102,7 +102,7 @@ async def adopted_query(
 def _specification(document: Document, collaboration: str) -> tuple[QuerySpec, str]:
     """Return the query as its author would write it, and the author's user ID."""
     if (document.labels or {}).get("type") != QUERY_LABELS["type"]:
-        raise Refused("DocumentIsNoQuery", f"document {document.id!r} is no query.", hint="`cleanroom query list` shows the queries.")
+        raise Refused("DocumentIsNoQuery", f"document {document.id!r} is not a query.", hint="`cleanroom query list` shows the queries.")
     query = parse_query(str(document.data), document_id=document.id)
     approval = query.approval
     if approval is None or approval.collaboration != collaboration or query.name != document.id:

@@ -5,13 +5,13 @@ Every operation compares the document in governance with the wanted one, so it c
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from azure.core.credentials import TokenCredential
 
+from cleanroom.bulkheads import bulkhead
 from cleanroom.documents.dataset import parse_dataset
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, PreconditionFailed
 from cleanroom.governance import Approver, Document, GovernanceUserClient, LedgerPosition, ProposalStatus
@@ -36,7 +36,7 @@ def governance_client(
 
     async def token() -> str:
         # In a thread, because azure-identity blocks while it calls Entra ID.
-        return str((await asyncio.to_thread(credential.get_token, section.scope)).token)
+        return str((await bulkhead("entra").run(credential.get_token, section.scope)).token)
 
     through_proxy = section.mode == "cgs-client"
     return GovernanceUserClient(

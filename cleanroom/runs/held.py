@@ -19,7 +19,7 @@ SECRETS, SUBJECTS, EVENTS = "secrets", "oauth-federation-subjects", "events"
 WRITER = "writer"
 """ID of the delegate policy that lets guests write audit events."""
 CONCURRENT_READS = 8
-"""How many policies are read at the same time."""
+"""How many policies are read, or secrets undone, at the same time."""
 
 Place = tuple[str, str]
 """Type and ID of a delegate policy."""

@@ -47,11 +47,13 @@ def verdict(
     if run.pinned and run.origin != namespace_id:
         until = f" until {run.expires + EXPIRY_MARGIN:%Y-%m-%d %H:%M}" if run.expires else ""
         return Verdict("kept", f"it began in another Temporal namespace ({run.origin or 'unknown'}) and may run there{until}")
+    if not run.pinned:
+        return Verdict("left", "the ledger does not know it")
     if workflow.state == "ended":
         return Verdict("left", f"its workflow has ended: {workflow.status}")
     if run.pinned_at is not None and read_at - run.pinned_at < grace:
         return Verdict("kept", f"it is younger than {int(grace.total_seconds())} s, and Temporal does not know it")
-    return Verdict("left", "Temporal does not know it" if run.pinned else "the ledger does not know it")
+    return Verdict("left", "Temporal does not know it")
 
 
 def still_held(first: RunHeld, second: RunHeld) -> RunHeld:

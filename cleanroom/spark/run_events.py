@@ -38,6 +38,8 @@ CLEAN_ROOM_STEPS = (
     "RUN_CANCELLED",
 )
 """Events that the clean room writes about a run, in their order. The pods write those of :data:`EVENT_IDS`."""
+RUN_ENDS = ("RUN_COMPLETED", "RUN_FAILED", "RUN_CANCELLED")
+"""Events that record the end of a run. A run has one of them."""
 ATTESTED_STEP = "PREPARED"
 """The event that the clean room binds to its attestation report, with nothing in it but what the clean room derived."""
 

@@ -6,12 +6,12 @@ secret. The clean room verifies its report and its policies with :mod:`cleanroom
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Protocol
 
 from cleanroom.attestation import AttestationEvidence, GuestAttestor
+from cleanroom.bulkheads import bulkhead
 from cleanroom.errors import NotFound, Refused
 from cleanroom.models import FrozenModel
 from cleanroom.settings import Settings
@@ -136,7 +136,7 @@ class SparkService:
             )
             error.retryable = not granted
             raise error
-        return await asyncio.to_thread(self._create, job, profile, policies)
+        return await bulkhead("kubernetes").run(self._create, job, profile, policies)
 
     def _create(self, job: JobConfig, profile: PodProfile, policies: PodPolicies) -> Submission:
         found, created = self._client.create_or_get(build_application(job, profile, policies))
@@ -149,11 +149,11 @@ class SparkService:
         Raises:
             NotFound: ``NotFound``.
         """
-        return await asyncio.to_thread(self._client.status, tracking_id)
+        return await bulkhead("kubernetes").run(self._client.status, tracking_id)
 
     async def jobs(self, contract_id: str) -> list[SubmittedJob]:
         """List the applications of a contract's runs that have not ended."""
-        found = await asyncio.to_thread(self._client.applications, f"{RUN_LABEL},{QUERY_LABEL}")
+        found = await bulkhead("kubernetes").run(self._client.applications, f"{RUN_LABEL},{QUERY_LABEL}")
         return [job for job in map(submitted_job, found) if job is not None and job.contract_id == contract_id and not job.ended]
 
     async def delete(self, tracking_id: str, *, uid: str | None = None, seconds: float = 60) -> bool:
@@ -170,7 +170,7 @@ class SparkService:
         Raises:
             TimedOut: ``PodsRemain``.
         """
-        return await asyncio.to_thread(self._client.delete, tracking_id, uid=uid, seconds=seconds)
+        return await bulkhead("kubernetes").run(self._client.delete, tracking_id, uid=uid, seconds=seconds)
 
     async def logs(self, tracking_id: str, *, tail: int = 200) -> str:
         """Return the last ``tail`` lines of the driver's log.
@@ -185,7 +185,7 @@ class SparkService:
             raise NotFound(
                 "DriverPodNotFound", f"{tracking_id}: the driver pod does not exist yet.", hint="Try again when the run has started."
             )
-        text = await asyncio.to_thread(self._client.logs, status.driver_pod, tail=tail)
+        text = await bulkhead("kubernetes").run(self._client.logs, status.driver_pod, tail=tail)
         return "".join(char for char in text if char in "\n\t" or char.isprintable())
 
     async def watch(

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from cleanroom.bulkheads import bulkhead
 from cleanroom.errors import CleanRoomError, NotFound, Unavailable
 from cleanroom.spark.deadlines import Deadlines, deadline_outcome, seconds_since, seconds_until_deadline
 from cleanroom.spark.failure_rules import PERMANENT_PULL_FAILURES, FailureCode
@@ -117,7 +118,7 @@ class ApplicationWatch:
 
     async def _read(self) -> Outcome | None:
         try:
-            status = await asyncio.to_thread(self._client.status, self._name)
+            status = await bulkhead("kubernetes").run(self._client.status, self._name)
         except NotFound:
             return self._lost("the SparkApplication was deleted while the run waited for it", FailureCode.DELETED)
         except Unavailable:

@@ -101,24 +101,19 @@ class View(WireModel):
     @model_validator(mode="after")
     def _consistent(self) -> View:
         names = [column.name for column in self.columns]
-        lowered = [name.lower() for name in names]
-        if len(set(lowered)) != len(lowered):
+        lowered = {name.lower() for name in names}
+        if len(lowered) < len(names):
             raise ValueError(f"view {self.name}: two columns differ only by case; Spark does not tell them apart")
         for name in names:
             if not COLUMN_NAME.fullmatch(name) or name.startswith(RESERVED_PREFIXES):
                 raise ValueError(f"view {self.name}: column {name!r} is not printable ASCII without backticks, or uses a reserved prefix")
-        for name in self.allowed_columns or ():
-            if name.lower() not in lowered:
-                raise ValueError(f"view {self.name}: allowed column {name!r} is not among its columns")
-        for name in self.unique_columns or ():
-            if name.lower() not in lowered:
-                raise ValueError(f"view {self.name}: unique column {name!r} is not among its columns")
+        rules = [("allowed column", self.allowed_columns), ("unique column", self.unique_columns)]
         for floor in self.floors:
-            if floor.identity_column and floor.identity_column.lower() not in lowered:
-                raise ValueError(f"view {self.name}: identityColumn {floor.identity_column!r} is not among its columns")
-            for name in floor.measures or ():
+            rules += [("identityColumn", (floor.identity_column,) if floor.identity_column else None), ("measure", floor.measures)]
+        for what, listed in rules:
+            for name in listed or ():
                 if name.lower() not in lowered:
-                    raise ValueError(f"view {self.name}: measure {name!r} is not among its columns")
+                    raise ValueError(f"view {self.name}: {what} {name!r} is not among its columns")
         return self
 
     def visible(self) -> tuple[Column, ...]:
@@ -156,15 +151,14 @@ class View(WireModel):
         return tuple(column.name for column in self.visible() if self.may_output(column.name.lower()))
 
     @cached_property
-    def _listed(self) -> tuple[frozenset[str], ...]:
-        """The lists of output columns, in lower case."""
-        lists = [floor.allowed_output_columns for floor in self.floors]
-        return tuple(frozenset(name.lower() for name in names) for names in lists if names is not None)
+    def _listed(self) -> list[frozenset[str]]:
+        return [
+            frozenset(map(str.lower, floor.allowed_output_columns)) for floor in self.floors if floor.allowed_output_columns is not None
+        ]
 
     def may_aggregate(self, column: str) -> bool:
         """Whether ``column`` (lower case) may be summed or averaged: every floor with a list of measures must list it."""
-        lists = [floor.measures for floor in self.floors if floor.measures is not None]
-        return all(column in [name.lower() for name in names] for names in lists)
+        return all(column in map(str.lower, floor.measures) for floor in self.floors if floor.measures is not None)
 
     @cached_property
     def max_share_percent(self) -> int:
@@ -173,14 +167,12 @@ class View(WireModel):
 
     def withheld(self) -> tuple[tuple[str, str], ...]:
         """View and column (lower case) of the columns that no result may show, except identities."""
-        if all(floor.allowed_output_columns is None for floor in self.floors):
-            return ()
-        names = (column.name.lower() for column in self.columns)
+        names = [column.name.lower() for column in self.columns] if self._listed else []
         return tuple((self.name.lower(), name) for name in names if name not in self.identity_columns and not self.may_output(name))
 
     def lists_output(self, column: str) -> bool:
         """Whether ``column`` (lower case) is listed as publishable. A floor without a list publishes nothing."""
-        return self.may_output(column) and any(floor.allowed_output_columns is not None for floor in self.floors)
+        return self.may_output(column) and bool(self._listed)
 
 
 class Catalog(WireModel):
@@ -238,20 +230,14 @@ class Catalog(WireModel):
         Raises:
             InvalidInput: ``InvalidCatalog``, with the path of each invalid member.
         """
+        hint = "its schema is docs/schemas/catalog.schema.json"
         try:
             json.loads(text, object_pairs_hook=unique_members)
-        except (ValueError, RecursionError) as error:
-            raise InvalidInput(
-                "InvalidCatalog", f"the catalogue is not valid JSON: {error}", hint="its schema is docs/schemas/catalog.schema.json"
-            ) from error
-        try:
             return Catalog.model_validate_json(text)
         except ValidationError as error:
-            raise InvalidInput(
-                "InvalidCatalog",
-                f"the catalogue is not valid: {describe_validation(error)}",
-                hint="its schema is docs/schemas/catalog.schema.json",
-            ) from error
+            raise InvalidInput("InvalidCatalog", f"the catalogue is not valid: {describe_validation(error)}", hint=hint) from error
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput("InvalidCatalog", f"the catalogue is not valid JSON: {error}", hint=hint) from error
 
 
 def view_of(
@@ -274,19 +260,17 @@ def view_of(
 
 
 def _body(body: Any) -> dict[str, Any]:
-    if isinstance(body, Mapping) and not ("columns" in body or "fields" in body or "schema" in body):
-        return {"columns": body}
-    return dict(body) if isinstance(body, Mapping) else {"columns": body}
+    return dict(body) if isinstance(body, Mapping) and body.keys() & {"columns", "fields", "schema"} else {"columns": body}
 
 
 def _column(item: Any) -> Any:
     if isinstance(item, str):
         return {"name": item, "type": "string"}
-    if isinstance(item, Mapping) and "fieldName" in item:
+    if not isinstance(item, Mapping):
+        return item
+    if "fieldName" in item:
         return {"name": item["fieldName"], "type": item.get("fieldType")}
-    if isinstance(item, Mapping):
-        return {key: part for key, part in item.items() if key not in _NOTES}
-    return item
+    return {key: part for key, part in item.items() if key not in _NOTES}
 
 
 def _no_lost_rule(data: Mapping[str, Any], known: set[str], where: str) -> None:

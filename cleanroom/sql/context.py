@@ -96,14 +96,6 @@ class Context(NamedTuple):
         """The context of a SELECT with ``scope``; clauses and aggregates around it do not apply inside."""
         return Context(self.rules, self.findings, self.relations, scope)
 
-    def with_relations(self, relations: Mapping[str, CheckedQuery]) -> Context:
-        """This context with other temporary views and common table expressions."""
-        return self._replace(relations=relations)
-
-    def in_scope(self, scope: Scope) -> Context:
-        """This context with the names of another scope."""
-        return self._replace(scope=scope)
-
     def in_clause(self, clause: str, *, aggregates: bool = False) -> Context:
         """This context in a clause of the SELECT."""
         return Context(self.rules, self.findings, self.relations, self.scope, clause, "", aggregates)

@@ -53,7 +53,8 @@ class QueryCheck:
         """
         try:
             self._last = parse_statement(text, rereading=self.rules.rereading)
-            statement = check_statement(self._last, Context(self.rules, self.findings, self.views, Scope()), last=last)
+            with located_at(self._last):
+                statement = check_statement(self._last, Context(self.rules, self.findings, self.views, Scope()), last=last)
         except RecursionError as error:
             raise Refusal("QueryTooComplex", "the query is nested too deeply") from error
         if statement.view is not None:
@@ -91,7 +92,7 @@ class QueryCheck:
         """Check the owners' rules for what leaves the clean room."""
         with located_at(self._last):
             release.check_result(query)
-        check_distinct_columns(query, "the result", self._last)
+            check_distinct_columns(query, "the result")
         for field in query.fields:
             try:
                 with located_at(self._last):
@@ -169,7 +170,8 @@ def rendering_problem(statements: Sequence[str], catalog: Catalog) -> Reason | N
     for index, text in enumerate(statements):
         try:
             statement = check.statement(text, last=index == len(statements) - 1)
-        except Refusal as refusal:
+        except (Refusal, AttributeError, KeyError, TypeError, ValueError) as error:
+            refusal = error if isinstance(error, Refusal) else Refusal("UnstableRendering", "it is not a rendering of the gate")
             check.findings.refusals.append(refusal)
         if check.findings.refusals:
             return check.findings.refusals[0].reason(index)

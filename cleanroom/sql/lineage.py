@@ -5,54 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.model import ROWS, CheckedQuery, Origin
-from cleanroom.sql.text.characters import strip_invisible
+from cleanroom.sql.model import ROWS, CheckedQuery, ColumnKey
+from cleanroom.sql.text.tokens import strip_invisible
 from cleanroom.sql.verdict import AppliedFloor, Lineage, OutputLineage, RewrittenSegment, SourceUse, Warning
 
 
-def lineage_of(
-    catalog: Catalog, uses: Mapping[tuple[str, str], set[str]], result: CheckedQuery, floors: Mapping[tuple[str, str], int]
-) -> Lineage:
-    """The lineage of a checked query, in the order of the catalogue.
-
-    Args:
-        catalog: The views.
-        uses: For each input column, the clauses and aggregates that read it.
-        result: The SELECT of the query.
-        floors: For each view and identity column, the floor that the rewritten query enforces.
-    """
+def lineage_of(catalog: Catalog, uses: Mapping[ColumnKey, set[str]], result: CheckedQuery, floors: Mapping[ColumnKey, int]) -> Lineage:
+    """The lineage of a checked query, in the order of the catalogue; ``uses`` and ``floors`` are those of the query's findings."""
     touched = {view for view, _ in uses}
-    order: dict[tuple[str, str], tuple[str, str]] = {}
+    names: dict[ColumnKey, tuple[str, str]] = {}
     for view in catalog.views:
         key = view.name.lower()
         if key in touched:
-            order.update({(key, column.name.lower()): (view.name, column.name) for column in view.columns})
-            order[key, ROWS] = (view.name, ROWS)
-    places = {key: index for index, key in enumerate(order)}
-    inputs = tuple(
-        SourceUse(view=view, column=column, uses=tuple(sorted(uses[key]))) for key, (view, column) in order.items() if key in uses
-    )
-    outputs = tuple(
-        OutputLineage(name=field.name, type=field.type, sources=tuple(_sources(field.origins, order, places))) for field in result.fields
-    )
-    applied = []
-    for view in catalog.views:
-        for (name, identity), floor in sorted(floors.items()):
-            if name == view.name.lower():
-                exact = order[name, identity][1]
-                applied.append(AppliedFloor(view=view.name, owner=view.owner, identity_column=exact, min_group_size=floor))
-    return Lineage(inputs=inputs, outputs=outputs, floors=tuple(applied))
+            names.update({(key, column.name.lower()): (view.name, column.name) for column in view.columns})
+            names[key, ROWS] = (view.name, ROWS)
+    places = {key: index for index, key in enumerate(names)}
 
+    def sources(used: Mapping[ColumnKey, set[str]]) -> tuple[SourceUse, ...]:
+        keys = sorted(used, key=places.__getitem__)
+        return tuple(SourceUse(view=names[key][0], column=names[key][1], uses=tuple(sorted(used[key]))) for key in keys)
 
-def _sources(
-    origins: frozenset[Origin], order: Mapping[tuple[str, str], tuple[str, str]], places: Mapping[tuple[str, str], int]
-) -> list[SourceUse]:
-    how: dict[tuple[str, str], set[str]] = {}
-    for view, column, use in origins:
-        how.setdefault((view, column), set()).add(use)
-    return [
-        SourceUse(view=order[key][0], column=order[key][1], uses=tuple(sorted(how[key]))) for key in sorted(how, key=places.__getitem__)
+    outputs = []
+    for field in result.fields:
+        how: dict[ColumnKey, set[str]] = {}
+        for name, column, use in field.origins:
+            how.setdefault((name, column), set()).add(use)
+        outputs.append(OutputLineage(name=field.name, type=field.type, sources=sources(how)))
+    applied = [
+        AppliedFloor(view=view.name, owner=view.owner, identity_column=names[name, identity][1], min_group_size=floor)
+        for view in catalog.views
+        for (name, identity), floor in sorted(floors.items())
+        if name == view.name.lower()
     ]
+    return Lineage(inputs=sources(uses), outputs=tuple(outputs), floors=tuple(applied))
 
 
 def card_of(lineage: Lineage, segments: Sequence[RewrittenSegment], warnings: Sequence[Warning] = ()) -> str:

@@ -44,9 +44,3 @@ def indent(text: str) -> str:
 def subquery(text: str) -> str:
     """``text`` in parentheses, on separate lines."""
     return f"(\n  {indent(text)}\n)"
-
-
-def column_list(names: Iterable[str]) -> str:
-    """Quoted ``names`` in parentheses, or nothing if there are none."""
-    quoted = ", ".join(map(quote, names))
-    return f"({quoted})" if quoted else ""

@@ -36,6 +36,8 @@ PROPOSER: Final = SearchAttributeKey.for_keyword("CrProposer")
 """User name of the proposer."""
 DIGEST: Final = SearchAttributeKey.for_keyword("CrDigest")
 """First 12 hex digits of the approved digest."""
+REMINDED: Final = SearchAttributeKey.for_keyword("CrReminded")
+"""The last reminder of what the query waits for: ``reminder``, ``escalation``, ``last-reminder`` or ``renewal``."""
 DATASETS: Final = SearchAttributeKey.for_keyword_list("CrDatasets")
 """Names of the datasets."""
 PENDING_FOR: Final = SearchAttributeKey.for_keyword_list("CrPendingFor")
@@ -59,6 +61,7 @@ ALL: Final[tuple[SearchAttributeKey[Any], ...]] = (
     OUTCOME,
     PROPOSER,
     DIGEST,
+    REMINDED,
     DATASETS,
     PENDING_FOR,
     APPROVED_BY,

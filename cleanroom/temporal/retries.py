@@ -98,6 +98,14 @@ WATCH = Timing(
 )
 """One activity that watches a job until it ends, sends heartbeats and resumes from their details. Worst case: 24 h."""
 
+NOTIFY = Timing(
+    start_to_close=_s(60),
+    schedule_to_close=timedelta(days=1),
+    heartbeat=_HEARTBEAT,
+    retry=RetryPolicy(initial_interval=_s(10), backoff_coefficient=4, maximum_interval=_s(1800), maximum_attempts=6),
+)
+"""A reminder to a person, over a webhook. Worst case: 6 x 60 s + (10 + 40 + 160 + 640 + 1800) s = 50 min, after the wait for a worker."""
+
 CLEANUP = Timing(
     start_to_close=_s(30),
     schedule_to_close=timedelta(hours=1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from temporalio.api.enums.v1 import NamespaceState
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
@@ -20,6 +21,21 @@ async def namespace_id(client: Client) -> str:
     except RPCError as error:
         raise _unavailable(error, f"namespace {client.namespace!r}") from error
     return found.namespace_info.id
+
+
+async def namespace_exists(client: Client, namespace_id: str) -> bool:
+    """Return whether the server has a namespace with this ID that is not deleted. One that the client may not see does not count.
+
+    Raises:
+        Unavailable: ``TemporalUnavailable``.
+    """
+    try:
+        found = await client.workflow_service.describe_namespace(DescribeNamespaceRequest(id=namespace_id))
+    except RPCError as error:
+        if error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.INVALID_ARGUMENT):
+            return False
+        raise _unavailable(error, f"namespace {namespace_id!r}") from error
+    return found.namespace_info.state != NamespaceState.NAMESPACE_STATE_DELETED
 
 
 async def workflow_status(client: Client, workflow_id: str) -> WorkflowExecutionStatus | None:

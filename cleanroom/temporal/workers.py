@@ -91,6 +91,9 @@ class WorkerSpec:
     version: WorkerDeploymentVersion | None = None
     """Deployment and build ID for Worker Versioning (:mod:`cleanroom.temporal.versions`); without it, the worker is unversioned."""
     max_concurrent_activities: int = 32
+    max_concurrent_workflow_tasks: int = 16
+    """Workflow tasks that the worker takes from the server at the same time. The server gives a task back after ten seconds, and with the
+    SDK's 100 a busy worker needs longer for the last of them. What it does not take waits at the server without a limit."""
     max_cached_workflows: int = 1000
     graceful_shutdown: timedelta = timedelta(seconds=20)
     ready_file: Path | None = None
@@ -142,6 +145,7 @@ def create_worker(client: Client, spec: WorkerSpec) -> Worker:
         "workflow_runner": sandbox_runner(),
         "workflow_failure_exception_types": FAILURE_TYPES,
         "max_concurrent_activities": spec.max_concurrent_activities,
+        "max_concurrent_workflow_tasks": spec.max_concurrent_workflow_tasks,
         "max_cached_workflows": spec.max_cached_workflows,
         "graceful_shutdown_timeout": spec.graceful_shutdown,
         "max_heartbeat_throttle_interval": timedelta(seconds=5),

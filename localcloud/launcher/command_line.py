@@ -24,6 +24,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     up.add_argument("--seconds", type=float, default=180.0, help="with --detach: timeout for the start (default: 180)")
     up.add_argument("--no-workers", action="store_true", help="start no workers; run them with `cleanroom worker`")
     up.add_argument("--propagation-seconds", type=float, default=0.0, help="delay of new roles and federated credentials (default: 0)")
+    up.add_argument("--observe", action="store_true", help="trace the workers, and serve a page with traces and metrics")
     down = commands.add_parser("down", help="stop everything")
     ps = commands.add_parser("ps", help="list the processes")
     install = commands.add_parser("install", help="install Azurite, which is not a Python package, and exit")
@@ -53,6 +54,7 @@ def _up(arguments: argparse.Namespace) -> int:
     if arguments.detach:
         if running is None or running["status"] != "ready":
             options = ["--propagation-seconds", str(arguments.propagation_seconds), *(["--no-workers"] if arguments.no_workers else [])]
+            options += ["--observe"] if arguments.observe else []
             command = python("localcloud", "up", "--state", str(state), *options)
             running = start_detached(state, command, seconds=arguments.seconds, on_event=_say)
         _print(running, arguments.output)
@@ -62,7 +64,9 @@ def _up(arguments: argparse.Namespace) -> int:
         # Imported late, so that `down` and `ps` do not load every stand-in.
         from localcloud.launcher import topology
 
-        return topology.plan(state, propagation_seconds=arguments.propagation_seconds, workers=not arguments.no_workers)
+        return topology.plan(
+            state, propagation_seconds=arguments.propagation_seconds, workers=not arguments.no_workers, observe=arguments.observe
+        )
 
     Supervisor(state, plan, on_event=_say).run()
     return 0

@@ -44,6 +44,7 @@ _OTHER_PORTS = (
     "azurite",
     *(f"seaweedfs-{i}" for i in range(seaweedfs.PORTS)),
     *STAND_INS,
+    "observe",
     *(f"metrics-{account.name}" for account in (*PEOPLE, *SERVICES)),
 )
 

@@ -16,6 +16,7 @@ _DYNAMIC = (
     'history.timerProcessorMaxTimeShift="1ms"',
     "matching.numTaskqueueReadPartitions=1",
     "matching.numTaskqueueWritePartitions=1",
+    "matching.enableFairness=true",
     "frontend.enableServerVersionCheck=false",
 )
 

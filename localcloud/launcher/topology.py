@@ -17,14 +17,19 @@ from localcloud.launcher.setup import create_bucket, create_collaboration, promo
 from localcloud.launcher.standin_configs import write_configs
 from localcloud.launcher.supervisor import Step, python
 
+OBSERVE = "observe"
+"""Name of the service that shows traces and metrics."""
+ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
-def plan(state: Path, *, propagation_seconds: float = 0, workers: bool = True) -> list[Service | Step]:
+
+def plan(state: Path, *, propagation_seconds: float = 0, workers: bool = True, observe: bool = False) -> list[Service | Step]:
     """Write the configuration of a local cloud and return what the supervisor has to run.
 
     Args:
         state: State folder (:mod:`localcloud.launcher.layout`).
         propagation_seconds: Delay until new role assignments and federated credentials take effect, as in Azure.
         workers: Whether to start the workers as well.
+        observe: Whether to trace the workers, and to start the page that shows traces and metrics.
     """
     layout = Layout(state)
     layout.make_secrets()
@@ -40,9 +45,12 @@ def plan(state: Path, *, propagation_seconds: float = 0, workers: bool = True) -
         Step("bucket", lambda: create_bucket(layout), after=("seaweedfs",)),
         Step("collaboration", lambda: create_collaboration(layout), after=("cgs", "entra")),
     ]
+    if observe:
+        items.append(_observe(layout))
     names = tuple(item.name for item in items)
     if workers:
-        items += [_worker(layout, account.name, after=names) for account in (*PEOPLE, *SERVICES)]
+        traces = {ENDPOINT_VARIABLE: _observe_url(layout)} if observe else {}
+        items += [_worker(layout, account.name, after=names, env=traces) for account in (*PEOPLE, *SERVICES)]
     # Last, so that the workers are starting while this step runs.
     items.append(Step("versions", lambda: promote_workers(layout), after=names))
     return items
@@ -117,7 +125,23 @@ def _stand_in(layout: Layout, name: str) -> Service:
     )
 
 
-def _worker(layout: Layout, profile: str, *, after: Sequence[str]) -> Service:
+def _observe_url(layout: Layout) -> str:
+    return f"http://127.0.0.1:{layout.ports['observe']}"
+
+
+def _observe(layout: Layout) -> Service:
+    workers = [f"--worker={account.name}={layout.ports[f'metrics-{account.name}']}" for account in (*PEOPLE, *SERVICES)]
+    url = _observe_url(layout)
+    return Service(
+        name=OBSERVE,
+        argv=python("localcloud.observe", "--port", str(layout.ports["observe"]), *workers),
+        ready=Ready(kind="http", url=f"{url}/healthz"),
+        url=url,
+        log=layout.log(OBSERVE),
+    )
+
+
+def _worker(layout: Layout, profile: str, *, after: Sequence[str], env: dict[str, str]) -> Service:
     ready = layout.data("workers") / f"{profile}.ready"
     measured = worker_arguments(layout, profile, str(layout.bootstrap_file)) if profile in GUESTS else (profile,)
     argv = python(
@@ -127,6 +151,7 @@ def _worker(layout: Layout, profile: str, *, after: Sequence[str]) -> Service:
     return Service(
         name=f"worker.{profile}",
         argv=argv,
+        env=env,
         ready=Ready(kind="file", path=ready),
         url=f"queue of {profile}",
         log=layout.log(f"worker.{profile}"),

@@ -51,7 +51,7 @@ def parse_interval(text: str) -> dt.timedelta:
     interval = dt.timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else dt.timedelta()
     if interval < SHORTEST:
         raise InvalidInput(
-            "IntervalInvalid", f"--schedule: {text!r} is no interval of a minute or more.", hint="Write it as 15m, 1h or 1d."
+            "IntervalInvalid", f"--schedule: {text!r} is not an interval of at least a minute.", hint="Write it as 15m, 1h or 1d."
         )
     return interval
 
@@ -66,6 +66,10 @@ async def run_cleanup(
         apply: Whether to undo what is found.
         grace_seconds: How long a run that Temporal does not know is left alone.
         lost: IDs of Temporal namespaces that no longer exist.
+
+    Raises:
+        Unavailable: ``TemporalUnavailable``. Nothing is undone then.
+        Refused: ``NamespaceNotLost``.
     """
     session.require_encryption()
     client = await session.temporal()

@@ -17,6 +17,7 @@ from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed
 from cleanroom.identifiers import FRONTEND_QUEUE, dataset_workflow_id, document_digest
 from cleanroom.messages.publish import PublishDatasetInput, PublishedDataset
 from cleanroom.temporal.attributes import start_attributes
+from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
 from starters.operations.session import Session
@@ -92,6 +93,7 @@ async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = T
             id=workflow_id,
             task_queue=FRONTEND_QUEUE,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+            priority=fair_share(session.collaboration, session.party),
             static_summary=f"{session.party} publishes dataset {spec.name} ({'S3' if s3 else 'Azure Blob'})",
             static_details=_web_ui_details(session, spec, s3=s3),
             search_attributes=start_attributes(

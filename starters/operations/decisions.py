@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed
 from cleanroom.messages.query import DecisionMessage, QueryState, RefusedMessage, decision_mark
@@ -12,6 +12,7 @@ from starters.operations.query_workflow import (
     find_query,
     query_closed_as_error,
     query_closed_error,
+    read_state,
     serve_own_queue,
     state_of,
     wait_for_state,
@@ -21,6 +22,10 @@ from starters.operations.workflow_names import APPROVE, REJECT
 
 if TYPE_CHECKING:
     from cleanroom.publishing.approval_card import ApprovalCard, Terms
+
+
+BALLOT_PENDING: Final = "BallotPending"
+"""Code with which a query's workflow refuses a decision of a collaborator whose vote is being cast."""
 
 
 async def read_card(session: Session, name: str, *, current: bool = True) -> ApprovalCard:
@@ -43,6 +48,29 @@ async def read_card(session: Session, name: str, *, current: bool = True) -> App
 
     async with session.governance() as client:
         return await read_approval_card(client, session.collaboration, name)
+
+
+async def recorded_decision(session: Session, card: ApprovalCard, decision: Literal["approve", "reject"]) -> QueryState | None:
+    """Return the state of a query that has ended its proposal with this decision of the collaborator, or None.
+
+    A command that was killed before its answer can then be repeated. While the proposal is open, the workflow itself recognises the
+    repetition. The answer is shown and decides nothing, so it may come from the workflow.
+    """
+    document = card.document
+    if decision == "approve":
+        votes = document.final_votes or () if document.state == "Accepted" else ()
+        if not any(vote.approver_id == session.user_id and vote.ballot == "accepted" for vote in votes):
+            return None
+        return await read_state(session, card.name)
+    if document.state != "Draft":
+        return None
+    state = await read_state(session, card.name)
+    for entry in reversed(state.history):
+        if entry.event == "rejected" and entry.by == session.party:
+            return state
+        if entry.event in ("proposed", "updated"):
+            break
+    return None
 
 
 def decision_terms(expires_days: float, max_runs: int | None) -> Terms:
@@ -156,12 +184,18 @@ async def send_decision(
     def counted(state: QueryState) -> bool:
         return session.party in (*state.accepted, *state.rejected) or state.stage in ("Approved", "Draft")
 
+    def ended(state: QueryState) -> bool:
+        refused = refusal(state)
+        # While another vote of this collaborator is being cast, wait for it: it may be the same decision, sent by an earlier command.
+        return counted(state) or (refused is not None and refused.code != BALLOT_PENDING)
+
+    def agrees(state: QueryState) -> bool:
+        return session.party in state.accepted if decision == "approve" else session.party in state.rejected or state.stage == "Draft"
+
     async with serve_own_queue(session):
-        state = await wait_for_state(
-            found.client, found.handle, lambda state: counted(state) or refusal(state) is not None, f"The vote of {session.party}"
-        )
+        state = await wait_for_state(found.client, found.handle, ended, f"The vote of {session.party}")
     refused = refusal(state)
-    if refused is not None:
+    if refused is not None and not (refused.code == BALLOT_PENDING and agrees(state)):
         error = refused.model_dump(include={"code", "message", "cause", "hint", "category"})
         raise CleanRoomError.from_dict({key: value or None for key, value in error.items()})
     if not counted(state):

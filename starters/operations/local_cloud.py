@@ -25,10 +25,20 @@ def find_state(state: Path | None) -> Path:
     return next((folder for folder in (DEFAULT_STATE, DEMO_STATE) if (folder / "services.json").exists()), DEFAULT_STATE)
 
 
-def start_local_cloud(state: Path) -> list[dict[str, Any]]:
-    """Start the local cloud in the background, wait until every service is ready, and return :func:`list_local_cloud`."""
-    _run("up", state, "--detach")
+def start_local_cloud(state: Path, *, observe: bool = False) -> list[dict[str, Any]]:
+    """Start the local cloud in the background, wait until every service is ready, and return :func:`list_local_cloud`.
+
+    Args:
+        state: State folder.
+        observe: Whether to trace the workers, and to serve the page with traces and metrics.
+    """
+    _run("up", state, "--detach", *(["--observe"] if observe else []))
     return list_local_cloud(state)
+
+
+def observe_url(services: list[dict[str, Any]]) -> str | None:
+    """Return the URL of the page with traces and metrics, which is also the OTLP endpoint; None if it was not started."""
+    return next((str(service["url"]) for service in services if service["name"] == "observe" and service["state"] == "ready"), None)
 
 
 def stop_local_cloud(state: Path) -> bool:

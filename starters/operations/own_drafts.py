@@ -59,6 +59,19 @@ def require_own_draft(session: Session, document: Document, spec: QuerySpec | No
         raise PreconditionFailed(
             "QueryNotDraft", f"propose: query {document.id!r} is {document.state}, not a draft.", hint="Withdraw the proposal first."
         )
+    _require_own_text(session, document, spec)
+
+
+def has_own_text(session: Session, document: Document, spec: QuerySpec | None = None) -> bool:
+    """Return whether a document, in any state, has the text in ``spec``, or without one the text that was recorded last."""
+    try:
+        _require_own_text(session, document, spec)
+    except CleanRoomError:
+        return False
+    return True
+
+
+def _require_own_text(session: Session, document: Document, spec: QuerySpec | None) -> None:
     if spec is not None:
         if spec.name != document.id:
             raise Conflict("DraftChanged", f"query {document.id!r}: the file describes query {spec.name!r}.")

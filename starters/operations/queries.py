@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError
 
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.documents.specs import QuerySpec
@@ -22,8 +25,10 @@ from cleanroom.messages.query import (
 )
 from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
+from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.markdown import code, details, escape
-from starters.operations.own_drafts import read_query_document, remember_own_draft, require_own_draft
+from cleanroom.temporal.started import started_with
+from starters.operations.own_drafts import has_own_text, read_query_document, remember_own_draft, require_own_draft
 from starters.operations.query_workflow import (
     find_query,
     query_closed_as_error,
@@ -32,19 +37,26 @@ from starters.operations.query_workflow import (
     wait_for_state,
     with_own_worker_fallback,
 )
-from starters.operations.session import FoundWorkflow, Session
+from starters.operations.session import FoundWorkflow, Session, differences
 from starters.operations.worker_queries import QUERY_SECONDS
 from starters.operations.workflow_names import PROPOSE, PUBLISH_QUERY, UPDATE, WITHDRAW
+from starters.terminal.output import print_status, safe
 
 if TYPE_CHECKING:
     from cleanroom.governance import Document, GovernanceUserClient
     from cleanroom.publishing.user_documents import UnreadableDocument
 
+ENDED: Final = ("Withdrawn", "Expired", "Failed")
+
+
+LISTED = 1000
+"""Maximum number of workflows from which a list of queries takes times."""
+
 
 async def create_query(
     session: Session, spec: QuerySpec, *, approval_seconds: int = DEFAULT_APPROVAL_SECONDS, reconcile_seconds: int = 60
 ) -> dict[str, Any]:
-    """Start the workflow of a query and wait until governance holds its draft.
+    """Start the workflow of a query and wait until governance holds its draft. Idempotent.
 
     Args:
         session: Session of the proposer.
@@ -56,7 +68,7 @@ async def create_query(
         The record of the query, see :func:`query_record`.
 
     Raises:
-        Conflict: ``QueryExists``.
+        Conflict: ``QueryExists`` when another proposer, text or period has this name.
     """
     session.require_encryption()
     client = await session.temporal()
@@ -80,6 +92,7 @@ async def create_query(
             task_queue=FRONTEND_QUEUE,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            priority=fair_share(session.collaboration, session.party),
             static_summary=f"query {spec.name} of {session.party}",
             static_details=web_ui_details(session.party, spec),
             search_attributes=start_attributes(
@@ -90,17 +103,41 @@ async def create_query(
                 datasets=sorted({*spec.inputs.values(), spec.output}),
             ),
         )
-    except WorkflowAlreadyStartedError as error:
-        raise Conflict(
-            "QueryExists",
-            f"query {spec.name!r} already exists.",
-            hint=f"Show it with `cleanroom query show {spec.name}`, or change its draft with `cleanroom query update FILE`.",
-        ) from error
+    except WorkflowAlreadyStartedError:
+        handle = await _same_query(client, input)
     created = wait_for_state(client, handle, lambda state: state.stage != "Creating", f"The draft of {spec.name}")
     state = await with_own_worker_fallback(session, created)
+    if state.spec is None or state.spec.digest() != spec.digest():
+        raise _exists(spec.name, "text, because its draft has been changed")
     session.expect(state.seen)
     await remember_own_draft(session, spec)
     return query_record(session, state)
+
+
+async def _same_query(client: Client, input: PublishQueryInput) -> WorkflowHandle[Any, QueryState]:
+    """The handle of the query that exists with this name, if ``input`` creates the same query."""
+    workflow_id = query_workflow_id(input.collaboration, input.spec.name)
+    first = await started_with(client, workflow_id, PublishQueryInput)
+    different = differences(
+        {
+            "proposer": (first.proposer.name, input.proposer.name),
+            "text": (first.spec.digest()[:12], input.spec.digest()[:12]),
+            "approval period": (f"{first.approval_seconds} s", f"{input.approval_seconds} s"),
+            "interval": (f"{first.reconcile_seconds} s", f"{input.reconcile_seconds} s"),
+        }
+    )
+    if different:
+        raise _exists(input.spec.name, different)
+    print_status(f"[dim]query {safe(input.spec.name)} already exists with the same text; attached to it[/dim]")
+    return client.get_workflow_handle(workflow_id, result_type=QueryState)
+
+
+def _exists(name: str, different: str) -> Conflict:
+    return Conflict(
+        "QueryExists",
+        f"query {name!r} already exists with a different {different}.",
+        hint=f"Show it with `cleanroom query show {name}`, or change its draft with `cleanroom query update FILE`.",
+    )
 
 
 def web_ui_details(author: str, spec: QuerySpec) -> str:
@@ -138,19 +175,25 @@ def query_record(session: Session, state: QueryState) -> dict[str, Any]:
 
 
 async def update_query(session: Session, spec: QuerySpec) -> CommandOutcome:
-    """Replace the draft with ``spec``: a new version without any approval."""
+    """Replace the draft with ``spec``: a new version without any approval, which pins the current versions of the datasets."""
     session.require_encryption()
-    await read_state(session, spec.name)
-    document = await read_query_document(session, spec.name)
-    authorisation = session.authorise("update-query", spec.name, spec.digest(), version=document.version or "")
-    outcome = await _send_author_command(session, spec.name, UPDATE, authorisation, spec)
+
+    async def send(document: Document) -> CommandOutcome:
+        authorisation = session.authorise("update-query", spec.name, spec.digest(), version=document.version or "")
+        return await _send_author_command(session, spec.name, UPDATE, authorisation, spec)
+
+    def done(document: Document) -> bool:
+        return document.state == "Draft" and has_own_text(session, document, spec)
+
+    # The same text may pin other versions of the datasets, so it is always sent.
+    outcome = await _unless_done(session, spec.name, done, send, f"the draft of {spec.name} has this text already", send_first=True)
     session.expect(outcome.seen)
     await remember_own_draft(session, spec)
     return outcome
 
 
 async def propose_query(session: Session, name: str, spec: QuerySpec | None = None) -> CommandOutcome:
-    """Propose the current draft; the outcome lists the owners who must approve.
+    """Propose the current draft; the outcome lists the owners who must approve. Idempotent.
 
     Args:
         session: Session of the proposer.
@@ -162,17 +205,81 @@ async def propose_query(session: Session, name: str, spec: QuerySpec | None = No
         Refused: ``DraftMismatch`` when governance holds another text than ``spec``.
     """
     session.require_encryption()
+
+    async def send(document: Document) -> CommandOutcome:
+        require_own_draft(session, document, spec)
+        return await _send_author_command(session, name, PROPOSE, _authorise_document(session, "propose-query", document))
+
+    def done(document: Document) -> bool:
+        return document.state != "Draft" and has_own_text(session, document, spec)
+
+    return await _unless_done(session, name, done, send, f"{name} is proposed already, with this text")
+
+
+async def _unless_done(
+    session: Session,
+    name: str,
+    done: Callable[[Document], bool],
+    send: Callable[[Document], Awaitable[CommandOutcome]],
+    already: str,
+    *,
+    send_first: bool = False,
+) -> CommandOutcome:
+    """Send a command, unless governance already holds what it leads to.
+
+    An earlier command that was killed before its answer arrived may have been executed, or be executed while this one is sent.
+
+    Args:
+        session: Session of the author.
+        name: Name of the query.
+        done: Whether a document is what the command leads to.
+        send: Sends the command for the document that governance holds.
+        already: Status line when there is nothing to do.
+        send_first: Look only when the command has failed.
+    """
     await read_state(session, name)
     document = await read_query_document(session, name)
-    require_own_draft(session, document, spec)
-    return await _send_author_command(session, name, PROPOSE, _authorise_document(session, "propose-query", document))
+    if send_first or not done(document):
+        try:
+            return await send(document)
+        except (CleanRoomError, WorkflowUpdateFailedError):
+            document = await read_query_document(session, name)
+            if not done(document):
+                raise
+    found = await find_query(session, name)
+
+    def shown(state: QueryState) -> bool:
+        return state.stage in (*ENDED, "Approved") or (state.version, state.stage != "Draft") == (
+            document.version,
+            document.state != "Draft",
+        )
+
+    state = await with_own_worker_fallback(session, wait_for_state(found.client, found.handle, shown, f"The state of {name}"))
+    print_status(f"[dim]{safe(already)}[/dim]")
+    return _outcome(state, already)
 
 
-async def withdraw_query(session: Session, name: str) -> CommandOutcome:
-    """Withdraw an open proposal, which becomes a draft again, or close a draft."""
+def _outcome(state: QueryState, detail: str) -> CommandOutcome:
+    return CommandOutcome(
+        stage=state.stage, version=state.version, pending=state.pending, accepted=state.accepted, detail=detail, seen=state.seen
+    )
+
+
+async def withdraw_query(session: Session, name: str, *, only_proposal: bool = False) -> CommandOutcome:
+    """Withdraw an open proposal, which becomes a draft again, or close a draft.
+
+    Args:
+        session: Session of the proposer.
+        name: Name of the query.
+        only_proposal: Leave a draft as it is. This makes the command idempotent.
+    """
     session.require_encryption()
-    await read_state(session, name)
+    state = await read_state(session, name)
+    if state.stage == "Withdrawn":
+        return _outcome(state, f"{name} is closed already")
     document = await read_query_document(session, name)
+    if only_proposal and document.state == "Draft":
+        return _outcome(state, f"{name} has no open proposal")
     proposal_id = document.proposal_id if document.state == "Proposed" else ""
     return await _send_author_command(
         session, name, WITHDRAW, _authorise_document(session, "withdraw-query", document, proposal_id=proposal_id)
@@ -248,10 +355,38 @@ async def _record_without_worker(session: Session, found: FoundWorkflow[QuerySta
     }
 
 
-async def list_queries(session: Session) -> list[dict[str, Any]]:
-    """List the queries of the collaboration, as governance holds them."""
+async def list_queries(session: Session, *, waiting_for: str | None = None) -> list[dict[str, Any]]:
+    """List the queries of the collaboration, as governance holds them, with the times that their workflows show.
+
+    Args:
+        session: Session of the command.
+        waiting_for: List only the queries that wait for the decision of this collaborator.
+    """
     async with session.governance() as client:
-        return [await _governance_row(session, client, found) for found in await session.documents(client).select(QUERY_LABELS)]
+        rows = [await _governance_row(session, client, found) for found in await session.documents(client).select(QUERY_LABELS)]
+    waiting = [row for row in rows if waiting_for is None or waiting_for in row["pending"]]
+    shown: dict[str, dict[str, Any]] = {}
+    # Governance alone decides what is listed, so the list is complete without Temporal.
+    with suppress(CleanRoomError, RPCError):
+        shown = await _shown_times(session)
+    return [row | shown.get(row["query"], {"since": None, "expires": None, "reminded": None}) for row in waiting]
+
+
+async def _shown_times(session: Session) -> dict[str, dict[str, Any]]:
+    """Return since when each open query is in its stage, when it expires and its last reminder, from the search attributes."""
+    client = await session.temporal()
+    found: dict[str, dict[str, Any]] = {}
+    async for workflow in client.list_workflows(
+        f'CrCollab = "{session.collaboration}" AND CrKind = "query" AND ExecutionStatus = "Running"', limit=LISTED
+    ):
+        values = workflow.typed_search_attributes
+        since, expires = values.get(attributes.STAGE_SINCE), values.get(attributes.EXPIRES_AT)
+        found[values.get(attributes.QUERY) or ""] = {
+            "since": since.isoformat() if since else None,
+            "expires": expires.isoformat() if expires else None,
+            "reminded": values.get(attributes.REMINDED),
+        }
+    return found
 
 
 async def _governance_row(session: Session, client: GovernanceUserClient, document: Document | UnreadableDocument) -> dict[str, Any]:

@@ -16,13 +16,14 @@ from cleanroom.messages.run import RunQueryInput, RunResult, RunTicket
 from cleanroom.spark.job import JobParameters
 from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
+from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
 from cleanroom.tracing import run_root
 from starters.operations.pending_activities import retrying_activities
 from starters.operations.query_workflow import read_state
 from starters.operations.run_workflow import RunSnapshot, find_run, run_state, take_snapshot
-from starters.operations.session import Session, now
+from starters.operations.session import Session, differences, now
 from starters.operations.worker_queries import require_worker
 from starters.operations.workflow_names import RUN_QUERY, STATUS
 from starters.operations.workflow_progress import follow_timeline
@@ -121,6 +122,7 @@ async def start_run(
                 task_queue=CLEAN_ROOM_QUEUE,
                 result_type=RunResult,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                priority=fair_share(session.collaboration, session.party),
                 static_summary=f"{session.party} runs query {query}",
                 static_details=_web_ui_details(session, request),
                 search_attributes=start_attributes(
@@ -138,13 +140,14 @@ async def _same_run(client: Client, request: RunRequest) -> WorkflowHandle[Any, 
 
     workflow_id = run_workflow_id(request.collaboration, request.run_id)
     first = peek(RunRequest, (await started_with(client, workflow_id, RunQueryInput)).ticket.request)
-    different = [name for name in ("signer", "query", "digest", "parameters") if getattr(first, name) != getattr(request, name)]
+    different = differences({name: (getattr(first, name), getattr(request, name)) for name in ("signer", "query", "digest", "parameters")})
     if different:
         raise Conflict(
             "RunExists",
-            f"run {request.run_id!r} already exists with a different {', '.join(different)}.",
+            f"run {request.run_id!r} already exists with a different {different}.",
             hint=f"Choose another --run-id, or see the existing run with `cleanroom run show {request.run_id}`.",
         )
+    print_status(f"[dim]run {safe(request.run_id)} already exists with the same query and parameters; attached to it[/dim]")
     return client.get_workflow_handle(workflow_id, result_type=RunResult)
 
 
@@ -254,7 +257,7 @@ def _failure_code(item: WorkflowExecution) -> str:
 
 
 async def cancel_run(session: Session, run_id: str) -> dict[str, Any]:
-    """Request the cancellation of a run, wait until it has cleaned up, and return its record.
+    """Request the cancellation of a run, wait until it has cleaned up, and return its record. Idempotent.
 
     Raises:
         Conflict: ``RunEnded``.
@@ -262,6 +265,8 @@ async def cancel_run(session: Session, run_id: str) -> dict[str, Any]:
     """
     found = await find_run(session, run_id)
     status = found.described.status
+    if status is WorkflowExecutionStatus.CANCELED:
+        return await show_run(session, run_id)
     if status is not WorkflowExecutionStatus.RUNNING:
         raise Conflict(
             "RunEnded", f"run {run_id!r} has already ended: {status.name if status else 'unknown'}.", hint=f"cleanroom run show {run_id}"

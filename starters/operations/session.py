@@ -6,10 +6,12 @@ import asyncio
 import datetime as dt
 import sys
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
+
+from pydantic import BaseModel
 
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed
 from cleanroom.settings import Settings, load_settings
@@ -255,10 +257,27 @@ async def find_workflow(
         return FoundWorkflow(client, handle, await handle.describe())
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND and not error.message.startswith("Namespace "):
-            raise NotFound(
-                "WorkflowNotFound", f"{kind} {name!r} does not exist.", hint=f"List what exists with `cleanroom {kind} list`."
-            ) from error
+            known = {"query": f"cleanroom query adopt {name}", "run": f"cleanroom run show {name} --from-ledger"}
+            hint = f"List what exists with `cleanroom {kind} list`."
+            if kind in known:
+                hint += f" If Temporal has lost it: `{known[kind]}`."
+            raise NotFound("WorkflowNotFound", f"{kind} {name!r} does not exist.", hint=hint) from error
         raise
+
+
+def differences(values: Mapping[str, tuple[Any, Any]]) -> str:
+    """Name the members whose two values differ, with both values; empty if none does.
+
+    Args:
+        values: By name: the value of what exists, and the value that was given.
+    """
+    return ", ".join(f"{name} ({_shown(existing)}, not {_shown(given)})" for name, (existing, given) in values.items() if existing != given)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        value = value.model_dump_json(exclude_none=True)
+    return value if isinstance(value, str) else str(value)
 
 
 def now() -> dt.datetime:

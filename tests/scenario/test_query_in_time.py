@@ -32,6 +32,8 @@ from cleanroom.messages.query import (
     DraftStored,
     GenerateQueryRequest,
     GovernanceQueryState,
+    Notified,
+    NotifyRequest,
     OwnersRequest,
     ProposalWithdrawn,
     ProposeQueryRequest,
@@ -72,6 +74,8 @@ class Book:
         self.verified = asyncio.Event()
         self.verified.set()
         self.create_error: CleanRoomError | None = None
+        self.notified: list[tuple[str, str]] = []
+        """Kind and recipient of each reminder."""
         self.tokens: list[str] = []
         """Decisions that were verified."""
 
@@ -123,6 +127,11 @@ class Book:
             return ProposalWithdrawn()
 
         @activity.defn
+        async def notify(request: NotifyRequest) -> Notified:
+            self.notified.append((request.kind, request.recipient))
+            return Notified(sent=True)
+
+        @activity.defn
         async def await_query_change(request: QueryChangeRequest) -> GovernanceQueryState:
             self.polled.append(request.query)
             if isinstance(self.answer, CleanRoomError):
@@ -139,6 +148,7 @@ class Book:
             verify_decision,
             accept_query,
             withdraw_proposal,
+            notify,
             await_query_change,
         ]
 
@@ -159,6 +169,13 @@ async def book(server: WorkflowEnvironment) -> AsyncIterator[Book]:
         for queue in (FRONTEND_QUEUE, collaborator_queue("litware"), collaborator_queue("fabrikam")):
             await stack.enter_async_context(create_worker(server.client, _spec(found, queue)))
         yield found
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def contosso(server: WorkflowEnvironment, book: Book) -> AsyncIterator[None]:
+    """Contosso's worker. The server skips no time while an activity waits for a worker, such as a reminder to Contosso."""
+    async with create_worker(server.client, _spec(book, collaborator_queue("contosso"))):
+        yield
 
 
 def _spec(book: Book, queue: str) -> WorkerSpec:
@@ -206,7 +223,7 @@ def token(party: str, decision: str = "approve", days: float = 30) -> dict[str, 
     return DecisionMessage(decision=f"{party}:{decision}:{days}").model_dump()
 
 
-async def test_proposal_without_votes_expires_after_two_weeks(server: WorkflowEnvironment, book: Book) -> None:
+async def test_proposal_without_votes_expires_after_two_weeks(server: WorkflowEnvironment, book: Book, contosso: None) -> None:
     handle = await proposed(server)
     state = await handle.query(PublishQuery.state)
     assert state.expires is not None
@@ -217,9 +234,16 @@ async def test_proposal_without_votes_expires_after_two_weeks(server: WorkflowEn
     result = await asyncio.wait_for(handle.result(), 20)
     assert result.stage == "Expired"
     assert [(request.proposal_id, request.expired) for request in book.withdrawn] == [("p1", True)]
+    owners = ("contosso", "litware")
+    assert sorted(book.notified) == sorted(
+        [(kind, name) for kind in ("reminder", "escalation", "last-reminder") for name in owners]
+        + [("escalation", "fabrikam"), ("escalation", "operator")]
+    )
+    assert [kind for kind, _ in book.notified] == ["reminder"] * 2 + ["escalation"] * 4 + ["last-reminder"] * 2
+    assert "not notified" not in {entry.event for entry in result.history}
 
 
-async def test_proposal_expires_with_its_first_approval(server: WorkflowEnvironment, book: Book) -> None:
+async def test_proposal_expires_with_its_first_approval(server: WorkflowEnvironment, book: Book, contosso: None) -> None:
     """Litware's approval expires after three days, and so does the proposal."""
     handle = await proposed(server)
     await handle.signal(PublishQuery.approve, token("litware", days=3))
@@ -239,7 +263,7 @@ async def test_vote_of_an_absent_approver_is_cast_when_the_worker_returns(server
     assert state.accepted == OWNERS
 
 
-async def test_proposal_survives_a_week_without_governance(server: WorkflowEnvironment, book: Book) -> None:
+async def test_proposal_survives_a_week_without_governance(server: WorkflowEnvironment, book: Book, contosso: None) -> None:
     """Commands are handled while governance is unreachable."""
     book.answer = Unavailable("GovernanceUnavailable", "governance does not answer.")
     handle = await proposed(server)
@@ -250,7 +274,7 @@ async def test_proposal_survives_a_week_without_governance(server: WorkflowEnvir
     await seen(handle, lambda state: state.accepted == ("litware",))
 
 
-async def test_continue_as_new_keeps_the_state(server: WorkflowEnvironment, book: Book) -> None:
+async def test_continue_as_new_keeps_the_state(server: WorkflowEnvironment, book: Book, contosso: None) -> None:
     """Malformed signals until the server suggests continue-as-new.
 
     Ballots, refused messages, history and deadline are kept, and the proposal can still be withdrawn with its original command.
@@ -344,14 +368,13 @@ async def test_missing_document_is_polled_once_per_interval(server: WorkflowEnvi
     assert (state.stage, book.polled.count(state.query)) == (stage, watched)
 
 
-async def test_approved_query_expires_with_its_first_approval(server: WorkflowEnvironment, book: Book) -> None:
+async def test_approved_query_expires_with_its_first_approval(server: WorkflowEnvironment, book: Book, contosso: None) -> None:
     """Approvals of 30 and 20 days replace the deadline of the proposal: the query expires after 20 days."""
-    async with create_worker(server.client, _spec(book, collaborator_queue("contosso"))):
-        handle = await proposed(server)
-        await handle.signal(PublishQuery.approve, token("litware", days=30))
-        await seen(handle, lambda state: state.accepted == ("litware",))
-        await handle.signal(PublishQuery.approve, token("contosso", days=20))
-        state = await seen(handle, lambda state: state.stage == "Approved")
+    handle = await proposed(server)
+    await handle.signal(PublishQuery.approve, token("litware", days=30))
+    await seen(handle, lambda state: state.accepted == ("litware",))
+    await handle.signal(PublishQuery.approve, token("contosso", days=20))
+    state = await seen(handle, lambda state: state.stage == "Approved")
     assert state.expires is not None
     assert timedelta(days=19, hours=23) < state.expires - datetime.now(UTC) <= timedelta(days=20)
     await server.fast_forward(handle, timedelta(days=19))
@@ -360,7 +383,7 @@ async def test_approved_query_expires_with_its_first_approval(server: WorkflowEn
     assert (await asyncio.wait_for(handle.result(), 20)).stage == "Expired"
 
 
-async def test_acceptance_in_governance_just_before_the_deadline_wins(server: WorkflowEnvironment, book: Book) -> None:
+async def test_acceptance_in_governance_just_before_the_deadline_wins(server: WorkflowEnvironment, book: Book, contosso: None) -> None:
     """Governance accepts the proposal after the last poll: the query is approved, not expired."""
     handle = await proposed(server)
     book.ballots = dict.fromkeys(OWNERS, "accepted")

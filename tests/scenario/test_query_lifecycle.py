@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 import time
 import uuid
 from collections.abc import Callable
@@ -22,7 +23,8 @@ from cleanroom.messages.query import AuthorisedCommand, AuthorMessage, CommandOu
 from cleanroom.runs.reader import UserReader
 from cleanroom.statements import Decision, load_or_create_signing_key, sign
 from cleanroom.temporal.failures import error_from_failure
-from starters.operations.queries import create_query, propose_query, update_query, withdraw_query
+from starters.operations.deputies import deputy_key, name_deputy, revoke_deputy
+from starters.operations.queries import create_query, list_queries, propose_query, update_query, withdraw_query
 from starters.operations.query_workflow import find_query, read_state
 from starters.operations.session import Session, now, run_async
 from tests.local_cloud import Cloud, World, code_of
@@ -411,3 +413,28 @@ def history_length(cloud: Cloud, name: str) -> int:
         return (await (await find_query(cloud.fabrikam, name)).handle.describe()).history_length
 
     return run_async(look())
+
+
+def test_a_deputy_approves_with_an_own_key_and_the_list_shows_whom_a_query_waits_for(cloud: Cloud, world: World, tmp_path: Path) -> None:
+    state = proposed(cloud, world)
+    [row] = [row for row in run_async(list_queries(cloud.fabrikam, waiting_for="litware")) if row["query"] == state.query]
+    assert state.expires is not None
+    assert (row["pending"], row["expires"], row["reminded"]) == (["contosso", "litware"], state.expires.isoformat(), None)
+    assert dt.datetime.fromisoformat(row["since"]) <= now() + dt.timedelta(seconds=1)
+    settings = cloud.litware.settings.model_copy(update={"deputy": True, "keys_dir": tmp_path / "maria"})
+    maria = Session(settings)
+    file = tmp_path / "maria.json"
+    file.write_text(json.dumps(deputy_key(maria)))
+    later = run_async(name_deputy(cloud.litware, "maria", file, now() + dt.timedelta(days=1), now() + dt.timedelta(days=2)))
+    assert later["state"] == "not yet valid"
+    assert code_of(lambda: cloud.decide(maria, state.query)) == "DeputyNotYetValid"
+    settings = settings.model_copy(update={"keys_dir": tmp_path / "noor"})
+    noor = Session(settings)
+    file.write_text(json.dumps(deputy_key(noor)))
+    run_async(name_deputy(cloud.litware, "noor", file, now() - dt.timedelta(days=1), now() + dt.timedelta(days=2)))
+    decided = cloud.decide(noor, state.query)
+    assert (decided.accepted, decided.deputies) == (("litware",), {"litware": "noor"})
+    assert (decided.history[-1].by, decided.history[-1].detail) == ("litware", "deputy noor")
+    assert not [row for row in run_async(list_queries(cloud.litware, waiting_for="litware")) if row["query"] == state.query]
+    run_async(revoke_deputy(cloud.litware, noor.key().public.kid))
+    assert cloud.decide(cloud.contosso, state.query).stage == "Approved"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,3 +52,18 @@ def test_datasets_of_one_name_in_two_collaborations_have_two_keys(tmp_path: Path
     keys = [store.get_or_create("prices").reveal() for store in stores]
     assert len(set(keys)) == len(stores)
     assert all(store.path("prices").resolve().is_relative_to(tmp_path.resolve()) for store in stores)
+
+
+def test_wrapping_is_remembered_after_a_write_that_a_full_disk_has_torn(tmp_path: Path) -> None:
+    store = KeyStore(tmp_path, "flights")
+    store.get_or_create("flights")
+    store.remember_wrapping("flights", 40 * "a")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            store.remember_wrapping("flights", 40 * "b")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    store.remember_wrapping("flights", 40 * "c")
+    assert {40 * "a", 40 * "c"} < store.wrappings("flights")

@@ -276,3 +276,13 @@ def test_the_chart_passes_the_build_id_that_the_worker_compares_with_its_own() -
     workers = (CHART / "templates/workers.yaml").read_text()
     assert "--build-id, {{ $version.buildId | quote }}" in workers
     assert '"--build-id"' in (ROOT / "starters/worker.py").read_text()
+
+
+def test_chart_serves_metrics_at_the_port_that_its_network_policy_opens() -> None:
+    workers, network = ((CHART / f"templates/{name}.yaml").read_text() for name in ("workers", "network"))
+    arguments = next(line for line in workers.splitlines() if line.strip().startswith("args:"))
+    assert "--metrics-host, 0.0.0.0, --metrics-port, {{ $.Values.metrics.port | quote }}" in arguments
+    assert "{protocol: TCP, port: {{ .Values.metrics.port }}}" in network
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert (values["metrics"]["port"], values["metrics"]["podMonitor"]["enabled"], values["tracing"]["endpoint"]) == (9464, False, "")
+    assert "CLEANROOM_LOG_FORMAT=json" in (ROOT / "deploy/Containerfile").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import errno
 import ssl
 from datetime import timedelta
 from typing import Any
@@ -225,6 +226,7 @@ def kubernetes_error(status: int, body: str) -> ApiException:
         (ConnectionResetError("reset"), Unavailable, "Unreachable", True),
         (builtins.TimeoutError(), Unavailable, "Unreachable", True),
         (ssl.SSLCertVerificationError("bad"), Refused, "TlsCertificateRefused", False),
+        *((OSError(number, "full", "/keys/x"), Unavailable, "DiskFull", True) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

@@ -48,6 +48,7 @@ FAULTS = {
     "a page with status 407": http_response("407 Proxy Authentication Required", PAGE, content_type="text/html"),
     "a page with status 502": http_response("502 Bad Gateway", PAGE, content_type="text/html"),
     "a page with the wrong content type": http_response("200 OK", PAGE),
+    "500": http_response("500 Internal Server Error", b'{"error":{"code":"InternalError","message":"m"}}'),
     "429": http_response("429 Too Many Requests", b'{"error":{"code":"Throttled","message":"m"}}', retry_after="120"),
     "503": http_response("503 Service Unavailable", b"", retry_after="120"),
 }

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 from cleanroom import identifiers as ids
 from cleanroom.datasets.encryption import generate_dataset_key, open_bytes, seal_bytes
@@ -62,6 +63,33 @@ def test_different_parts_give_different_valid_names(kind: str, data: st.DataObje
     assert len(set(names.values())) == len(names)
     for name in names.values():
         assert re.fullmatch(pattern, name), name
+
+
+CASE_SENSITIVE = ("_workflow_id", "_queue", "_secret_name", "_secret_id", "_document_id", "event_id", "object_context", "proposal_id_for")
+"""Names in Temporal and governance, which compare them as they are. Azure and Kubernetes ignore the case or refuse capitals."""
+
+
+@settings(max_examples=20)
+@given(st.data())
+@pytest.mark.parametrize("kind", NAMES)
+def test_parts_that_differ_in_case_or_late_give_different_names(kind: str, data: st.DataObject) -> None:
+    make, strategies, _ = NAMES[kind]
+    parts = list(data.draw(st.tuples(*strategies)))
+    # The steps of the ledger are constants of the code, all in capitals.
+    place = data.draw(st.integers(0, len(parts) - 1).filter(lambda index: (kind, index) != ("event_id", 1)))
+    variants = {parts[place], parts[place].upper(), parts[place].lower(), *(parts[place] + "x" * 70 + end for end in ("a", "b"))}
+    names = [make(*parts[:place], variant, *parts[place + 1 :]) for variant in variants]
+    sensitive = any(kind.endswith(suffix) for suffix in CASE_SENSITIVE)
+    assert len({name if sensitive else name.lower() for name in names}) == len(variants)
+
+
+@pytest.mark.parametrize("name", ["Totals", "TOTALS", "a" * 41, "totals-", "to--tals", "tot.als", ""])
+def test_a_name_that_another_could_equal_in_some_system_is_refused(name: str) -> None:
+    """So two queries, datasets or runs never differ in their case only."""
+    with pytest.raises(InvalidInput, match="InvalidName"):
+        ids.require_name("query", name)
+    with pytest.raises(ValidationError):
+        TypeAdapter(ids.Name).validate_python(name)
 
 
 @pytest.mark.parametrize("make", [ids.identity_name, ids.key_encryption_key_name, ids.federated_subject])

@@ -334,12 +334,12 @@ class RandomTransitions(RuleBasedStateMachine):
         assert len(query.refused) <= MAX_REFUSED
         assert len(state.model_dump_json()) < 200_000, "far below the maximum size of a payload"
         assert len(query_details(query, "fabrikam").encode()) < 20_000
-        assert len(query_attributes(query, self.now)) == 6
+        assert all(value is None or value for _, value in query_attributes(query, self.now) if not isinstance(value, list))
 
 
 def test_random_transitions_keep_the_invariants_and_reach_every_state() -> None:
     RandomTransitions.reached.clear()
-    budget = settings(max_examples=80, stateful_step_count=15, deadline=None, derandomize=True, database=None)
+    budget = settings(max_examples=160, stateful_step_count=15, deadline=None, derandomize=True, database=None)
     run_state_machine_as_test(RandomTransitions, settings=budget)  # type: ignore[no-untyped-call]
     wanted = {f"{stage} sees {state}" for stage in ("Draft", "Proposed") for state in ("Missing", "Draft", "Proposed", "Accepted")}
     wanted |= {f"vote: {state}" for state in ("Open", "Accepted", "Rejected")}

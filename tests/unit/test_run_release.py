@@ -207,6 +207,7 @@ async def test_watch_ends_when_the_run_is_closed(runs: RunWorld) -> None:
     delayed[0][1].set_result(None)
     assert await refused(watching) == "RunClosed"
     assert runs.usable_keys(ticket) == []
+    assert runs.released(ticket) == []
 
 
 async def test_receipt_is_not_renewed_by_a_write_that_was_delayed(runs: RunWorld) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from sqlglot import exp
 
-from cleanroom.sql.checking.nodes import checks_expression, combine, direction, located_at, marked_name, value_of, values_of, whole_number
+from cleanroom.sql.checking.nodes import checks_expression, combine, direction, marked_name, value_of, values_of, whole_number
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ATOM, ROWS, ReleasedAggregate, Value
 from cleanroom.sql.privacy.aggregates import aggregate_disclosure, condition_divisions, protected_columns
 from cleanroom.sql.privacy.exposure import check_condition, check_one_relation
 from cleanroom.sql.privacy.rows import window_parts
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.text.language import position_of
 from cleanroom.sql.vocabulary import FUNCTIONS, result_type
 
 
@@ -19,9 +18,9 @@ def aggregate(node: exp.Anonymous, name: str, ctx: Context) -> Value:
     """A call of the aggregate ``name``. A SELECT with an aggregate and without GROUP BY has one group."""
     if not ctx.aggregates_allowed or ctx.aggregate:
         where = "inside another aggregate" if ctx.aggregate else "in this clause"
-        raise Refusal("AggregateNotAllowedHere", f"{name} is not allowed {where}", position_of(node))
+        raise Refusal("AggregateNotAllowedHere", f"{name} is not allowed {where}")
     if ctx.in_qualify:
-        raise Refusal("AggregateNotAllowedHere", f"QUALIFY: give {name}(…) an alias in the SELECT and use that here", position_of(node))
+        raise Refusal("AggregateNotAllowedHere", f"QUALIFY: give {name}(…) an alias in the SELECT and use that here")
     if ctx.scope.group_keys is None:
         ctx.scope.group_keys = set()
     text, args, distinct = _arguments(node, name, ctx)
@@ -34,19 +33,18 @@ def filtered_aggregate(node: exp.Expr, ctx: Context) -> Value:
     call, scope = node.this, ctx.scope
     name = marked_name(call)
     if not isinstance(node.args["expression"], exp.Where) or name not in FUNCTIONS or FUNCTIONS[name].kind != "aggregate":
-        raise Refusal("FunctionNotAllowed", "FILTER is allowed with an aggregate", position_of(node))
+        raise Refusal("FunctionNotAllowed", "FILTER is allowed with an aggregate")
     value = value_of(call, ctx)
     condition = value_of(node.args["expression"].this, ctx.in_aggregate("FILTER", "condition"))
     text = f"{value.sql} FILTER(WHERE {condition.sql})"
-    with located_at(node):
-        check_condition([condition], ctx.rules.catalog)
-        if scope.aggregates_persons:
-            released = scope.released[-1:]
-            scope.released[-1:] = [item._replace(where=condition.sql, sql=text) for item in released]
-            scope.divide(condition_divisions([condition], ctx.rules.catalog))
-            check_one_relation(scope, [condition], [arg for item in released for arg in item.args if not arg.identity])
+    check_condition([condition], ctx.rules.catalog)
+    if scope.aggregates_persons:
+        released = scope.released[-1:]
+        scope.released[-1:] = [item._replace(where=condition.sql, sql=text) for item in released]
+        scope.divide(condition_divisions([condition], ctx.rules.catalog))
+        check_one_relation(scope, [condition], [arg for item in released for arg in item.args if not arg.identity])
     condition.ungrouped = False
-    out = combine(text, value.type, ATOM, [value, condition], node)
+    out = combine(text, value.type, ATOM, [value, condition])
     out.aggregated, out.ungrouped, out.degree = True, False, None
     return out
 
@@ -57,31 +55,30 @@ def _arguments(node: exp.Anonymous, name: str, ctx: Context) -> tuple[str, list[
     if len(nodes) == 1 and isinstance(nodes[0], exp.Distinct):
         nodes, distinct = nodes[0].expressions, True
         if len(nodes) > function.most:
-            raise Refusal("WrongArguments", f"{name} does not take {len(nodes)} arguments", position_of(node))
+            raise Refusal("WrongArguments", f"{name} does not take {len(nodes)} arguments")
         if name in ("FIRST", "LAST", "ANY_VALUE"):  # Spark reads FIRST(DISTINCT -x) as a difference with a column called DISTINCT
-            raise Refusal("WrongArguments", f"{name}(DISTINCT …) is not allowed; omit DISTINCT", position_of(node))
+            raise Refusal("WrongArguments", f"{name}(DISTINCT …) is not allowed; omit DISTINCT")
     if len(nodes) == 1 and isinstance(nodes[0], exp.Star):
         if name != "COUNT" or distinct:
-            raise Refusal("WrongArguments", f"{name}(*) is not allowed", position_of(node))
+            raise Refusal("WrongArguments", f"{name}(*) is not allowed")
         return "*", [], False
     if len(nodes) > 1 and name == "COUNT" and not distinct:
-        raise Refusal("WrongArguments", "COUNT takes one column, or DISTINCT several", position_of(node))
+        raise Refusal("WrongArguments", "COUNT takes one column, or DISTINCT several")
     args = values_of(nodes, ctx.in_aggregate(name, name.lower()))
     for arg in args:
         if arg.windowed:
-            raise Refusal("AggregateNotAllowedHere", f"{name} of a window function is not allowed", position_of(node))
+            raise Refusal("AggregateNotAllowedHere", f"{name} of a window function is not allowed")
         if arg.identity and function.disclosure != "count":
-            raise Refusal("IdentityUse", f"{name} of {arg.name}: an identity may only be counted", position_of(node))
+            raise Refusal("IdentityUse", f"{name} of {arg.name}: an identity may only be counted")
     return ("DISTINCT " if distinct else "") + ", ".join([arg.sql for arg in args]), args, distinct
 
 
 def _result(node: exp.Expr, name: str, sql: str, args: list[Value], distinct: bool, ctx: Context) -> Value:
     scope, use, catalog, function = ctx.scope, name.lower(), ctx.rules.catalog, FUNCTIONS[name]
-    with located_at(node):
-        if function.disclosure == "condition":
-            check_condition(args, catalog)
-        released = scope.protected if scope.aggregates_persons else ()
-        disclosure = aggregate_disclosure(name, args, distinct=distinct, released=released, catalog=catalog)
+    if function.disclosure == "condition":
+        check_condition(args, catalog)
+    released = scope.protected if scope.aggregates_persons else ()
+    disclosure = aggregate_disclosure(name, args, distinct=distinct, released=released, catalog=catalog)
     scope.divide(disclosure.divisions)
     if scope.aggregates_persons:
         scope.released.append(ReleasedAggregate(name, tuple(args), distinct, sql=sql))
@@ -124,21 +121,20 @@ def _warn_of_argument(name: str, arg: Value, ctx: Context) -> None:
 def window(node: exp.Window, ctx: Context) -> Value:
     """A call of an aggregate or a window function over a window."""
     if str(node.args.get("over") or "OVER").upper() != "OVER":
-        raise Refusal("ClauseNotAllowed", "only OVER (…) is allowed", position_of(node))
+        raise Refusal("ClauseNotAllowed", "only OVER (…) is allowed")
     if not ctx.aggregates_allowed or ctx.aggregate:
-        raise Refusal("AggregateNotAllowedHere", "a window function is not allowed here", position_of(node))
+        raise Refusal("AggregateNotAllowedHere", "a window function is not allowed here")
     name, nodes = marked_name(node.this), node.this.expressions
     function = FUNCTIONS.get(name)
     if function is None or function.kind not in ("aggregate", "window") or not function.least <= len(nodes) <= function.most:
-        raise Refusal("FunctionNotAllowed", f"{name or 'this function'} is not allowed over a window", position_of(node))
+        raise Refusal("FunctionNotAllowed", f"{name or 'this function'} is not allowed over a window")
     inside = ctx.inside_window()
     args = [] if name == "COUNT" and isinstance(nodes[0], exp.Star) else values_of(nodes, inside)
     over, partition, operands = _over(node, inside)
-    with located_at(node):
-        operands += window_parts(ctx.scope, partition)
+    operands += window_parts(ctx.scope, partition)
     kind = result_type(function, [arg.type for arg in args]) if args or name != "COUNT" else "long"
     text = ", ".join(arg.sql for arg in args) if args or name != "COUNT" else "*"
-    out = combine(f"{name}({text}) OVER ({over})", kind, ATOM, [*args, *operands], node)
+    out = combine(f"{name}({text}) OVER ({over})", kind, ATOM, [*args, *operands])
     out.windowed, out.degree = True, None
     return out
 
@@ -158,7 +154,7 @@ def _over(node: exp.Expr, ctx: Context) -> tuple[str, list[Value], list[Value]]:
         bounds = [_bound(frame.args.get(end), frame.args.get(f"{end}_side"), ctx) for end in ("start", "end")]
         if kind not in ("ROWS", "RANGE") or None in bounds:
             how = "a window frame is ROWS or RANGE BETWEEN two of UNBOUNDED, CURRENT ROW, a whole number or an interval"
-            raise Refusal("ClauseNotAllowed", how, position_of(node))
+            raise Refusal("ClauseNotAllowed", how)
         text.append(f"{kind} BETWEEN {bounds[0]} AND {bounds[1]}")
     return " ".join(text), partition, values
 

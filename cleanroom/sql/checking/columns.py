@@ -15,8 +15,8 @@ from cleanroom.sql.model import ATOM, CheckedQuery, Value
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import quote
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.text.characters import strip_invisible
 from cleanroom.sql.text.language import position_of
+from cleanroom.sql.text.tokens import strip_invisible
 
 
 @checks_expression(exp.Column)
@@ -24,7 +24,7 @@ def column(node: exp.Column, ctx: Context) -> Value:
     """A column of the innermost SELECT that has it; otherwise an alias of the same SELECT."""
     identifier, table = node.this, node.args.get("table")
     if not isinstance(identifier, exp.Identifier):
-        raise Refusal("ExpressionNotAllowed", "* is allowed only as an item of a SELECT and in COUNT(*)", position_of(node))
+        raise Refusal("ExpressionNotAllowed", "* is allowed only as an item of a SELECT and in COUNT(*)")
     scope = ctx.scope
     name = str(identifier.args["this"])
     if (
@@ -35,12 +35,12 @@ def column(node: exp.Column, ctx: Context) -> Value:
         return read_column(known, ctx, scope)
     table_name = table.name if table is not None else None
     for level in scope.enclosing():
-        found = _find(name, table_name, level, node)
+        found = _find(name, table_name, level)
         if found is not None:
             return read_column(found, ctx, level)
         if level is scope and table is None and _names_alias(name, ctx):
-            return _aliased_value(name, ctx, node)
-    raise _unknown_column(name, table_name, scope, node)
+            return _aliased_value(name, ctx)
+    raise _unknown_column(name, table_name, scope)
 
 
 def read_column(found: Value, ctx: Context, level: Scope) -> Value:
@@ -61,7 +61,7 @@ def read_column(found: Value, ctx: Context, level: Scope) -> Value:
 def columns_named_in(node: exp.Expr, scope: Scope) -> tuple[Value, ...]:
     """Columns of the relations of ``scope`` that the expression ``node`` names."""
     names = [(part.name, part.table or None) for part in node.find_all(exp.Column) if isinstance(part.this, exp.Identifier)]
-    return tuple(value for name, table in names if (value := _find(name, table, scope, node)) is not None)
+    return tuple(value for name, table in names if (value := _find(name, table, scope)) is not None)
 
 
 def _names_alias(name: str, ctx: Context) -> bool:
@@ -69,16 +69,15 @@ def _names_alias(name: str, ctx: Context) -> bool:
     return key in ctx.scope.aliases and key not in ctx.expanding
 
 
-def _aliased_value(name: str, ctx: Context, node: exp.Expr) -> Value:
+def _aliased_value(name: str, ctx: Context) -> Value:
     value = value_of(ctx.scope.aliases[name.lower()], ctx.expanding_alias(name))
-    with located_at(node):
-        ctx.findings.expand(len(value.sql))
+    ctx.findings.expand(len(value.sql))
     if ctx.in_qualify:  # Spark evaluates the SELECT list first
         value.sql, value.precedence = quote(name), ATOM
     return value
 
 
-def _find(name: str, table: str | None, scope: Scope, node: exp.Expr) -> Value | None:
+def _find(name: str, table: str | None, scope: Scope) -> Value | None:
     key = name.lower()
     if table is not None:
         relation = scope.relations.get(table.lower()) or next(
@@ -87,13 +86,11 @@ def _find(name: str, table: str | None, scope: Scope, node: exp.Expr) -> Value |
         return relation.columns.get(key) if relation is not None else None
     found = scope.named.get(key, [])
     if len(found) > 1:
-        raise Refusal(
-            "AmbiguousColumn", f"{strip_invisible(name)[:80]} is in several relations; write alias.{name[:80]}", position_of(node)
-        )
+        raise Refusal("AmbiguousColumn", f"{strip_invisible(name)[:80]} is in several relations; write alias.{name[:80]}")
     return found[0] if found else None
 
 
-def _unknown_column(name: str, table: str | None, scope: Scope, node: exp.Expr) -> Refusal:
+def _unknown_column(name: str, table: str | None, scope: Scope) -> Refusal:
     shown = strip_invisible(name)[:120]
     for level in scope.enclosing():
         for relation in level.relations.values():
@@ -102,16 +99,14 @@ def _unknown_column(name: str, table: str | None, scope: Scope, node: exp.Expr) 
                 close = difflib.get_close_matches(name.lower(), list(relation.columns), 1)
                 hint = f"did you mean {close[0]}? " if close else ""
                 return Refusal(
-                    "ColumnNotAllowed",
-                    f"the owner of {relation.view} does not allow the column {shown!r}; {hint}allowed: {allowed}",
-                    position_of(node),
+                    "ColumnNotAllowed", f"the owner of {relation.view} does not allow the column {shown!r}; {hint}allowed: {allowed}"
                 )
     if table is not None and not any(table.lower() in level.relations for level in scope.enclosing()):
-        return Refusal("UnknownRelation", f"unknown relation {strip_invisible(table)[:120]!r}", position_of(node))
+        return Refusal("UnknownRelation", f"unknown relation {strip_invisible(table)[:120]!r}")
     names = [value.name for level in scope.enclosing() for relation in level.relations.values() for value in relation.columns.values()]
     close = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(set(names))[:20])}"
-    return Refusal("UnknownColumn", f"unknown column {shown!r}: {hint}", position_of(node))
+    return Refusal("UnknownColumn", f"unknown column {shown!r}: {hint}")
 
 
 Item = tuple[exp.Expr | Value, str]
@@ -128,11 +123,12 @@ def select_items(node: exp.Select, ctx: Context) -> list[Item]:
             continue
         named = isinstance(item, exp.Alias | exp.Column)
         name = item.alias_or_name if named else f"_c{len(items)}"
-        check_column_name(name, item)
+        with located_at(item):
+            check_column_name(name)
         items.append((item.this if isinstance(item, exp.Alias) else item, name))
         taken.setdefault(name.lower(), 1)
     if not items:
-        raise Refusal("Unparsable", "a SELECT needs at least one column", position_of(node))
+        raise Refusal("Unparsable", "a SELECT needs at least one column")
     return items
 
 
@@ -143,9 +139,9 @@ def _star_columns(item: exp.Expr, ctx: Context) -> list[Value]:
     if isinstance(item, exp.Column):
         named = [part for part in scope.relations.values() if part.written_alias.lower() == item.table.lower()]
         columns = [value for part in named for value in part.columns.values()]
-    if not columns:
-        raise Refusal("UnknownRelation", f"{item.sql()}: unknown relation, or no FROM", position_of(item))
     with located_at(item):
+        if not columns:
+            raise Refusal("UnknownRelation", f"{item.sql()}: unknown relation, or no FROM")
         ctx.findings.expand(sum(len(value.sql) + len(value.name) for value in columns))
     for value in columns:
         ctx.record(value)
@@ -188,36 +184,31 @@ def check_grouped(items: Sequence[Item], outputs: Sequence[Output], ctx: Context
             ctx.findings.note(Refusal("NotGrouped", f"{name}: neither in GROUP BY nor inside an aggregate", position))
 
 
-def check_relation_name(name: str, node: exp.Expr) -> None:
+def check_relation_name(name: str) -> None:
     """Refuse a name of a relation that is not a plain identifier."""
     if not RELATION_NAME.fullmatch(name):
-        raise Refusal("NameNotAllowed", f"{strip_invisible(name)[:120]!r} is not a plain name (letters, digits, _)", position_of(node))
+        raise Refusal("NameNotAllowed", f"{strip_invisible(name)[:120]!r} is not a plain name (letters, digits, _)")
 
 
-def check_column_name(name: str, node: exp.Expr) -> None:
+def check_column_name(name: str) -> None:
     """Refuse a name of a column that is not printable ASCII without backticks."""
     if not ((name.isidentifier() and name.isascii() and len(name) <= 128) or COLUMN_NAME.fullmatch(name)):
-        raise Refusal(
-            "NameNotAllowed", f"{strip_invisible(name)[:120]!r} is not an allowed column name (printable ASCII)", position_of(node)
-        )
+        raise Refusal("NameNotAllowed", f"{strip_invisible(name)[:120]!r} is not an allowed column name (printable ASCII)")
 
 
-def check_new_relation_name(name: str, node: exp.Expr, ctx: Context) -> None:
+def check_new_relation_name(name: str, ctx: Context) -> None:
     """Refuse a name that an input view or an earlier relation of the query already has, so that it cannot be misread."""
-    check_relation_name(name, node)
+    check_relation_name(name)
     if ctx.rules.catalog.view(name) is not None or name.lower() in ctx.relations:
-        raise Refusal("NameShadowsView", f"{name} is already the name of another relation; choose another", position_of(node))
+        raise Refusal("NameShadowsView", f"{name} is already the name of another relation; choose another")
 
 
-def check_distinct_columns(query: CheckedQuery, what: str, node: exp.Expr) -> None:
+def check_distinct_columns(query: CheckedQuery, what: str) -> None:
     """Refuse a query with two output columns of the same name."""
-    seen: set[str] = {field.name.lower() for field in query.fields}
-    if len(seen) == len(query.fields):
-        return
-    seen.clear()
+    seen: set[str] = set()
     for field in query.fields:
         if field.name.lower() in seen:
-            raise Refusal("DuplicateColumn", f"{what} has two columns called {field.name}; alias one of them", position_of(node))
+            raise Refusal("DuplicateColumn", f"{what} has two columns called {field.name}; alias one of them")
         seen.add(field.name.lower())
 
 
@@ -225,10 +216,10 @@ def alias_of(node: exp.Expr, scope: Scope, fallback: str) -> str:
     """The alias of a relation as written, or ``fallback`` if it has none. Two relations of one FROM clause have different aliases."""
     alias = node.args.get("alias")
     name: str = alias.name if alias is not None and alias.this is not None else fallback
-    check_relation_name(name, node)
+    check_relation_name(name)
     if name.lower() in scope.relations:
         if alias is not None or fallback != "subquery":
-            raise Refusal("DuplicateAlias", f"two relations in one FROM are called {name}; give each its own alias", position_of(node))
+            raise Refusal("DuplicateAlias", f"two relations in one FROM are called {name}; give each its own alias")
         while name.lower() in scope.relations:
             name += "_"
     return name
@@ -248,7 +239,7 @@ def column_aliases(node: exp.Expr) -> list[str]:
     alias = node.args.get("alias")
     names = [column.name for column in (alias.args.get("columns") or [])] if alias is not None else []
     for name in names:
-        check_column_name(name, node)
+        check_column_name(name)
     if len({name.lower() for name in names}) != len(names):
-        raise Refusal("DuplicateColumn", "two columns have the same alias", position_of(node))
+        raise Refusal("DuplicateColumn", "two columns have the same alias")
     return names

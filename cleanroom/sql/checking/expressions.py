@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from sqlglot import exp
 
 from cleanroom.sql.checking.aggregates import aggregate
-from cleanroom.sql.checking.nodes import chain_operands, checks_expression, combine, located_at, marked_name, value_of, values_of
+from cleanroom.sql.checking.nodes import chain_operands, checks_expression, combine, marked_name, value_of, values_of
 from cleanroom.sql.checking.queries import in_subquery
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import AND, ATOM, OR, PREDICATE, PRODUCT, SIGN, SUM, Value
@@ -20,29 +20,22 @@ from cleanroom.sql.privacy.polynomials import LARGEST_FACTOR, highest_degree, sc
 from cleanroom.sql.privacy.rows import joins_relations
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised, text_literal
-from cleanroom.sql.text.characters import strip_invisible
-from cleanroom.sql.text.language import not_listed, position_of
-from cleanroom.sql.text.marking import CASTS
+from cleanroom.sql.text.language import LANGUAGE, not_listed
+from cleanroom.sql.text.marking import CASTS, LITERAL
+from cleanroom.sql.text.tokens import strip_invisible
 from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, TYPES, Function, arithmetic_type, result_type, widest
 
-_ARITHMETIC: dict[type[exp.Expr], tuple[str, int]] = {
-    exp.Add: ("+", SUM),
-    exp.Sub: ("-", SUM),
-    exp.Mul: ("*", PRODUCT),
-    exp.Div: ("/", PRODUCT),
-    exp.Mod: ("%", PRODUCT),
-    exp.IntDiv: ("DIV", PRODUCT),
-}
-_CHAINS: dict[type[exp.Expr], tuple[str, str, int, int]] = {
-    exp.And: ("AND", "boolean", AND, PREDICATE),
-    exp.Or: ("OR", "boolean", OR, PREDICATE),
-    exp.DPipe: ("||", "string", SUM, ATOM),
-}
-"""Operator, type, precedence, and the least precedence of an operand without parentheses."""
-_COMPARISONS: dict[type[exp.Expr], str] = {
-    exp.EQ: "=", exp.NEQ: "<>", exp.GT: ">", exp.GTE: ">=", exp.LT: "<", exp.LTE: "<=", exp.NullSafeEQ: "<=>",
+_ARITHMETIC: dict[type[exp.Expr], int] = {exp.Add: SUM, exp.Sub: SUM, **dict.fromkeys((exp.Mul, exp.Div, exp.Mod, exp.IntDiv), PRODUCT)}
+_CHAINS: dict[type[exp.Expr], tuple[str, int, int]] = {
+    exp.And: ("boolean", AND, PREDICATE), exp.Or: ("boolean", OR, PREDICATE), exp.DPipe: ("string", SUM, ATOM),
 }  # fmt: skip
-_LIKES: dict[type[exp.Expr], str] = {exp.Like: "LIKE", exp.ILike: "ILIKE", exp.RegexpLike: "RLIKE"}
+"""Type, precedence, and the least precedence of an operand without parentheses."""
+_COMPARISONS = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.NullSafeEQ)
+_LIKES = (exp.Like, exp.ILike, exp.RegexpLike)
+
+
+def _symbol(node: exp.Expr) -> str:
+    return LANGUAGE[type(node)].words[0]
 
 
 @checks_expression(exp.Paren)
@@ -55,7 +48,7 @@ def parentheses(node: exp.Expr, ctx: Context) -> Value:
 def arithmetic(node: exp.Expr, ctx: Context) -> Value:
     """A chain of one arithmetic operator, from left to right and without recursion."""
     kind = type(node)
-    symbol, precedence = _ARITHMETIC[kind]
+    symbol, precedence = _symbol(node), _ARITHMETIC[kind]
     operands, first = [node.args["expression"]], node.this
     while type(first) is kind:
         operands.append(first.args["expression"])
@@ -68,7 +61,7 @@ def arithmetic(node: exp.Expr, ctx: Context) -> Value:
         degree, scale, constant = polynomials.arithmetic(symbol, left, right)
         sql = f"{left_sql} {symbol} {parenthesised(right, precedence + 1)}"
         kind_of = arithmetic_type(symbol, left.type, right.type)
-        out = combine(sql, kind_of, precedence, (left, right), node, degree=degree, scale=scale)
+        out = combine(sql, kind_of, precedence, (left, right), degree=degree, scale=scale)
         out.mixed = out.mixed or polynomials.mixes(symbol, left, right)
         out.constant = constant
         out.whole = out.whole or (symbol in "+-*" and out.degree != 0 and kind_of in ("integer", "long", "smallint", "tinyint"))
@@ -80,7 +73,7 @@ def arithmetic(node: exp.Expr, ctx: Context) -> Value:
 def minus(node: exp.Expr, ctx: Context) -> Value:
     """``-x``."""
     part = value_of(node.this, ctx)
-    out = combine(f"-{parenthesised(part, ATOM)}", part.type, SIGN, [part], node, degree=part.degree, scale=part.scale)
+    out = combine(f"-{parenthesised(part, ATOM)}", part.type, SIGN, [part], degree=part.degree, scale=part.scale)
     out.constant = None if part.constant is None else -part.constant
     return out
 
@@ -88,10 +81,10 @@ def minus(node: exp.Expr, ctx: Context) -> Value:
 @checks_expression(*_CHAINS)
 def chain(node: exp.Expr, ctx: Context) -> Value:
     """``a AND b AND c``, and the same with OR and ``||``, without recursion."""
-    word, kind, precedence, least = _CHAINS[type(node)]
+    word, (kind, precedence, least) = _symbol(node), _CHAINS[type(node)]
     parts = values_of(chain_operands(node, type(node)), ctx)
     texts = [part.sql if part.operator_chain == word else parenthesised(part, least) for part in parts]
-    out = combine(f" {word} ".join(texts), kind, precedence, parts, node)
+    out = combine(f" {word} ".join(texts), kind, precedence, parts)
     out.operator_chain = word
     if word == "OR":
         _warn_of_or(out, ctx)
@@ -113,7 +106,7 @@ def negation(node: exp.Expr, ctx: Context) -> Value:
     part = value_of(inner, ctx)
     if part.operator_chain == "AND":  # NOT (a AND b) is NOT a OR NOT b
         _warn_of_or(part, ctx)
-    return combine(f"NOT {parenthesised(part, ATOM)}", "boolean", PREDICATE, [part], node)
+    return combine(f"NOT {parenthesised(part, ATOM)}", "boolean", PREDICATE, [part])
 
 
 @checks_expression(*_COMPARISONS)
@@ -127,8 +120,8 @@ def compared(node: exp.Expr, ctx: Context) -> tuple[Value, Value, Value]:
     left, right = value_of(node.this, ctx), value_of(node.args["expression"], ctx)
     # An identity may be compared for equality with a column of another relation, as a join does, and with nothing else.
     join = type(node) is exp.EQ and joins_relations(left, right)
-    text = f"{parenthesised(left, SUM)} {_COMPARISONS[type(node)]} {parenthesised(right, SUM)}"
-    out = combine(text, "boolean", PREDICATE, (left, right), node, identity=join)
+    text = f"{parenthesised(left, SUM)} {_symbol(node)} {parenthesised(right, SUM)}"
+    out = combine(text, "boolean", PREDICATE, (left, right), identity=join)
     out.identity = False
     return out, left, right
 
@@ -138,11 +131,11 @@ def is_test(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
     """``x IS NULL``, ``x IS TRUE`` and ``x IS FALSE``."""
     test = node.args["expression"]
     if not isinstance(test, exp.Null | exp.Boolean):
-        raise Refusal("ExpressionNotAllowed", "IS is allowed with NULL, TRUE and FALSE", position_of(node))
+        raise Refusal("ExpressionNotAllowed", "IS is allowed with NULL, TRUE and FALSE")
     word = value_of(test, ctx).sql
     part = value_of(node.this, ctx)
     text = f"{parenthesised(part, SUM)} IS {'NOT ' if negated else ''}{word}"
-    out = combine(text, "boolean", PREDICATE, [part], node, identity=word == "NULL" and part.plain)
+    out = combine(text, "boolean", PREDICATE, [part], identity=word == "NULL" and part.plain)
     if part.identity and part.outer_join_markers:  # whether an outer join found the person, and nothing of the identity
         out.exposed = frozenset()
     out.identity = False
@@ -154,7 +147,7 @@ def between(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
     """``x BETWEEN low AND high``."""
     parts = values_of((node.this, node.args["low"], node.args["high"]), ctx)
     what, low, high = (parenthesised(part, SUM) for part in parts)
-    return combine(f"{what} {'NOT ' if negated else ''}BETWEEN {low} AND {high}", "boolean", PREDICATE, parts, node)
+    return combine(f"{what} {'NOT ' if negated else ''}BETWEEN {low} AND {high}", "boolean", PREDICATE, parts)
 
 
 @checks_expression(exp.In)
@@ -163,18 +156,18 @@ def membership(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
     if node.args.get("query") is not None:
         return in_subquery(node, ctx, negated)
     if not node.expressions:
-        raise Refusal("Unparsable", "IN needs at least one value", position_of(node))
+        raise Refusal("Unparsable", "IN needs at least one value")
     what, *items = parts = values_of((node.this, *node.expressions), ctx)
     text = f"{parenthesised(what, SUM)} {'NOT ' if negated else ''}IN ({', '.join([item.sql for item in items])})"
-    return combine(text, "boolean", PREDICATE, parts, node)
+    return combine(text, "boolean", PREDICATE, parts)
 
 
 @checks_expression(*_LIKES)
 def like(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
     """``x LIKE pattern``, ``ILIKE`` and ``RLIKE``."""
-    word = f"{'NOT ' if negated != bool(node.args.get('negate')) else ''}{_LIKES[type(node)]}"
+    word = f"{'NOT ' if negated != bool(node.args.get('negate')) else ''}{_symbol(node)}"
     parts = values_of((node.this, node.args["expression"]), ctx)
-    return combine(f"{parenthesised(parts[0], SUM)} {word} {parenthesised(parts[1], SUM)}", "boolean", PREDICATE, parts, node)
+    return combine(f"{parenthesised(parts[0], SUM)} {word} {parenthesised(parts[1], SUM)}", "boolean", PREDICATE, parts)
 
 
 _NEGATABLE: dict[type[exp.Expr], Callable[[exp.Expr, Context, bool], Value]] = {
@@ -194,33 +187,32 @@ def case(node: exp.Expr, ctx: Context) -> Value:
         text.append(f"WHEN {condition.sql} THEN {result.sql}")
         if subject is not None:
             equality = f"{parenthesised(subject, ATOM)} = {parenthesised(condition, ATOM)}"
-            condition = combine(equality, "boolean", PREDICATE, [subject, condition], node)
+            condition = combine(equality, "boolean", PREDICATE, [subject, condition])
         conditions.append(condition)
         results.append(result)
     if node.args.get("default") is not None:
         results.append(value_of(node.args["default"], ctx))
         text.append(f"ELSE {results[-1].sql}")
-    return conditional(" ".join([*text, "END"]), conditions, results, node, ctx)
+    return conditional(" ".join([*text, "END"]), conditions, results, ctx)
 
 
-def conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value], node: exp.Expr, ctx: Context) -> Value:
+def conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value], ctx: Context) -> Value:
     """A value that is one of ``results``, depending on ``conditions``.
 
     Inside an aggregate over protected rows, the conditions divide the rows of each group, and the floor applies to each part.
     """
     scope = ctx.scope
     divides = bool(ctx.aggregate) and scope.aggregates_persons
-    with located_at(node):
-        check_condition(conditions, ctx.rules.catalog)
-        if divides:
-            scope.divide(condition_divisions(conditions, ctx.rules.catalog))
-            check_one_relation(scope, conditions, [result for result in results if not result.identity])
+    check_condition(conditions, ctx.rules.catalog)
+    if divides:
+        scope.divide(condition_divisions(conditions, ctx.rules.catalog))
+        check_one_relation(scope, conditions, [result for result in results if not result.identity])
     degree = highest_degree(results) if divides else None
     for condition in conditions:
         if condition.identity:
-            combine("", "boolean", ATOM, [condition], node)  # refuses it
+            combine("", "boolean", ATOM, [condition])  # refuses it
     kind, scale = widest([result.type for result in results]), max((result.scale for result in results), default=1.0)
-    out = combine(sql, kind, ATOM, [*conditions, *results], node, degree=degree, identity=divides, scale=scale)
+    out = combine(sql, kind, ATOM, [*conditions, *results], degree=degree, identity=divides, scale=scale)
     if out.degree == 0 and any(condition.degree != 0 for condition in conditions):
         out.degree = degree
     out.mixed = out.mixed or len({result.exposed for result in results if result.origins}) > 1
@@ -243,15 +235,17 @@ _CONSTANTS: dict[type[exp.Expr], tuple[str, str]] = {
 
 @checks_expression(exp.Literal)
 def literal(node: exp.Literal, ctx: Context) -> Value:
-    """A number or a string."""
+    """A number, a text, a date or a timestamp."""
     text = str(node.this)
     if node.args["is_string"]:
-        return Value(text_literal(text), "string", scale=math.inf)
+        _, kind, date = text.split(LITERAL) if text.startswith(LITERAL) else ("", "", "")
+        sql = f"CAST({text_literal(date)} AS {kind})" if kind else text_literal(text)
+        return Value(sql, kind.lower() or "string", scale=math.inf)
     if text.isdecimal() and len(text) < 6:
         number = float(text)
         return Value(text, "integer", scale=max(1.0, number), constant=number)
     if not _NUMBER.fullmatch(text):
-        raise Refusal("LiteralNotAllowed", f"{strip_invisible(text)[:40]!r} is not an allowed number", position_of(node))
+        raise Refusal("LiteralNotAllowed", f"{strip_invisible(text)[:40]!r} is not an allowed number")
     number = float(text)
     scientific = "e" in text.lower()
     degree = 0 if number <= LARGEST_FACTOR and len(text) <= _EXACT_DIGITS and not scientific else None
@@ -273,7 +267,7 @@ def interval(node: exp.Expr, ctx: Context) -> Value:
     name = unit.name.upper().rstrip("S") if isinstance(unit, exp.Var) else ""
     if name not in _INTERVAL_UNITS or not re.fullmatch("-?[0-9]{1,9}", text):
         how = f"write an interval as INTERVAL '<whole number>' <unit>, with one of the units {', '.join(_INTERVAL_UNITS)}; add several up"
-        raise Refusal("LiteralNotAllowed", how, position_of(node))
+        raise Refusal("LiteralNotAllowed", how)
     return Value(f"INTERVAL '{int(text)}' {name}", "interval")
 
 
@@ -291,13 +285,13 @@ def call(node: exp.Anonymous, ctx: Context) -> Value:
     function, nodes = FUNCTIONS[name], node.expressions
     if not function.least <= len(nodes) <= function.most and not (len(nodes) == 1 and isinstance(nodes[0], exp.Distinct)):
         takes = f"{function.least} to {function.most}" if function.most > function.least else function.most
-        raise Refusal("WrongArguments", f"{name} takes {takes} arguments, and not {len(nodes)}", position_of(node))
+        raise Refusal("WrongArguments", f"{name} takes {takes} arguments, and not {len(nodes)}")
     if function.kind == "aggregate":
         return aggregate(node, name, ctx)
     if function.kind == "window" and not ctx.in_window:
-        raise Refusal("FunctionNotAllowed", f"{name} needs OVER (…)", position_of(node))
+        raise Refusal("FunctionNotAllowed", f"{name} needs OVER (…)")
     if function.kind == "generator":
-        raise Refusal("FunctionNotAllowed", f"{name} is allowed only as LATERAL VIEW {name.lower()}(…)", position_of(node))
+        raise Refusal("FunctionNotAllowed", f"{name} is allowed only as LATERAL VIEW {name.lower()}(…)")
     return _scalar(node, name, function, ctx)
 
 
@@ -305,11 +299,11 @@ def _scalar(node: exp.Anonymous, name: str, function: Function, ctx: Context) ->
     args = values_of(node.expressions, ctx)
     sql = f"{name}({', '.join([arg.sql for arg in args])})"
     if name == "IF":
-        return conditional(sql, args[:1], args[1:], node, ctx)
+        return conditional(sql, args[:1], args[1:], ctx)
     degree, scale = polynomials.call(function, args)
     normalised = function.normalises_identity and all(arg.degree == 0 for arg in args[1:])
     kind = result_type(function, [arg.type for arg in args])
-    out = combine(sql, kind, ATOM, args, node, degree=degree, identity=normalised, scale=scale)
+    out = combine(sql, kind, ATOM, args, degree=degree, identity=normalised, scale=scale)
     out.joinable = normalised and args[0].joinable
     out.transformed = out.transformed or (function.degree_rule == "transforms" and out.degree == 1)
     out.filled = out.filled or (function.degree_rule == "first_argument" and out.degree == 1)
@@ -319,7 +313,7 @@ def _scalar(node: exp.Anonymous, name: str, function: Function, ctx: Context) ->
 def _cast(node: exp.Anonymous, word: str, ctx: Context) -> Value:
     """``CAST(x AS type)``, which the lexer turned into a call with the type as its second argument."""
     if len(node.expressions) != 2 or not isinstance(node.expressions[1], exp.Literal):
-        raise Refusal("WrongArguments", f"{word} takes one value AS a type", position_of(node))
+        raise Refusal("WrongArguments", f"{word} takes one value AS a type")
     written, _, inside = str(node.expressions[1].this).partition("(")
     name, kind = TYPES[written]
     sizes = inside.rstrip(")").split(", ") if inside and name == "DECIMAL" else []
@@ -327,7 +321,7 @@ def _cast(node: exp.Anonymous, word: str, ctx: Context) -> Value:
     exact = polynomials.keeps_value(word, part.type, kind, sizes)
     degree, scale = (part.degree, part.scale) if exact else (None, math.inf)
     spark_type = f"{name}({', '.join(sizes)})" if sizes else name
-    return combine(f"{word}({part.sql} AS {spark_type})", kind, ATOM, [part], node, degree=degree, identity=kind == "string", scale=scale)
+    return combine(f"{word}({part.sql} AS {spark_type})", kind, ATOM, [part], degree=degree, identity=kind == "string", scale=scale)
 
 
 @checks_expression(exp.Extract)
@@ -335,14 +329,14 @@ def extract(node: exp.Expr, ctx: Context) -> Value:
     """``EXTRACT(field FROM x)``."""
     field = str(node.this.name if isinstance(node.this, exp.Expr) else node.this).upper()
     if field not in EXTRACT_FIELDS:
-        raise Refusal("LiteralNotAllowed", f"EXTRACT takes a field of {', '.join(sorted(EXTRACT_FIELDS))}", position_of(node))
+        raise Refusal("LiteralNotAllowed", f"EXTRACT takes a field of {', '.join(sorted(EXTRACT_FIELDS))}")
     part = value_of(node.args["expression"], ctx)
     kind = "decimal" if field == "SECOND" else "integer"
-    return combine(f"EXTRACT({field} FROM {parenthesised(part, SUM)})", kind, ATOM, [part], node)
+    return combine(f"EXTRACT({field} FROM {parenthesised(part, SUM)})", kind, ATOM, [part])
 
 
 @checks_expression(exp.Substring)
 def substring(node: exp.Expr, ctx: Context) -> Value:
     """``SUBSTRING(x FROM 1 FOR 2)``, rendered as an ordinary call."""
     parts = values_of([node.args[name] for name in ("this", "start", "length") if node.args.get(name) is not None], ctx)
-    return combine(f"SUBSTRING({', '.join(part.sql for part in parts)})", "string", ATOM, parts, node)
+    return combine(f"SUBSTRING({', '.join(part.sql for part in parts)})", "string", ATOM, parts)

@@ -80,32 +80,21 @@ def combine(
     type: str,
     precedence: int,
     parts: Iterable[Value],
-    node: exp.Expr,
     *,
     degree: int | None = None,
     identity: bool = False,
     scale: float = math.inf,
 ) -> Value:
-    """A value computed from ``parts``.
+    """A value computed from ``parts``; ``degree`` is its degree unless all are constants.
 
-    Args:
-        sql: Rendered text.
-        type: Type of the result.
-        precedence: Precedence of the outermost operator.
-        parts: Operands.
-        node: The expression, for the position of a refusal.
-        degree: Degree of the result, unless all parts are constants.
-        identity: Identities may be operands; the result is then an identity as well.
-        scale: Scale of the result.
+    If ``identity``, identities may be operands, and the result is then an identity as well.
     """
     out = Value(sql, type, precedence, scale)
     constant = True
     for part in parts:
         if part.identity:
             if not identity:
-                refusal = identity_misuse(part.name)
-                refusal.position = position_of(node)
-                raise refusal
+                raise identity_misuse(part.name)
             out.identity = True
         constant = constant and part.degree == 0
         if part.origins:
@@ -137,15 +126,12 @@ def _computed(origins: frozenset[Origin]) -> frozenset[Origin]:
 
 
 Check = TypeVar("Check", bound=Callable[..., Any])
-ExpressionCheck = Callable[[Any, Context], Value]
-RelationCheck = Callable[[Any, Context], tuple[Relation, str]]
-QueryCheck = Callable[[Any, Context, Scope | None, bool], CheckedQuery]
 
-EXPRESSIONS: dict[type[exp.Expr], ExpressionCheck] = {}
+EXPRESSIONS: dict[type[exp.Expr], Callable[[Any, Context], Value]] = {}
 """Every expression that may appear in a query, and the function that checks it."""
-RELATIONS: dict[type[exp.Expr], RelationCheck] = {}
+RELATIONS: dict[type[exp.Expr], Callable[[Any, Context], tuple[Relation, str]]] = {}
 """Every relation that may appear in FROM, and the function that checks it."""
-QUERIES: dict[type[exp.Expr], QueryCheck] = {}
+QUERIES: dict[type[exp.Expr], Callable[[Any, Context, Scope | None, bool], CheckedQuery]] = {}
 """Every kind of query, and the function that checks it."""
 
 
@@ -153,10 +139,7 @@ def _checks(table: dict[type[exp.Expr], Any], *kinds: type[exp.Expr]) -> Callabl
     """Register the decorated function in ``table`` for nodes of ``kinds``."""
 
     def register(check: Check) -> Check:
-        for kind in kinds:
-            if kind in table:
-                raise ValueError(f"two checks are registered for {kind.__name__}")
-            table[kind] = check
+        table.update(dict.fromkeys(kinds, check))
         return check
 
     return register
@@ -166,16 +149,16 @@ checks_expression, checks_relation, checks_query = (partial(_checks, table) for 
 
 
 def value_of(node: exp.Expr, ctx: Context) -> Value:
-    """Check an expression.
-
-    Raises:
-        Refusal: The expression, or a part of it, is not on the allowlist.
-    """
+    """Check an expression. A refusal without a position gets that of the innermost expression."""
     check = EXPRESSIONS.get(type(node))
-    if check is None:
-        what = "a query" if isinstance(node, exp.Query) else {"STAR": "*", "VAR": "a keyword"}.get(describe(node), describe(node))
-        raise Refusal("ExpressionNotAllowed", f"{what} is not allowed here", position_of(node))
-    value = check(node, ctx)
+    try:
+        if check is None:
+            what = "a query" if isinstance(node, exp.Query) else {"STAR": "*", "VAR": "a keyword"}.get(describe(node), describe(node))
+            raise Refusal("ExpressionNotAllowed", f"{what} is not allowed here")
+        value = check(node, ctx)
+    except Refusal as refusal:
+        refusal.position = refusal.position or position_of(node)
+        raise
     if value.ungrouped:
         keys = ctx.scope.group_keys
         if keys is not None and value.sql in keys:
@@ -189,31 +172,25 @@ def values_of(nodes: Iterable[exp.Expr], ctx: Context) -> list[Value]:
 
 
 def relation_of(node: exp.Expr, ctx: Context) -> tuple[Relation, str]:
-    """Check a relation of FROM, and add it to the scope.
-
-    Returns:
-        The relation and its rendered text.
-    """
-    check = RELATIONS.get(type(node))
-    if check is None:
-        what = "LATERAL" if isinstance(node, exp.Lateral) else describe(node)
-        text = f"{what} is not allowed in FROM; a query in FROM stands in parentheses and has an alias, and LATERAL VIEW follows it"
-        raise Refusal("RelationNotAllowed", text, position_of(node))
-    return check(node, ctx)
+    """Check a relation of FROM, and add it to the scope. Returns the relation and its rendered text."""
+    with located_at(node):
+        check = RELATIONS.get(type(node))
+        if check is None:
+            what = "LATERAL" if isinstance(node, exp.Lateral) else describe(node)
+            text = f"{what} is not allowed in FROM; a query in FROM stands in parentheses and has an alias, and LATERAL VIEW follows it"
+            raise Refusal("RelationNotAllowed", text)
+        return check(node, ctx)
 
 
 def query_of(node: exp.Expr, ctx: Context, parent: Scope | None, *, hidden: bool) -> CheckedQuery:
-    """Check a query.
+    """Check a query, which may read columns of the scope ``parent`` if it is a correlated subquery.
 
-    Args:
-        node: The query.
-        ctx: Context around it.
-        parent: Scope whose columns the query may read, if it is a correlated subquery.
-        hidden: Append the identity columns of protected rows to the output, so that an enclosing query can count persons.
+    If ``hidden``, its output ends with the identity columns of protected rows, so that an enclosing query can count persons.
     """
     while isinstance(node, exp.Subquery) and not node.args.get("alias"):
         node = node.this
-    check = QUERIES.get(type(node))
-    if check is None:
-        raise Refusal("StatementNotAllowed", f"{describe(node)} is not an allowed query; write SELECT", position_of(node))
-    return check(node, ctx, parent, hidden)
+    with located_at(node):
+        check = QUERIES.get(type(node))
+        if check is None:
+            raise Refusal("StatementNotAllowed", f"{describe(node)} is not an allowed query; write SELECT")
+        return check(node, ctx, parent, hidden)

@@ -18,7 +18,7 @@ from cleanroom.sql.privacy.release import check_correlation
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import HIDDEN_COLUMN, parenthesised, quote, subquery
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.text.language import describe, position_of
+from cleanroom.sql.text.language import describe
 from cleanroom.sql.vocabulary import widest
 
 
@@ -29,23 +29,23 @@ def with_clause(node: exp.Expr, ctx: Context) -> tuple[Context, str]:
         return ctx, ""
     parts = []
     for table in clause.expressions:
-        name = table.alias
-        check_new_relation_name(name, table, ctx)
-        columns = column_aliases(table)
-        query = query_of(table.this, ctx, None, hidden=True)
-        if columns:
-            query = renamed(query, columns, table)
-        check_distinct_columns(query, f"the table expression {name}", table)
+        with located_at(table):
+            name = table.alias
+            check_new_relation_name(name, ctx)
+            query = query_of(table.this, ctx, None, hidden=True)
+            if columns := column_aliases(table):
+                query = renamed(query, columns)
+            check_distinct_columns(query, f"the table expression {name}")
         ctx = ctx._replace(relations={**ctx.relations, name.lower(): query})
         parts.append(f"{quote(name)} AS {subquery(query.sql)}")
     return ctx, f"WITH {', '.join(parts)}\n"
 
 
-def renamed(query: CheckedQuery, names: list[str], node: exp.Expr) -> CheckedQuery:
+def renamed(query: CheckedQuery, names: list[str]) -> CheckedQuery:
     """``query`` with other column names."""
     if len(names) != len(query.fields):
-        raise Refusal("ClauseNotAllowed", f"{len(names)} column names for {len(query.fields)} columns", position_of(node))
-    check_distinct_columns(query, "the query", node)
+        raise Refusal("ClauseNotAllowed", f"{len(names)} column names for {len(query.fields)} columns")
+    check_distinct_columns(query, "the query")
     columns = [(field.name, name) for field, name in zip(query.fields, names, strict=True)]
     columns += [(item.reference, item.reference) for item in query.protected]
     items = ",\n  ".join(f"`renamed`.{quote(old)} AS {quote(new)}" for old, new in columns)
@@ -69,15 +69,14 @@ def set_operation(node: exp.SetOperation, ctx: Context, parent: Scope | None, hi
     branches = [query_of(operand, ctx, parent, hidden=True) for operand in _operands(node)]
     width = len(branches[0].fields)
     if any(len(branch.fields) != width for branch in branches):
-        raise Refusal("WrongArguments", f"the parts of a {operator} have different numbers of columns", position_of(node))
+        raise Refusal("WrongArguments", f"the parts of a {operator} have different numbers of columns")
     protected_of = [branch.protected for branch in branches]
-    with located_at(node):
-        rows.check_union(operator, protected_of)
+    rows.check_union(operator, protected_of)
     protected = [item for items in protected_of for item in items]
     texts = []
     before = 0
     for branch in branches:
-        text = _with_identities(branch, before, len(protected), node) if protected and hidden else branch.sql
+        text = _with_identities(branch, before, len(protected)) if protected and hidden else branch.sql
         texts.append(subquery(text))
         before += len(branch.protected)
     mixed = rows.union_mixes_rows(protected_of)
@@ -87,8 +86,7 @@ def set_operation(node: exp.SetOperation, ctx: Context, parent: Scope | None, hi
     sql = f"\n{operator}\n".join(texts) + order + limit(node)
     if order and node.args.get("limit") is not None and any(branch.releases for branch in branches):
         ctx.findings.warn("OrderWithLimit", "ORDER BY with LIMIT shows only the first or last groups")
-    with located_at(node):
-        rows.check_limit(protected, node.args.get("limit") is not None)
+    rows.check_limit(protected, node.args.get("limit") is not None)
     named = [ProtectedInput(item.view, item.identity_column, f"{HIDDEN_COLUMN}{index}") for index, item in enumerate(protected)]
     return CheckedQuery(
         prefix + sql,
@@ -113,9 +111,9 @@ def _operands(node: exp.Expr) -> list[exp.Expr]:
         node = inner
 
 
-def _with_identities(branch: CheckedQuery, before: int, total: int, node: exp.Expr) -> str:
+def _with_identities(branch: CheckedQuery, before: int, total: int) -> str:
     """A branch with the identity columns of all branches, in the same order; those of other branches are NULL."""
-    check_distinct_columns(branch, "a part of a UNION", node)
+    check_distinct_columns(branch, "a part of a UNION")
     columns = [f"`part`.{quote(field.name)} AS {quote(field.name)}" for field in branch.fields]
     for index in range(total):
         own = before <= index < before + len(branch.protected)
@@ -142,75 +140,64 @@ def _merged_field(fields: Sequence[Value], mixed: bool) -> Value:
 def scalar_subquery(node: exp.Expr, ctx: Context) -> Value:
     """``(SELECT one_column ...)`` as a value."""
     query, reads = _inner_query(node, ctx)
-    _check_no_rows(query, node)
+    rows.check_no_rows(query.protected)
     if len(query.fields) != 1:
-        raise Refusal("WrongArguments", "a subquery in an expression has exactly one column", position_of(node))
+        raise Refusal("WrongArguments", "a subquery in an expression has exactly one column")
     field = query.fields[0]
     inner = Value("", field.type, origins=field.origins, exposed=field.exposed, degree=None)
-    return combine(subquery(query.sql), field.type, ATOM, [inner, *reads], node, identity=True)
+    return combine(subquery(query.sql), field.type, ATOM, [inner, *reads], identity=True)
 
 
 @checks_expression(exp.Exists)
 def exists(node: exp.Expr, ctx: Context) -> Value:
     """``EXISTS (SELECT ...)``."""
     query, reads = _inner_query(node.this, ctx)
-    _check_no_rows(query, node)
-    return _exists(query, reads, node)
+    rows.check_no_rows(query.protected)
+    return _exists(query, reads)
 
 
 def in_subquery(node: exp.Expr, ctx: Context, negated: bool) -> Value:
     """``x IN (SELECT ...)``."""
     what, query, reads = _membership(node, ctx)
-    _check_no_rows(query, node)
-    return _in_query(node, what, query, reads, negated)
+    rows.check_no_rows(query.protected)
+    return _in_query(what, query, reads, negated)
 
 
 def semi_join(node: exp.Expr, ctx: Context) -> Value | None:
     """``x IN (SELECT identity ...)`` and ``EXISTS (... WHERE identity = x)`` as conditions that every row meets.
 
-    The rows of the SELECT are then protected by the floor of the subquery's rows.
-
-    Returns:
-        None if ``node`` is neither.
+    The rows of the SELECT are then protected by the floor of the subquery's rows. None if ``node`` is neither.
     """
     scope = ctx.scope
     if isinstance(node, exp.In) and node.args.get("query") is not None:
         what, query, reads = _membership(node, ctx)
-        with located_at(node):
-            scope.protected += rows.membership_inputs(query.protected, what, query.fields[0].type)
+        scope.protected += rows.membership_inputs(query.protected, what, query.fields[0].type)
         if ctx.rules.withheld and what.plain:
             scope.equal.compared.append((what, Value("", what.type, exposed=query.fields[0].exposed)))
-        return _in_query(node, what, query, reads, False)
+        return _in_query(what, query, reads, False)
     if isinstance(node, exp.Exists):
         query, reads = _inner_query(node.this, ctx)
-        with located_at(node):
-            scope.protected += rows.existence_inputs(query.protected, scope.aliases_in_from)
-        return _exists(query, reads, node)
+        scope.protected += rows.existence_inputs(query.protected, scope.aliases_in_from)
+        return _exists(query, reads)
     return None
 
 
 def _inner_query(node: exp.Expr, ctx: Context) -> tuple[CheckedQuery, list[Value]]:
     """A subquery, and the columns of the queries around it that it reads."""
     if ctx.aggregate:
-        raise Refusal("ClauseNotAllowed", "a subquery inside an aggregate is not allowed", position_of(node))
+        raise Refusal("ClauseNotAllowed", "a subquery inside an aggregate is not allowed")
     enclosing = Scope(ctx.scope)
     query = query_of(node, ctx, enclosing, hidden=False)
     reads = enclosing.outer_reads
-    with located_at(node):
-        check_correlation(query.releases, reads)
+    check_correlation(query.releases, reads)
     ctx.scope.releases |= query.releases
     ctx.scope.views |= query.views
     return query, reads
 
 
-def _check_no_rows(query: CheckedQuery, node: exp.Expr) -> None:
-    with located_at(node):
-        rows.check_no_rows(query.protected)
-
-
-def _exists(query: CheckedQuery, reads: list[Value], node: exp.Expr) -> Value:
+def _exists(query: CheckedQuery, reads: list[Value]) -> Value:
     found = Value("", "boolean", origins=frozenset([(view, ROWS, "exists") for view in query.views]), degree=None)
-    out = combine(f"EXISTS{subquery(query.sql)}", "boolean", PREDICATE, [found, *reads], node, identity=True)
+    out = combine(f"EXISTS{subquery(query.sql)}", "boolean", PREDICATE, [found, *reads], identity=True)
     out.identity, out.degree = False, None
     return out
 
@@ -219,14 +206,14 @@ def _membership(node: exp.Expr, ctx: Context) -> tuple[Value, CheckedQuery, list
     """Left side and subquery of IN, and the columns of the queries around it that the subquery reads."""
     what, inner = value_of(node.this, ctx), node.args["query"]
     if isinstance(inner, exp.Subquery) and isinstance(inner.this, exp.Subquery):  # in Spark a list with one value
-        raise Refusal("ParenthesesNeeded", "IN ((SELECT …)): write one pair of parentheses", position_of(node))
+        raise Refusal("ParenthesesNeeded", "IN ((SELECT …)): write one pair of parentheses")
     query, reads = _inner_query(inner, ctx)
     if len(query.fields) != 1:
-        raise Refusal("WrongArguments", f"IN (SELECT …) has {len(query.fields)} columns and 1 to compare", position_of(node))
+        raise Refusal("WrongArguments", f"IN (SELECT …) has {len(query.fields)} columns and 1 to compare")
     return what, query, reads
 
 
-def _in_query(node: exp.Expr, what: Value, query: CheckedQuery, reads: list[Value], negated: bool) -> Value:
+def _in_query(what: Value, query: CheckedQuery, reads: list[Value], negated: bool) -> Value:
     text = f"{parenthesised(what, SUM)} {'NOT ' if negated else ''}IN {subquery(query.sql)}"
     join = bool(query.fields[0].origins) and bool(what.origins)
     shown = Value(
@@ -236,7 +223,7 @@ def _in_query(node: exp.Expr, what: Value, query: CheckedQuery, reads: list[Valu
         origins=frozenset([origin for field in query.fields for origin in field.origins]),
         exposed=frozenset([pair for field in query.fields for pair in field.exposed]),
     )
-    out = combine(text, "boolean", PREDICATE, [what, shown, *reads], node, identity=join or not what.identity)
+    out = combine(text, "boolean", PREDICATE, [what, shown, *reads], identity=join or not what.identity)
     out.identity, out.degree = False, None
     return out
 
@@ -255,15 +242,9 @@ def check_statement(node: exp.Expr, ctx: Context, *, last: bool) -> Statement:
     if isinstance(node, exp.Create):
         return _create_view(node, ctx, last)
     if not isinstance(node, exp.Query):
-        raise Refusal(
-            "StatementNotAllowed",
-            f"{describe(node)} is not allowed; only SELECT and CREATE OR REPLACE TEMP VIEW … AS SELECT",
-            position_of(node),
-        )
+        raise Refusal("StatementNotAllowed", f"{describe(node)} is not allowed; only SELECT and CREATE OR REPLACE TEMP VIEW … AS SELECT")
     if not last:
-        raise Refusal(
-            "SelectNotLast", "only the last segment is a SELECT; the segments before it create temporary views", position_of(node)
-        )
+        raise Refusal("SelectNotLast", "only the last segment is a SELECT; the segments before it create temporary views")
     query = query_of(node, ctx, None, hidden=False)
     return Statement(query.sql, None, query)
 
@@ -272,11 +253,11 @@ def _create_view(node: exp.Create, ctx: Context, last: bool) -> Statement:
     target, properties = node.this, node.args["properties"].expressions if node.args.get("properties") else []
     plain = isinstance(target, exp.Table) and isinstance(target.this, exp.Identifier) and isinstance(node.args.get("expression"), exp.Query)
     if str(node.args.get("kind")).upper() != "VIEW" or [type(part) for part in properties] != [exp.TemporaryProperty] or not plain:
-        raise Refusal("StatementNotAllowed", "only CREATE OR REPLACE TEMP VIEW <name> AS SELECT … is allowed", position_of(node))
+        raise Refusal("StatementNotAllowed", "only CREATE OR REPLACE TEMP VIEW <name> AS SELECT … is allowed")
     if last:
-        raise Refusal("LastSegmentNotSelect", "the last segment must be a SELECT: its rows are the result", position_of(node))
+        raise Refusal("LastSegmentNotSelect", "the last segment must be a SELECT: its rows are the result")
     name = target.name
-    check_new_relation_name(name, target, ctx)
+    check_new_relation_name(name, ctx)
     query = query_of(node.args["expression"], ctx, None, hidden=True)
-    check_distinct_columns(query, f"the view {name}", node)
+    check_distinct_columns(query, f"the view {name}")
     return Statement(f"CREATE OR REPLACE TEMPORARY VIEW {quote(name)} AS\n{query.sql}", name, query)

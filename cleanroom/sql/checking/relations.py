@@ -24,8 +24,7 @@ from cleanroom.sql.privacy.joins import comparable
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import conjunction, qualified, quote, subquery
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.text.characters import strip_invisible
-from cleanroom.sql.text.language import position_of
+from cleanroom.sql.text.tokens import strip_invisible
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 _EXPANSION_PER_COLUMN = 8
@@ -43,9 +42,9 @@ def table(node: exp.Table, ctx: Context) -> tuple[Relation, str]:
     """A view of the catalogue, a temporary view or a common table expression, by name."""
     if not isinstance(node.this, exp.Identifier):
         text = "a table function (range, read_files, explode …) is not allowed as a relation"
-        raise Refusal("TableFunctionNotAllowed", text, position_of(node))
+        raise Refusal("TableFunctionNotAllowed", text)
     if column_aliases(node):
-        raise Refusal("ClauseNotAllowed", "column aliases after the name of a relation are not allowed", position_of(node))
+        raise Refusal("ClauseNotAllowed", "column aliases after the name of a relation are not allowed")
     name, scope = node.name, ctx.scope
     query, view = ctx.relations.get(name.lower()), ctx.rules.catalog.view(name)
     if query is not None:
@@ -61,7 +60,7 @@ def _unknown_relation(name: str, node: exp.Expr, ctx: Context) -> Refusal:
     known = sorted([view.name for view in ctx.rules.catalog.views] + list(ctx.relations))
     close = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}?" if close else f"the query may read {', '.join(known)}"
-    return Refusal("UnknownRelation", f"unknown view {strip_invisible(name)[:120]!r}: {hint}", position_of(node))
+    return Refusal("UnknownRelation", f"unknown view {strip_invisible(name)[:120]!r}: {hint}")
 
 
 @checks_relation(exp.Subquery)
@@ -69,10 +68,10 @@ def derived_table(node: exp.Subquery, ctx: Context) -> tuple[Relation, str]:
     """``(SELECT ...) AS t``. It may read columns of enclosing queries, but not of its neighbours in FROM."""
     if not isinstance(node.this, exp.Query) or isinstance(node.this, exp.Table):
         text = "a join or a name in parentheses is not allowed in FROM; write it without them, or as a subquery with an alias"
-        raise Refusal("RelationNotAllowed", text, position_of(node))
+        raise Refusal("RelationNotAllowed", text)
     query = query_of(node.this, ctx, ctx.scope.parent, hidden=True)
     if columns := column_aliases(node):
-        query = renamed(query, columns, node)
+        query = renamed(query, columns)
     relation = _add_query(alias_of(node, ctx.scope, "subquery"), query, ctx)
     return relation, f"{subquery(query.sql)} AS {quote(relation.alias)}"
 
@@ -128,13 +127,15 @@ def from_clause(node: exp.Expr, ctx: Context) -> str:
     start = node.args.get("from_")
     if start is None:
         if node.args.get("joins") or node.args.get("laterals"):
-            raise Refusal("ClauseNotAllowed", "a join needs a FROM", position_of(node))
+            raise Refusal("ClauseNotAllowed", "a join needs a FROM")
         ctx.scope.may_copy_rows = True
         return ""
     relation, text_of_first = relation_of(start.this, ctx)
     text = ["\nFROM " + _placeholder(relation, text_of_first, ctx)]
-    text.extend(_join(join, ctx) for join in node.args.get("joins") or [])
-    text.extend(_lateral_view(lateral, ctx) for lateral in node.args.get("laterals") or [])
+    for check, parts in ((_join, node.args.get("joins")), (_lateral_view, node.args.get("laterals"))):
+        for part in parts or ():
+            with located_at(part):
+                text.append(check(part, ctx))
     return "".join(text)
 
 
@@ -161,28 +162,27 @@ def _join(node: exp.Expr, ctx: Context) -> str:
     side, kind = (str(node.args.get(name) or "").upper() for name in ("side", "kind"))
     word = _JOINS.get((side, kind))
     if word is None:
-        raise Refusal("JoinNotAllowed", f"a {side} {kind} JOIN is not in the language of queries", position_of(node))
+        raise Refusal("JoinNotAllowed", f"a {side} {kind} JOIN is not in the language of queries")
     scope = ctx.scope
     left, left_protected, visible = list(scope.relations.values()), len(scope.protected), scope.visible
     right, text = relation_of(node.this, ctx)
     text, first_key = _placeholder(right, text, ctx), len(scope.equal.keys)
     if node.args.get("using") == []:
-        raise Refusal("Unparsable", "USING names the columns that both sides have", position_of(node))
+        raise Refusal("Unparsable", "USING names the columns that both sides have")
     using = [item.name for item in node.args.get("using") or []]
-    with located_at(node):
-        merged = [_using(name, visible, right, word, ctx) for name in using]
+    merged = [_using(name, visible, right, word, ctx) for name in using]
     conditions = [condition for condition, _ in merged]
     if node.args.get("on") is not None:
         conditions.extend(conjuncts(node.args["on"], ctx, in_every_row=word == "JOIN"))
     if word == "JOIN" and not conditions:
         word = "CROSS JOIN"
     if word in ("LEFT JOIN", "RIGHT JOIN", "FULL JOIN") and not conditions:
-        raise Refusal("JoinNotAllowed", f"a {word} needs ON or USING", position_of(node))
+        raise Refusal("JoinNotAllowed", f"a {word} needs ON or USING")
     if word in ("LEFT JOIN", "RIGHT JOIN"):
         optional = frozenset([right.alias] if word == "LEFT JOIN" else [relation.alias for relation in left])
         for index, pair in enumerate(scope.equal.keys[first_key:], start=first_key):
             scope.equal.keys[index] = pair._replace(restricts=optional)
-    _protect_rows(word, left, left_protected, right, conditions, node, ctx)
+    _protect_rows(word, left, left_protected, right, conditions, ctx)
     if word in ("LEFT SEMI JOIN", "LEFT ANTI JOIN"):
         del scope.relations[right.written_alias.lower()]
     else:
@@ -194,7 +194,7 @@ def _join(node: exp.Expr, ctx: Context) -> str:
 
 
 def _protect_rows(
-    word: str, left: Sequence[Relation], left_protected: int, right: Relation, conditions: Sequence[Value], node: exp.Expr, ctx: Context
+    word: str, left: Sequence[Relation], left_protected: int, right: Relation, conditions: Sequence[Value], ctx: Context
 ) -> None:
     """Apply the privacy rules to a join; ``left_protected`` of the scope's protected inputs are on its left side."""
     scope = ctx.scope
@@ -208,15 +208,14 @@ def _protect_rows(
     if word != "LEFT SEMI JOIN":
         texts = {condition.sql for condition in conditions}
         pairs = [pair for pair in pairs if f"{pair[0].sql} = {pair[1].sql}" in texts]
-    with located_at(node):
-        joined = rows.join_rows(
-            word,
-            scope.protected[:left_protected],
-            scope.protected[left_protected:],
-            pairs,
-            [relation.alias for relation in optional],
-            right.alias,
-        )
+    joined = rows.join_rows(
+        word,
+        scope.protected[:left_protected],
+        scope.protected[left_protected:],
+        pairs,
+        [relation.alias for relation in optional],
+        right.alias,
+    )
     scope.protected = joined.protected
     if joined.marker:
         for relation in optional:
@@ -235,8 +234,7 @@ def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Co
     if key not in right.columns:
         raise Refusal("UnknownColumn", f"USING ({strip_invisible(name)[:80]}): {right.alias} has no such column")
     second = right.columns[key]
-    equality = exp.EQ()
-    out = combine(f"{first.sql} = {second.sql}", "boolean", PREDICATE, [first, second], equality, identity=True)
+    out = combine(f"{first.sql} = {second.sql}", "boolean", PREDICATE, [first, second], identity=True)
     out.identity = False
     check_condition([out], ctx.rules.catalog, f"USING ({strip_invisible(name)[:80]})")
     record_equality(first, second, ctx, in_every_row=word == "JOIN")
@@ -246,7 +244,7 @@ def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Co
         return out, second
     if word != "FULL JOIN":
         return out, first
-    value = combine(f"COALESCE({first.sql}, {second.sql})", first.type, ATOM, [first, second], equality, identity=True)
+    value = combine(f"COALESCE({first.sql}, {second.sql})", first.type, ATOM, [first, second], identity=True)
     value.name = first.name
     return out, value
 
@@ -257,10 +255,7 @@ def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Co
 def conjuncts(node: exp.Expr, ctx: Context, *, in_every_row: bool) -> list[Value]:
     """Check the conditions of ON or WHERE one by one, and record which columns they make equal.
 
-    Args:
-        node: The conditions, joined by AND.
-        ctx: Context of the clause.
-        in_every_row: The conditions are true in every row of the result, unlike those of an outer join.
+    They are true ``in_every_row`` of the result unless they are those of an outer join.
     """
     out = []
     for part in chain_operands(node, exp.And):
@@ -315,23 +310,22 @@ def _lateral_view(node: exp.Expr, ctx: Context) -> str:
     call, scope = node.this, ctx.scope
     name = marked_name(call)
     if not node.args.get("view") or name not in FUNCTIONS or FUNCTIONS[name].kind != "generator":
-        raise Refusal("RelationNotAllowed", "only LATERAL VIEW explode(…) and posexplode(…) are allowed", position_of(node))
+        raise Refusal("RelationNotAllowed", "only LATERAL VIEW explode(…) and posexplode(…) are allowed")
     if len(call.expressions) != 1:
-        raise Refusal("WrongArguments", f"{name} takes one array", position_of(node))
+        raise Refusal("WrongArguments", f"{name} takes one array")
     value = value_of(call.expressions[0], ctx.in_clause("explode"))
     if value.type != "array":
-        raise Refusal("TypeNotAllowed", f"{name} needs an array (split, collect_list, array …), not {value.type}", position_of(node))
-    with located_at(node):
-        check_condition([value], ctx.rules.catalog, name)
+        raise Refusal("TypeNotAllowed", f"{name} needs an array (split, collect_list, array …), not {value.type}")
+    check_condition([value], ctx.rules.catalog, name)
     columns = column_aliases(node)
     expected = 2 if name.startswith("POS") else 1
     if len(columns) != expected:
-        raise Refusal("ClauseNotAllowed", f"LATERAL VIEW {name.lower()}(…) needs AS with {expected} column name(s)", position_of(node))
+        raise Refusal("ClauseNotAllowed", f"LATERAL VIEW {name.lower()}(…) needs AS with {expected} column name(s)")
     written = alias_of(node, scope, "exploded")
     relation = Relation(unique_alias(written, scope), written, {})
     for column in columns:
         kind = "integer" if expected == 2 and not relation.columns else "string"
-        exploded = combine(qualified(relation.alias, column), kind, ATOM, [value], node)
+        exploded = combine(qualified(relation.alias, column), kind, ATOM, [value])
         exploded.name, exploded.plain, exploded.ungrouped = column, True, True
         exploded.sources, exploded.degree = frozenset([relation.alias]), 1
         relation.columns[column.lower()] = exploded

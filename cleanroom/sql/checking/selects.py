@@ -20,7 +20,6 @@ from cleanroom.sql.privacy.release import SelectRelease, output_field, select_re
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import HIDDEN_COLUMN, conjunction, quote
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.text.language import position_of
 
 
 class _Clauses(NamedTuple):
@@ -43,17 +42,15 @@ def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -
     clauses = _check_clauses(node, ctx)
     values = [value for _, value in clauses.outputs]
     groups: ReleasedGroups | None = None
-    with located_at(node):
-        release = select_release(scope, values, distinct=clauses.distinct, qualified=bool(clauses.qualify), catalog=ctx.rules.catalog)
-        if release.aggregates_rows:
-            keys = scope.keys if release.distinct_keys is None else [value for value in values if value.origins or value.sources]
-            groups = released_groups(ctx, keys, clauses.source)
-        protected = [] if release.aggregates_rows else rows.remaining_inputs(scope, values)
-        rows.check_limit(protected, node.args.get("limit") is not None)
+    release = select_release(scope, values, distinct=clauses.distinct, qualified=bool(clauses.qualify), catalog=ctx.rules.catalog)
+    if release.aggregates_rows:
+        keys = scope.keys if release.distinct_keys is None else [value for value in values if value.origins or value.sources]
+        groups = released_groups(ctx, keys, clauses.source)
+    protected = [] if release.aggregates_rows else rows.remaining_inputs(scope, values)
+    rows.check_limit(protected, node.args.get("limit") is not None)
     if scope.releases and node.args.get("order") is not None and node.args.get("limit") is not None:
         ctx.findings.warn("OrderWithLimit", "ORDER BY with LIMIT shows only the first or last groups")
-    with located_at(node):
-        rows.check_exploded(scope, groups is not None and groups.merged)
+    rows.check_exploded(scope, groups is not None and groups.merged)
     if groups is not None:
         sql = _render_groups(clauses, release, groups, scope)
         prefix = groups.with_clause(prefix)
@@ -69,14 +66,14 @@ def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -
         scope.releases,
         scope.views,
         scope.may_copy_rows and not release.aggregates_rows,
-        _unique_on(clauses, scope, bool(clauses.qualify)),
+        _unique_on(clauses, scope),
         (scope.overlapping or scope.multiplied)
         and bool(protected)
         and not (scope.per_person and len(scope.plain_group_keys) == len(scope.keys) == 1),
     )
 
 
-def _unique_on(clauses: _Clauses, scope: Scope, qualified: bool) -> frozenset[str] | None:
+def _unique_on(clauses: _Clauses, scope: Scope) -> frozenset[str] | None:
     """Output columns whose values occur together once: the group keys, or all columns of DISTINCT."""
     if clauses.distinct:
         return frozenset([name.lower() for name, _ in clauses.outputs])
@@ -142,16 +139,14 @@ def _rows(node: exp.Select, ctx: Context) -> tuple[str, str]:
     if where is not None:
         condition = "\nWHERE " + conjunction(conjuncts(where.this, ctx.in_clause("filter"), in_every_row=True))
     aliases = scope.aliases_in_from
-    with located_at(node):
-        rows.check_protected_inputs(scope.protected)
-        if scope.equal.compared:
-            for value, exposed in exposure.exposed_by_comparison(scope.equal.compared, aliases, ctx.rules.withheld):
-                value.exposed = exposed
-        scope.may_copy_rows = scope.may_copy_rows or not rows.connected(aliases, scope.equal.links)
-        rows.check_fan_out(scope.protected, scope.may_copy_rows)
-        attached = attach(
-            [item for item in scope.relations.values() if item.alias not in scope.exploded], scope.protected, scope.equal.keys
-        )
+    rows.check_protected_inputs(scope.protected)
+    if scope.equal.compared:
+        for value, exposed in exposure.exposed_by_comparison(scope.equal.compared, aliases, ctx.rules.withheld):
+            value.exposed = exposed
+    scope.may_copy_rows = scope.may_copy_rows or not rows.connected(aliases, scope.equal.links)
+    rows.check_fan_out(scope.protected, scope.may_copy_rows)
+    joined = [item for item in scope.relations.values() if item.alias not in scope.exploded]
+    attached = attach(joined, scope.protected, scope.equal.keys)
     scope.multiplied = attached.overlapping
     _warn_of_joins(attached, ctx)
     return written_out(text, scope, attached.enforce), condition
@@ -164,10 +159,10 @@ def _having(node: exp.Select, ctx: Context) -> list[str]:
     inside = ctx.in_clause("filter", aggregates=True)
     conditions = []
     for part in chain_operands(clause.this, exp.And):
-        value = value_of(part, inside)
-        if value.ungrouped:
-            raise Refusal("NotGrouped", "HAVING may read group keys and aggregates only", position_of(clause))
         with located_at(part):
+            value = value_of(part, inside)
+            if value.ungrouped:
+                raise Refusal("NotGrouped", "HAVING may read group keys and aggregates only")
             exposure.check_condition([value], ctx.rules.catalog)
         conditions.append(conjunction([value]))
     return conditions
@@ -177,13 +172,13 @@ def _qualify(node: exp.Select, ctx: Context) -> str:
     clause = node.args.get("qualify")
     if clause is None:
         return ""
-    value = value_of(clause.this, ctx.inside_qualify())
     with located_at(clause):
+        value = value_of(clause.this, ctx.inside_qualify())
         exposure.check_condition([value], ctx.rules.catalog)
-    if not value.windowed:
-        raise Refusal("ClauseNotAllowed", "QUALIFY needs a window function; use WHERE or HAVING", position_of(clause))
-    if ctx.scope.group_keys is not None and value.ungrouped:
-        raise Refusal("NotGrouped", "QUALIFY may read group keys, aggregates and windows over them only", position_of(clause))
+        if not value.windowed:
+            raise Refusal("ClauseNotAllowed", "QUALIFY needs a window function; use WHERE or HAVING")
+        if ctx.scope.group_keys is not None and value.ungrouped:
+            raise Refusal("NotGrouped", "QUALIFY may read group keys, aggregates and windows over them only")
     return "\nQUALIFY " + conjunction([value])
 
 
@@ -192,12 +187,7 @@ def _warn_of_joins(attached: Attached, ctx: Context) -> None:
     scope = ctx.scope
     names = {relation.alias: relation.written_alias for relation in scope.relations.values()}
     for alias in dict.fromkeys([*attached.by_other_columns, *attached.enforce]):
-        on_identity = alias not in attached.by_other_columns
-        left_out = (
-            f"its rows whose {', '.join(attached.enforce[alias]).replace('`', '')} is not unique are left out"
-            if alias in attached.enforce
-            else ""
-        )
-        how = "the identity" if on_identity else "other columns than the identity"
-        code = "JoinLeavesOutRows" if on_identity else "JoinNotOnIdentity"
-        ctx.findings.warn(code, f"{names[alias]} is joined by {how}{'; ' if left_out else ''}{left_out}")
+        other, key = alias in attached.by_other_columns, ", ".join(attached.enforce.get(alias, ())).replace("`", "")
+        how = "other columns than the identity" if other else "the identity"
+        left_out = f"; its rows whose {key} is not unique are left out" if key else ""
+        ctx.findings.warn("JoinNotOnIdentity" if other else "JoinLeavesOutRows", f"{names[alias]} is joined by {how}{left_out}")

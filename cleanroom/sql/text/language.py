@@ -12,12 +12,14 @@ from typing import NamedTuple
 from sqlglot import exp
 
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.text.characters import strip_invisible
+from cleanroom.sql.text.tokens import strip_invisible
 from cleanroom.sql.verdict import Position
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 Node = type[exp.Expr]
 ANY_JOIN = "\0"
+SAME = {"==": "=", "!=": "<>", "!": "NOT", "REGEXP": "RLIKE", "MINUS": "EXCEPT", "TEMP": "TEMPORARY", "SUBSTR": "SUBSTRING"}
+"""Words with other spellings. Names may be such words too, so the words of both sides are replaced."""
 
 
 class Form(NamedTuple):
@@ -197,7 +199,7 @@ def check_language(tree: exp.Expr, text: str) -> list[str]:
         kind = type(node)
         if kind is exp.Identifier or kind is exp.Literal:
             word = node.args["this"]
-            words.append(word.upper() if kind is exp.Identifier else f"'{word}")
+            words.append(SAME.get(word.upper(), word.upper()) if kind is exp.Identifier else f"'{word}")
             continue
         form = LANGUAGE.get(kind)
         if form is None:

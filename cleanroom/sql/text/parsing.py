@@ -10,13 +10,12 @@ from functools import partial
 
 from sqlglot import exp
 from sqlglot.errors import ParseError
-from sqlglot.tokenizer_core import TokenType
+from sqlglot.tokenizer_core import Token, TokenType
 
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.text.characters import strip_invisible, token_position
 from cleanroom.sql.text.language import check_language
 from cleanroom.sql.text.marking import mark_functions
-from cleanroom.sql.text.tokens import DIALECT, tokens_of
+from cleanroom.sql.text.tokens import DIALECT, strip_invisible, token_position, tokens_of
 from cleanroom.sql.text.words import check_words
 from cleanroom.sql.verdict import Position
 
@@ -34,12 +33,7 @@ _stack_size = threading.Lock()
 
 
 def parse_statement(text: str, *, rereading: bool = False) -> exp.Expr:
-    """Parse the one statement in ``text``, with known functions and casts marked.
-
-    Raises:
-        Refusal: ``Unparsable``, ``MultipleStatements``, ``EmptySegment``, ``QueryTooComplex``, and those of
-            :func:`~cleanroom.sql.text.tokens.tokens_of`.
-    """
+    """Parse the one statement in ``text``, with known functions and casts marked, and check that it is in the language."""
     tokens = tokens_of(text, rereading=rereading)
     while tokens and tokens[-1].token_type is TokenType.SEMICOLON:
         tokens.pop()
@@ -55,15 +49,11 @@ def parse_statement(text: str, *, rereading: bool = False) -> exp.Expr:
     try:
         statements = parse() if len(tokens) <= _LONG_STATEMENT else _on_large_stack(parse)
     except Exception as error:  # whatever the parser raises because of a text is a refusal
-        if isinstance(error, RecursionError) or "Maximum number of AST nodes" in str(error):
-            why = "the text is ambiguous in too many places: give each JOIN its ON, and nest less"
-            raise Refusal("QueryTooComplex", why, _position_of(error)) from error
-        raise Refusal("Unparsable", f"the text is not valid Spark SQL{_near(error)}", _position_of(error)) from error
+        raise _syntax_error(error) from error
     if len(statements) != 1 or statements[0] is None:
         raise Refusal("MultipleStatements", "a segment contains exactly one statement")
-    words = check_language(statements[0], text)
-    if not rereading:  # a rendering with other words than its tree does not render to itself
-        check_words(statements[0], words, text, tokens)
+    if not rereading:  # a rendering with anything else in it does not render to itself
+        check_words(statements[0], check_language(statements[0], text), text, tokens)
     return statements[0]
 
 
@@ -71,21 +61,15 @@ def split_statements(text: str) -> list[str]:
     """Split a file into its ``;``-separated statements, each as written. Empty ones are omitted.
 
     Raises:
-        Refusal: Those of :func:`~cleanroom.sql.text.tokens.tokens_of`.
+        Refusal: The text has characters or tokens that are not allowed.
     """
-    statements, start, last = [], None, 0
+    groups: list[list[Token]] = [[]]
     for token in tokens_of(text):
         if token.token_type is TokenType.SEMICOLON:
-            if start is not None:
-                statements.append(text[start : last + 1])
-            start = None
-            continue
-        if start is None:
-            start = token.start
-        last = token.end
-    if start is not None:
-        statements.append(text[start : last + 1])
-    return statements
+            groups.append([])
+        else:
+            groups[-1].append(token)
+    return [text[group[0].start : group[-1].end + 1] for group in groups if group]
 
 
 def _on_large_stack(parse: Callable[[], list[exp.Expr | None]]) -> list[exp.Expr | None]:
@@ -101,14 +85,12 @@ def _on_large_stack(parse: Callable[[], list[exp.Expr | None]]) -> list[exp.Expr
         return future.result()
 
 
-def _near(error: BaseException) -> str:
-    """The author's word at which the parser stops."""
+def _syntax_error(error: BaseException) -> Refusal:
+    """The refusal of a text that the parser does not read, with the author's word at which it stops."""
     details = error.errors[0] if isinstance(error, ParseError) and error.errors else {}
-    word = strip_invisible(str(details.get("highlight") or ""))[:60]
-    return f": {word!r} does not fit here, or something before it is missing" if word else ""
-
-
-def _position_of(error: BaseException) -> Position | None:
-    details = error.errors[0] if isinstance(error, ParseError) and error.errors else {}
-    line, column, highlighted = details.get("line"), details.get("col"), details.get("highlight")
-    return Position(line=line, column=max(1, column - len(highlighted or "") + 1)) if line and column else None
+    line, column, word = details.get("line"), details.get("col"), str(details.get("highlight") or "")
+    position = Position(line=line, column=max(1, column - len(word) + 1)) if line and column else None
+    if isinstance(error, RecursionError) or "Maximum number of AST nodes" in str(error):
+        return Refusal("QueryTooComplex", "the text is ambiguous in too many places: give each JOIN its ON, and nest less", position)
+    near = f": {strip_invisible(word)[:60]!r} does not fit here, or something before it is missing" if word else ""
+    return Refusal("Unparsable", f"the text is not valid Spark SQL{near}", position)

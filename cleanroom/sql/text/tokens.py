@@ -1,4 +1,4 @@
-"""Tokens of a query: no hints, parameters or statement separators, and nothing that would exhaust the parser.
+"""Characters and tokens of a query: no invisible characters, no hints, and nothing that would exhaust the parser.
 
 The parser's recursion is unbounded (1,000 nested FROMs crash the process). Where the grammar is ambiguous it backtracks, and each level
 of nesting doubles the time. The limits of this module keep both within bounds.
@@ -6,7 +6,7 @@ of nesting doubles the time. The limits of this module keep both within bounds.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import re
 
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import SqlglotError
@@ -15,8 +15,16 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from cleanroom.sql.catalog import RESERVED_PREFIXES
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.text.characters import check_characters, position_at, strip_invisible, token_position
+from cleanroom.sql.verdict import Position
 from cleanroom.sql.vocabulary import FUNCTIONS
+
+MAX_TEXT = 256 * 1024
+"""Characters of one segment."""
+
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
+)
 
 MAX_TOKENS = 30_000
 """Tokens of one segment."""
@@ -24,9 +32,6 @@ MAX_DEPTH = 64
 """Nesting of parentheses, brackets and CASE."""
 MAX_RUN = 8
 """How often the same word or sign may occur in a row, and how many prefix operators."""
-MAX_TYPES = 8
-"""Types with anything but sizes in parentheses or brackets. The parser reads such a part twice."""
-
 DIALECT = Dialect.get_or_raise("spark")
 """The dialect of every text."""
 
@@ -47,19 +52,42 @@ _REPEATABLE = {
 }  # fmt: skip
 """Tokens that may occur in a row: their number is limited by the depth, or the parser reads them without recursion."""
 _OPENINGS = (TokenType.L_PAREN, TokenType.L_BRACKET)
-_QUERIES = {TokenType.SELECT, TokenType.WITH, TokenType.FROM, TokenType.VALUES, TokenType.TABLE, TokenType.L_PAREN}
+
+
+def strip_invisible(text: str) -> str:
+    """``text`` without control, bidirectional, zero-width and other invisible characters. Tabs and newlines become spaces."""
+    return _INVISIBLE.sub("", text.replace("\t", " ").replace("\r", " ").replace("\n", " "))
+
+
+def check_characters(text: str) -> None:
+    """Refuse text that is too long, contains invisible characters, or contains a variable of Spark (``${...}``)."""
+    if len(text) > MAX_TEXT:
+        raise Refusal("QueryTooLarge", f"the segment has {len(text)} characters; the limit is {MAX_TEXT}")
+    if found := _INVISIBLE.search(text):
+        raise Refusal(
+            "InvisibleCharacter",
+            f"the text contains the invisible or control character U+{ord(found.group()):04X}; remove it",
+            position_at(text, found.start()),
+        )
+    if "${" in text:
+        raise Refusal(
+            "ParameterNotAllowed", "${…} is a variable that Spark would substitute; remove it", position_at(text, text.index("${"))
+        )
+
+
+def position_at(text: str, offset: int) -> Position:
+    """Position of the character at ``offset``."""
+    line = text.count("\n", 0, offset) + 1
+    return Position(line=line, column=offset - (text.rfind("\n", 0, offset) + 1) + 1)
+
+
+def token_position(token: Token) -> Position:
+    """Position of the first character of ``token``."""
+    return Position(line=token.line, column=max(1, token.col - (token.end - token.start)))
 
 
 def tokens_of(text: str, *, rereading: bool = False) -> list[Token]:
-    """Tokens of ``text``, checked.
-
-    Args:
-        text: One or more statements.
-        rereading: The text is the gate's own rendering, which may use reserved names.
-
-    Raises:
-        Refusal: The first character or token that is not allowed, with its position.
-    """
+    """Tokens of one or more statements, checked. The gate's own rendering, ``rereading``, may use reserved names."""
     check_characters(text)
     try:
         tokens = DIALECT.tokenize(text)
@@ -69,8 +97,8 @@ def tokens_of(text: str, *, rereading: bool = False) -> list[Token]:
         raise Refusal("QueryTooLarge", f"the segment has {len(tokens)} tokens; the limit is {MAX_TOKENS}")
     kinds = [token.token_type for token in tokens]
     _check_names(text, tokens, kinds, rereading)
-    if "/*+" in text:
-        _check_hints(text, tokens)
+    if text.count("/*+") > sum(text.count("/*+", token.start, token.end + 1) for token in tokens if "/*+" in text):
+        raise Refusal("HintNotAllowed", "a hint (/*+ … */) is not allowed; leave it out", position_at(text, text.index("/*+")))
     _check_bounds(tokens, kinds)
     return _join_doubled_quotes(text, tokens)
 
@@ -92,7 +120,7 @@ def _join_doubled_quotes(text: str, tokens: list[Token]) -> list[Token]:
 
 def _check_bounds(tokens: list[Token], kinds: list[TokenType]) -> None:
     """Refuse tokens that would exhaust the parser."""
-    depth = run = prefixes = types = 0
+    depth = run = prefixes = 0
     before, role_of, problem = None, _ROLES.get, ""
     for index, kind in enumerate(kinds):
         run = run + 1 if kind is before else 1
@@ -104,13 +132,12 @@ def _check_bounds(tokens: list[Token], kinds: list[TokenType]) -> None:
         else:
             depth = depth + 1 if role & _OPENER else depth - 1 if role & _CLOSER and depth else depth
             prefixes = prefixes + 1 if role & _PREFIX else 0
-            types += bool(role & _TYPE and _contains_types(tokens, kinds, index))
             if depth > MAX_DEPTH:
                 problem = f"expressions are nested more than {MAX_DEPTH} deep"
             elif prefixes > MAX_RUN or (run > MAX_RUN and kind not in _REPEATABLE):
                 problem = f"{tokens[index].text[:40]!r} occurs too often in a row"
-            elif types > MAX_TYPES:
-                problem = "too many nested types"
+            elif role & _TYPE and _contains_types(tokens, kinds, index):
+                problem = f"{tokens[index].text} (…) is neither an allowed function nor a type; the parser reads its parts twice"
         if problem:
             raise Refusal("QueryTooComplex", problem, token_position(tokens[index]))
     if depth:
@@ -138,24 +165,9 @@ def _check_names(text: str, tokens: list[Token], kinds: list[TokenType], rereadi
 
 def _contains_types(tokens: list[Token], kinds: list[TokenType], index: int) -> bool:
     """Whether the parser looks for types inside of what follows the type at ``index``."""
-    after = kinds[index + 1 : index + 6]
+    after, number = kinds[index + 1 : index + 6], TokenType.NUMBER
     if not after or after[0] not in _OPENINGS:
         return False
-    if after[0] is TokenType.L_BRACKET:
-        return True
-    number = TokenType.NUMBER
     sizes = after[1:3] == [number, TokenType.R_PAREN] or after[1:] == [number, TokenType.COMMA, number, TokenType.R_PAREN]
-    marked = tokens[index].text.upper() in FUNCTIONS and (not index or kinds[index - 1] is not TokenType.DOT)
-    query = kinds[index] is TokenType.UNION and after[1:2] and after[1] in _QUERIES
-    return not (sizes or marked or query)
-
-
-def _check_hints(text: str, tokens: list[Token]) -> None:
-    """Refuse hints where the tokenizer reads them as comments."""
-    starts = [token.start for token in tokens]
-    at = text.find("/*+")
-    while at >= 0:
-        token = tokens[max(0, bisect_right(starts, at) - 1)] if tokens else None
-        if token is None or not token.start <= at <= token.end:
-            raise Refusal("HintNotAllowed", "a hint (/*+ … */) is not allowed; leave it out", position_at(text, at))
-        at = text.find("/*+", at + 1)
+    function = tokens[index].text.upper() in FUNCTIONS and after[0] is TokenType.L_PAREN
+    return not (sizes or function or kinds[index] is TokenType.UNION)

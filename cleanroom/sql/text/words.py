@@ -12,11 +12,9 @@ from sqlglot import exp
 from sqlglot.tokenizer_core import Token, TokenType
 
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.text.characters import token_position
-from cleanroom.sql.text.language import ANY_JOIN, CONSTRUCTS, LANGUAGE, UNCLEAR, outside_language, position_of, unclear_order
+from cleanroom.sql.text.language import ANY_JOIN, CONSTRUCTS, LANGUAGE, SAME, UNCLEAR, outside_language, position_of, unclear_order
+from cleanroom.sql.text.tokens import token_position
 
-_SAME = {"==": "=", "!=": "<>", "!": "NOT", "REGEXP": "RLIKE", "MINUS": "EXCEPT", "TEMP": "TEMPORARY", "SUBSTR": "SUBSTRING"}
-"""Words with other spellings."""
 _SET_OPERATORS = ("UNION", "INTERSECT", "EXCEPT")
 _WORDS = {word for form in LANGUAGE.values() for words in (form.words, *form.parts.values()) for word in words} | {",", "AS", ""}
 _BEFORE_AS = _WORDS - {")", "END", "NULL", "CURRENT_DATE", "CURRENT_TIMESTAMP"}
@@ -25,14 +23,7 @@ _AFTER_AS = _WORDS - {"(", "SELECT", "WITH"}
 
 
 def check_words(tree: exp.Expr, words: Iterable[str], text: str, tokens: Sequence[Token]) -> None:
-    """Refuse a statement whose words are not those of its tree.
-
-    Args:
-        tree: The tree of the statement.
-        words: The words of the tree.
-        text: The statement.
-        tokens: Its tokens, as the parser received them.
-    """
+    """Refuse the statement ``text`` if the words of its tree are not those of its tokens, as the parser received them."""
     of_tree, written = Counter(words), Counter(_words_of(tokens))
     if of_tree == written:
         return
@@ -51,9 +42,9 @@ def _words_of(tokens: Sequence[Token]) -> list[str]:
     for token in tokens:
         kind, word, following = token.token_type, token.text.upper(), next(after, None)
         if kind is TokenType.VAR and before != "AS" and before != "NULLS" and word != "ASC" and word != "NULLS":
-            words.append(_SAME.get(word, word))
+            words.append(SAME.get(word, word))
         elif kind is TokenType.IDENTIFIER:
-            words.append(word)
+            words.append(SAME.get(word, word))
             word = "`"
         elif kind is TokenType.STRING or kind is TokenType.NUMBER:
             value, _, unit = token.text.partition(" ") if before == "INTERVAL" else (token.text, "", "")
@@ -69,7 +60,7 @@ def _words_of(tokens: Sequence[Token]) -> list[str]:
         elif word == "VIEW" and before == "LATERAL":  # the tree has parentheses around its columns
             words += ["VIEW", "(", ")"]
         elif not (word == "ASC" or word == "NULLS" or before == "NULLS" or (word == "DISTINCT" and before in _SET_OPERATORS)):
-            word = _SAME.get(word, word)
+            word = SAME.get(word, word)
             words += word.split(" ")
         before = word
     return words
@@ -82,7 +73,7 @@ def _misread(tree: exp.Expr, different: Mapping[str, int], text: str, tokens: Se
             if node.parent is not None and type(node.this) in UNCLEAR.get(type(node.parent), ()) and not _is_written(node, text):
                 return unclear_order(node.parent, node.this)
     skipped = {word.lstrip("'") for word, count in different.items() if count < 0}
-    extra = next((token for token in tokens if _SAME.get(word := token.text.upper(), word) in skipped or token.text in skipped), None)
+    extra = next((token for token in tokens if SAME.get(word := token.text.upper(), word) in skipped or token.text in skipped), None)
     position = position_of(tree) if extra is None else token_position(extra)
     for word in different:
         if word in CONSTRUCTS:

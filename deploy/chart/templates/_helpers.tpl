@@ -68,6 +68,12 @@ capabilities: {drop: [ALL]}
 {{- range $name, $value := .Values.temporal.environment }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
 {{- end }}
+{{- with .Values.tracing.endpoint }}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
+{{- end }}
+{{- range $name, $value := .Values.tracing.environment }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
 {{- end }}
 
 {{- /* Copy the Secret's files into memory with mode 0400. For a process that is not root, Kubernetes mounts them with mode 0440 (fsGroup),

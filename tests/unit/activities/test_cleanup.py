@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Any
 
 import pytest
+from temporalio.api.enums.v1 import NamespaceState
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
@@ -53,7 +54,7 @@ async def test_every_kind_is_counted_with_what_the_ledger_says(runs: RunWorld, t
     assert run.held == kinds
     assert (run.run_id, run.query, run.pinned, run.pinned_at, run.origin) == ("r-1", QUERY, True, runs.now, "namespace-1")
     assert run.expires == runs.now + dt.timedelta(hours=12)
-    assert (run.closed, run.end, run.ticket) == (False, "", None)
+    assert (run.closed, run.ticket) == (False, None)
 
 
 async def test_nothing_is_found_after_a_run_has_revoked(runs: RunWorld, ticket: RunTicket) -> None:
@@ -64,12 +65,11 @@ async def test_nothing_is_found_after_a_run_has_revoked(runs: RunWorld, ticket: 
     assert (await look(runs)).runs == ()
 
 
-async def test_a_run_asked_for_by_name_comes_with_its_request_and_its_end(runs: RunWorld, ticket: RunTicket) -> None:
+async def test_a_run_asked_for_by_name_comes_with_its_request(runs: RunWorld, ticket: RunTicket) -> None:
     await stage(runs, ticket)
     await stage(runs, runs.ticket("r-2"))
-    await record(runs, ticket, "RUN_FAILED")
     run = await only(runs, "r-1")
-    assert (run.run_id, run.end, run.ticket) == ("r-1", "RUN_FAILED", ticket)
+    assert (run.run_id, run.ticket) == ("r-1", ticket)
 
 
 async def test_a_run_with_a_job_is_described_even_if_it_holds_nothing(runs: RunWorld, ticket: RunTicket) -> None:
@@ -211,12 +211,17 @@ class Temporal:
     def __init__(self, known: dict[str, WorkflowExecutionStatus], error: RPCError | None = None) -> None:
         self.known, self.error, self.described = known, error, list[str]()
         self.workflow_service = self
+        self.namespaces: dict[str, NamespaceState.ValueType] = {}
+        """States of other namespaces on the server, by ID."""
 
     async def describe_namespace(self, request: Any) -> Any:
-        assert request.namespace == "default"
         if self.error is not None:
             raise self.error
-        return type("Answer", (), {"namespace_info": type("Info", (), {"id": "namespace-1"})})
+        if request.id not in ("", *self.namespaces):
+            raise RPCError("not found", RPCStatusCode.NOT_FOUND, b"")
+        assert request.id or request.namespace == "default"
+        info = {"id": request.id or "namespace-1", "state": self.namespaces.get(request.id)}
+        return type("Answer", (), {"namespace_info": type("Info", (), info)})
 
     def get_workflow_handle(self, workflow_id: str) -> Any:
         async def describe() -> Any:
@@ -229,9 +234,9 @@ class Temporal:
 
         return type("Handle", (), {"describe": staticmethod(describe)})
 
-    async def states(self, runs: RunWorld, *names: str) -> StatesFound:
+    async def states(self, runs: RunWorld, *names: str, lost: tuple[str, ...] = ()) -> StatesFound:
         client: Any = self
-        request = StatesRequest(collaboration=COLLABORATION, runs=names)
+        request = StatesRequest(collaboration=COLLABORATION, runs=names, lost=lost)
         found: StatesFound = await ActivityEnvironment(client=client).run(runs.process.cleanup.describe_runs, request)
         return found
 
@@ -264,6 +269,17 @@ async def test_each_run_is_described_by_its_id(runs: RunWorld) -> None:
 async def test_a_server_that_does_not_answer_says_nothing_about_runs(runs: RunWorld, message: str, status: RPCStatusCode) -> None:
     with pytest.raises(Unavailable, match="TemporalUnavailable"):
         await Temporal({}, RPCError(message, status, b"")).states(runs, "r-1")
+
+
+async def test_a_namespace_that_the_server_has_is_not_lost(runs: RunWorld) -> None:
+    temporal = Temporal({})
+    temporal.namespaces = {
+        "deleted": NamespaceState.NAMESPACE_STATE_DELETED,
+        "in-use": NamespaceState.NAMESPACE_STATE_REGISTERED,
+    }
+    await temporal.states(runs, "r-1", lost=("elsewhere", "deleted"))
+    with pytest.raises(Refused, match="NamespaceNotLost"):
+        await temporal.states(runs, "r-1", lost=("elsewhere", "in-use"))
 
 
 async def test_a_cleanup_asks_about_its_own_collaboration_only(runs: RunWorld) -> None:

@@ -351,6 +351,18 @@ async def test_at_its_deadline_a_proposal_is_withdrawn_with_the_authorisation_th
     assert await author.state() == "Draft"
 
 
+async def test_an_expired_proposal_is_renewed_by_creating_the_same_query_and_proposing_it_again(author: Author) -> None:
+    token = await author.signed("propose-query")
+    first = await author.propose(token)
+    await author.withdraw(token, first.proposal_id, expired=True)
+    stored = await author.worker.create_document(await author.draft())
+    assert stored.version == first.version
+    second = await author.propose()
+    assert (second.version, second.digest, second.proposal_id != first.proposal_id) == (first.version, first.digest, True)
+    assert await author.state() == "Proposed"
+    assert await refused(author.propose(token)) in ("AuthorisationUsed", "DraftChanged")
+
+
 async def test_an_expired_authorisation_to_withdraw_is_refused_before_the_deadline(author: Author) -> None:
     made = await author.propose()
     token = await author.signed("withdraw-query", proposal_id=made.proposal_id)

@@ -24,7 +24,7 @@ from cleanroom.messages.run import (
 )
 from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, runs_event_id
 from cleanroom.secret import Secret
-from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, event_id
+from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, RUN_ENDS, event_id
 from cleanroom.spark.tombstone import is_tombstone
 from tests.audit_records import QUERY, SPARK_HOST
 from tests.refusals import refused
@@ -286,3 +286,16 @@ async def test_each_secret_is_a_copy_of_the_owners_secret_of_its_kind(runs: RunW
     for secret in staged.secrets:
         original = runs.governance.secrets[f"{owner}_{user_secret_name('litware-planes', secret.kind)}"]
         assert runs.governance.secrets[secret.secret_id].reveal() == original.reveal()
+
+
+# ---------------------------------------------------------------------- one end
+
+
+@pytest.mark.parametrize("first", RUN_ENDS)
+async def test_a_run_has_one_recorded_end(first: str, runs: RunWorld, ticket: RunTicket) -> None:
+    """A workflow that was reset, or a cleanup, records an end that contradicts it. An audit bundle with both does not verify."""
+    await record(runs, ticket, first)
+    for step in RUN_ENDS:
+        await record(runs, ticket, step)
+    ends = [event.data["name"] for event in runs.governance.ledger if event.data.get("name") in RUN_ENDS]
+    assert ends == [first, first], "a repeated step updates its own entry"

@@ -13,7 +13,7 @@ from temporalio.testing import ActivityEnvironment
 from cleanroom.claims import HOST_DATA, NOBODY
 from cleanroom.errors import CleanRoomError, PreconditionFailed, Unavailable
 from cleanroom.identifiers import job_name
-from cleanroom.messages.cleanup import JobsRequest
+from cleanroom.messages.cleanup import JobsRequest, RunJob, UnpinnedJob
 from cleanroom.messages.run import (
     AuditEvent,
     ConsentReceiptRequest,
@@ -68,7 +68,8 @@ class Service:
         report(JobStatus(tracking_id=name, uid="uid-1", state=""))
         return self.outcome
 
-    async def delete(self, name: str) -> bool:
+    async def delete(self, name: str, *, uid: str | None = None) -> bool:
+        assert uid in (None, "uid-9")
         self.deleted.append(name)
         return True
 
@@ -323,3 +324,25 @@ async def test_only_applications_of_this_collaborations_runs_that_have_not_ended
 async def test_applications_of_another_collaboration_are_not_listed_for_it(runs: RunWorld) -> None:
     error = await refused(runs.call(runs.process.spark.list_jobs, JobsRequest(collaboration="other")))
     assert error.code == "CollaborationMismatch"
+
+
+def unpinned(run_id: str = "r-9", **changes: Any) -> UnpinnedJob:
+    name = job_name(COLLABORATION, QUERY, run_id)
+    job = {"name": name, "uid": "uid-9", "run_id": run_id, "query": QUERY, "created_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)}
+    return UnpinnedJob(collaboration=changes.pop("collaboration", COLLABORATION), job=RunJob.model_validate(job | changes))
+
+
+async def test_an_application_of_a_run_that_the_ledger_does_not_know_is_deleted(runs: RunWorld, service: Service) -> None:
+    assert await runs.call(runs.process.spark.delete_unpinned_job, unpinned()) is True
+    assert service.deleted == [job_name(COLLABORATION, QUERY, "r-9")]
+
+
+async def test_an_application_of_a_run_is_not_deleted_as_one_that_the_ledger_does_not_know(runs: RunWorld, service: Service) -> None:
+    await pinned(runs, "r-1")
+    for request, code in (
+        (unpinned("r-1"), "RunPinned"),
+        (unpinned(name="of-another-program"), "JobMismatch"),
+        (unpinned(collaboration="other"), "CollaborationMismatch"),
+    ):
+        assert (await refused(runs.call(runs.process.spark.delete_unpinned_job, request))).code == code
+    assert service.deleted == []

@@ -74,6 +74,6 @@ def test_what_no_pin_explains_is_left_over() -> None:
 
 def test_only_what_both_looks_have_found_is_left_over() -> None:
     first = run(held={"secrets": 2, "secret grants": 4, "event grants": 2})
-    second = run(held={"secrets": 3, "event grants": 1, "token grants": 2}, end="RUN_COMPLETED")
+    second = run(held={"secrets": 3, "event grants": 1, "token grants": 2}, closed=True)
     both = still_held(first, second)
-    assert (both.held, both.end) == ({"secrets": 2, "event grants": 1}, "RUN_COMPLETED")
+    assert (both.held, both.closed) == ({"secrets": 2, "event grants": 1}, True)

@@ -42,6 +42,7 @@ LOOK = Timing(start_to_close=10 * MINUTES, total=30 * MINUTES, attempts=5, longe
 
 EXPECTED = {
     ("Cleanup", "delete_job"): (SPARK, SERVICE),
+    ("Cleanup", "delete_unpinned_job"): (SPARK, SERVICE),
     ("Cleanup", "describe_runs"): (ROOM, LOOK),
     ("Cleanup", "find_held"): (ROOM, LOOK),
     ("Cleanup", "list_jobs"): (SPARK, SERVICE),
@@ -123,6 +124,8 @@ def calls() -> dict[tuple[str, str], list[Call]]:
     with conclude_run() as concluded, cleanup(held("run-1"), list_jobs=job("run-1")) as swept:
         note(concluded)
         note(swept)
+    with cleanup(held("run-1", held={}, ticket=None), list_jobs=job("run-1")) as unpinned:
+        note(unpinned)
     with prepare() as s3, prepare(build_job=azure_job()) as azure:
         note(s3)
         note(azure)

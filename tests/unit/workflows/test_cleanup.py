@@ -121,12 +121,6 @@ def test_undoing_revokes_stops_the_job_and_records_the_end() -> None:
         assert run.attributes["CrOutcome"] == ["succeeded"]
 
 
-def test_a_recorded_end_is_not_contradicted() -> None:
-    """An audit bundle of a completed run with an entry RUN_FAILED does not verify."""
-    with cleanup(held("run-1", end="RUN_COMPLETED")) as run:
-        assert events(run)[-2:] == ["revoke_grants", "REVOKED"]
-
-
 def test_a_run_that_cannot_be_undone_does_not_stop_the_others() -> None:
     def revoke(request: Any) -> Any:
         return Refused("GrantsRemain", "on purpose") if request.ticket.run_id == "run-1" else Revoked(secrets=1, grants=1)
@@ -141,6 +135,14 @@ def test_what_is_pinned_to_no_request_is_reported(pin: str) -> None:
     with cleanup(held("run-1", ticket=None if pin == "absent" else held("run-1").ticket), **refused) as run:
         assert [row.outcome for row in run.result.left] == ["RunNotPinned"]
         assert "delete_job" not in events(run)
+
+
+def test_an_application_of_a_run_that_the_ledger_does_not_know_is_deleted() -> None:
+    stray = held("run-1", held={}, pinned=False, pinned_at=None, origin="", ticket=None)
+    with cleanup(stray, list_jobs=job("run-1")) as run:
+        assert events(run)[-1] == "delete_unpinned_job"
+        (row,) = run.result.left
+        assert (row.outcome, row.age_seconds, row.reason) == ("undone", None, "the ledger does not know it")
 
 
 def test_many_runs_are_undone_in_batches_that_continue_as_new() -> None:

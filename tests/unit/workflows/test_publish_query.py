@@ -176,7 +176,7 @@ def test_a_proposal_is_made_to_the_derived_owners_and_starts_its_period() -> Non
         owners, proposed = query.call("determine_dataset_owners").argument, query.call("propose_query").argument
         assert (owners.collaboration, owners.query, owners.seen) == ("flights", "totals", "2.11")
         assert (proposed.owners, proposed.command.authorisation, proposed.command.seen) == (OWNERS, "t", "2.19")
-        assert (state(query).expires, query.timers) == (query.now + PERIOD, {"approval expires": PERIOD.total_seconds()})
+        assert (state(query).expires, query.timers) == (query.now + PERIOD, {"reminder": 24 * 3600})
         assert state(query).seen == "2.21"
         assert query.attributes["CrPendingFor"] == ["contosso", "litware"]
         assert (query.attributes["CrStage"], query.attributes["CrDigest"]) == (["query.proposed"], ["1" * 12])
@@ -686,7 +686,9 @@ def test_an_approved_query_expires_with_its_approvals() -> None:
         propose(query)
         for user in OWNERS:
             query.update("approve", vote(user))
-        assert query.timers == {"query expires": (state(query).expires or START).timestamp() - START.timestamp()}
+        assert query.timers == {"reminder": (APPROVAL_ENDS - timedelta(days=1) - START).total_seconds()}
+        query.advance(days=29, hours=1)
+        assert query.timers["query expires"] == (APPROVAL_ENDS - query.now).total_seconds()
         query.advance(days=31)
         assert query.result.stage == "Expired"
         assert query.now > APPROVAL_ENDS

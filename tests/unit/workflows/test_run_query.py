@@ -190,6 +190,12 @@ def test_an_activity_that_timed_out_fails_the_run_with_its_code() -> None:
 # ---------------------------------------------------------------------- the job's outcome
 
 
+def test_a_preparation_that_timed_out_is_undone() -> None:
+    """The server ends it without running its code, so the run alone can take back what it granted."""
+    with run_query(Prepare=TimeoutError("late", type=TimeoutType.START_TO_CLOSE, last_heartbeat_details=[])) as run:
+        assert undone(run) == ["revoke_grants", "REVOKED", "RUN_FAILED"]
+
+
 def test_a_job_that_failed_is_not_collected() -> None:
     with run_query(watch_job=JobOutcome(completed=False, error=JOB_FAILED.to_dict())) as run:
         assert "collect_result" not in run.names

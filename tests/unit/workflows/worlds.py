@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from cleanroom.attestation import AttestationEvidence
@@ -39,6 +39,7 @@ from cleanroom.messages.query import (
     Collaborator,
     DatasetOwners,
     DraftStored,
+    Notified,
     ProposalWithdrawn,
     PublishQueryInput,
     QueryDraft,
@@ -165,6 +166,7 @@ def cleanup(*runs: RunHeld, input: CleanupInput | None = None, **answers: Any) -
         "describe_runs": states,
         "list_jobs": JobsFound(),
         "revoke_grants": Revoked(secrets=3, grants=6),
+        "delete_unpinned_job": True,
         "delete_job": True,
         "record_event": None,
     }
@@ -316,9 +318,10 @@ def publish_query_answers() -> dict[str, Any]:
         "accept_query": [first, second],
         "reject_query": BallotRecorded(proposal_state="Rejected", ballots={"u-contosso": "rejected"}, seen="2.13"),
         "await_query_change": HELD,
+        "notify": Notified(sent=True),
     }
 
 
-def publish_query(input: PublishQueryInput = QUERY, **answers: Any) -> AbstractContextManager[Driver]:
+def publish_query(input: PublishQueryInput = QUERY, *, now: datetime = START, **answers: Any) -> AbstractContextManager[Driver]:
     """``PublishQuery``. No change is seen in governance, and owners approve one after the other."""
-    return driving(PublishQuery, input, publish_query_answers() | answers)
+    return driving(PublishQuery, input, publish_query_answers() | answers, now=now)

@@ -1,0 +1,136 @@
+"""Puts load on queries: many that wait at once, decisions in random order, and junk at one of them.
+
+    python benchmarks/bench_load.py [--queries 1000] [--junk 10000]
+
+Workflows, workers, signatures and the Temporal server are real; governance is in memory. All queries wait at the same time. Then every
+owner decides on every query, in random order, with 10 % duplicates and 5 % forged decisions. The exit code is 1 unless every query is
+in the right state, no workflow task failed, and the memory of the workflows' worker stays within its target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from temporalio.testing import WorkflowEnvironment
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from localcloud.launcher.processes import free_ports  # noqa: E402
+from tests.load_world import HARMLESS, Load, failed_workflow_tasks, load, until  # noqa: E402
+from tests.temporal_env import TEST_KEYRING, server_options  # noqa: E402
+from workflows.publish_query import PublishQuery  # noqa: E402
+
+SEED = 20261130
+WORKER_MIB = 600
+"""Target for the resident memory of the workflows' worker, which caches at most 1,000 workflows."""
+
+
+async def measure(queries: int, junk: int) -> dict[str, Any]:
+    """Run the load and return the figures."""
+    [port] = free_ports(1)
+    options = server_options()
+    options["dev_server_extra_args"] += ["--metrics-port", str(port)]
+    with tempfile.TemporaryDirectory() as folder:
+        async with await WorkflowEnvironment.start_local(**options) as env, load(env.client, Path(folder), TEST_KEYRING) as world:
+            return await _measure(world, f"http://127.0.0.1:{port}", queries, junk)
+
+
+async def _measure(world: Load, metrics: str, queries: int, junk: int) -> dict[str, Any]:
+    figures: dict[str, Any] = {"queries": queries}
+    began = time.monotonic()
+    await world.start(f"q-{number:04d}" for number in range(queries))
+    figures["seconds until all wait"] = round(time.monotonic() - began, 1)
+    figures["worker MiB while all wait"] = mib(world)
+    messages, rejected = world.decisions(SEED)
+    figures["decisions"] = len(messages)
+    began = time.monotonic()
+    await world.send(messages)
+    figures["seconds to send the decisions"] = round(time.monotonic() - began, 1)
+    figures |= await settled(world, rejected)
+    figures["seconds until all decisions count"] = round(time.monotonic() - began, 1)
+    figures["decisions per second"] = round(len(messages) / (time.monotonic() - began), 1)
+    figures["worker MiB after the decisions"] = mib(world)
+    if junk:
+        figures |= await flood(world, junk)
+    failed = failed_workflow_tasks(metrics)
+    figures["failed workflow tasks"] = dict(failed)
+    figures["ok"] = figures["wrong states"] == 0 and set(failed) <= HARMLESS and figures["worker MiB after the decisions"] <= WORKER_MIB
+    return figures
+
+
+async def settled(world: Load, rejected: set[str]) -> dict[str, Any]:
+    """Wait until every query is approved, or a draft because an owner rejected it; compare with governance."""
+    accepted = world.governance.accepted
+
+    def done() -> bool:
+        return all((name in accepted) != (name in rejected) and not world.governance.open_proposal(name) for name in world.queries)
+
+    await until(done, seconds=3600)
+    right = {name: "Draft" if name in rejected else "Approved" for name in world.queries}
+    deadline = time.monotonic() + 300
+    while True:
+        found = await world.states()
+        wrong = [name for name, state in found.items() if state.stage != right[name]]
+        refused = [item.code for state in found.values() for item in state.refused]
+        if not wrong or time.monotonic() > deadline:
+            return {"wrong states": len(wrong), "refused messages": {code: refused.count(code) for code in sorted(set(refused))}}
+
+
+async def flood(world: Load, junk: int) -> dict[str, Any]:
+    """Send junk signals at one query, and then a command that must be answered."""
+    name = "flooded"
+    await world.start([name])
+    handle = world.queries.pop(name)
+    kinds: list[tuple[str, Any]] = [
+        ("approve", {"junk": 1}), ("approve", {"decision": "x" * 5000}), ("no-such-signal", 1), ("withdraw", "x" * 20_000),
+        ("update", {"party": "nobody", "authorisation": "x"}),
+    ]  # fmt: skip
+    slots, began = asyncio.Semaphore(40), time.monotonic()
+
+    async def send(number: int) -> None:
+        async with slots:
+            signal, argument = kinds[number % len(kinds)]
+            await handle.signal(signal, argument)
+
+    await asyncio.gather(*map(send, range(junk)))
+    sent = time.monotonic() - began
+    outcome = await handle.execute_update(PublishQuery.approve_and_wait, world.decision(name, "contosso"))
+    histories = 0
+    async for _ in world.client.list_workflows(f'WorkflowId = "{handle.id}"'):
+        histories += 1
+    return {
+        "junk signals": junk,
+        "junk signals per second": round(junk / sent),
+        "seconds until the query answered": round(time.monotonic() - began - sent, 2),
+        "accepted after the junk": outcome.accepted == ("contosso",),
+        "histories of that query": histories,
+        "worker MiB after the junk": mib(world),
+    }
+
+
+def mib(world: Load) -> int:
+    """Return the resident memory of the workflows' worker."""
+    return round(world.worker.memory_info().rss / 2**20)
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--junk", type=int, default=10_000)
+    arguments = parser.parse_args()
+    figures = asyncio.run(measure(arguments.queries, arguments.junk))
+    print(json.dumps(figures, indent=2))
+    return 0 if figures["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

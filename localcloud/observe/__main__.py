@@ -1,0 +1,5 @@
+"""Run the page's server."""
+
+from localcloud.observe.server import main
+
+main()

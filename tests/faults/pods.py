@@ -1,0 +1,134 @@
+"""Pods that run in the stand-in's process and end at once.
+
+A pod gets its guest, its policy is enforced, and it needs its grants: it reads the consent receipt and every secret of its job with its
+own attestation, and writes the result receipt to the ledger. The digest in the receipt depends on the dataset keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from cleanroom.attestation import GuestAttestor
+from cleanroom.errors import CleanRoomError
+from cleanroom.governance import CleanRoomClient
+from cleanroom.secret import Secret
+from cleanroom.spark.job import JOB_CONFIG_VARIABLE, JobConfig, ResultReceipt
+from cleanroom.spark.policy import PodContainer
+from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
+from localcloud.standins.kubernetes.admission import admit, environment_of
+from localcloud.standins.kubernetes.kubelet import Kubelet
+from localcloud.standins.kubernetes.pods import container_of, container_status
+from localcloud.standins.kubernetes.store import Object, timestamp
+from sparkapp.consent import require_consent
+
+
+class Pods:
+    """What the tests know of pods, and which they hold, by run ID."""
+
+    def __init__(self) -> None:
+        self.started: dict[str, set[str]] = defaultdict(set)
+        """UIDs of the driver pods that have started."""
+        self.hold: set[str] = set()
+        """Runs whose driver runs until it is deleted."""
+        self._changed = threading.Condition()
+
+    def start(self, run_id: str, uid: str) -> None:
+        """Take note of a driver."""
+        with self._changed:
+            self.started[run_id].add(uid)
+            self._changed.notify_all()
+
+    def reached(self, run_id: str, drivers: int = 1) -> None:
+        """Wait until drivers of the run's job have started."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.started[run_id]) >= drivers, 300), f"no driver of {run_id} has started"
+
+
+class PodsInProcess(Kubelet):
+    """The kubelet of the stand-in, with another way to run a pod's program."""
+
+    pods: Pods
+
+    async def _run_pod(self, pod: Object) -> None:
+        await self._schedule(pod)
+        image, _ = await self._pull(pod)
+        guest, url = await self._guest(pod, self._policy(pod))
+        assert url is not None
+        spec = container_of(pod)
+        container = PodContainer(
+            command=(*(spec.get("command") or image.entrypoint), *spec.get("args", ())),
+            environment=environment_of(pod, spec) | {"CLEANROOM_ATTESTATION_URL": url, "CLEANROOM_TERMINATION_LOG": "/dev/null"},
+            layers=image.layers,
+            working_dir=spec.get("workingDir") or image.working_dir,
+            privileged=False,
+        )
+        environment = admit(self._policy(pod), container)
+        started = timestamp()
+        conditions = [{"type": name, "status": "True", "lastTransitionTime": started} for name in ("PodScheduled", "Ready")]
+        statuses = [container_status(spec, {"running": {"startedAt": started}}, ready=True)]
+        self._status(pod, phase="Running", startTime=started, conditions=conditions, containerStatuses=statuses)
+        state: dict[str, Any] = {"exitCode": 0, "reason": "Completed"}
+        job = JobConfig.decode(environment[JOB_CONFIG_VARIABLE])
+        self.pods.start(job.run_id, pod["metadata"]["uid"])
+        try:
+            if job.run_id in self.pods.hold:
+                await asyncio.Event().wait()
+            await _execute(job, url, self._state / "pod-roots.pem")
+        except CleanRoomError as error:
+            state = {"exitCode": 1, "reason": "Error", "message": str(error)}
+        await self._end_guest(guest)
+        self._finish(pod, {"startedAt": started, "finishedAt": timestamp(), **state})
+
+    async def _stop_for_shutdown(self, pod: Object) -> None:
+        """No process is left."""
+
+
+class _Pod:
+    """What :func:`require_consent` reads."""
+
+    def __init__(self, job: JobConfig, receipt: Secret) -> None:
+        self._job, self._receipt = job, receipt
+
+    def job(self) -> JobConfig:
+        return self._job
+
+    def secret(self, secret_id: str, *, fresh: bool = False) -> Secret:
+        return self._receipt
+
+
+async def _execute(job: JobConfig, attestation_url: str, roots: Path) -> None:
+    """Do what the driver does, without Spark and without stores."""
+    roots.write_text(job.governance.ca_pem or "")
+    attestor = GuestAttestor(attestation_url, ca_file=roots)
+    async with CleanRoomClient(job.governance.url, job.contract_id, attestor, ca_file=roots) as client:
+        pod: Any = _Pod(job, await client.get_secret(job.consent_secret_id))
+        require_consent(pod, before="the result was written")
+        digest = hashlib.sha256(job.query_digest.encode())
+        for dataset in sorted((*job.datasets, job.datasink), key=lambda item: item.name):
+            if dataset.key_secret_id:
+                digest.update((await client.get_secret(dataset.key_secret_id)).reveal())
+        receipt = ResultReceipt(
+            run_id=job.run_id,
+            query_digest=job.query_digest,
+            job_digest=job.digest(),
+            dataset=job.datasink.name,
+            objects=(),
+            rows=1,
+            digest=digest.hexdigest(),
+            columns=(),
+        )
+        event = RunEvent(
+            id=EVENT_IDS["QUERY_COMPLETED"],
+            name="QUERY_COMPLETED",
+            message="completed",
+            run_id=job.run_id,
+            query_digest=job.query_digest,
+            job_digest=job.digest(),
+            receipt=receipt,
+        )
+        await client.put_event(event.wire(), event_id=event_id(job.run_id, "QUERY_COMPLETED"), scope=job.event_scope)

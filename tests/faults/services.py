@@ -1,0 +1,149 @@
+"""The services behind the proxy: stand-ins in threads or processes, SeaweedFS, and Temporal's server. Processes can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from cleanroom.secret import write_secret_file
+from localcloud.launcher import seaweedfs
+from localcloud.launcher.companies import LITWARE, S3_BUCKET
+from localcloud.launcher.layout import Layout
+from localcloud.launcher.processes import Ready, RunningService, Service, free_ports
+from localcloud.launcher.standin_configs import write_configs
+from localcloud.launcher.supervisor import python
+from localcloud.standins import maa
+from localcloud.standins.cgs import server as cgs
+from localcloud.standins.entra import server as entra
+from localcloud.standins.keyvault import server as keyvault
+from localcloud.standins.kubernetes import server as kubernetes
+from localcloud.standins.serving import serving
+from localcloud.standins.snp import server as snp
+from tests.faults.proxy import FaultProxy
+
+STAND_INS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "entra": (entra.EntraConfig, entra.create_app),
+    "snp": (snp.SnpConfig, snp.create_app),
+    "maa": (maa.MaaConfig, maa.create_app),
+    "keyvault": (keyvault.KeyVaultConfig, keyvault.create_app),
+    "cgs": (cgs.CgsConfig, cgs.create_app),
+    "kubernetes": (kubernetes.KubernetesConfig, kubernetes.create_app),
+}
+"""Stand-ins that activities call, in the order of their start."""
+IN_THREADS = ("kubernetes",)
+"""Stand-ins that never run as processes: the pods of Kubernetes run in the process of the tests."""
+
+
+class Killable:
+    """A process that can be killed and started again."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._process = RunningService(service)
+        self._process.wait_ready()
+
+    def kill(self) -> None:
+        """Send SIGKILL and start the service again."""
+        os.kill(self._process.pid, signal.SIGKILL)
+        self._process.wait_stopped()
+        self._process = RunningService(self._service)
+        self._process.wait_ready()
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.stop()
+
+
+class Services:
+    """The stand-ins and SeaweedFS of a layout, behind a proxy.
+
+    Args:
+        layout: Where everything is. Its ports are the proxy's.
+        proxy: The proxy.
+        processes: Whether stand-ins are processes, which :meth:`kill` kills. Otherwise they start sooner, in threads.
+    """
+
+    def __init__(self, layout: Layout, proxy: FaultProxy, *, processes: bool) -> None:
+        self._layout, self._proxy, self._processes = layout, proxy, processes
+        self._stack = ExitStack()
+        self._threads: dict[str, ExitStack] = {}
+        self._killable: dict[str, Killable] = {}
+        self.nodes: Any = None
+        """The nodes of governance, of which one can lag behind, if governance is in a thread."""
+
+    def __enter__(self) -> Services:
+        layout, proxy = self._layout, self._proxy
+        layout.make_secrets()
+        write_configs(layout, propagation_seconds=0)
+        for name in STAND_INS:
+            proxy.listen(name, layout.ports[name], layout.certificate(name))
+            if self._processes and name not in IN_THREADS:
+                self._start(name, self._stand_in(name))
+            else:
+                self._serve(name)
+        proxy.listen("s3", layout.ports["seaweedfs-0"], layout.certificate("seaweedfs"))
+        self._start("s3", self._seaweedfs())
+        proxy.kill = self.kill
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for stack in self._threads.values():
+            stack.close()
+        self._stack.close()
+
+    def kill(self, name: str) -> None:
+        """Kill a service and start it again, with the state that it has on disk."""
+        if name in self._killable:
+            self._killable[name].kill()
+        else:
+            self._threads.pop(name).close()
+            self._serve(name)
+
+    def _start(self, name: str, service: Service) -> None:
+        self._killable[name] = Killable(service)
+        self._stack.callback(self._killable[name].stop)
+        self._proxy.forward(name, service.url)
+
+    def _config(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self._layout.state / f"config/{name}.json").read_text())
+        return found
+
+    def _serve(self, name: str) -> None:
+        config, create_app = STAND_INS[name]
+        app = create_app(config.model_validate(self._config(name) | ({"lag_ms": 1} if name == "cgs" else {})))
+        if name == "cgs":
+            self.nodes = app.state.nodes
+            self.nodes.lag = 0.0
+        stack = self._threads[name] = ExitStack()
+        self._proxy.forward(name, stack.enter_context(serving(app, name, self._layout.certificate(name))))
+
+    def _stand_in(self, name: str) -> Service:
+        layout, [port] = self._layout, free_ports(1)
+        file = layout.state / f"config/{name}-behind.json"
+        write_secret_file(file, json.dumps(self._config(name) | {"port": port}).encode())
+        url = f"https://localhost:{port}"
+        return Service(
+            name=name,
+            argv=python(f"localcloud.standins.{name}", "--config", str(file)),
+            ready=Ready(kind="http", url=f"{url}/healthz", ca_file=layout.authority.ca_file),
+            url=url,
+            log=layout.log(name),
+        )
+
+    def _seaweedfs(self) -> Service:
+        layout = self._layout
+        return seaweedfs.service(
+            folder=layout.data("seaweedfs"),
+            tls=layout.certificate("seaweedfs"),
+            ca_file=layout.authority.ca_file,
+            identities=[
+                seaweedfs.S3Identity("operator", "OPERATOR", layout.token("s3-operator"), ("Admin",)),
+                seaweedfs.S3Identity.owner(LITWARE.name, "LITWARE", layout.token("s3-litware"), [S3_BUCKET]),
+            ],
+            ports=free_ports(seaweedfs.PORTS),
+            log=layout.log("seaweedfs"),
+        )

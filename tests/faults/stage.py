@@ -1,0 +1,277 @@
+"""The open cloud from the point of view of a scenario: the collaborators, and clients that look at what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+import sqlite3
+from collections.abc import Mapping
+from itertools import count
+from typing import Any
+
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
+from cleanroom.attestation import GuestAttestor
+from cleanroom.claims import HOST_DATA, NOBODY
+from cleanroom.datasets.encryption import encode_dataset_key
+from cleanroom.datasets.keystore import KeyStore
+from cleanroom.documents.specs import QuerySpec
+from cleanroom.errors import CleanRoomError
+from cleanroom.governance import CleanRoomClient, Document, GovernanceUserClient
+from cleanroom.identifiers import (
+    CLEAN_ROOM_QUEUE,
+    job_name,
+    query_workflow_id,
+)
+from cleanroom.messages.cleanup import CleanupInput, CleanupReport
+from cleanroom.messages.query import DecisionMessage
+from cleanroom.spark.kubernetes import KubernetesClient
+from cleanroom.spark.tombstone import is_tombstone
+from starters.operations.datasets import publish_dataset
+from starters.operations.decisions import read_card, send_decision, sign_decision
+from starters.operations.queries import create_query, propose_query
+from starters.operations.query_workflow import read_state
+from starters.operations.session import Session
+from starters.operations.workflow_names import APPROVE, REJECT
+from tests.faults.cloud import FaultCloud
+from tests.faults.rows import Left
+from tests.local_cloud.world import World, flights_spec, output_spec, planes_spec
+from workflows.cleanup import Cleanup
+
+LOOKS = 30
+"""How often the cleanup looks for something that an activity may still undo."""
+
+
+class Stage:
+    """The open cloud with the collaborators' sessions and with clients for looking at it."""
+
+    def __init__(self, cloud: FaultCloud, governance: GovernanceUserClient, clean_room: CleanRoomClient, temporal: Client) -> None:
+        self.cloud, self.governance, self.clean_room, self.temporal = cloud, governance, clean_room, temporal
+        self.people: dict[str, Session] = {name: cloud.session(name) for name in ("contosso", "litware", "fabrikam")}
+        self.collaboration = self.people["fabrikam"].collaboration
+        self.flights, self.planes, self.output = (
+            flights_spec(name="flights-0"),
+            planes_spec(name="planes-0"),
+            output_spec(name="output-0"),
+        )
+        self.signals = ""
+        """How signals arrive: in order, or ``duplicated``, ``reordered`` or ``early``."""
+        self._late: list[DecisionMessage] = []
+        self._card: Any = None
+        self.approved = ""
+        """Digest of the approved query ``approved-0``."""
+
+    def query(self, name: str, **options: Any) -> QuerySpec:
+        """Return a query on the shared datasets."""
+        sql = " ".join(World.SQL.split())
+        inputs = {"flights": self.flights.name, "planes": self.planes.name}
+        return QuerySpec(**{"name": name, "inputs": inputs, "output": self.output.name, "sql": sql, **options})
+
+    async def prepare(self) -> None:
+        """Publish the shared datasets and have a query approved."""
+        await publish_dataset(self.people["contosso"], self.flights)
+        await publish_dataset(self.people["litware"], self.planes)
+        await publish_dataset(self.people["litware"], self.output)
+        await create_query(self.people["fabrikam"], self.query("approved-0"), reconcile_seconds=1)
+        await propose_query(self.people["fabrikam"], "approved-0")
+        self._card = await read_card(self.people["litware"], "approved-0")
+        await self.decide({"litware": "approve", "contosso": "approve"}, "approved-0")
+        state = await read_state(self.people["fabrikam"], "approved-0")
+        assert state.stage == "Approved"
+        self.approved = state.digest
+
+    def expected_digest(self) -> str:
+        """The digest of a result that was computed with the owners' own keys."""
+        digest = hashlib.sha256(self.approved.encode())
+        owners = {self.flights.name: "contosso", self.planes.name: "litware", self.output.name: "litware"}
+        for name, owner in sorted(owners.items()):
+            keys = KeyStore(self.people[owner].settings.keys_dir, self.collaboration)
+            digest.update(encode_dataset_key(keys.get(name)).reveal())
+        return digest.hexdigest()
+
+    # ------------------------------------------------------------------ signals
+
+    async def create(self, query: QuerySpec) -> None:
+        """Create a query."""
+        created = asyncio.create_task(create_query(self.people["fabrikam"], query, reconcile_seconds=1))
+        if self.signals == "early":
+            await self._send_early(query.name)
+        await created
+
+    async def propose(self, query: str) -> str:
+        """Propose a query, and return the ID of the proposal."""
+        await propose_query(self.people["fabrikam"], query)
+        if self.signals == "early":
+            await self._send_early(query)
+        if self.signals == "reordered":
+            # Arrives after other signals, and possibly after another proposal.
+            session = self.people["contosso"]
+            self._late.append(sign_decision(session, await read_card(session, query), "approve", reason="late"))
+        return (await read_state(self.people["fabrikam"], query)).proposal_id
+
+    async def _send_early(self, query: str) -> None:
+        """Send an approval before there is something to approve: the one of another query, as soon as the workflow exists."""
+        session = self.people["litware"]
+        handle = self.temporal.get_workflow_handle(query_workflow_id(self.collaboration, query))
+        message = sign_decision(session, self._card, "approve")
+        while True:
+            try:
+                await handle.signal(APPROVE, message.model_dump())
+                return
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
+                await asyncio.sleep(0.005)
+
+    async def decide(self, decisions: Mapping[str, Any], query: str) -> None:
+        """Sign and send decisions by owner, one after the other, and wait until they are counted."""
+        handle = self.temporal.get_workflow_handle(query_workflow_id(self.collaboration, query))
+        copies = 2 if self.signals == "duplicated" else 0
+        for owner, decision in reversed(decisions.items()) if self.signals == "reordered" else decisions.items():
+            session, kind = self.people[owner], APPROVE if decision == "approve" else REJECT
+            card = await read_card(session, query)
+            if card.document.state != "Proposed":
+                # One of the late signals has counted.
+                continue
+            message = sign_decision(session, card, decision)
+            for _ in range(copies):
+                await handle.signal(kind, message.model_dump())
+            session.expect((await send_decision(session, query, decision, message)).seen)
+            for late in self._late:
+                await handle.signal(APPROVE, late.model_dump())
+            for _ in range(copies):
+                await handle.signal(kind, message.model_dump())
+        self._late.clear()
+
+    # ------------------------------------------------------------------ what is left
+
+    def settle(self) -> None:
+        """Let governance show everything from now on. Only the workflows meet a node that lags behind."""
+        if self.cloud.services.nodes is not None:
+            self.cloud.services.nodes.lag = 0.0
+
+    async def grants(self) -> dict[str, list[str]]:
+        """Host data in delegate policies."""
+        left: dict[str, list[str]] = {}
+        for item in await self.governance.list_delegates(self.collaboration):
+            policy = await self.governance.delegate_policy(self.collaboration, item.delegate_type, item.delegate_id)
+            if hosts := sorted(set(policy.get(HOST_DATA, [])) - {NOBODY}):
+                left[f"{item.delegate_type}/{item.delegate_id}"] = hosts
+        return left
+
+    async def secrets(self, run_id: str) -> dict[str, bool]:
+        """The run's staged secrets, and whether each is overwritten."""
+        names = await self.governance.list_secrets(self.collaboration)
+        # The consent receipt is not secret, and the clean room may renew it once more when pods can no longer read it.
+        own = sorted(name for name in names if name.startswith(f"cleanroom_{run_id}.") and not name.endswith(".consent"))
+        return {name.replace(run_id, "*"): is_tombstone(await self.clean_room.get_secret(name)) for name in own}
+
+    async def events(self, id: str, scope: str) -> list[Any]:
+        """The versions of a ledger entry that differ, oldest first."""
+        found: list[Any] = []
+        async for event in self.governance.events(self.collaboration, event_id=id, scope=scope):
+            if event.data not in found:
+                found.append(event.data)
+        return found
+
+    async def sweep(self, id: str, *, apply: bool) -> CleanupReport:
+        """Run the cleanup of ended runs."""
+        input = CleanupInput(collaboration=self.collaboration, apply=apply, grace_seconds=0)
+        return await self.temporal.execute_workflow(Cleanup.run, input, id=id, task_queue=CLEAN_ROOM_QUEUE)
+
+    async def found_by_sweeper(self, run_id: str) -> list[dict[str, int]]:
+        """What the cleanup finds of a run, when activities that were under way at its end have ended."""
+        for number in count(1):
+            report = await self.sweep(f"look-{run_id}-{number}", apply=False)
+            held = [row.held for row in report.left if row.run_id == run_id]
+            # The SparkApplication of a completed run stays for a while, so that its logs can be read.
+            if all(set(item) == {"application"} for item in held) or number == LOOKS:
+                return held
+            await asyncio.sleep(0.5)
+        raise AssertionError("unreachable")
+
+    async def document(self, name: str) -> Left:
+        """A document, its votes, and its text without names and wrapped keys."""
+        try:
+            document: Document = await self.governance.get_document(name)
+        except CleanRoomError as error:
+            return {"document": error.code}
+        data = json.dumps(json.loads(str(document.data)) if isinstance(document.data, str) else document.data, sort_keys=True)
+        votes = [[vote.approver_id, vote.ballot] for vote in document.final_votes or ()]
+        return {"document": document.state, "proposer": document.proposer_id, "votes": sorted(votes), "text": without_names(data, name)}
+
+    async def open_workflows(self, ids: Mapping[str, str]) -> dict[str, str]:
+        """Types of the workflows that have not ended, and of those that do not exist."""
+        return {kind: status for kind, id in ids.items() if (status := await self._status(id)) != "ended"}
+
+    async def _status(self, id: str) -> str:
+        found = (await self.temporal.get_workflow_handle(id).describe()).status
+        return "running" if found is WorkflowExecutionStatus.RUNNING else "ended"
+
+    def applications(self, name: str) -> int:
+        """Number of SparkApplications with a name."""
+        client = KubernetesClient.connect(self.cloud.settings("spark-service").kubernetes)
+        try:
+            return sum(item["metadata"]["name"] == name for item in client.applications())
+        finally:
+            client.close()
+
+    def copy_application(self, name: str, run_id: str, copy: str) -> None:
+        """Create a SparkApplication that differs from that of a run in the run ID only, as someone with access to the cluster can."""
+        client = KubernetesClient.connect(self.cloud.settings("spark-service").kubernetes)
+        try:
+            found = client.get(name)
+            found.pop("status", None)
+            found["metadata"] = {key: found["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
+            found["metadata"]["name"] = job_name(self.collaboration, "approved-0", copy)
+            found["metadata"]["labels"] = {key: copy if value == run_id else value for key, value in found["metadata"]["labels"].items()}
+            client.create_or_get(found)
+        finally:
+            client.close()
+
+    def rows(self, stand_in: str, file: str, sql: str, *values: str) -> list[Any]:
+        """Read from the database of a stand-in."""
+        path = self.cloud.layout.data(stand_in) / file
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            return connection.execute(sql, values).fetchall()
+        finally:
+            connection.close()
+
+
+def without_names(text: str, name: str) -> str:
+    """Return ``text`` without a dataset's or query's name, and without what is random: IDs, suffixes, key versions, wrapped keys."""
+    text = re.sub(r"eyJ[\w+/]+=*", lambda found: base64.b64decode(found[0]).decode(), text).replace(name, "*")
+    for pattern, replacement in _RANDOM:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+_RANDOM = (
+    (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<id>"),
+    (r"\b[0-9a-f]{64}\b", "<digest>"),
+    (r"\*-[0-9a-z]{20,}", "*"),
+    (r"(/keys/[^/]+)/\w+", r"\1"),
+    (r"localhost:\d+", "localhost"),
+    (r"\b2\.\d+\b", "<version>"),
+    (r"[\w+/=-]{200,}", "<long>"),
+)
+
+
+async def open_stage(cloud: FaultCloud, temporal: Client) -> Stage:
+    """Open the clients that look at the cloud. Close them with :func:`close_stage`."""
+    own = cloud.settings("clean-room")
+    attestor = GuestAttestor(own.attestation.url, ca_file=own.ca_file)
+    session = cloud.session("fabrikam")
+    clean_room = CleanRoomClient(own.governance.url, session.collaboration, attestor, ca_file=own.ca_file)
+    return Stage(cloud, session.governance(), clean_room, temporal)
+
+
+async def close_stage(stage: Stage) -> None:
+    """Close the clients."""
+    await stage.governance.aclose()
+    await stage.clean_room.aclose()

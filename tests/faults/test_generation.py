@@ -1,0 +1,95 @@
+"""Cells and groups follow from the rows of a recording, and the page from the outcomes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.faults.expectations import DIFFERENCES, exists, expected
+from tests.faults.matrix import LOSSES, PER_ACTIVITY, PROCESS_KILLS, SIGNALS, WHOLE, Matrix, difference, groups, mode_of
+from tests.faults.proxy import FAULTS, KILLS, Request
+from tests.faults.report import BEGIN, END, load_recording, merge_outcomes, save_recording, write_page
+from tests.faults.rows import Cell, Outcome, Recording, Row
+
+READ, WRITE, OTHER = Request("cgs", "GET", "/a"), Request("cgs", "PUT", "/b"), Request("entra", "GET", "/c")
+RUN = [Row("run", "RunQuery", "revoke", request) for request in (None, READ, WRITE, OTHER)]
+QUERY = [Row("approved-query", "PublishQuery", "vote", request) for request in (None, WRITE)]
+
+
+def matrix(rows: list[Row]) -> Matrix:
+    stage: Any = None
+    made = Matrix(stage)
+    made.recording = Recording(rows=set(rows))
+    return made
+
+
+def test_every_row_has_a_cell_for_each_fault() -> None:
+    cells = matrix([*RUN, *QUERY]).cells("run")
+    assert {(cell.row, cell.fault) for cell in cells} == {
+        *((row, fault) for row in RUN[1:] for fault in FAULTS),
+        *((RUN[0], fault) for fault in (*LOSSES, *WHOLE) if fault not in SIGNALS),
+    }
+    boundary = {cell.fault for cell in matrix(QUERY).cells("approved-query") if cell.row.request is None}
+    assert boundary == {*LOSSES, *WHOLE}
+
+
+def test_processes_are_killed_at_each_boundary_and_each_service_at_its_last_write() -> None:
+    cells = matrix(RUN).cells_of_kills("run")
+    assert {(cell.row, cell.fault) for cell in cells} == {
+        *((RUN[0], fault) for fault in PROCESS_KILLS),
+        *((row, fault) for row in RUN[2:] for fault in KILLS),
+    }
+
+
+def test_a_group_has_cells_of_one_path_and_mode_and_few_of_an_activity() -> None:
+    cells = [cell for path in ("run", "approved-query") for cell in matrix([*RUN, *QUERY]).cells(path)]
+    made = groups(cells)
+    assert sorted(map(str, (cell for group in made for cell in group))) == sorted(map(str, cells))
+    for group in made:
+        assert len({(cell.row.scenario, mode_of(cell.fault)) for cell in group}) == 1
+        assert len(group) <= PER_ACTIVITY
+
+
+def test_a_cell_that_differs_runs_alone() -> None:
+    item = next(item for item in DIFFERENCES if item.leaves)
+    row = Row(item.scenario, "PublishAzureDataset", item.activity, Request(*item.request.split(" ", 2)))
+    cells = [Cell(row, fault) for fault in FAULTS]
+    assert [cell.fault for cell in groups(cells)[0]] == [item.fault]
+    assert expected(Cell(row, item.fault), {"keys": 1, "failure": ""}) == {"keys": 2, "failure": ""}
+    assert expected(Cell(row, "lost"), {"keys": 1}) == {"keys": 1}
+
+
+def test_a_boundary_that_cannot_be_met_has_no_cell() -> None:
+    assert not exists(Cell(Row("run", "RunQuery", "watch_consent"), "lost after"))
+    assert exists(Cell(Row("run", "RunQuery", "watch_consent"), "lost before"))
+    assert exists(Cell(Row("run", "RunQuery", "watch_consent", WRITE), "lost"))
+
+
+def test_a_difference_names_what_is_left_and_what_is_missing() -> None:
+    assert difference({"grants": {}, "votes": 1}, {"grants": {}, "votes": 1}) == ""
+    text = difference({"grants": {}, "votes": 1}, {"grants": {"a": ["b"]}})
+    assert text == "grants: {'a': ['b']} instead of {}; votes: None instead of 1"
+
+
+def test_recording_and_outcomes_are_read_as_they_were_written(tmp_path: Path) -> None:
+    recording = Recording(rows={*RUN, *QUERY}, left={"run": {"grants": {}}})
+    save_recording(recording, tmp_path / "recording.json")
+    found = load_recording(tmp_path / "recording.json")
+    assert (found.rows, found.left) == (recording.rows, recording.left)
+    first = [Outcome(Cell(RUN[2], "lost"), hit=True), Outcome(Cell(RUN[0], "lost after"), hit=False, wrong="x")]
+    merge_outcomes(first, tmp_path / "outcomes.json")
+    again = merge_outcomes([Outcome(Cell(RUN[0], "lost after"), hit=True)], tmp_path / "outcomes.json")
+    assert {(item.cell, item.hit, item.wrong) for item in again} == {(first[0].cell, True, ""), (first[1].cell, True, "")}
+
+
+def test_page_counts_the_cells_of_each_activity_and_fault(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"# Title\n\n{BEGIN}\n\nold\n\n{END}\n\nAfter.\n")
+    cells = [Cell(RUN[1], "lost"), Cell(RUN[2], "lost"), Cell(RUN[0], "lost before"), Cell(QUERY[1], "cut")]
+    write_page([Outcome(cell, hit=cell.fault != "cut") for cell in cells], page)
+    text = page.read_text()
+    assert "old" not in text
+    assert "4 cells; 3 of them have met their fault" in text
+    assert "1 of `cut`" in text
+    assert "### RunQuery\n\n| activity | lost | lost before |\n|---|--:|--:|\n| `revoke` | 2 | 1 |" in text
+    assert text.endswith(f"{END}\n\nAfter.\n")
