@@ -75,6 +75,7 @@ def minus(node: exp.Expr, ctx: Context) -> Value:
     part = value_of(node.this, ctx)
     out = combine(f"-{parenthesised(part, ATOM)}", part.type, SIGN, [part], degree=part.degree, scale=part.scale)
     out.constant = None if part.constant is None else -part.constant
+    out.mixed = out.mixed or out.degree != 0
     return out
 
 

@@ -232,20 +232,28 @@ def _summed(scope: Scope, ctx: Context) -> list[str]:
     If two of them differ for a few persons only, so do their sums.
     """
     found: dict[str, None] = {}
-    numbers = {value.sql for relation in scope.relations.values() for value in relation.columns.values() if value.type in NUMERIC}
+    relations = scope.relations.values()
+    numbers = {value.sql: value for relation in relations for value in relation.columns.values() if value.type in NUMERIC}
     for item in scope.released:
         for arg in item.args if FUNCTIONS[item.name].disclosure == "mixture" else ():
             if not arg.sources or aggregates.is_flag(arg, ctx.rules.catalog):
                 continue
-            columns = sorted(numbers.intersection(_COLUMN.findall(arg.sql)))
+            columns = sorted(numbers.keys() & _COLUMN.findall(arg.sql))
             products = [" * ".join(pair) for pair in itertools.combinations(columns, 2)] if (arg.degree or 1) > 1 else []
             if item.where:
-                texts = [f"CASE WHEN {item.where} THEN {arg.sql} END"]
+                texts = [f"CASE WHEN {item.where} THEN {arg.sql} END", *columns]
             elif arg.sql.startswith(("CASE ", "IF(")) or not columns:
-                texts = [arg.sql]
+                texts = [arg.sql, *columns]
             else:
                 texts = products if products and not arg.mixed else [*columns, *products]
             found |= dict.fromkeys(texts)
+    scaled = next((text for text in found if text in numbers and (numbers[text].mixed or numbers[text].scale != 1)), None)
+    if scaled is not None and len(found) > 1:
+        raise Refusal(
+            "ConditionalAggregate",
+            f"an earlier step multiplies {numbers[scaled].name} by a constant or adds to it; beside sums of other values, which could differ from it "
+            "for one person, multiply the result instead",
+        )
     return list(found)
 
 
