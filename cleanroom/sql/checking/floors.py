@@ -251,8 +251,8 @@ def _summed(scope: Scope, ctx: Context) -> list[str]:
     if scaled is not None and len(found) > 1:
         raise Refusal(
             "ConditionalAggregate",
-            f"an earlier step multiplies {numbers[scaled].name} by a constant or adds to it; beside sums of other values, which could differ from it "
-            "for one person, multiply the result instead",
+            f"an earlier step multiplies {numbers[scaled].name} by a constant or adds to it: beside sums of other values, which could "
+            "differ from it for one person, multiply the result instead",
         )
     return list(found)
 
