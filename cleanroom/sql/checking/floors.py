@@ -238,11 +238,12 @@ def _summed(scope: Scope, ctx: Context) -> list[str]:
         for arg in item.args if FUNCTIONS[item.name].disclosure == "mixture" else ():
             if not arg.sources or aggregates.is_flag(arg, ctx.rules.catalog):
                 continue
-            columns = sorted(numbers.keys() & _COLUMN.findall(arg.sql))
+            names = _COLUMN.findall(arg.sql)
+            columns = sorted(numbers.keys() & names)
             products = [" * ".join(pair) for pair in itertools.combinations(columns, 2)] if (arg.degree or 1) > 1 else []
             if item.where:
                 texts = [f"CASE WHEN {item.where} THEN {arg.sql} END", *columns]
-            elif arg.sql.startswith(("CASE ", "IF(")) or not columns:
+            elif arg.sql.startswith(("CASE ", "IF(")) or not numbers.keys() >= set(names):
                 texts = [arg.sql, *columns]
             else:
                 texts = products if products and not arg.mixed else [*columns, *products]
@@ -251,7 +252,7 @@ def _summed(scope: Scope, ctx: Context) -> list[str]:
     if scaled is not None and len(found) > 1:
         raise Refusal(
             "ConditionalAggregate",
-            f"an earlier step multiplies {numbers[scaled].name} by a constant or adds to it: beside sums of other values, which could "
+            f"an earlier step multiplies {numbers[scaled].name} by a constant or adds to it: next to sums of other values, which could "
             "differ from it for one person, multiply the result instead",
         )
     return list(found)
