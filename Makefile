@@ -19,7 +19,7 @@ MUTANTS ?=
 FAULTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check demo test test-lag test-faults test-recovery test-kills mutants lint reference docs histories bench clean
+.PHONY: help setup check demo test test-lag test-faults test-recovery test-kills mutants lint reference docs histories bench clean test-load
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,8 +98,11 @@ histories: setup ## record the histories of the replay tests again, after the or
 	@$(PY) -m tests.histories.release
 	@$(VENV)/bin/cleanroom down --state .cleanroom/histories
 
+test-load: setup ## put load on queries and runs: 1,000 queries, 3,450 decisions, 10,000 junk signals, 50 runs at once
+	@RUST_LOG=error $(PY) benchmarks/bench_load.py
+
 bench: setup ## measure speed, as ratios within one run
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
+	@for file in $(filter-out benchmarks/bench_load.py,$(wildcard benchmarks/bench_*.py)); do echo "== $$file"; $(PY) $$file || exit 1; done
 
 clean: ## remove what the other targets create
 	@-test -x $(PY) && for state in .cleanroom .cleanroom/demo; do test -e $$state/services.json && $(PY) -m localcloud down --state $$state; done; true

@@ -23,6 +23,7 @@ from cleanroom.identifiers import TraceIds, run_trace
 from cleanroom.redaction import redact
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span
@@ -87,7 +88,6 @@ def _start(service: str, exporter: SpanExporter | None) -> Any:
     from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
     from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
     from opentelemetry.propagators.composite import CompositePropagator
-    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
     from temporalio.contrib.opentelemetry import create_tracer_provider
@@ -103,8 +103,7 @@ def _start(service: str, exporter: SpanExporter | None) -> Any:
             forced = _forced.get()
             return forced.span_id if forced else super().generate_span_id()
 
-    resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME") or service, "service.namespace": "cleanroom"})
-    provider = create_tracer_provider(resource=resource, id_generator=DerivedIds())
+    provider = create_tracer_provider(resource=resource_of(service), id_generator=DerivedIds())
     if exporter is None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
@@ -117,6 +116,16 @@ def _start(service: str, exporter: SpanExporter | None) -> Any:
     HTTPXClientInstrumentor().instrument()
     URLLib3Instrumentor().instrument(request_hook=_set_server)
     return provider
+
+
+def resource_of(service: str) -> Resource:
+    """Return the resource of this process's spans: its service, and what the operator states in ``OTEL_RESOURCE_ATTRIBUTES``.
+
+    The detectors that ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS`` names do not run: one of them reports the command line.
+    """
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+
+    return Resource({"service.name": service, "service.namespace": "cleanroom"}).merge(OTELResourceDetector().detect())
 
 
 def _set_server(span: Span, pool: HTTPConnectionPool, request: object) -> None:

@@ -91,9 +91,12 @@ def _print(report: CleanupReport, output: Format) -> None:
         out.print(f"Nothing is left of ended runs; {report.open_runs} open runs hold secrets or grants.")
     else:
         columns = (*COLUMNS, "outcome") if report.applied else COLUMNS
-        print_rows(leftover_rows(report, report.left), output, columns=columns, title="left of ended runs")
+        # Not as the tables' titles, which a narrow terminal does not show.
+        out.print("[bold]left of ended runs[/bold]")
+        print_rows(leftover_rows(report, report.left), output, columns=columns)
     if report.kept:
-        print_rows(leftover_rows(report, report.kept), output, columns=COLUMNS, title="left alone")
+        out.print("[bold]left alone[/bold]")
+        print_rows(leftover_rows(report, report.kept), output, columns=COLUMNS)
     if report.unattributed:
         print_status(f"[yellow]{report.unattributed} grants[/yellow] belong to no known run. They are left alone.")
     for what, code in report.unchecked.items():

@@ -59,7 +59,11 @@ def worker(
     ] = LogFormat.TEXT,
     build: Annotated[
         str | None,
-        typer.Option("--build-id", help="Start only if the code has this build ID, as the chart names it.", show_default=False),
+        typer.Option(
+            "--build-id",
+            help="Build ID of the code, as the chart names it. An image that states another one does not start.",
+            show_default="computed from the code",
+        ),
     ] = None,
     unversioned: Annotated[
         bool, typer.Option("--unversioned", help="Start without Worker Versioning. Refused once a version of the deployment is current.")
@@ -74,7 +78,7 @@ def worker(
 
     Example: cleanroom worker litware
     """
-    from cleanroom.temporal.build import build_id
+    from cleanroom.temporal.build import stated_build_id
     from workers.run import Telemetry, configure_logging, serve
 
     with error_boundary(output):
@@ -84,10 +88,11 @@ def worker(
         settings = load_settings(profile, path=Path(config) if config else None)
         if (bootstrap is None) != (bootstrap_digest is None):
             raise InvalidInput("BootstrapIncomplete", "--bootstrap and --bootstrap-digest belong together.", hint="Give both or neither.")
-        if build is not None and build != build_id():
+        stated = stated_build_id()
+        if build is not None and stated is not None and build != stated:
             raise Conflict(
                 "BuildDiffers",
-                f"--build-id: this code is build {build_id()}, not {build}.",
+                f"--build-id: this image is build {stated}, not {build}.",
                 hint="Set image.buildId of the chart to the build ID of the image in image.digest.",
                 party="operator",
             )
@@ -108,6 +113,7 @@ def worker(
             bootstrap=measured,
             telemetry=telemetry,
             versioned=not unversioned,
+            build=build,
         )
         with traced(f"cleanroom-{profile}"):
             asyncio.run(serving)

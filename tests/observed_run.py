@@ -182,6 +182,7 @@ async def main(target: str, answers: dict[str, Any]) -> None:
         client = await Client.connect(
             target, data_converter=data_converter(TEST_KEYRING), interceptors=trace_interceptors(), runtime=runtime
         )
+        untraced = await Client.connect(target, data_converter=data_converter(TEST_KEYRING))
         server = ThreadingHTTPServer(("localhost", 0), _Service)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         activities = [
@@ -195,7 +196,7 @@ async def main(target: str, answers: dict[str, Any]) -> None:
             create_worker(client, WorkerSpec("clean-room", CLEAN_ROOM_QUEUE, workflows, activities)),
             create_worker(client, WorkerSpec("spark-service", SPARK_SERVICE_QUEUE, (), activities, (fresh,))),
         ):
-            await start(client, "run-0", seen=HEALTHY_SEEN)
+            await start(untraced, "run-0", seen=HEALTHY_SEEN)
             await workload.refresh()
             before = scrape()
             buggy = await client.start_workflow(Buggy.run, id="buggy", task_queue=CLEAN_ROOM_QUEUE)

@@ -61,6 +61,7 @@ async def serve(
     bootstrap: Bootstrap | None = None,
     telemetry: Telemetry | None = None,
     versioned: bool = True,
+    build: str | None = None,
 ) -> None:
     """Connect to Temporal and poll the boundary's task queue until a signal stops the process.
 
@@ -74,6 +75,7 @@ async def serve(
         bootstrap: The measured bootstrap file of an attested worker.
         telemetry: Metrics and logs.
         versioned: Whether to start as a version of the boundary's deployment, if it has one.
+        build: Build ID of the code; computed without it.
 
     Raises:
         CleanRoomError: A setting is missing, or Temporal cannot be reached.
@@ -96,7 +98,7 @@ async def serve(
         activities=worker.activities,
         interceptors=worker.interceptors,
         max_concurrent_activities=worker.max_concurrent_activities,
-        version=await _version(client, worker.deployment, versioned=versioned),
+        version=await _version(client, worker.deployment, build or build_id(), versioned=versioned),
         ready_file=ready_file,
         health_port=health_port,
         health_host=health_host,
@@ -112,7 +114,7 @@ def _workload(settings: Settings, client: Client, runtime: Runtime, telemetry: T
     return (Workload(client, settings, runtime.metric_meter),)
 
 
-async def _version(client: Client, deployment: Deployment | None, *, versioned: bool) -> WorkerDeploymentVersion | None:
+async def _version(client: Client, deployment: Deployment | None, own: str, *, versioned: bool) -> WorkerDeploymentVersion | None:
     """Return the version as which the worker starts, and log whether workflows are routed to it.
 
     Raises:
@@ -120,7 +122,7 @@ async def _version(client: Client, deployment: Deployment | None, *, versioned: 
     """
     if deployment is None:
         return None
-    current, own = await current_build(client, deployment), build_id()
+    current = await current_build(client, deployment)
     if versioned:
         if current != own:
             routed = f"version {current}" if current else "unversioned workers"

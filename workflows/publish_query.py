@@ -345,7 +345,7 @@ class PublishQuery:
             raise application_error(self._query.not_open_error())
 
     def _require_proposed(self) -> None:
-        if self._query.stage != "Proposed":
+        if self._query.stage != "Proposed" and not self._commands.proposing:
             raise application_error(self._query.not_proposed_error())
 
     def _require_draft(self, command: str) -> None:

@@ -8,7 +8,7 @@ when its activity has returned.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Container, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -68,7 +68,17 @@ class QueryCommands:
     @property
     def ready(self) -> bool:
         """Whether a command can be handled now."""
-        return self._queue.ready(self._running)
+        return self._queue.ready(self._busy)
+
+    @property
+    def proposing(self) -> bool:
+        """Whether the draft is being proposed. Governance may show the proposal to its owners already."""
+        return self._query.stage == "Draft" and any(command.kind == "propose" for command in self._executing.values())
+
+    @property
+    def _busy(self) -> Container[str]:
+        """The lanes whose commands must wait. Votes wait for a proposal that is being made."""
+        return {*self._running, VOTES} if self.proposing else self._running
 
     @property
     def running(self) -> bool:
@@ -104,7 +114,7 @@ class QueryCommands:
 
     async def handle_until(self, stop: Callable[[], bool]) -> None:
         """Handle the commands whose lanes are free, until ``stop()`` or until none is left."""
-        while not self._query.closed and not stop() and (command := self._queue.take(self._running)) is not None:
+        while not self._query.closed and not stop() and (command := self._queue.take(self._busy)) is not None:
             await self._handle(command)
 
     def refuse_unknown(self, kind: str) -> None:

@@ -41,11 +41,11 @@ def verdict(
     if run.closed:
         return Verdict("left", "the run is closed in the ledger")
     if run.expires is not None and read_at >= run.expires + EXPIRY_MARGIN:
-        return Verdict("left", f"its request expired at {run.expires:%Y-%m-%d %H:%M}")
+        return Verdict("left", f"its request expired at {run.expires:%Y-%m-%d %H:%M} UTC")
     if run.pinned and run.origin in lost:
         return Verdict("left", "its Temporal namespace is lost")
     if run.pinned and run.origin != namespace_id:
-        until = f" until {run.expires + EXPIRY_MARGIN:%Y-%m-%d %H:%M}" if run.expires else ""
+        until = f" until {run.expires + EXPIRY_MARGIN:%Y-%m-%d %H:%M} UTC" if run.expires else ""
         return Verdict("kept", f"it began in another Temporal namespace ({run.origin or 'unknown'}) and may run there{until}")
     if not run.pinned:
         return Verdict("left", "the ledger does not know it")

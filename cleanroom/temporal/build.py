@@ -32,12 +32,15 @@ def compute_build_id(root: Path) -> str:
     return digest.hexdigest()[:LENGTH]
 
 
+def stated_build_id(root: Path = ROOT) -> str | None:
+    """Return the build ID that the image's build wrote; None for a checkout."""
+    file = root / BUILD_FILE
+    return file.read_text("ascii").strip() if file.exists() else None
+
+
 def build_id(root: Path = ROOT) -> str:
     """Return the build ID that the image's build wrote, or compute it."""
-    try:
-        return (root / BUILD_FILE).read_text("ascii").strip()
-    except FileNotFoundError:
-        return compute_build_id(root)
+    return stated_build_id(root) or compute_build_id(root)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ async def promote(client: Client, deployment: Deployment, build: str, *, percent
         client: Client of the namespace.
         deployment: The deployment.
         build: Build ID of the version.
-        percent: With less than 100, the version only ramps up to this share, and the current version stays current.
+        percent: With less than 100, the version only ramps up to this share, and the current version stays current. 0 ends the ramp.
         before_workers: Accept a version whose workers do not poll yet.
 
     Raises:
@@ -107,7 +107,7 @@ async def promote(client: Client, deployment: Deployment, build: str, *, percent
     """
     if not 0 <= percent <= 100:
         raise InvalidInput("PercentInvalid", f"percent: {percent:g} is not between 0 and 100.")
-    if not before_workers:
+    if percent > 0 and not before_workers:
         await _require_workers(client, deployment, build)
     if percent < 100 and await current_build(client, deployment) == build:
         raise Conflict(

@@ -91,9 +91,10 @@ class WorkerSpec:
     version: WorkerDeploymentVersion | None = None
     """Deployment and build ID for Worker Versioning (:mod:`cleanroom.temporal.versions`); without it, the worker is unversioned."""
     max_concurrent_activities: int = 32
-    max_concurrent_workflow_tasks: int = 16
-    """Workflow tasks that the worker takes from the server at the same time. The server gives a task back after ten seconds, and with the
-    SDK's 100 a busy worker needs longer for the last of them. What it does not take waits at the server without a limit."""
+    max_concurrent_workflow_tasks: int = 6
+    """Workflow tasks that the worker takes from the server at the same time. Each is given up after two seconds, and with the
+    SDK's 100 a busy worker needs longer for the last of them, because Python executes one at a time. What it does not take waits at
+    the server without a limit."""
     max_cached_workflows: int = 1000
     graceful_shutdown: timedelta = timedelta(seconds=20)
     ready_file: Path | None = None

@@ -10,7 +10,6 @@ from cleanroom.clients.urls import check_storage_url
 from cleanroom.secret import Secret
 from cleanroom.settings import TemporalSettings
 from cleanroom.spark.profile import PodMeasurement
-from cleanroom.temporal.build import build_id
 from cleanroom.temporal.client import connect
 from cleanroom.temporal.versions import DEPLOYMENTS, Deployment, list_versions, move_pinned, promote
 from cleanroom.trust import DevelopmentTrust, TrustDocument
@@ -44,7 +43,7 @@ def create_collaboration(layout: Layout) -> None:
     )
 
 
-def promote_workers(layout: Layout) -> None:
+def promote_workers(layout: Layout, build: str) -> None:
     """Route workflows to the workers of this code, before they poll. The launcher replaces all workers at once.
 
     An earlier version therefore has no workers any longer: its open runs continue on this one.
@@ -52,7 +51,6 @@ def promote_workers(layout: Layout) -> None:
 
     async def roll_out() -> None:
         client = await connect(TemporalSettings(config_file=layout.temporal_config_file), identity="launcher")
-        build = build_id()
 
         async def replace(deployment: Deployment) -> None:
             await promote(client, deployment, build, before_workers=True)

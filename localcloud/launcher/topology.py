@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cleanroom.temporal.attributes import ALL as SEARCH_ATTRIBUTES
+from cleanroom.temporal.build import build_id
 from localcloud.launcher import azurite, seaweedfs, temporal_server
 from localcloud.launcher.companies import CONTOSSO, LITWARE, PEOPLE, S3_BUCKET, SERVICES
 from localcloud.launcher.guests import GUESTS, launch_guests, worker_arguments
@@ -48,11 +49,13 @@ def plan(state: Path, *, propagation_seconds: float = 0, workers: bool = True, o
     if observe:
         items.append(_observe(layout))
     names = tuple(item.name for item in items)
+    # Computed once. A worker that is restarted while the code is edited is the same version.
+    build = build_id()
     if workers:
         traces = {ENDPOINT_VARIABLE: _observe_url(layout)} if observe else {}
-        items += [_worker(layout, account.name, after=names, env=traces) for account in (*PEOPLE, *SERVICES)]
+        items += [_worker(layout, account.name, build, after=names, env=traces) for account in (*PEOPLE, *SERVICES)]
     # Last, so that the workers are starting while this step runs.
-    items.append(Step("versions", lambda: promote_workers(layout), after=names))
+    items.append(Step("versions", lambda: promote_workers(layout, build), after=names))
     return items
 
 
@@ -141,11 +144,11 @@ def _observe(layout: Layout) -> Service:
     )
 
 
-def _worker(layout: Layout, profile: str, *, after: Sequence[str], env: dict[str, str]) -> Service:
+def _worker(layout: Layout, profile: str, build: str, *, after: Sequence[str], env: dict[str, str]) -> Service:
     ready = layout.data("workers") / f"{profile}.ready"
     measured = worker_arguments(layout, profile, str(layout.bootstrap_file)) if profile in GUESTS else (profile,)
     argv = python(
-        "starters.worker", *measured, "--config", str(layout.config_file), "--ready-file", str(ready),
+        "starters.worker", *measured, "--config", str(layout.config_file), "--ready-file", str(ready), "--build-id", build,
         "--metrics-port", str(layout.ports[f"metrics-{profile}"]),
     )  # fmt: skip
     return Service(

@@ -8,6 +8,7 @@ import pytest
 from temporalio.common import Priority
 from temporalio.testing import WorkflowEnvironment
 
+from cleanroom.temporal import attributes
 from cleanroom.temporal.fairness import MAX_KEY, fair_share
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from tests.codec_models import Note
@@ -45,3 +46,12 @@ def test_a_fairness_key_fits_and_names_one_collaborator_of_one_collaboration(col
     assert key is not None
     assert 0 < len(key.encode()) <= MAX_KEY
     assert key != fair_share(f"{collaboration}-{party[0]}", party[1:] or "y").fairness_key
+
+
+async def test_search_attributes_of_a_query_with_200_datasets_are_accepted(temporal_env: WorkflowEnvironment) -> None:  # noqa: F811
+    names = [f"{number:03d}-{'x' * 36}" for number in range(200)]
+    found = attributes.start_attributes(collaboration="flights", kind="query", datasets=names, pending_for=names, approved_by=names)
+    handle = await temporal_env.client.start_workflow(
+        Sharing.run, Note(text="x"), id=unique("many"), task_queue=unique("nobody"), search_attributes=found
+    )
+    await handle.terminate()

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
+from temporalio.testing import WorkflowEnvironment
 
 from benchmarks.bench_load import measure
+from tests.audit_world import AuditWorld
+from tests.load_runs import concurrent_runs
+from tests.temporal_env import temporal_env  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.scenario
 
@@ -20,3 +27,13 @@ async def test_decisions_in_random_order_with_duplicates_and_forged_ones_give_th
         *("BallotPending", "QueryNotProposed", "ProposalClosed"),
     }
     assert figures["accepted after the junk"]
+
+
+async def test_concurrent_runs_keep_the_owners_limit_and_leave_nothing(temporal_env: WorkflowEnvironment, tmp_path: Path) -> None:  # noqa: F811
+    """Five runs start at once, and the owners allow three."""
+    world = await asyncio.to_thread(AuditWorld, tmp_path, max_runs=3)
+    figures = await concurrent_runs(temporal_env.client, world, 5, expected=0)
+    assert figures["ends"].get("COMPLETED", 0) <= 3, figures
+    assert set(figures["ends"]) <= {"COMPLETED", "ApprovalRunsExhausted"}
+    assert sum(figures["ends"].values()) == 5
+    assert (figures["jobs"] <= 3, figures["left"]) == (True, [])

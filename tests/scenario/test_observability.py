@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -38,6 +39,8 @@ async def output(traced: dict[str, Any], temporal_env: WorkflowEnvironment) -> d
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.observed_run", target),
             cwd=Path(__file__).parents[2],
+            # The operator asks the instrumentations for every header.
+            env={**os.environ, "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_CLIENT_REQUEST": ".*"},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -87,6 +90,14 @@ async def test_a_run_has_the_trace_that_its_pods_derive(output: dict[str, Any]) 
     (command,) = [by_id[link["context"]["span_id"]] for link in root["links"]]
     assert command["name"] == "cleanroom run start"
     assert command not in own
+
+
+async def test_a_run_of_a_client_that_does_not_trace_has_its_own_trace(output: dict[str, Any]) -> None:
+    """Such as one that a schedule starts."""
+    own = of_run(output["spans"], "run-0")
+    assert {"RunWorkflow:RunQuery", "RunWorkflow:Prepare", "RunActivity:collect_result"} <= {span["name"] for span in own}
+    assert "StartWorkflow:RunQuery" not in {span["name"] for span in own}
+    assert of(own, "RunWorkflow:RunQuery")["parent_id"] == f"0x{run_trace('observed', 'run-0').span_id:016x}"
 
 
 async def test_a_request_has_the_attributes_of_the_conventions_without_its_url(output: dict[str, Any]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.common import TypedSearchAttributes
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
 
@@ -214,9 +216,11 @@ class Visibility:
 
     answers: dict[str, list[Found]]
     asked: list[str] = field(default_factory=list)
+    on_list: Callable[[], Any] = lambda: None
 
     async def list_workflows(self, query: str) -> AsyncIterator[Found]:
         self.asked.append(query)
+        self.on_list()
         for text, found in self.answers.items():
             if text in query:
                 for item in found:
@@ -226,7 +230,7 @@ class Visibility:
 def workload(answers: dict[str, list[Found]]) -> tuple[Workload, MetricRecorder, Visibility]:
     recorder, visibility = MetricRecorder(), Visibility(answers)
     settings = Settings(collaboration="flights", boundary="frontend", parties={"contosso": "u1", "litware": "u2"})
-    return Workload(cast(Client, visibility), settings, recorder.meter, now=lambda: NOW), recorder, visibility
+    return Workload(cast(Client, visibility), settings, recorder.meter, interval=0, now=lambda: NOW), recorder, visibility
 
 
 def last(recorder: MetricRecorder, metric: metrics.Metric) -> dict[tuple[str, ...], float]:
@@ -284,6 +288,64 @@ async def test_runs_that_ended_without_revoking_are_counted_until_they_are_concl
     assert last(recorder, metrics.RUNS_NOT_CONCLUDED) == {(): 1}
 
 
+@pytest.mark.parametrize(
+    ("age", "label"),
+    [
+        (timedelta(minutes=59), "1h"),
+        (timedelta(hours=1), "1d"),
+        (timedelta(hours=23), "1d"),
+        (timedelta(days=1), "7d"),
+        (timedelta(days=6), "7d"),
+        (timedelta(days=7), "older"),
+    ],
+    ids=str,
+)
+async def test_an_age_is_below_its_label(age: timedelta, label: str) -> None:
+    found = Found("cr/flights/query/q", start_attributes(pending_for=["litware"], stage_since=NOW - age))
+    reader, recorder, _ = workload({"CrStage = 'query.proposed'": [found]})
+    await reader.read()
+    assert last(recorder, metrics.APPROVALS_PENDING) == {("litware", label): 1}
+
+
+@pytest.mark.parametrize("stage", ["run.prepare", "run.submit", "run.watch", "run.conclude", "run.cleanup"])
+async def test_each_stage_of_a_run_has_its_gauge(stage: str) -> None:
+    run = Found("cr/flights/run/r-1", start_attributes(stage=stage, stage_since=NOW))
+    reader, recorder, _ = workload({"ExecutionStatus = 'Running' AND CrKind = 'run'": [run]})
+    await reader.read()
+    assert last(recorder, metrics.RUNS_OPEN) == {(stage,): 1}
+
+
+async def test_without_workflows_every_gauge_is_zero() -> None:
+    reader, recorder, _ = workload({})
+    await reader.refresh()
+    assert {value for values in recorder.values.values() for value in values} == {0}
+    assert recorder.of(metrics.RUNS_NOT_CONCLUDED) == {(): [0]}
+    assert len(recorder.of(metrics.APPROVALS_PENDING)) == 3 * 4
+
+
+async def test_the_reader_reads_until_its_context_ends() -> None:
+    reader, recorder, visibility = workload({})
+    reads = asyncio.Event()
+    visibility.on_list = lambda: reads.set() if len(visibility.asked) > 6 else None
+    async with reader, asyncio.timeout(5):
+        await reads.wait()
+    asked = len(visibility.asked)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(visibility.asked) == asked
+    assert recorder.of(metrics.VISIBILITY_AGE_SECONDS)
+
+
+async def test_without_an_answer_the_age_grows_and_the_gauges_stay() -> None:
+    recorder, times = MetricRecorder(), iter([NOW, NOW + timedelta(minutes=3), NOW + timedelta(minutes=3)])
+    visibility = Visibility({})
+    visibility.on_list = lambda: (_ for _ in ()).throw(RPCError("down", RPCStatusCode.UNAVAILABLE, b""))
+    settings = Settings(collaboration="flights", boundary="frontend", parties={})
+    await Workload(cast(Client, visibility), settings, recorder.meter, now=lambda: next(times)).refresh()
+    assert recorder.of(metrics.VISIBILITY_AGE_SECONDS) == {(): [180]}
+    assert recorder.of(metrics.RUNS_OPEN) == {}
+
+
 # ---------------------------------------------------------------------- the endpoint
 
 
@@ -300,6 +362,15 @@ def test_the_endpoint_shows_every_metric_under_its_documented_name() -> None:
         for bound in metric.buckets:
             assert f'le="{bound if bound % 1 else int(bound)}"' in text
     assert all('boundary="frontend"' in line for line in text.splitlines() if line.startswith("cleanroom_"))
+
+
+def test_buckets_grow_and_reach_what_they_measure() -> None:
+    for metric in METRICS:
+        assert (metric.kind == "histogram") == bool(metric.buckets)
+        assert sorted(set(metric.buckets)) == list(metric.buckets)
+    assert {6 * 3600, 60} <= set(metrics.STEP_SECONDS.buckets), "the longest run, and a minute"
+    assert {86400, 14 * 86400} <= set(metrics.PROPOSAL_SECONDS.buckets), "a day, and the life of a proposal"
+    assert {1, 2} <= set(metrics.GOVERNANCE_WAIT_SECONDS.buckets), "the pace of commits, and the limit of the alert"
 
 
 def test_an_address_in_use_is_an_error_with_a_remedy() -> None:

@@ -21,7 +21,7 @@ from cleanroom.errors import Refused
 from cleanroom.identifiers import run_trace
 from cleanroom.spark.pod_spans import MAX_SPANS, POD_STEPS, PREFIX, PodSpan, read_spans
 from cleanroom.temporal.trace_interceptors import of_trace
-from cleanroom.tracing import ATTRIBUTES, enabled, listed_attributes
+from cleanroom.tracing import ATTRIBUTES, enabled, listed_attributes, resource_of
 from sparkapp.reporting import Reporter
 from starters.cli import app
 from starters.terminal.entry import span_name
@@ -85,6 +85,16 @@ def test_attributes_that_are_not_listed_are_removed() -> None:
     assert [(event.name, dict(event.attributes)) for event in found.events] == [("exception", {"exception.type": "ValueError"})]
     assert (found.status.status_code, found.status.description) == (StatusCode.ERROR, None)
     assert "CANARY" not in found.to_json()
+
+
+def test_the_environment_adds_no_detected_attribute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator of an attested worker controls its environment."""
+    monkeypatch.setenv("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "process,os,host")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+    found = dict(resource_of("cleanroom-frontend").attributes)
+    assert found == {"service.name": "cleanroom-frontend", "service.namespace": "cleanroom", "deployment.environment.name": "test"}
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "mine")
+    assert resource_of("cleanroom-frontend").attributes["service.name"] == "mine"
 
 
 def test_listed_attributes_are_redacted_short_and_simple() -> None:
@@ -188,6 +198,15 @@ def line(**members: Any) -> str:
 def test_lines_that_cannot_be_the_runs_are_ignored(text: str) -> None:
     assert read(text) == []
     assert len(read(f"{text}\n{line()}")) == 1
+
+
+def test_every_step_is_accepted_and_the_limits_of_time_are_included() -> None:
+    log = "\n".join(line(name=name) for name in POD_STEPS)
+    assert [span.name for span in read(log)] == list(POD_STEPS)
+    assert {"check the query", "load datasets", "write result", "record result"} < set(POD_STEPS)
+    whole = list(read_spans(line(), JOB.contract_id, JOB.run_id, between=(NOW, NOW + 5)))
+    assert [(span.start, span.end) for span in whole] == [(NOW, NOW + 5)]
+    assert list(read_spans(line(), JOB.contract_id, "another-run", between=(NOW, NOW + 5))) == []
 
 
 def test_the_number_of_spans_is_bounded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections import Counter
 from datetime import UTC, datetime
@@ -96,3 +97,13 @@ def test_tables_escape_cells_and_count_hidden_rows() -> None:
 @pytest.mark.parametrize("text", ["x" * 100_000, "ä" * 100_000])
 def test_details_are_cut_at_the_servers_limit(text: str) -> None:
     assert len(details(text, text).encode()) <= DETAILS_LIMIT + 50
+
+
+def test_long_lists_are_cut_to_what_the_server_accepts_and_count_the_rest() -> None:
+    names = [f"{number:03d}-{'x' * 36}" for number in range(200)]
+    [update] = attributes.updates((attributes.PENDING_FOR, names))
+    shown: list[str] = list(update.value or [])
+    assert shown[:3] == names[:3]
+    assert shown[-1] == f"+{200 - (len(shown) - 1)} more"
+    assert 1800 < len(json.dumps(shown)) <= 2000
+    assert attributes.clean(names[:40]) == names[:40]

@@ -121,7 +121,6 @@ _CONSTRUCTS = r"""
     UNKNOWN ISNULL: IS UNKNOWN or ISNULL after a value; write IS NULL
     NOTNULL: NOTNULL after a value; write IS NOT NULL
     IS: NOT NULL after a value; write IS NOT NULL
-    <=>: IS NOT DISTINCT FROM; write <=>
     +: a sign + before a value; leave it out
     ON: a JOIN without ON; write CROSS JOIN
 """

@@ -62,6 +62,8 @@ def _words_of(tokens: Sequence[Token]) -> list[str]:
         elif not (word == "ASC" or word == "NULLS" or before == "NULLS" or (word == "DISTINCT" and before in _SET_OPERATORS)):
             word = SAME.get(word, word)
             words += word.split(" ")
+            if words[-4:] == ["IS", "NOT", "DISTINCT", "FROM"]:
+                words[-4:] = ["<=>"]
         before = word
     return words
 
@@ -73,7 +75,9 @@ def _misread(tree: exp.Expr, different: Mapping[str, int], text: str, tokens: Se
             if node.parent is not None and type(node.this) in UNCLEAR.get(type(node.parent), ()) and not _is_written(node, text):
                 return unclear_order(node.parent, node.this)
     skipped = {word.lstrip("'") for word, count in different.items() if count < 0}
-    extra = next((token for token in tokens if SAME.get(word := token.text.upper(), word) in skipped or token.text in skipped), None)
+    extras = [token for token in tokens if SAME.get(word := token.text.upper(), word) in skipped or token.text in skipped]
+    often = Counter(token.text for token in extras)
+    extra = min(extras, key=lambda token: often[token.text], default=None)
     position = position_of(tree) if extra is None else token_position(extra)
     for word in different:
         if word in CONSTRUCTS:

@@ -211,11 +211,13 @@ class Temporal:
     def __init__(self, known: dict[str, WorkflowExecutionStatus], error: RPCError | None = None) -> None:
         self.known, self.error, self.described = known, error, list[str]()
         self.workflow_service = self
+        self.only_workflows = False
+        """Whether the error is only the answer about workflows."""
         self.namespaces: dict[str, NamespaceState.ValueType] = {}
         """States of other namespaces on the server, by ID."""
 
     async def describe_namespace(self, request: Any) -> Any:
-        if self.error is not None:
+        if self.error is not None and not self.only_workflows:
             raise self.error
         if request.id not in ("", *self.namespaces):
             raise RPCError("not found", RPCStatusCode.NOT_FOUND, b"")
@@ -267,8 +269,10 @@ async def test_each_run_is_described_by_its_id(runs: RunWorld) -> None:
     ids=["unavailable", "no namespace", "denied"],
 )
 async def test_a_server_that_does_not_answer_says_nothing_about_runs(runs: RunWorld, message: str, status: RPCStatusCode) -> None:
-    with pytest.raises(Unavailable, match="TemporalUnavailable"):
-        await Temporal({}, RPCError(message, status, b"")).states(runs, "r-1")
+    temporal = Temporal({}, RPCError(message, status, b""))
+    for temporal.only_workflows in (False, True):
+        with pytest.raises(Unavailable, match="TemporalUnavailable"):
+            await temporal.states(runs, "r-1")
 
 
 async def test_a_namespace_that_the_server_has_is_not_lost(runs: RunWorld) -> None:

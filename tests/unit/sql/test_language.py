@@ -90,6 +90,7 @@ def test_statement_of_which_the_parser_skips_or_adds_words_is_refused(sql: str) 
         "SELECT DISTINCT e.kind k, .5 AS g, 'it''s' t FROM events AS e ORDER BY kind ASC NULLS LAST",
         "SELECT kind FROM events MINUS SELECT city FROM users UNION DISTINCT SELECT kind FROM events",
         "SELECT u.city FROM users u, events e WHERE u.user_key == e.user_key AND ! (e.spend != 1) AND kind REGEXP 'x'",
+        "SELECT kind FROM events WHERE note IS NOT DISTINCT FROM kind AND spend <=> 1",
         "SELECT day - INTERVAL '7 days' AS d, SUBSTR(kind FROM 1) AS s FROM events",
         "SELECT p, q FROM events LATERAL VIEW OUTER posexplode(split(note, ' ')) w AS p, q",
         "FROM events SELECT `kind`, DATE '2024-01-05' AS d, TIMESTAMP '2024-01-05 10:00:00' AS t, CAST(spend AS DECIMAL(9, 2)) AS c",

@@ -504,6 +504,23 @@ def test_signals_do_what_updates_do() -> None:
         assert state(query).refused == ()
 
 
+@pytest.mark.parametrize("made", [True, False])
+def test_a_vote_that_arrives_while_the_query_is_proposed_waits_for_the_proposal(made: bool) -> None:
+    """Governance shows a proposal to its owners before the activity that made it returns."""
+    with publish_query(propose_query=HELD) as query:
+        query.signal("propose", AUTHOR)
+        query.signal("approve", vote())
+        waiting = query.update("approve", vote("u-litware"))
+        assert (state(query).refused, query.updates[waiting]) == ((), HELD)
+        done = QueryProposed(proposal_id="p-1", version="2.11", digest="1" * 64, seen="2.21")
+        query.finish("propose_query", done if made else Refused("OrderMismatch", "on purpose"))
+        if made:
+            assert (outcome(query, waiting).stage, outcome(query, waiting).accepted) == ("Approved", ("contosso", "litware"))
+        else:
+            assert refusal(query, waiting).code == "QueryNotProposed"
+            assert {item.code for item in state(query).refused} == {"OrderMismatch", "QueryNotProposed"}
+
+
 def test_a_flood_of_messages_is_refused_and_keeps_the_first_ones() -> None:
     with publish_query(update_document=HELD) as query:
         query.signal("update", UPDATE)
