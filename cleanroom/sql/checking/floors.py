@@ -248,7 +248,8 @@ def _summed(scope: Scope, ctx: Context) -> list[str]:
             else:
                 texts = products if products and not arg.mixed else [*columns, *products]
             found |= dict.fromkeys(texts)
-    scaled = next((text for text in found if text in numbers and (numbers[text].mixed or numbers[text].scale != 1)), None)
+    known = [text for text in found if text in numbers and aggregates.protected_columns(numbers[text], ctx.rules.catalog)]
+    scaled = next((text for text in known if numbers[text].mixed or numbers[text].scale != 1), None)
     if scaled is not None and len(found) > 1:
         raise Refusal(
             "ConditionalAggregate",
