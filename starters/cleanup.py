@@ -99,6 +99,8 @@ def _print(report: CleanupReport, output: Format) -> None:
         print_rows(leftover_rows(report, report.kept), output, columns=COLUMNS)
     if report.unattributed:
         print_status(f"[yellow]{report.unattributed} grants[/yellow] belong to no known run. They are left alone.")
+    if report.more:
+        print_status("[yellow]incomplete[/yellow]: there are more runs. Repeat the command.")
     for what, code in report.unchecked.items():
         print_status(f"[yellow]incomplete[/yellow]: {safe(what)} could not be looked at ({safe(code)})")
     if report.left and not report.applied:
@@ -109,7 +111,7 @@ def _exit_code(report: CleanupReport) -> int:
     """Return the exit code that says whether something is left."""
     if any(item.outcome != "undone" for item in report.left):
         return PreconditionFailed.exit_code
-    return Unavailable.exit_code if report.unchecked else 0
+    return Unavailable.exit_code if report.unchecked or report.more else 0
 
 
 if __name__ == "__main__":

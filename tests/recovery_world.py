@@ -21,7 +21,7 @@ from activities.clean_room_context import CleanRoomContext, run_trust
 from activities.clean_room_secrets import CleanRoomSecrets
 from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
-from activities.run_origin import RunOrigin
+from activities.run_origin import run_origin
 from activities.spark_service import SparkServiceActivities
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.governance import CleanRoomClient, GovernanceUserClient
@@ -170,7 +170,7 @@ async def deployment(world: PrepareWorld, temporal: Client, cluster: Cluster) ->
 
         own = await user("clean-room")
         client: CleanRoomClient = await stack.enter_async_context(world.clean_room(own.position))
-        room = CleanRoomContext(world.settings, world.bootstrap, client, own, origin=RunOrigin())
+        room = CleanRoomContext(world.settings, world.bootstrap, client, own, origin=run_origin)
         guest: Any = Guest(world.hardware, CLEAN_ROOM_HOST)
         room.attestor = guest
         governance, secrets, cleanup = CleanRoomGovernance(room), CleanRoomSecrets(room), CleanRoomCleanup(room)

@@ -27,7 +27,7 @@ from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
 from activities.key_vault import KeyVault
 from activities.notifications import Notifications
-from activities.run_origin import RunOrigin
+from activities.run_origin import run_origin
 from activities.s3 import S3
 from activities.spark_service import SparkServiceActivities
 from cleanroom.attestation import GuestAttestor
@@ -196,7 +196,7 @@ def _clean_room(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
     client = CleanRoomClient(
         settings.governance.url, settings.collaboration, attestor, ca_file=settings.governance_roots, position=user.position
     )
-    room = CleanRoomContext(settings, bootstrap, client, user, origin=RunOrigin())
+    room = CleanRoomContext(settings, bootstrap, client, user, origin=run_origin)
     governance, secrets, cleanup = CleanRoomGovernance(room), CleanRoomSecrets(room), CleanRoomCleanup(room)
     return BoundaryWorker(
         name="clean-room",

@@ -102,8 +102,9 @@ class Cleanup:
             open_runs=sum(each.kind == "open" for each in verdicts.values()),
             unattributed=found.unattributed,
             unchecked=self._unchecked,
+            more=found.more or len(left) > len(now),
         )
-        if input.apply and (len(left) > BATCH or found.more) and any(row.outcome == "undone" for row in rows):
+        if input.apply and report.more and any(row.outcome == "undone" for row in rows):
             # Without progress, the rest would be found again and again. The next cleanup tries it again.
             workflow.continue_as_new(input.model_copy(update={"carried": report}))
         return report

@@ -158,6 +158,8 @@ class CleanupReport(Message):
     """Grants in shared policies that belong to no known run. They are left alone."""
     unchecked: dict[str, str] = {}
     """What could not be looked at, with the code of the error."""
+    more: bool = False
+    """Whether there are more runs than this cleanup has looked at. The next one continues."""
     seen: Seen = ""
 
 

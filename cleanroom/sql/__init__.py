@@ -33,27 +33,7 @@ from cleanroom.sql.verdict import (
 )
 
 __all__ = [
-    "AppliedFloor",
-    "Catalog",
-    "Column",
-    "GateVerdict",
-    "Lineage",
-    "OutputColumn",
-    "OutputLineage",
-    "Position",
-    "Reason",
-    "Refusal",
-    "RewrittenSegment",
-    "SourceUse",
-    "View",
-    "Warning",
-    "analyse",
-    "check_sql",
-    "locked_spark_conf",
-    "locked_sql_conf",
-    "rendering_problem",
-    "split_statements",
-    "strip_invisible",
-    "unique_members",
-    "view_of",
-]
+    "AppliedFloor", "Catalog", "Column", "GateVerdict", "Lineage", "OutputColumn", "OutputLineage", "Position", "Reason", "Refusal",
+    "RewrittenSegment", "SourceUse", "View", "Warning", "analyse", "check_sql", "locked_spark_conf", "locked_sql_conf",
+    "rendering_problem", "split_statements", "strip_invisible", "unique_members", "view_of",
+]  # fmt: skip

@@ -36,12 +36,8 @@ RESERVED_PREFIXES = ("__cr_", "__f_")
 """Prefixes of names that only the gate writes."""
 
 _SPELLINGS = {
-    "allowedFields": "allowedColumns",
-    "allowed_fields": "allowedColumns",
-    "allowed_columns": "allowedColumns",
-    "privacyFloors": "privacy_floors",
-    "privacyFloor": "privacy_floors",
-    "privacy_floor": "privacy_floors",
+    **dict.fromkeys(("allowedFields", "allowed_fields", "allowed_columns"), "allowedColumns"),
+    **dict.fromkeys(("privacyFloors", "privacyFloor", "privacy_floor"), "privacy_floors"),
 }
 _NOTES = ("description", "comment", "nullable")
 """Members of a column that have no effect on access."""
@@ -50,8 +46,6 @@ _FLOOR_MEMBERS = (
     "minGroupSize", "min_group_size", "identityColumn", "identity_column", "identity", "allowedOutputColumns", "allowed_output_columns",
     "dimensions", "measures", "maxSharePercent", "max_share_percent",
 )  # fmt: skip
-
-
 _VIEW_MEMBERS = ("schema", "fields", "allowedColumns", "uniqueColumns", "floor", "privacy_floors", *_FLOOR_MEMBERS)
 
 

@@ -126,20 +126,11 @@ _TIMES = frozenset({"date", "timestamp"})
 NUMERIC = ("number", "float", "decimal", "long", "integer", "smallint", "tinyint")
 """Types of numbers, the widest first."""
 TYPES = {
-    "INT": ("INT", "integer"),
-    "BIGINT": ("BIGINT", "long"),
-    "SMALLINT": ("SMALLINT", "smallint"),
-    "TINYINT": ("TINYINT", "tinyint"),
-    "DOUBLE": ("DOUBLE", "number"),
-    "FLOAT": ("FLOAT", "float"),
-    "DECIMAL": ("DECIMAL", "decimal"),
-    "TEXT": ("STRING", "string"),
-    "VARCHAR": ("STRING", "string"),
-    "DATE": ("DATE", "date"),
-    "TIMESTAMP": ("TIMESTAMP", "timestamp"),
-    "TIMESTAMPTZ": ("TIMESTAMP", "timestamp"),
-    "BOOLEAN": ("BOOLEAN", "boolean"),
-}
+    "INT": ("INT", "integer"), "BIGINT": ("BIGINT", "long"), "SMALLINT": ("SMALLINT", "smallint"), "TINYINT": ("TINYINT", "tinyint"),
+    "DOUBLE": ("DOUBLE", "number"), "FLOAT": ("FLOAT", "float"), "DECIMAL": ("DECIMAL", "decimal"), "TEXT": ("STRING", "string"),
+    "VARCHAR": ("STRING", "string"), "DATE": ("DATE", "date"), "TIMESTAMP": ("TIMESTAMP", "timestamp"), "TIMESTAMPTZ":
+    ("TIMESTAMP", "timestamp"), "BOOLEAN": ("BOOLEAN", "boolean"),
+}  # fmt: skip
 """For each type that a cast may name, by sqlglot's name: Spark's name and the name in verdicts.
 
 The names in verdicts are those of dataset documents (``string integer number boolean date long timestamp``; ``number`` is a double) and

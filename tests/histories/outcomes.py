@@ -64,7 +64,7 @@ class Outcome:
 
 async def _running(handle: WorkflowHandle[Any, Any], name: str) -> None:
     """Wait until an activity runs."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             pending = (await handle.describe()).raw_description.pending_activities
             if any(item.activity_type.name == name and item.HasField("last_started_time") for item in pending):

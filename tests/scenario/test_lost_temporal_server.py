@@ -127,7 +127,8 @@ def test_a_lost_temporal_server_loses_no_query_and_no_result(cloud: Recovered, t
     assert cloud.run("cleanup", "--dry-run", "--lost", origin, exit_code=6)["left"][0]["run_id"] == lost
     report = cloud.run("cleanup", "--apply", "--lost", origin)
     assert [(item["run_id"], item["outcome"]) for item in report["left"]] == [(lost, "undone")]
-    assert report["left"][0]["held"]["application"] == 1
+    # Its pods may have ended by themselves; its grants have not.
+    assert report["left"][0]["held"]["secret grants"] > 0
     assert cloud.run("cleanup", "--lost", origin)["left"] == []
 
     shown = cloud.run("run", "show", finished, "--from-ledger")
@@ -140,7 +141,10 @@ def test_a_lost_temporal_server_loses_no_query_and_no_result(cloud: Recovered, t
     assert (adopted["accepted"], adopted["pending"]) == (["litware"], ["contosso"])
     cloud.run("query", "approve", PENDING, "--yes", profile="contosso")
     for query in (QUERY, PENDING):
-        assert cloud.run("run", "start", query, "--run-id", unique("again"))["state"] == "COMPLETED"
+        run_id = unique("again")
+        assert cloud.run("run", "start", query, "--run-id", run_id)["state"] == "COMPLETED"
+        # The workers outlived the namespace, and their new runs belong to the new one.
+        assert cloud.run("run", "show", run_id, "--from-ledger")["origin"] not in ("", origin)
     assert cloud.run("cleanup")["left"] == []
 
 

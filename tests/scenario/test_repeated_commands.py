@@ -249,6 +249,7 @@ async def bench(temporal_env: WorkflowEnvironment, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("starters.operations.conclude._pinned_ticket", _no_ledger)
     # The collaborators' workers run.
     monkeypatch.setattr("starters.operations.decisions.serve_own_queue", lambda session: nullcontext())
+    monkeypatch.setattr("starters.operations.query_workflow.OWN_WORKER_SECONDS", 60.0)
     governance = Governance()
     answer = answering(governance.answers(), ARGUMENTS)
     workflows = {FRONTEND_QUEUE: (PublishQuery, PublishS3Dataset), CLEAN_ROOM_QUEUE: (RunQuery, Prepare, ConcludeRun)}
@@ -440,7 +441,7 @@ async def test_a_repeated_decision_waits_for_the_vote_of_the_killed_command(benc
         await _approve(bench.session("contosso", Requests(kills=True, after=True)), name)
     handle = bench.env.client.get_workflow_handle(query_workflow_id("flights", name), result_type=QueryState)
     repeated = asyncio.create_task(_approve(bench.session("contosso"), name))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while [item.code for item in (await handle.query("state", result_type=QueryState)).refused] != ["BallotPending"]:
             await asyncio.sleep(0.02)
     assert not repeated.done()

@@ -101,7 +101,7 @@ async def collaborators(client: Client) -> AsyncIterator[None]:
 
 async def promoted(client: Client, build: str) -> None:
     """Promote a version as soon as all its workers poll."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         for deployment in DEPLOYMENTS:
             while True:
                 try:
@@ -120,7 +120,7 @@ async def start_run(client: Client, run_id: str) -> WorkflowHandle[Any, RunResul
 
 async def watching(client: Client, handle: WorkflowHandle[Any, Any]) -> None:
     """Wait until the activity ``watch_job`` of a run has started."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             for pending in (await handle.describe()).raw_description.pending_activities:
                 if pending.activity_type.name == "watch_job" and pending.HasField("last_started_time"):
@@ -210,7 +210,7 @@ async def test_runs_end_on_their_version_and_open_queries_move(tmp_path: Path) -
 async def approved(client: Client) -> QueryState:
     """Wait until the query is approved, and has continued on the next version."""
     handle: WorkflowHandle[Any, QueryState] = client.get_workflow_handle("query", result_type=QueryState)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             state: QueryState = await handle.query("state", result_type=QueryState, rpc_timeout=timedelta(seconds=10))
             described = await handle.describe()
@@ -222,7 +222,7 @@ async def approved(client: Client) -> QueryState:
 
 async def failed_task(handle: WorkflowHandle[Any, Any]) -> str:
     """Wait until a workflow task has failed, and return why."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             async for event in handle.fetch_history_events():
                 if event.HasField("workflow_task_failed_event_attributes"):

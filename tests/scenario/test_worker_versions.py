@@ -63,7 +63,7 @@ def command(*words: str, config: Path) -> tuple[int, Any]:
 
 async def reached(client: Client, build: str, state: str) -> Version:
     """Wait until a version of the frontend has a state, and return it."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             for version in await list_versions(client, "frontend"):
                 if version.build == build and version.state == state:
@@ -77,7 +77,7 @@ async def test_a_version_without_workers_is_not_promoted(client: Client) -> None
     assert "clean-room, spark-service" in caught.value.message
     # The clean room alone does not make a version complete: its runs need the Spark service.
     spec = WorkerSpec("half", "clean-room", (ConcludeRun,), version=WorkerDeploymentVersion("clean-room", "half"))
-    async with create_worker(client, spec), asyncio.timeout(20):
+    async with create_worker(client, spec), asyncio.timeout(60):
         while True:
             with pytest.raises(PreconditionFailed) as caught:
                 await promote(client, "clean-room", "half")

@@ -61,6 +61,11 @@ def test_what_could_not_be_looked_at_exits_7(monkeypatch: pytest.MonkeyPatch) ->
     assert "SparkApplications could not be looked at (KubernetesUnreachable)" in output
 
 
+def test_more_runs_than_were_looked_at_exit_7(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, output, _ = invoke(monkeypatch, "--apply", more=True)
+    assert (code, "there are more runs" in output) == (7, True)
+
+
 def test_what_is_left_alone_is_listed_and_does_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = LEFT.model_copy(update={"reason": "it began in another Temporal namespace"})
     code, output, asked = invoke(monkeypatch, "--lost", "n-1", "--lost", "n-2", "--grace", "5", kept=(kept,), unattributed=4)

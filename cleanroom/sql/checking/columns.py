@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from sqlglot import exp
@@ -15,7 +14,7 @@ from cleanroom.sql.model import ATOM, CheckedQuery, Value
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import quote
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.text.language import position_of
+from cleanroom.sql.text.language import position_of, suggestion
 from cleanroom.sql.text.tokens import strip_invisible
 
 
@@ -92,20 +91,17 @@ def _find(name: str, table: str | None, scope: Scope) -> Value | None:
 
 def _unknown_column(name: str, table: str | None, scope: Scope) -> Refusal:
     shown = strip_invisible(name)[:120]
-    for level in scope.enclosing():
-        for relation in level.relations.values():
-            if (table is None or relation.written_alias.lower() == table.lower()) and name.lower() in relation.forbidden:
-                allowed = ", ".join(value.name for value in relation.columns.values())
-                close = difflib.get_close_matches(name.lower(), list(relation.columns), 1)
-                hint = f"did you mean {close[0]}? " if close else ""
-                return Refusal(
-                    "ColumnNotAllowed", f"the owner of {relation.view} does not allow the column {shown!r}; {hint}allowed: {allowed}"
-                )
+    relations = [relation for level in scope.enclosing() for relation in level.relations.values()]
+    for relation in relations:
+        if (table is None or relation.written_alias.lower() == table.lower()) and name.lower() in relation.forbidden:
+            hint = suggestion(name.lower(), relation.columns)
+            allowed = ", ".join(value.name for value in relation.columns.values())
+            text = f"the owner of {relation.view} does not allow the column {shown!r}; {hint}{hint and ' '}allowed: {allowed}"
+            return Refusal("ColumnNotAllowed", text)
     if table is not None and not any(table.lower() in level.relations for level in scope.enclosing()):
         return Refusal("UnknownRelation", f"unknown relation {strip_invisible(table)[:120]!r}")
-    names = [value.name for level in scope.enclosing() for relation in level.relations.values() for value in relation.columns.values()]
-    close = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(set(names))[:20])}"
+    names = sorted({value.name for relation in relations for value in relation.columns.values()})
+    hint = suggestion(name, names, otherwise=f"known here: {', '.join(names[:20])}")
     return Refusal("UnknownColumn", f"unknown column {shown!r}: {hint}")
 
 

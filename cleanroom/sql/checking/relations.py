@@ -6,7 +6,6 @@ several parts is never a relation: in Spark it could read a file (``csv.`/path``
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 
 from sqlglot import exp
@@ -24,6 +23,7 @@ from cleanroom.sql.privacy.joins import comparable
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import conjunction, qualified, quote, subquery
 from cleanroom.sql.scope import Scope
+from cleanroom.sql.text.language import suggestion
 from cleanroom.sql.text.tokens import strip_invisible
 from cleanroom.sql.vocabulary import FUNCTIONS
 
@@ -58,8 +58,7 @@ def table(node: exp.Table, ctx: Context) -> tuple[Relation, str]:
 
 def _unknown_relation(name: str, node: exp.Expr, ctx: Context) -> Refusal:
     known = sorted([view.name for view in ctx.rules.catalog.views] + list(ctx.relations))
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {close[0]}?" if close else f"the query may read {', '.join(known)}"
+    hint = suggestion(name, known, otherwise=f"the query may read {', '.join(known)}")
     return Refusal("UnknownRelation", f"unknown view {strip_invisible(name)[:120]!r}: {hint}")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from sqlglot import exp
@@ -283,10 +284,15 @@ def unclear_order(node: exp.Expr, operand: exp.Expr) -> Refusal:
 
 def not_listed(name: str, node: exp.Expr) -> Refusal:
     """The refusal of a call of the function ``name``, which is not in the vocabulary."""
-    close = difflib.get_close_matches(name.upper(), FUNCTIONS, 1, 0.8) if len(name) > 3 else []
-    hint = f"; did you mean {close[0].lower()}?" if close else ""
-    shown = strip_invisible(name)[:80]
-    return Refusal("FunctionNotAllowed", f"the function {shown} is not on the list of allowed functions{hint}", position_of(node))
+    hint = suggestion(name.lower(), [known.lower() for known in FUNCTIONS if len(name) > 3], 0.8)
+    text = f"the function {strip_invisible(name)[:80]} is not on the list of allowed functions{hint and '; '}{hint}"
+    return Refusal("FunctionNotAllowed", text, position_of(node))
+
+
+def suggestion(name: str, known: Iterable[str], least: float = 0.6, otherwise: str = "") -> str:
+    """The name in ``known`` that the author may have meant, as a question."""
+    close = difflib.get_close_matches(name, list(known), 1, least)
+    return f"did you mean {close[0]}?" if close else otherwise
 
 
 def describe(node: exp.Expr) -> str:

@@ -12,7 +12,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
 
 from activities.clean_room_cleanup import SETTLED_AFTER, CleanRoomCleanup
-from activities.run_origin import RunOrigin
+from activities.run_origin import run_origin
 from cleanroom.errors import Refused, Unavailable
 from cleanroom.identifiers import conclude_workflow_id, run_secret_name, run_workflow_id
 from cleanroom.messages.cleanup import HeldFound, HeldRequest, RunHeld, StatesFound, StatesRequest
@@ -211,6 +211,7 @@ class Temporal:
     def __init__(self, known: dict[str, WorkflowExecutionStatus], error: RPCError | None = None) -> None:
         self.known, self.error, self.described = known, error, list[str]()
         self.workflow_service = self
+        self.id = "namespace-1"
         self.only_workflows = False
         """Whether the error is only the answer about workflows."""
         self.namespaces: dict[str, NamespaceState.ValueType] = {}
@@ -222,7 +223,7 @@ class Temporal:
         if request.id not in ("", *self.namespaces):
             raise RPCError("not found", RPCStatusCode.NOT_FOUND, b"")
         assert request.id or request.namespace == "default"
-        info = {"id": request.id or "namespace-1", "state": self.namespaces.get(request.id)}
+        info = {"id": request.id or self.id, "state": self.namespaces.get(request.id)}
         return type("Answer", (), {"namespace_info": type("Info", (), info)})
 
     def get_workflow_handle(self, workflow_id: str) -> Any:
@@ -297,13 +298,18 @@ async def test_a_cleanup_asks_about_its_own_collaboration_only(runs: RunWorld) -
 
 
 async def origin_with(client: Any) -> str:
-    origin = RunOrigin()
+    found: str = await ActivityEnvironment(client=client).run(run_origin)
+    return found
 
-    async def twice() -> str:
-        assert await origin() == await origin()
-        return await origin()
 
-    return await ActivityEnvironment(client=client).run(twice)
+async def test_the_origin_is_read_for_each_run() -> None:
+    """A worker outlives its namespace: it connects again when an operator has created it again."""
+    temporal: Any = Temporal({})
+    temporal.id = "namespace-2"
+    environment = ActivityEnvironment(client=temporal)
+    assert await environment.run(run_origin) == "namespace-2"
+    temporal.id = "namespace-3"
+    assert await environment.run(run_origin) == "namespace-3"
 
 
 async def test_the_origin_of_a_run_is_the_id_of_the_namespace() -> None:

@@ -151,7 +151,7 @@ def test_many_runs_are_undone_in_batches_that_continue_as_new() -> None:
         assert events(run).count("revoke_grants") == BATCH
         assert [row.outcome for row in run.continued.carried.left] == ["undone"] * BATCH
     with cleanup(many[-1], input=run.continued) as last:
-        assert len(last.result.left) == BATCH + 1
+        assert (len(last.result.left), last.result.more) == (BATCH + 1, False)
 
 
 def test_batches_without_progress_end() -> None:
@@ -160,6 +160,7 @@ def test_batches_without_progress_end() -> None:
     with cleanup(*many, revoke_grants=Unavailable("GovernanceUnreachable", "on purpose")) as run:
         assert run.continued is None
         assert {row.outcome for row in run.result.left} == {"GovernanceUnreachable"}
+        assert run.result.more
 
 
 def test_a_cancelled_cleanup_ends_as_cancelled() -> None:
