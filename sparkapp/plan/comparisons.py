@@ -42,7 +42,7 @@ def normalised(node: Node) -> int | None:
 
 def equal_columns(condition: Node, columns: Columns, restricts: frozenset[int] | None) -> Pair | None:
     """The columns of different relations that a condition compares for equality."""
-    if condition.kind not in ("EqualTo", "EqualNullSafe"):
+    if condition.kind != "EqualTo":
         return None
     sides = [unchanged(child) for child in condition.children]
     inner = []

@@ -8,16 +8,17 @@ from dataclasses import replace
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import attributes, unchanged
 from sparkapp.plan.expressions import COUNTS, EXTREMES, MOMENTS, Columns, require_conditions, require_shown
+from sparkapp.plan.overlap import OverlappingGroups
 from sparkapp.plan.release import (
-    Floors,
     Groups,
     PartialRelease,
-    compares_groups,
+    Term,
     conjuncts,
     groups_of,
     require_contributors,
     require_floors,
     require_merges,
+    summand_text,
     without_alias,
 )
 from sparkapp.plan.rows import NOTHING, Column, InputColumn, Person, Rows, fresh
@@ -42,7 +43,6 @@ class Aggregates:
         if guards:
             return self._guarded(node, having, guards, base, outer), None
         rows = self._walk.settled(node.child, outer)
-        self._walk.require_no_persons(rows.persons if rows.exploded else [], "an aggregate of exploded rows")
         columns = {**outer, **rows.columns}
         keys = [unchanged(item) for item in node.expressions("groupingExpressions")]
         values = {columns[item.id].value for item in keys if item.kind == "AttributeReference" and item.id in columns}
@@ -78,12 +78,9 @@ class Aggregates:
         columns = {**outer, **source.columns}
         uncovered = self._uncovered(groups, source)
         require_merges(groups)
-        released = [call for value in groups.released() for call in value.walk() if call.kind == "AggregateExpression"]
-        if source.exploded and any(call.children[0].kind != "CountIf" for call in released):
-            raise refused("PlanRowsOfPersons", "an aggregate reads rows of persons that EXPLODE repeats")
         merged = [part for value in groups.released() for part in groups.merged(value)]
         canonical = Canonical()
-        text = canonical.text(lower[0].child)
+        canonical.text(lower[0].child)
         self._require_terms(merged, columns, canonical, groups, source.persons)
         keys = [groups.inputs[item.id] for item in node.expressions("groupingExpressions")]
         for key in keys:
@@ -92,12 +89,27 @@ class Aggregates:
             require_conditions(part, columns, self._walk.subquery, self._walk.catalog)
         reads = {id: Column(fresh(), self._released(part, columns)) for id, part in groups.inputs.items()}
         found = {item.id: Column(fresh(), self._walk.shown(without_alias(item), reads)) for item in groups.outputs()}
-        relations = {columns[id].relation for part in (*keys, *merged) for id in attributes(part) if id in columns}
-        floor = max(person.floor for person in source.persons)
-        overlap = bool(keys) and floor > 1 and (source.overlapping or (source.multiplied and len(relations) > 1))
         unique = [frozenset(found[id].value for id in groups.keys)] if len(groups.keys) == len(keys) else []
-        release = PartialRelease(groups, text, uncovered, overlap, floor)
-        return Rows(found, unique=unique), self._remaining(release)
+        compared = self._compared(groups, source, [*keys, *merged], source, columns)
+        return Rows(found, unique=unique), self._remaining(PartialRelease(groups, source, uncovered, compared))
+
+    @staticmethod
+    def _compared(groups: Groups, reads: Rows, values: Iterable[Node], source: Rows, columns: Columns) -> frozenset[str]:
+        """The identity by which the groups must be compared, because its persons may be in several of them with the same data.
+
+        Args:
+            groups: The groups.
+            reads: Their rows.
+            values: Group keys and aggregates of the release.
+            source: The rows of the release.
+            columns: Attributes that ``values`` may read.
+        """
+        relations = {columns[id].relation for part in values for id in attributes(part) if id in columns}
+        shared = source.overlapping or (source.multiplied and len(relations) > 1)
+        floor = max(person.floor for person in source.persons)
+        if not groups.keys or floor < 2 or not shared or _one_group(groups, reads):
+            return frozenset()
+        return frozenset([groups.texts()[2]])
 
     @staticmethod
     def _uncovered(groups: Groups, source: Rows) -> list[Person]:
@@ -129,35 +141,19 @@ class Aggregates:
         terms = []
         for node in nodes:
             for call in node.walk():
-                if call.kind == "AggregateExpression":
-                    self._require_no_overflow(call, columns)
-                if call.fields.get("isDistinct") and call.children[0].kind == "Count" and groups.floors.persons > 1:
-                    self._require_differences(call.children[0], groups.floors, canonical)
                 if call.kind != "AggregateExpression" or call.children[0].kind in COUNTS | EXTREMES:
                     continue
                 if call.children[0].kind not in MOMENTS or call.fields.get("isDistinct"):
                     raise refused("PlanRowsOfPersons", f"{call.children[0].kind.upper()} shows values of single persons")
+                where = canonical.text(call.children[1]) if len(call.children) > 1 else ""
                 for arg in call.children[0].children:
                     inner = arg.child if arg.kind == "Cast" else arg
                     shows = self._walk.shown(inner, columns)
                     flag = inner.kind == "AttributeReference" and columns[inner.id].flag
                     if not flag and any(self._walk.catalog.has_floor(name) for name, _ in shows):
-                        terms.append((canonical.text(inner), call.children[0].kind))
+                        text = summand_text(inner, canonical) if not where else canonical.text(inner)
+                        terms.append(Term(text, call.children[0].kind, where))
         require_contributors(terms, groups.floors, min(person.share for person in persons))
-
-    @staticmethod
-    def _require_differences(count: Node, floors: Floors, canonical: Canonical) -> None:
-        """Require a condition on the persons whom ``COUNT(DISTINCT CASE …)`` does not count."""
-        texts = [canonical.text(part) for part in count.children if part.kind in ("CaseWhen", "If")]
-        if not all(any(text in test for test in floors.differences) for text in texts):
-            raise refused("PlanFloorMissing", "the persons whom a condition leaves out are not counted")
-
-    def _require_no_overflow(self, call: Node, columns: Columns) -> None:
-        """Refuse arithmetic with whole numbers that queries may not filter by: it fails if one of them is large."""
-        for part in call.walk():
-            types = {str(leaf.fields.get("dataType")) for leaf in part.walk() if leaf.kind in ("AttributeReference", "Cast", "Literal")}
-            if part.kind in ("Add", "Subtract", "Multiply") and types <= {"integer", "long", "short", "byte"}:
-                require_shown(self._walk.shown(part, columns), "arithmetic with whole numbers reads", self._walk.catalog)
 
     def _guards(self, node: Node, outer: Columns) -> tuple[list[Node], Node]:
         """The semi joins of an aggregate with the groups that it may show, and its rows without these joins."""
@@ -171,51 +167,49 @@ class Aggregates:
 
     def _guarded(self, node: Node, having: Node | None, guards: Sequence[Node], base: Node, outer: Columns) -> Rows:
         rows = self._walk.settled(base, outer)
-        self._walk.require_no_persons(rows.persons if rows.exploded else [], "an aggregate of exploded rows")
         canonical = Canonical()
         source = canonical.text(base)
         columns = {**outer, **rows.columns}
-        keys = sorted(canonical.text(key) for key in node.expressions("groupingExpressions"))
+        keys = node.expressions("groupingExpressions")
+        texts = {canonical.text(key) for key in keys}
         persons = list(rows.persons)
-        overlap = bool(keys) and (rows.overlapping or rows.multiplied)
         calls = [item.child for item in node.expressions("aggregateExpressions") if item.kind == "Alias"]
-        relations = {columns[id].relation for part in [*calls, *node.expressions("groupingExpressions")] for id in attributes(part)}
-        overlap = overlap and (rows.overlapping or len(relations) > 1)
+        compared: frozenset[str] = frozenset()
         for join in guards:
-            parts = conjuncts(tree(join.fields["condition"]))
             if join_kind(join) == "LeftAnti":
-                self._require_overlap(join.children[1], source, max(person.floor for person in rows.persons))
-                overlap = False
-                continue
-            groups, reads = self._guard_groups(join.children[1], outer)
-            other = Canonical()
-            if other.text(groups.lower.child) != source:
-                raise refused("PlanFloorMissing", "the groups of a release are those of other rows")
-            pairs = {}
-            for part in parts:
-                if part.kind == "EqualNullSafe" and part.children[1].kind == "AttributeReference":
-                    key = groups.keys.get(part.children[1].id)
-                    if key is not None and other.text(key) == canonical.text(part.children[0]):
-                        pairs[part.children[1].id] = canonical.text(part.children[0])
-            if sorted(pairs.values()) != keys or len(groups.keys) != len(keys):
+                overlap = OverlappingGroups(self._walk, source, texts, max(person.floor for person in rows.persons))
+                found = overlap.columns(join.children[1])
+                compared -= {overlap.person}
+            else:
+                groups, reads = self._guard_groups(join.children[1], outer)
+                text, found, _ = groups.texts()
+                if text != source:
+                    raise refused("PlanFloorMissing", "the groups of a release are those of other rows")
+                names = [person.view for person in self._uncovered(groups, reads)]
+                persons = [person for person in persons if person.view in names]
+                compared |= self._compared(groups, reads, [*keys, *calls], rows, columns)
+            pairs = {
+                part.children[1].id: canonical.text(part.children[0])
+                for part in conjuncts(tree(join.fields["condition"]))
+                if part.kind == "EqualNullSafe" and part.children[1].kind == "AttributeReference"
+            }
+            if {id: text for id, text in found.items() if pairs.get(id) == text} != found or set(found.values()) != texts:
                 raise refused("PlanFloorMissing", "a release is not joined with its groups by all of its keys")
-            names = [person.view for person in self._uncovered(groups, reads)]
-            persons = [person for person in persons if person.view in names]
             if join is guards[0]:
                 self._require_terms(calls, columns, canonical, groups, rows.persons)
         if persons:
             raise refused("PlanFloorMissing", f"the persons of {persons[0].view} are not counted")
-        if overlap:
+        if compared:
             raise refused("PlanFloorMissing", "overlapping groups are not left out")
-        for key in node.expressions("groupingExpressions"):
+        for key in keys:
             require_shown(self._walk.shown(key, columns), "a group key shows", self._walk.catalog)
-        found = {}
+        out = {}
         for item in node.expressions("aggregateExpressions"):
             require_conditions(without_alias(item), columns, self._walk.subquery, self._walk.catalog)
-            found[item.id] = Column(fresh(), self._released(without_alias(item), columns))
+            out[item.id] = Column(fresh(), self._released(without_alias(item), columns))
         if having is not None:
-            self._require_having(having, {**outer, **found})
-        return Rows(found)
+            self._require_having(having, {**outer, **out})
+        return Rows(out)
 
     def _guard_groups(self, node: Node, outer: Columns) -> tuple[Groups, Rows]:
         while node.kind in ("SubqueryAlias", "Project"):
@@ -238,37 +232,45 @@ class Aggregates:
             for part in conjuncts(tree(node.fields["condition"]))
             if part.kind == "EqualNullSafe" and all(child.kind == "AttributeReference" for child in part.children)
         }
-        if not release.groups.keys.keys() <= compared.keys():
-            raise refused("PlanFloorMissing", "groups are not joined with the conditions of their release by all keys")
+        source, texts, _ = release.groups.texts()
         if kind == "LeftAnti":
-            self._require_overlap(right, release.source, release.floor)
-            return rows, self._remaining(replace(release, overlap=False))
-        groups, reads = self._guard_groups(right, outer)
-        first, second = Canonical(), Canonical()
-        if first.text(release.groups.lower.child) != second.text(groups.lower.child):
-            raise refused("PlanFloorMissing", "the groups of a release are those of other rows")
-        for left, other in compared.items():
-            key = groups.keys.get(other)
-            if key is None or first.text(release.groups.keys[left]) != second.text(key):
-                raise refused("PlanFloorMissing", "groups are joined with the conditions of other groups")
-        names = {person.view for person in self._uncovered(groups, reads)}
-        return rows, self._remaining(replace(release, persons=[one for one in release.persons if one.view in names]))
+            overlap = OverlappingGroups(self._walk, source, set(texts.values()), release.floor)
+            found = overlap.columns(right)
+            release = replace(release, compared=release.compared - {overlap.person})
+        else:
+            groups, reads = self._guard_groups(right, outer)
+            text, found, _ = groups.texts()
+            if text != source:
+                raise refused("PlanFloorMissing", "the groups of a release are those of other rows")
+            names = {person.view for person in self._uncovered(groups, reads)}
+            release = replace(
+                release,
+                persons=[one for one in release.persons if one.view in names],
+                compared=release.compared | self._also_compared(groups, reads, release, outer),
+            )
+        if {text for id, text in texts.items() if found.get(compared.get(id, -1)) == text} != set(texts.values()):
+            raise refused("PlanFloorMissing", "groups are not joined with the conditions of their release by all keys")
+        return rows, self._remaining(release)
+
+    def _also_compared(self, groups: Groups, reads: Rows, release: PartialRelease, outer: Columns) -> frozenset[str]:
+        first = release.groups
+        merged = [part for value in first.released() for part in first.merged(value)]
+        columns = {**outer, **release.source.columns}
+        return self._compared(groups, reads, [*first.keys.values(), *merged], release.source, columns)
 
     @staticmethod
     def _remaining(release: PartialRelease) -> PartialRelease | None:
-        return release if release.persons or release.overlap else None
+        return release if release.persons or release.compared else None
 
-    def _require_overlap(self, node: Node, source: str, floor: int) -> None:
-        """Require that a subquery names every group that differs from another one by fewer than ``floor`` persons."""
-        for part in node.walk():
-            if part.children:
-                continue
-            lower = self._walk.lower(part) if part.kind == "CTERelationRef" else None
-            if lower is None or Canonical().text(lower[0].child) != source:
-                raise refused("PlanFloorMissing", "overlapping groups are computed from other rows than the release")
-        filters = [part.expression("condition") for part in node.walk() if part.kind == "Filter"]
-        if len(filters) != 2 or not compares_groups(filters[0], filters[1], floor):
-            raise refused("PlanFloorMissing", "the condition on overlapping groups is not that of the floor")
+
+def _one_group(groups: Groups, reads: Rows) -> bool:
+    """Whether each person is in one group, because the keys read only columns that the person's identity decides."""
+    parts = [part for key in groups.keys.values() for part in key.walk()]
+    if groups.person.kind != "AttributeReference" or any(part.kind == "OuterReference" or "plan" in part.fields for part in parts):
+        return False
+    values = {id: column.value for id, column in reads.columns.items()}
+    read = {values.get(part.id, 0) for part in parts if part.kind == "AttributeReference"}
+    return read <= reads.decided_by(values[groups.person.id])
 
 
 def _groups_by_persons(node: Node, outer: Columns, source: Rows, lower: tuple[Node, Mapping[int, int]]) -> bool:

@@ -53,8 +53,21 @@ class From:
             relations[0].unique if len(relations) == 1 else [],
             multiplied or any(rows.multiplied for rows in relations),
             any(rows.overlapping for rows in relations),
-            any(rows.exploded for rows in relations),
+            self._decided_by,
         )
+
+    def _decided_by(self, value: int) -> frozenset[int]:
+        """Values of relations that are unique on a value, or on values that these decide: equalities hold in every row."""
+        known, size = {value}, 0
+        while len(known) != size:
+            size = len(known)
+            for pair in self.pairs:
+                if pair.restricts is None and pair.how == "same" and not known.isdisjoint(pair[:2]):
+                    known |= {pair.first, pair.second}
+            for rows in self.relations.values():
+                if any(ids <= known for ids in rows.unique):
+                    known |= {column.value for column in rows.columns.values()}
+        return frozenset(known)
 
     def _equated(self, persons: Iterable[Person]) -> list[Person]:
         """The persons with all values that equal their identities."""

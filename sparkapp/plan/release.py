@@ -12,17 +12,18 @@ Each condition is one of
 * at least N rows of the lower aggregate in which the identity is not NULL;
 * N or more persons, or else none, with a row that meets a test;
 * no person has more than a part of a sum.
+
+Persons contribute to a sum if a value of theirs is neither NULL nor 0, which the sum of its absolute values shows as well.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.rows import Person
+from sparkapp.plan.rows import Person, Rows
 from sparkapp.plan.tree import Node, refused
 
 SUMS = frozenset({"Sum", "Average"})
@@ -35,17 +36,17 @@ class Floors:
 
     Attributes:
         persons: Smallest number of persons in a group.
-        tests: For each test of the rows of a person, in canonical text, the smallest number of persons who meet it.
-        tested: Attributes that the tests and the counted values read.
+        least: Smallest number of persons who meet a test; None without tests.
+        tests: For each test of the rows of a person, the texts of its parts.
+        tested: Attributes that the tests read.
         shares: For each sum of absolute values, in canonical text, the largest part of one person in percent.
-        differences: Tests of the rows of a person, in canonical text: those who meet none are none or enough.
     """
 
     persons: int = 0
-    tests: dict[str, int] = field(default_factory=dict)
+    least: int | None = None
+    tests: list[frozenset[str]] = field(default_factory=list)
     tested: set[int] = field(default_factory=set)
     shares: dict[str, int] = field(default_factory=dict)
-    differences: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Groups:
         inputs: Outputs of ``lower``, by the attributes that ``upper`` reads.
         keys: For each output of ``upper`` that is a group key, its expression over the rows.
         person: Expression that reads the identity.
+        persons: Attributes of the rows per person that are the identity.
         floors: What the conditions require.
     """
 
@@ -68,6 +70,7 @@ class Groups:
     inputs: dict[int, Node]
     keys: dict[int, Node]
     person: Node
+    persons: set[int]
     floors: Floors
 
     def outputs(self) -> list[Node]:
@@ -75,6 +78,12 @@ class Groups:
         conditions = {part.id for part in self.filter.expression("condition").walk() if part.kind == "AttributeReference"}
         items = self.upper.expressions("aggregateExpressions")
         return [item for item in items if item.id not in conditions or item.name.startswith("__cr_")]
+
+    def texts(self) -> tuple[str, dict[int, str], str]:
+        """Canonical texts of the rows, of the group keys and of the identity."""
+        canonical = Canonical()
+        source = canonical.text(self.lower.child)
+        return source, {id: canonical.text(key) for id, key in self.keys.items()}, canonical.text(self.person)
 
     def released(self) -> list[Node]:
         """The expressions of these outputs that are not group keys."""
@@ -91,17 +100,20 @@ class PartialRelease:
 
     Attributes:
         groups: The groups.
-        source: Canonical text of their rows.
+        source: Their rows.
         persons: Whom the conditions do not count.
-        overlap: Groups that overlap with another one must be left out.
-        floor: The strictest floor.
+        compared: Canonical texts of the identities whose groups still have to be compared.
     """
 
     groups: Groups
-    source: str
+    source: Rows
     persons: list[Person]
-    overlap: bool
-    floor: int
+    compared: frozenset[str]
+
+    @property
+    def floor(self) -> int:
+        """The strictest floor."""
+        return max(person.floor for person in self.source.persons)
 
 
 def without_alias(node: Node) -> Node:
@@ -148,7 +160,7 @@ def groups_of(filter: Node, upper: Node, lower: Node, names: dict[int, int]) -> 
     floors = Floors()
     for condition in conjuncts(filter.expression("condition")):
         _Condition(condition, values, inputs, persons, canonical).read(floors)
-    return Groups(filter, upper, lower, inputs, _keys(upper, keys), person, floors)
+    return Groups(filter, upper, lower, inputs, _keys(upper, keys), person, persons, floors)
 
 
 def _keys(upper: Node, keys: dict[int, Node]) -> dict[int, Node]:
@@ -196,39 +208,53 @@ class _Condition:
     def _aggregate(self, node: Node, function: str) -> Node | None:
         """The argument of an aggregate of the groups."""
         value = self.values.get(node.id) if node.kind == "AttributeReference" else None
-        return _argument(value, function)
+        return argument(value, function)
+
+    def _input(self, node: Node) -> Node | None:
+        """The expression of the rows per person that an attribute is."""
+        return self.inputs.get(node.id) if node.kind == "AttributeReference" else None
 
     def _test(self, node: Node, least: int, floors: Floors) -> bool:
-        """``COUNT_IF(c > 0)``, where ``c`` counts the rows of a person that meet a test."""
-        found = self._aggregate(node, "CountIf")
-        if found is None or found.kind != "GreaterThan" or number_of(found.children[1]) != 0:
+        """``COUNT(person) FILTER(WHERE c)``: persons with a row that meets a test, or who contribute to a sum of absolute values."""
+        call = self.values.get(node.id) if node.kind == "AttributeReference" else None
+        if call is None or call.kind != "AggregateExpression" or call.fields.get("isDistinct") or len(call.children) != 2:
             return False
-        column = found.children[0]
-        counted = _argument(self.inputs.get(column.id) if column.kind == "AttributeReference" else None, "Count")
-        if counted is None:
+        counted, condition = call.children
+        if counted.kind != "Count" or [child.kind == "AttributeReference" and child.id in self.persons for child in counted.children] != [
+            True
+        ]:
             return False
-        conditional = counted.kind == "CaseWhen" and len(counted.children) == 2
-        text = self.canonical.text(counted.children[0]) if conditional else ""
-        floors.tests[text] = max(floors.tests.get(text, 0), least)
-        floors.tested |= {part.id for part in counted.walk() if part.kind == "AttributeReference"}
+        if condition.kind == "GreaterThan" and number_of(condition.children[1]) == 0:
+            summed = self._absolute_sum(condition.children[0])
+            if summed is None:
+                return False
+            texts = [f"{summand_text(summed, self.canonical)} <> 0"]
+        else:
+            test = argument(self._input(condition), "BoolOr")
+            if test is None:
+                return False
+            floors.tested |= {part.id for part in test.walk() if part.kind == "AttributeReference"}
+            texts = [self._contribution(part) for part in conjuncts(test)]
+        floors.least = min(least, least if floors.least is None else floors.least)
+        floors.tests.append(frozenset(texts))
         return True
+
+    def _contribution(self, node: Node) -> str:
+        """The text of a test; those of contributors have a form of their own."""
+        if node.kind == "Not" and node.child.kind == "EqualTo" and number_of(node.child.children[1]) == 0:
+            value = node.child.children[0]
+            widened = value.kind == "Cast" and str(value.fields.get("dataType")).startswith(("double", "decimal"))
+            return f"{self.canonical.text(value.child if widened else value)} <> 0"
+        if node.kind == "IsNotNull":
+            return f"{self.canonical.text(node.child)} IS NOT NULL"
+        if node.kind == "EqualNullSafe" and node.children[1].kind == "Literal" and node.children[1].fields.get("value") == "true":
+            return f"{self.canonical.text(node.children[0])} IS TRUE"
+        return self.canonical.text(node)
 
     def _none_or_enough(self, node: Node, floors: Floors) -> bool:
         """``NOT (n BETWEEN 1 AND N - 1)``."""
-        found = _one_to(node)
-        return found is not None and (self._test(found[0], found[1] + 1, floors) or self._difference(found[0], found[1] + 1, floors))
-
-    def _difference(self, node: Node, least: int, floors: Floors) -> bool:
-        """``COUNT_IF(c = 0)``, and ``COUNT_IF((c > 0) <> (d > 0))``, which restricts the groups further."""
-        found = self._aggregate(node, "CountIf")
-        if found is not None and found.kind == "EqualTo" and number_of(found.children[1]) == 0:
-            column = found.children[0]
-            counted = _argument(self.inputs.get(column.id) if column.kind == "AttributeReference" else None, "Count")
-            if counted is None or least < floors.persons:
-                return False
-            floors.differences.append(self.canonical.text(counted.children[0]) if counted.kind == "CaseWhen" else "")
-            return True
-        return found is not None and found.kind == "Not" and all(part.kind == "GreaterThan" for part in found.child.children)
+        found = one_to(node)
+        return found is not None and self._test(found[0], found[1] + 1, floors)
 
     def _share(self, left: Node, right: Node, floors: Floors) -> bool:
         """``100 * MAX(s) <= percent * SUM(s)``, where ``s`` is the sum of absolute values of a person."""
@@ -236,26 +262,23 @@ class _Condition:
             return False
         percent = number_of(right.children[0])
         largest, total = self._aggregate(left.children[1], "Max"), self._aggregate(right.children[1], "Sum")
-        if (
-            percent is None
-            or largest is None
-            or total is None
-            or largest.kind != "AttributeReference"
-            or total.kind != "AttributeReference"
-        ):
+        summed = self._absolute_sum(largest) if largest is not None else None
+        if percent is None or summed is None or largest is None or total is None or total.fields.get("exprId") != largest.fields["exprId"]:
             return False
-        column = self.inputs.get(largest.id)
-        if largest.id != total.id or column is None or column.kind != "Coalesce":
-            return False
-        summed = _argument(column.children[0], "Sum")
-        if summed is None or summed.kind != "Abs":
-            return False
-        text = self.canonical.text(summed.child)
+        text = summand_text(summed, self.canonical)
         floors.shares[text] = min(floors.shares.get(text, 100), percent)
         return True
 
+    def _absolute_sum(self, node: Node) -> Node | None:
+        """``x``, if an attribute of the rows per person is ``COALESCE(SUM(ABS(x)), 0)``."""
+        column = self._input(node)
+        if column is None or column.kind != "Coalesce":
+            return None
+        summed = argument(column.children[0], "Sum")
+        return summed.child if summed is not None and summed.kind == "Abs" else None
 
-def _one_to(node: Node) -> tuple[Node, int] | None:
+
+def one_to(node: Node) -> tuple[Node, int] | None:
     """The expression and the number of ``x BETWEEN 1 AND n``, as the analysed form of BETWEEN contains them."""
     if node.kind != "With" or len(node.children) != 2 or node.children[0].kind != "And":
         return None
@@ -269,22 +292,7 @@ def _one_to(node: Node) -> tuple[Node, int] | None:
     return None if most is None else (definition.child, most)
 
 
-def compares_groups(differences: Node, sizes: Node, floor: int) -> bool:
-    """Whether conditions select the pairs of groups of at least ``floor`` persons that differ by fewer than ``floor`` persons.
-
-    Args:
-        differences: ``size - common BETWEEN 1 AND floor - 1`` for one of two groups.
-        sizes: ``size >= floor`` for both groups.
-        floor: The floor.
-    """
-    least = [number_of(part.children[1]) if part.kind == "GreaterThanOrEqual" else None for part in conjuncts(sizes)]
-    if differences.kind != "Or" or len(least) != 2 or any(number is None or number > floor for number in least):
-        return False
-    found = [_one_to(part.child) if part.kind == "Between" else None for part in differences.children]
-    return all(part is not None and part[0].kind == "Subtract" and part[1] >= floor - 1 for part in found)
-
-
-def _argument(node: Node | None, function: str) -> Node | None:
+def argument(node: Node | None, function: str) -> Node | None:
     """The argument of an aggregate, if ``node`` is one without DISTINCT and FILTER."""
     if node is None or node.kind != "AggregateExpression" or node.fields.get("isDistinct") or len(node.children) != 1:
         return None
@@ -308,35 +316,47 @@ def require_floors(floors: Floors, persons: Iterable[Person], counted: frozenset
     strictest = max((person.floor for person in persons), default=0)
     tested = {values[id] for id in floors.tested if id in values}
     uncovered = [person for person in persons if not counted & person.ids and not (counted & person.found and tested & person.ids)]
-    least = min([floors.persons, *floors.tests.values()])
+    least = floors.persons if floors.least is None else min(floors.persons, floors.least)
     if len(uncovered) == len(persons) or least < strictest:
         raise refused("PlanFloorMissing", f"a release shows groups of {max(least, 0)} persons; the floor is {strictest}")
     return uncovered
 
 
-def require_contributors(terms: Iterable[tuple[str, str]], floors: Floors, share: int) -> None:
-    """Require that the persons who contribute to each sum, or by whom two sums differ, are counted, and that none of them dominates it.
+class Term(NamedTuple):
+    """An aggregated value."""
+
+    value: str  # canonical text
+    function: str  # class of the aggregate
+    where: str = ""  # canonical text of the condition of FILTER
+
+
+def summand_text(node: Node, canonical: Canonical) -> str:
+    """The text of a summand; that of ``CASE WHEN w THEN x END`` is the one of a sum of x with FILTER."""
+    if node.kind == "CaseWhen" and len(node.children) == 2:
+        return f"{canonical.text(node.children[1])} WHERE {canonical.text(node.children[0])}"
+    return canonical.text(node)
+
+
+def require_contributors(terms: Iterable[Term], floors: Floors, share: int) -> None:
+    """Require that the persons who contribute to each aggregate are counted, and that none of them dominates a sum.
 
     Args:
-        terms: Canonical texts of the summands, and names of their functions.
+        terms: The aggregated values.
         floors: The conditions.
         share: Largest part of one person in percent.
 
     Raises:
         Refused: ``PlanFloorMissing``.
     """
-    terms = list(terms)
-    for text, function in terms:
-        if not any(f"{word}({text}, " in test for test in floors.tests for word in ("Not(EqualTo", "Not(EqualTo(Cast")):
+    for value, function, where in terms:
+        summand = f"{value} WHERE {where}" if where else value
+        counts = [frozenset([f"{summand} <> 0"])]
+        if function not in SUMS:
+            counts.append(frozenset([f"{value} IS NOT NULL", *([f"{where} IS TRUE"] if where else [])]))
+        if not any(found <= test for found in counts for test in floors.tests):
             raise refused("PlanFloorMissing", f"the persons who contribute to {function.upper()} are not counted")
-        if function in SUMS and share < 100 and not any(text in summed and percent <= share for summed, percent in floors.shares.items()):
+        if function in SUMS and floors.shares.get(summand, 100) > share:
             raise refused("PlanFloorMissing", f"no condition limits the part of one person in {function.upper()}")
-    differences = [test for test in floors.tests if test.startswith(("Not(EqualTo(Coalesce(", "Not(EqualTo(Cast(Coalesce("))]
-    columns = list(dict.fromkeys(frozenset(re.findall(r"AttributeReference\([^()]*\)", text)) for text, _ in terms))
-    for first, second in itertools.combinations(columns, 2) if floors.persons > 1 else ():
-        pairs = [{one, two} for one in first for two in second if one != two]
-        if not all(any(all(part in test for part in pair) for test in differences) for pair in pairs):
-            raise refused("PlanFloorMissing", "the persons for whom two sums differ are not counted")
 
 
 def require_merges(groups: Groups) -> None:
@@ -352,10 +372,14 @@ def require_merges(groups: Groups) -> None:
 
 
 _MERGED = {"Sum": ("Sum", "Count", "CountIf"), "Min": ("Min",), "Max": ("Max",), "CountIf": ("Count",)}
+"""For each aggregate of the groups, those of the rows per person that it combines. COUNT counts persons."""
 
 
 def _is_merge(call: Node, groups: Groups) -> bool:
     function = call.children[0]
+    if function.kind == "Count":
+        read = [arg.id for arg in function.children if arg.kind == "AttributeReference"]
+        return len(call.children) == len(function.children) == 1 and read != [] and set(read) <= groups.persons
     if function.kind not in _MERGED or call.fields.get("isDistinct") or len(call.children) != 1:
         return False
     arg = function.child

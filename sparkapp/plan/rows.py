@@ -6,7 +6,7 @@ A column has a *value*: the ID of the attribute that it is, unchanged, or a new 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -66,6 +66,10 @@ class Column:
     counts: frozenset[int] | None = None
 
 
+def _nothing(_value: int) -> frozenset[int]:
+    return frozenset()
+
+
 @dataclass
 class Rows:
     """The rows of a plan.
@@ -76,7 +80,7 @@ class Rows:
         unique: Sets of values that occur together once.
         multiplied: Joins of this SELECT may put a person into several rows, with different values of other relations.
         overlapping: Joins of a subquery may have done so.
-        exploded: EXPLODE repeats the rows of a person, so that only persons may be counted.
+        decided_by: For a value, those that are the same in all rows that share it. Known until the SELECT ends.
     """
 
     columns: dict[int, Column] = field(default_factory=dict)
@@ -84,7 +88,7 @@ class Rows:
     unique: list[frozenset[int]] = field(default_factory=list)
     multiplied: bool = False
     overlapping: bool = False
-    exploded: bool = False
+    decided_by: Callable[[int], frozenset[int]] = _nothing
 
     def with_columns(self, columns: dict[int, Column]) -> Rows:
         """The rows with other columns. Persons without a column of their identity can no longer be counted."""
@@ -92,7 +96,7 @@ class Rows:
 
     def ended(self) -> Rows:
         """The rows as those of a subquery."""
-        return replace(self, overlapping=self.overlapping or self.multiplied, multiplied=False)
+        return replace(self, overlapping=self.overlapping or self.multiplied, multiplied=False, decided_by=_nothing)
 
     def renumbered(self, ids: Sequence[int]) -> Rows:
         """The rows under other attribute IDs, with new values."""

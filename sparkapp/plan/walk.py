@@ -48,7 +48,7 @@ class PlanWalk:
         """The rows of an operator that are complete: no condition of a release is missing."""
         rows, release = self.visit(node, outer)
         if release is not None:
-            what = "overlapping groups are not left out" if release.overlap and not release.persons else "a kind of person is not counted"
+            what = "overlapping groups are not left out" if release.compared and not release.persons else "a kind of person is not counted"
             raise refused("PlanFloorMissing", f"a release is not complete: {what}")
         return rows
 
@@ -105,14 +105,12 @@ class PlanWalk:
             if not all(person.all_ids & values for person in rows.persons):
                 raise refused("PlanRowsOfPersons", "DISTINCT removes rows of different persons")
             return replace(rows, unique=[*rows.unique, frozenset(values)])
+        self.require_no_persons(rows.persons, f"an operator ({kind})")
         if kind == "Generate":
             generator = node.expression("generator")
             self._require_read([generator], columns)
             shows = self.shown(generator, columns)
-            found = {**rows.columns, **{item.id: Column(item.id, shows) for item in node.expressions("generatorOutput")}}
-            persons = bool(rows.persons)
-            return replace(rows, columns=found, unique=[], overlapping=rows.overlapping or persons, exploded=persons)
-        self.require_no_persons(rows.persons, f"an operator ({kind})")
+            return Rows({**rows.columns, **{item.id: Column(item.id, shows) for item in node.expressions("generatorOutput")}})
         if kind == "Expand":
             projections = [[tree(item) for item in row] for row in node.fields["projections"]]
             output = node.expressions("output")
@@ -182,7 +180,6 @@ class PlanWalk:
 
     def _union(self, node: Node, outer: Columns) -> Rows:
         parts = [self.settled(child, outer) for child in node.children]
-        self.require_no_persons([person for part in parts if part.exploded for person in part.persons], "a union of exploded rows")
         ids = list(parts[0].columns)
         rows = self._positional(parts, ids)
         for part in parts:

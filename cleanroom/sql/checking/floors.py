@@ -95,8 +95,6 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
             groups.require(f"{where}{' AND '.join(f'{column} <> 0' for column in term)}", f"NOT BETWEEN 1 AND {floor - 1}")
             if share < 100 and len(term) == 1:
                 groups.require_share(*term, share)
-        if floor > 1:
-            groups.require_differences(_counted_persons(scope), f"NOT BETWEEN 1 AND {floor - 1}")
         for one, two in itertools.combinations(_summed(scope, ctx), 2) if floor > 1 else ():
             groups.require(f"COALESCE({one}, 0) <> COALESCE({two}, 0)", f"NOT BETWEEN 1 AND {floor - 1}")
         for released in scope.released if share < 100 else ():
@@ -208,22 +206,6 @@ def _terms(scope: Scope, catalog: Catalog) -> Iterator[tuple[tuple[str, ...], st
             yield from (((name,), where) for name in read)
             if (arg.degree or 1) > 1:
                 yield from ((pair, where) for pair in itertools.combinations(read, 2))
-
-
-def _counted_persons(scope: Scope) -> list[str]:
-    """Conditions under which aggregates count persons."""
-    found = []
-    for item in scope.released:
-        arg = item.args[0] if item.args else None
-        if (
-            item.name == "COUNT"
-            and item.distinct
-            and arg is not None
-            and arg.identity
-            and (item.where or arg.sql.startswith(("CASE ", "IF(")))
-        ):
-            found.append((f"({item.where}) IS TRUE AND " if item.where else "") + f"{parenthesised(arg, SUM)} IS NOT NULL")
-    return list(dict.fromkeys(found))
 
 
 def _summed(scope: Scope, ctx: Context) -> list[str]:

@@ -310,6 +310,7 @@ def _lateral_view(node: exp.Expr, ctx: Context) -> str:
     name = marked_name(call)
     if not node.args.get("view") or name not in FUNCTIONS or FUNCTIONS[name].kind != "generator":
         raise Refusal("RelationNotAllowed", "only LATERAL VIEW explode(…) and posexplode(…) are allowed")
+    rows.check_lateral_view(scope.protected)
     if len(call.expressions) != 1:
         raise Refusal("WrongArguments", f"{name} takes one array")
     value = value_of(call.expressions[0], ctx.in_clause("explode"))
@@ -330,10 +331,6 @@ def _lateral_view(node: exp.Expr, ctx: Context) -> str:
         relation.columns[column.lower()] = exploded
     scope.add(relation)
     scope.equal.links.extend((relation.alias, other) for other in value.sources)
-    if scope.protected:
-        scope.exploded.add(relation.alias)
-        scope.overlapping = True
-    else:
-        scope.may_copy_rows = True
+    scope.may_copy_rows = True
     outer = "OUTER " if node.args.get("outer") else ""
     return f"\nLATERAL VIEW {outer}{name}({value.sql}) {quote(relation.alias)} AS {', '.join(map(quote, columns))}"

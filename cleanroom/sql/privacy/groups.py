@@ -10,7 +10,6 @@ common table expression.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 
@@ -53,13 +52,6 @@ class PersonGroups:
         """Require that ``enough`` distinct persons have a row that meets ``test``, and in which ``person`` is not NULL."""
         column = self._column(f"COUNT(CASE WHEN {test} THEN {person or self.person} END)")
         self.conditions[f"COUNT_IF({column} > 0) {enough}"] = None
-
-    def require_differences(self, tests: Sequence[str], few: str) -> None:
-        """Require that the number of persons without a row that meets a test, or who differ by two tests, is not one of ``few``."""
-        columns = [self._column(f"COUNT(CASE WHEN {test} THEN {self.person} END)") for test in tests]
-        pairs = [f"({one} > 0) <> ({two} > 0)" for one, two in itertools.combinations(columns, 2)]
-        for test in [*(f"{column} = 0" for column in columns), *pairs]:
-            self.conditions[f"COUNT_IF({test}) {few}"] = None
 
     def require_share(self, summand: str, percent: int) -> None:
         """Require that no person has more than ``percent`` of the sum of absolute values."""
