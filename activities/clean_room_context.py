@@ -10,7 +10,7 @@ from typing import Any
 
 from cleanroom.attestation import GuestAttestor
 from cleanroom.governance import CleanRoomClient, GovernanceUserClient, MemberDocument
-from cleanroom.identifiers import canonical_json, sha256_hex
+from cleanroom.identifiers import canonical_json, clean_room_secret_id, sha256_hex
 from cleanroom.messages.run import RunTicket, ServiceProof
 from cleanroom.runs.reader import AttestedReader
 from cleanroom.runs.shared_reader import SharedReader
@@ -89,6 +89,10 @@ class CleanRoomContext:
         A worker that has just started, or that waits for another process's write, may read from a node that does not have it yet.
         """
         await self.client.put_secret(BARRIER, new_tombstone())
+
+    async def overwrite(self, secret_id: str) -> None:
+        """Overwrite a staged secret of a run with a random tombstone."""
+        await self.client.put_secret(secret_id.removeprefix(clean_room_secret_id("")), new_tombstone())
 
     async def attested_statement(self, ticket: RunTicket, proof: ServiceProof, body: dict[str, Any]) -> dict[str, Any]:
         """Return what a verified run adds to the audit event ``body``: digests, and an attestation report over the whole event.

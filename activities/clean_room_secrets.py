@@ -19,12 +19,13 @@ from temporalio import activity
 from activities.clean_room_context import CleanRoomContext
 from activities.clean_room_grants import grant, revoke
 from activities.clean_room_release import all_done, undo_unless_confirmed
+from activities.clean_room_revocation import revoke_everything
 from cleanroom.clients.azure import Federation, federated_credential
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.datasets.encryption import decode_dataset_key, encode_dataset_key
 from cleanroom.errors import CleanRoomError, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
 from cleanroom.governance import committed_later, committed_together
-from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, clean_room_secret_id, federated_subject, run_secret_name
+from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, federated_subject, run_secret_name
 from cleanroom.keys import KeyVaultSettings, release_key
 from cleanroom.keys.maa import MaaClient
 from cleanroom.messages.run import (
@@ -32,7 +33,6 @@ from cleanroom.messages.run import (
     ConsentReceiptRequest,
     ConsentWatchRequest,
     ConsentWithdrawn,
-    Grant,
     GrantRequest,
     Grants,
     Revoked,
@@ -44,14 +44,14 @@ from cleanroom.messages.run import (
 )
 from cleanroom.runs.assembly import owned_secret
 from cleanroom.runs.authorised import AuthorisedRun, Dataset
-from cleanroom.runs.held import CONCURRENT_READS, EVENTS, SECRETS, SUBJECTS, WRITER, Held, read_held
+from cleanroom.runs.held import EVENTS, SECRETS, SUBJECTS, WRITER
 from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, run_facts, runs_event_id
 from cleanroom.runs.verification import VerifiedRun
 from cleanroom.secret import Secret
 from cleanroom.spark.consent_receipt import RECEIPT_SECONDS, ConsentReceipt, enabled_receipt, withdrawn_receipt
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.network import new_network_secret
-from cleanroom.spark.tombstone import is_tombstone, new_tombstone
+from cleanroom.spark.tombstone import is_tombstone
 from cleanroom.temporal.heartbeat import Heartbeater
 from cleanroom.temporal.metrics import GRANTS, KEY_RELEASES
 from cleanroom.trust import AcceptedTrust
@@ -172,17 +172,13 @@ class CleanRoomSecrets:
             raise Refused("SecretNotInJob", f"run {run_id!r}: dataset {dataset!r} has no {' or '.join(values) or 'secret'} in governance.")
 
         async def undo() -> None:
-            await all_done(self._overwrite(secret.secret_id) for secret in staged)
+            await all_done(self._room.overwrite(secret.secret_id) for secret in staged)
 
         async with undo_unless_confirmed(self._room, verified, [verified.run.dataset(dataset)], undo, together=_releases(verified.job)):
             await all_done(
                 self._room.client.put_secret(run_secret_name(run_id, dataset, secret.kind), values[secret.kind]) for secret in staged
             )
         return StagedSecrets(secrets=tuple(staged))
-
-    async def _overwrite(self, secret_id: str) -> None:
-        """Overwrite a secret of a run."""
-        await self._room.client.put_secret(secret_id.removeprefix(clean_room_secret_id("")), new_tombstone())
 
     # ------------------------------------------------------------------ grant
 
@@ -262,7 +258,7 @@ class CleanRoomSecrets:
         """Overwrite the run's own secrets, the consent receipt first, and take back their grants."""
         own = _own_secrets(verified.job)
         for secret_id in own:
-            await self._overwrite(secret_id)
+            await self._room.overwrite(secret_id)
         await self._ungrant(verified, [(SECRETS, secret_id) for secret_id in own])
 
     async def _make_network_secret(self, job: JobConfig) -> None:
@@ -283,7 +279,7 @@ class CleanRoomSecrets:
         A cleanup finds runs by their secrets. So a run has one before its first grant.
         """
         if job.consent_secret_id not in await self._room.user.list_secrets(self._room.collaboration):
-            await self._overwrite(job.consent_secret_id)
+            await self._room.overwrite(job.consent_secret_id)
 
     async def _count(self, run: AuthorisedRun, job: JobConfig) -> None:
         """Enter the start of the run into the ledger, then check the owners' run limits.
@@ -306,7 +302,7 @@ class CleanRoomSecrets:
         expires, and the pods stop.
 
         Raises:
-            Refused: The run was closed, or it is no longer authorised for another reason than consent.
+            Refused: The run was closed, or another check than that of consent fails.
         """
         # Cancellation arrives with a heartbeat, and the end of the run waits for it: so one heartbeat per second.
         async with Heartbeater(str, every=1.0) as heartbeat:
@@ -330,7 +326,7 @@ class CleanRoomSecrets:
                 except CleanRoomError as error:
                     if error.code == "RunClosed":
                         # The run's secrets are overwritten already. A receipt would be a leftover.
-                        await self._overwrite(verified.job.consent_secret_id)
+                        await self._room.overwrite(verified.job.consent_secret_id)
                         raise
                     await self._write_receipt(verified.job, withdrawn_receipt(verified.job, self._room.now()))
                     if "document" not in error.details:
@@ -344,7 +340,7 @@ class CleanRoomSecrets:
         verified = await self._room.verifier.verify_run(request.ticket, request.proof)
         run, job = verified.run, verified.job
         receipt = enabled_receipt(job, verified_at=started, authorised_until=run.expires)
-        async with undo_unless_confirmed(self._room, verified, run.datasets, lambda: self._overwrite(job.consent_secret_id)):
+        async with undo_unless_confirmed(self._room, verified, run.datasets, lambda: self._room.overwrite(job.consent_secret_id)):
             await self._write_receipt(job, receipt)
 
     # ------------------------------------------------------------------ revoke
@@ -374,28 +370,9 @@ class CleanRoomSecrets:
         await room.client.put_event(closing, event_id=closed_event_id(pinned.run_id), scope=RUNS_SCOPE)
         if await room.user.latest_event(room.collaboration, event_id=closed_event_id(pinned.run_id), scope=RUNS_SCOPE) is None:
             raise Unavailable("RunNotClosed", f"run {pinned.run_id!r}: governance does not show yet that the run is closed.")
-        # The clients share their position, so these reads and those of `revoke` show everything from before the run was closed.
-        found = await read_held(room.user, room.collaboration, runs={pinned.run_id})
-        held = found.runs.get(pinned.run_id, Held())
-        hosts = sorted(derived | held.host_data)
-        slots = asyncio.Semaphore(CONCURRENT_READS)
-
-        async def undo(secret_id: str) -> tuple[Grant, ...]:
-            gone: tuple[Grant, ...] = ()
-            async with slots:
-                if secret_id in held.grants:
-                    gone = await revoke(room.client, room.user, room.collaboration, SECRETS, secret_id, hosts)
-                if secret_id in held.secrets:
-                    await self._overwrite(secret_id)
-            return gone
-
-        secrets = sorted(held.secrets | held.grants.keys())
-        removed = [item for grants in await all_done(map(undo, secrets)) for item in grants]
-        for place, admitted in sorted(found.shared.items()):
-            if not admitted.isdisjoint(hosts):
-                removed += await revoke(room.client, room.user, room.collaboration, *place, hosts)
-        GRANTS.add(activity.metric_meter(), len(removed), change="revoked")
-        return Revoked(secrets=len(held.secrets), grants=len(removed), removed=tuple(removed))
+        revoked = await revoke_everything(room, pinned.run_id, derived)
+        GRANTS.add(activity.metric_meter(), revoked.grants, change="revoked")
+        return revoked
 
     async def _derived_host_data(self, ticket: RunTicket) -> frozenset[str]:
         """Return the host data of the run's guests, as its documents give it under every accepted trust document."""

@@ -1,4 +1,4 @@
-"""Tells people that a query waits for them. Registered at every collaborator and at the frontend, each with a webhook of its own."""
+"""Reminds people of a query that waits for them. Every collaborator and the frontend register it, each with a separate webhook."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Notifications:
 
     @activity.defn
     async def notify(self, request: NotifyRequest) -> Notified:
-        """Post a reminder, unless there is no webhook, or governance no longer waits.
+        """Post a reminder if a webhook is set and governance still waits.
 
         Raises:
             Refused: ``CollaborationMismatch``, ``WebhookUrlRefused``.
@@ -69,7 +69,7 @@ class Notifications:
         }
 
     async def _waiting_for(self, request: NotifyRequest) -> list[str] | None:
-        """Return the names of the owners whose decision is missing, or None if the proposal or the approval is no longer there."""
+        """Return the names of the owners whose decision is missing, or None if the proposal or the approval has ended."""
         document = await self._documents.find(request.query)
         if document is None or document.proposal_id != request.proposal_id:
             return None

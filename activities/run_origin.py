@@ -15,7 +15,7 @@ async def run_origin() -> str:
     """Return the ID of the namespace of the current activity, or the empty string if the worker may not describe its namespace.
 
     The pin of a run names it, so that a cleanup in another namespace leaves the run alone. Runs of an unknown origin are left alone
-    until their requests have expired. The ID is read for each run: a worker connects again by itself after its namespace was lost and
+    until their requests have expired. The ID is read for each run: a worker outlives its namespace, and connects again when that was
     created again.
 
     Raises:

@@ -1,9 +1,8 @@
-"""Measure what privacy floors cost: ``python benchmarks/bench_floors.py [--rows 3400000] [--engine spark|duckdb]``.
+"""Measure what privacy floors cost: ``python benchmarks/bench_floors.py [--rows 3400000] [--engine spark|duckdb] [--shape demo]``.
 
-The query joins the rows of one owner with those of a second owner and with data that has no floor, as the query of the demo does. It
-counts persons, counts rows and averages two columns. It runs without floors, and as the pod runs it with floors: with the check of
-Spark's plan, and with the count of the rows that are left out. Both run on the same rows in memory, in turns. The ratio is that of the
-shortest times. The exit code is 1 if the ratio, or the time of the check, is over its limit.
+Each query runs without floors, as its author wrote it, and as the pod runs it with floors: with the check of Spark's plan, and with the
+count of the rows that are left out. Both run on the same rows in memory, in turns. The ratio is that of the shortest times. The exit code
+is 1 if a ratio, or the time of the check, is over its limit.
 
 DuckDB executes the rewritten text alone, without the check and the count.
 """
@@ -15,22 +14,46 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import duckdb
 import sqlglot
 
 from cleanroom.sql import Catalog, check_sql
 
-Work = Callable[[], int]
+Work = Callable[[], object]
 LIMIT = 1.3
 """Largest ratio of the time with floors to the time without them."""
 CHECK_LIMIT = 0.2
 """Most seconds that the check of Spark's plan may take."""
-QUERY = """
-SELECT p.maker AS maker, COUNT(DISTINCT f.person) AS persons, COUNT(*) AS n, AVG(f.delay) AS delay, AVG(w.wind) AS wind
-FROM flights AS f JOIN planes AS p ON f.person = p.person JOIN weather AS w ON f.origin = w.origin AND f.hour = w.hour
-GROUP BY p.maker HAVING COUNT(DISTINCT f.person) >= 25
-"""
+_JOINS = """FROM flights AS f JOIN planes AS p ON f.person = p.person JOIN weather AS w ON f.origin = w.origin AND f.hour = w.hour
+GROUP BY p.maker"""
+_MEANS = "COUNT(DISTINCT f.person) AS persons, COUNT(*) AS n, AVG(f.delay) AS delay"
+
+
+class Shape(NamedTuple):
+    """A query, and whether the owner of the planes declares that each person has one row."""
+
+    query: str
+    unique: bool = True
+    limit: float | None = LIMIT  # None for a figure without a limit
+
+
+SHAPES = {
+    # The query of the demo.
+    "demo": Shape(f"SELECT p.maker AS maker, {_MEANS}, AVG(w.wind) AS wind {_JOINS} HAVING COUNT(DISTINCT f.person) >= 25"),
+    # The same without the declaration: groups may overlap and are compared.
+    "overlap": Shape(f"SELECT p.maker AS maker, {_MEANS}, AVG(w.wind) AS wind {_JOINS} HAVING COUNT(DISTINCT f.person) >= 25", False),
+    # One table, whose persons are in all groups.
+    "one table": Shape(f"SELECT f.origin AS origin, {_MEANS} FROM flights AS f GROUP BY f.origin"),
+    # A query that does not count persons itself.
+    "means": Shape(f"SELECT p.maker AS maker, COUNT(*) AS n, AVG(f.delay) AS delay, AVG(w.wind) AS wind {_JOINS}"),
+    # Aggregates that are not computed from the rows per person: the rows are read twice.
+    "deviation": Shape(
+        f"SELECT p.maker AS maker, {_MEANS}, STDDEV(f.delay) AS deviation, CORR(f.delay, w.wind) AS wind {_JOINS}", limit=None
+    ),
+    "distinct": Shape(f"SELECT p.maker AS maker, {_MEANS}, COUNT(DISTINCT f.hour) AS hours {_JOINS}", limit=None),
+}
 TABLES = {
     "flights": "SELECT CONCAT('N', {h0} % 40000) AS person, CAST({h1} % 3 AS STRING) AS origin, {h2} % 8760 AS hour, "
     "CAST({h3} % 200 AS DOUBLE) - 20 AS delay FROM numbers",
@@ -46,8 +69,8 @@ def table(name: str) -> str:
     return TABLES[name].format(**{f"h{index}": f"((id + {index}) * 2654435761 % 1000003)" for index in range(4)})
 
 
-def catalog(*, floors: bool) -> Catalog:
-    """The views, with floors of two owners or without any."""
+def catalog(*, floors: bool, unique: bool) -> Catalog:
+    """The views, with floors of two owners or without any; ``unique``: the planes have one row per person."""
     rules: dict[str, dict[str, object]] = {
         "flights": {"minGroupSize": 20, "identity": "person", "dimensions": ["origin", "hour"]},
         "planes": {"minGroupSize": 25, "identity": "person", "dimensions": ["maker"]},
@@ -57,77 +80,108 @@ def catalog(*, floors: bool) -> Catalog:
         "planes": {"person": "string", "maker": "string"},
         "weather": {"origin": "string", "hour": "long", "wind": "number"},
     }
-    views = [{"name": name, "columns": types, "floors": rules.get(name, {}) if floors else {}} for name, types in columns.items()]
+    views: list[dict[str, object]] = [
+        {"name": name, "columns": types, "floors": rules.get(name, {}) if floors else {}} for name, types in columns.items()
+    ]
+    if unique:
+        views[1]["uniqueColumns"] = ["person"]
     return Catalog.model_validate({"views": views})
 
 
-def in_duckdb(rows: int, own: str, floored: str) -> tuple[Work, Work, list[float]]:
-    """Functions that run both texts in DuckDB."""
-    connection = duckdb.connect()
-    connection.execute(f"CREATE VIEW numbers AS SELECT range AS id FROM range({rows})")
-    for name in TABLES:
-        connection.execute(f"CREATE TABLE {name} AS {sqlglot.transpile(table(name), read='spark', write='duckdb')[0]}")
-    first, second = (sqlglot.transpile(text, read="spark", write="duckdb")[0] for text in (own, floored))
-    return (lambda: len(connection.execute(first).fetchall())), (lambda: len(connection.execute(second).fetchall())), []
+class DuckDB:
+    """Runs texts in DuckDB."""
+
+    def __init__(self, rows: int) -> None:
+        self._connection = duckdb.connect()
+        self._connection.execute(f"CREATE VIEW numbers AS SELECT range AS id FROM range({rows})")
+        for name in TABLES:
+            self._connection.execute(f"CREATE TABLE {name} AS {_duckdb(table(name))}")
+
+    def works(self, own: str, floored: str, shape: Shape) -> tuple[Work, Work, list[float]]:
+        """Functions that run both texts, and the times of the check of the plan."""
+        texts = [_duckdb(text) for text in (own, floored)]
+        first, second = (lambda text=text: self._connection.execute(text).fetchall() for text in texts)
+        return first, second, []
 
 
-def in_spark(rows: int, own: str, floored: str) -> tuple[Work, Work, list[float]]:
-    """Functions that run both texts in a local Spark with the settings of the pod, and the times of the check of the plan."""
-    from sparkapp.plan_check import PlanCheck
-    from sparkapp.session import open_session
-    from sparkapp.suppression import hold_persons
-
-    spark = open_session("bench-floors")
-    spark.range(0, rows, 1, spark.sparkContext.defaultParallelism).createOrReplaceTempView("numbers")
-    for name in TABLES:
-        frame = spark.sql(table(name)).localCheckpoint().persist()  # a leaf, as the datasets of a pod
-        frame.count()
-        frame.createOrReplaceTempView(name)
-    check, times = PlanCheck(spark, catalog(floors=True)), []
-
-    def with_floors() -> int:
-        frame = spark.sql(floored)
-        start = time.perf_counter()
-        check.require_safe(frame)
-        times.append(time.perf_counter() - start)
-        held, suppression = hold_persons(spark, frame)
-        found = len(held.collect())
-        if suppression is not None:
-            suppression.count(25)
-            suppression.persons.unpersist(blocking=True)
-        return found
-
-    return (lambda: len(spark.sql(own).collect())), with_floors, times
+def _duckdb(text: str) -> str:
+    return sqlglot.transpile(text, read="spark", write="duckdb")[0]
 
 
-def main() -> int:
-    """Print the figures as JSON, and return the exit code."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--limit", type=float, default=LIMIT)
-    arguments.add_argument("--rows", type=int, default=3_400_000)
-    arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--engine", choices=["spark", "duckdb"], default="spark")
-    options = arguments.parse_args()
-    own, floored = (check_sql(QUERY, catalog(floors=floors)).sql for floors in (False, True))
-    *works, checks = (in_spark if options.engine == "spark" else in_duckdb)(options.rows, own, floored)
+class Spark:
+    """Runs texts in a local Spark with the settings of the pod."""
+
+    def __init__(self, rows: int) -> None:
+        from sparkapp.session import open_session
+
+        self._spark = spark = open_session("bench-floors")
+        spark.range(0, rows, 1, spark.sparkContext.defaultParallelism).createOrReplaceTempView("numbers")
+        for name in TABLES:
+            frame = spark.sql(table(name)).localCheckpoint().persist()  # a leaf, as the datasets of a pod
+            frame.count()
+            frame.createOrReplaceTempView(name)
+
+    def works(self, own: str, floored: str, shape: Shape) -> tuple[Work, Work, list[float]]:
+        """Functions that run both texts, and the times of the check of the plan."""
+        from sparkapp.plan_check import PlanCheck
+        from sparkapp.suppression import hold_persons
+
+        check, times = PlanCheck(self._spark, catalog(floors=True, unique=shape.unique)), list[float]()
+
+        def with_floors() -> None:
+            frame = self._spark.sql(floored)
+            start = time.perf_counter()
+            check.require_safe(frame)
+            times.append(time.perf_counter() - start)
+            held, suppression = hold_persons(self._spark, frame)
+            held.collect()
+            if suppression is not None:
+                suppression.count(25)
+                suppression.unpersist()
+
+        return (lambda: self._spark.sql(own).collect()), with_floors, times
+
+
+def measure(engine: Spark | DuckDB, name: str, rounds: int) -> dict[str, object]:
+    """The figures of one shape."""
+    shape = SHAPES[name]
+    own, floored = (check_sql(shape.query, catalog(floors=floors, unique=shape.unique)).sql for floors in (False, True))
+    *works, checks = engine.works(own, floored, shape)
     best = [float("inf")] * len(works)
-    for _ in range(options.rounds):
+    for _ in range(rounds):
         for index, work in enumerate(works):
             start = time.perf_counter()
             work()
             best[index] = min(best[index], time.perf_counter() - start)
-    figures = {
-        "engine": options.engine,
-        "rows": options.rows,
+    ratio, check = best[1] / best[0], min(checks, default=0.0)
+    return {
+        "engine": type(engine).__name__,
+        "shape": name,
         "own_seconds": round(best[0], 3),
         "with_floors_seconds": round(best[1], 3),
-        "ratio": round(best[1] / best[0], 2),
-        "limit": options.limit,
-        "plan_check_seconds": round(min(checks), 3) if checks else None,
-        "plan_check_limit": CHECK_LIMIT,
+        "ratio": round(ratio, 2),
+        "limit": shape.limit,
+        "plan_check_seconds": round(check, 3) if checks else None,
+        "met": (shape.limit is None or ratio <= shape.limit) and check <= CHECK_LIMIT,
     }
-    print(json.dumps(figures))
-    return 0 if best[1] / best[0] <= options.limit and min(checks, default=0) <= CHECK_LIMIT else 1
+
+
+def main() -> int:
+    """Print the figures as JSON, one line per engine and query, and return the exit code."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--rows", type=int, default=3_400_000)
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--engine", choices=["spark", "duckdb"], action="append")
+    arguments.add_argument("--shape", choices=list(SHAPES), action="append")
+    options = arguments.parse_args()
+    met = True
+    for engine in options.engine or ["duckdb", "spark"]:
+        opened = Spark(options.rows) if engine == "spark" else DuckDB(options.rows)
+        for name in options.shape or SHAPES:
+            figures = measure(opened, name, options.rounds)
+            print(json.dumps({"rows": options.rows, **figures}), flush=True)
+            met = met and bool(figures["met"])
+    return 0 if met else 1
 
 
 if __name__ == "__main__":

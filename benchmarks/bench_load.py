@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from localcloud.launcher.processes import free_ports  # noqa: E402
 from tests.audit_world import AuditWorld  # noqa: E402
-from tests.load_runs import concurrent_runs  # noqa: E402
+from tests.load_runs import WITHDRAWN, concurrent_runs  # noqa: E402
 from tests.load_world import HARMLESS, Load, failed_workflow_tasks, load, until  # noqa: E402
 from tests.temporal_env import TEST_KEYRING, server_options  # noqa: E402
 from workflows.publish_query import PublishQuery  # noqa: E402
@@ -51,6 +51,8 @@ async def measure(queries: int, junk: int, runs: int = 0) -> dict[str, Any]:
                 owners = await asyncio.to_thread(AuditWorld, Path(folder) / "runs", max_runs=None)
                 figures["runs"] = found = await concurrent_runs(env.client, owners, runs)
                 figures["ok"] = figures["ok"] and found["ends"] == {"COMPLETED": runs} and not found["left"]
+                figures["withdrawn"] = stopped = await concurrent_runs(env.client, owners, runs, withdraw=True, prefix="w")
+                figures["ok"] = figures["ok"] and set(stopped["ends"]) <= WITHDRAWN and not stopped["left"]
             failed = failed_workflow_tasks(metrics)
             figures["failed workflow tasks"] = dict(failed)
             figures["ok"] = figures["ok"] and set(failed) <= HARMLESS
@@ -102,7 +104,7 @@ async def flood(world: Load, junk: int) -> dict[str, Any]:
     await world.start([name])
     handle = world.queries.pop(name)
     kinds: list[tuple[str, Any]] = [
-        ("approve", {"junk": 1}), ("approve", {"decision": "x" * 5000}), ("no-such-signal", 1), ("withdraw", "x" * 20_000),
+        ("approve", {"junk": 1}), ("approve", {"decision": "x" * 5000}), ("no-such-signal", 1), ("withdraw", "x" * 2_000),
         ("update", {"party": "nobody", "authorisation": "x"}),
     ]  # fmt: skip
     slots, began = asyncio.Semaphore(40), time.monotonic()

@@ -25,6 +25,11 @@ class Suppression:
     shown: DataFrame
     keys: tuple[str, ...]
 
+    def unpersist(self) -> None:
+        """Free the memory."""
+        for part in (self.shown, self.persons):
+            part.unpersist(blocking=True)
+
     def count(self, floor: int) -> int | None:
         """Return the number of groups that are not shown, if they are about at least ``floor`` persons; None otherwise.
 
@@ -43,7 +48,7 @@ class Suppression:
 
 
 def hold_persons(spark: SparkSession, frame: DataFrame) -> tuple[DataFrame, Suppression | None]:
-    """Keep the rows per person of the first release in memory, because the conditions and the count read them again.
+    """Keep the rows per person of the first release, and its groups, in memory: the result and the count read them.
 
     Returns:
         The same rows as ``frame``, and the release; None without a release.
@@ -58,7 +63,8 @@ def hold_persons(spark: SparkSession, frame: DataFrame) -> tuple[DataFrame, Supp
     if found is None:
         return frame, None
     shown, persons = (Frame(dataset.ofRows(spark._jsparkSession, node), spark) for node in found)
-    persons.persist()
+    for part in (persons, shown):
+        part.persist()
     keys = tuple(name for name in persons.columns if name.startswith("__cr_k"))
     return Frame(dataset.ofRows(spark._jsparkSession, plan), spark), Suppression(persons, shown, keys)
 

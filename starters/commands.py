@@ -35,7 +35,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "run": Command("run", "app", "Run approved queries."),
     "cleanup": Command("cleanup", "cleanup", "Find and undo what ended runs have left: grants, secrets, Spark jobs."),
     "key": Command("keys", "app", "Publish or retire your signing key."),
-    "deputy": Command("deputies", "app", "Name deputies, who may decide on queries in your name."),
+    "deputy": Command("deputies", "app", "Name deputies. A deputy decides on queries in your name."),
     "secret": Command("secrets", "app", "Store secrets that dataset files refer to by name."),
     "attest": Command("attest", "app", "Verify the attestation evidence of a confidential guest."),
     "audit": Command("audit", "app", "List audit events; export and verify audit bundles."),

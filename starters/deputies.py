@@ -13,7 +13,7 @@ from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import ConfigFile, Format, Output, Profile, error_boundary, print_json, print_record, print_rows
 
-app = typer.Typer(help="Name deputies, who may decide on queries in your name.", no_args_is_help=True)
+app = typer.Typer(help="Name deputies. A deputy decides on queries in your name.", no_args_is_help=True)
 
 _TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 

@@ -38,19 +38,25 @@ from workers.boundaries import WATCHING_SLOTS
 from workflows.prepare import Prepare
 from workflows.run_query import RunQuery
 
+WITHDRAWN = {"ConsentWithdrawn", "UserDocumentRuntimeOptionDisabled"}
+"""Errors of a run whose query loses its consent: while it is watched, and at the check with which the watch begins."""
+
 
 @dataclass
 class Jobs:
-    """The Spark service. Jobs run until ``expected`` of them are watched."""
+    """The Spark service. Jobs run until ``expected`` of them are watched, or, with ``endless``, until they are deleted."""
 
     runs: RunWorld
     tickets: list[RunTicket]
     expected: int
+    endless: bool = False
 
     def __post_init__(self) -> None:
         self._by_nonce = {service_nonce(ticket): ticket for ticket in self.tickets}
         self.watched: set[str] = set()
         self.all_watched = asyncio.Event()
+        self.deleted: dict[str, float] = {}
+        """When each job was deleted, on the monotonic clock."""
 
     def activities(self) -> list[Any]:
         """Return the activities of the Spark service."""
@@ -72,17 +78,20 @@ class Jobs:
             self.watched.add(request.ticket.run_id)
             if len(self.watched) >= self.expected:
                 self.all_watched.set()
-            await self.all_watched.wait()
+            await (asyncio.Event() if self.endless else self.all_watched).wait()
             return JobOutcome(completed=True)
 
         @activity.defn
         async def delete_job(ticket: RunTicket) -> bool:
+            self.deleted[ticket.run_id] = time.monotonic()
             return True
 
         return [get_attestation_report, get_security_policy, submit_job, watch_job, delete_job]
 
 
-async def concurrent_runs(client: Client, world: AuditWorld, count: int, *, expected: int | None = None) -> dict[str, Any]:
+async def concurrent_runs(
+    client: Client, world: AuditWorld, count: int, *, expected: int | None = None, withdraw: bool = False, prefix: str = "r"
+) -> dict[str, Any]:
     """Start ``count`` runs of one query at once, wait for their ends, and return the figures.
 
     Args:
@@ -90,10 +99,12 @@ async def concurrent_runs(client: Client, world: AuditWorld, count: int, *, expe
         world: The collaboration.
         count: Number of runs.
         expected: Number of jobs that run at the same time before any ends; by default one per run.
+        prefix: Start of the IDs of the runs.
+        withdraw: Withdraw an owner's consent to the query when all jobs run. The jobs do not end otherwise.
     """
     runs = RunWorld(world)
-    tickets = [runs.ticket(f"r-{number:03d}") for number in range(count)]
-    jobs = Jobs(runs, tickets, count if expected is None else expected)
+    tickets = [runs.ticket(f"{prefix}-{number:03d}") for number in range(count)]
+    jobs = Jobs(runs, tickets, count if expected is None else expected, withdraw)
     room, governance, secrets = runs.process.room, runs.process.governance, runs.process.secrets
     room.pause = asyncio.sleep
     receipt = await asyncio.to_thread(lambda: world.receipt)
@@ -120,7 +131,7 @@ async def concurrent_runs(client: Client, world: AuditWorld, count: int, *, expe
         async def run(ticket: RunTicket) -> str:
             handle = await client.start_workflow(
                 RunQuery.run,
-                RunQueryInput(ticket=ticket, caller="fabrikam", consent_check_seconds=5),
+                RunQueryInput(ticket=ticket, caller="fabrikam", consent_check_seconds=1),
                 id=run_workflow_id(COLLABORATION, ticket.run_id),
                 task_queue=CLEAN_ROOM_QUEUE,
             )
@@ -130,8 +141,16 @@ async def concurrent_runs(client: Client, world: AuditWorld, count: int, *, expe
                 outcome = await handle.query(RunQuery.outcome)
                 return outcome.failure.code if outcome.failure else outcome.state
 
-        ends = Counter(await asyncio.gather(*map(run, tickets)))
-    return {
+        ends_of_runs = asyncio.gather(*map(run, tickets))
+        figures: dict[str, Any] = {}
+        if withdraw:
+            await jobs.all_watched.wait()
+            withdrawn_at = time.monotonic()
+            runs.governance.withdrawn.add(QUERY)
+        ends = Counter(await ends_of_runs)
+        if withdraw:
+            figures["seconds from withdrawn consent to the last deleted job"] = round(max(jobs.deleted.values()) - withdrawn_at, 1)
+    return figures | {
         "runs": count,
         "query": QUERY,
         "seconds until all runs ended": round(time.monotonic() - began, 1),

@@ -253,9 +253,10 @@ class PublishQuery:
         await workflow.wait_condition(lambda: workflow.all_handlers_finished() or not self._can_continue_as_new())
         if not self._can_continue_as_new():
             return
+        messages = commands.carried()
         self._page.show()
         carried = self._query.carried_members() | {
-            "carried_messages": commands.carried(),
+            "carried_messages": messages,
             "carried_notifications": self._reminders.pending,
         }
         workflow.continue_as_new(self._input.model_copy(update=carried))

@@ -27,13 +27,17 @@ CommandKind = Literal["approve", "reject", "update", "propose", "withdraw"]
 MAX_WAITING = 1000
 """Maximum number of waiting commands per lane. More are refused, so that a flood of messages cannot grow the workflow's state."""
 
-MAX_WAITING_SIZE = 512 * 1024
-"""Maximum size of all waiting votes, and of all other waiting commands, in characters. They must fit into the input of the next
-history."""
+MAX_WAITING_SIZE = 256 * 1024
+"""Maximum size of all waiting votes, and of all other waiting commands, in characters."""
+
+MAX_CARRIED_SIZE = 512 * 1024
+"""Maximum size of the messages that the next history receives. Its input also has the text of the query twice and its card, and Temporal
+allows 2 MiB."""
 
 VOTES = ""
 """The lane of votes."""
 
+AGAIN = "Send it again later."
 _VOTE_KINDS = ("approve", "reject")
 
 
@@ -125,7 +129,7 @@ class CommandQueue:
             raise Refused(
                 "TooManyMessages",
                 f"{count} messages are waiting, {size} characters of this kind; this message was dropped.",
-                hint="Send it again later.",
+                hint=AGAIN,
             )
         self._waiting.append(command)
         self._account(command, 1)

@@ -25,7 +25,7 @@ from cleanroom.messages.query import (
     VerifiedDecision,
 )
 from cleanroom.temporal.failures import error_from_failure
-from workflows.query_command_queue import VOTES, Command, CommandQueue
+from workflows.query_command_queue import AGAIN, MAX_CARRIED_SIZE, VOTES, Command, CommandQueue
 from workflows.query_poll import GovernancePoll
 from workflows.query_state import QueryStateMachine
 from workflows.query_status_page import QueryStatusPage
@@ -127,7 +127,15 @@ class QueryCommands:
     def carried(self) -> tuple[CarriedMessage, ...]:
         """Return the messages that are not finished, as input for continue-as-new."""
         voting = (vote.command for vote in self._votes.values())
-        return tuple(command.carried() for command in (*voting, *self._executing.values(), *self._queue))
+        kept: list[CarriedMessage] = []
+        size = 0
+        for command in (*voting, *self._executing.values(), *self._queue):
+            if size + command.size > MAX_CARRIED_SIZE:
+                self._refuse(command, Refused("TooManyMessages", "the messages that wait are too long; this one was dropped.", hint=AGAIN))
+            else:
+                size += command.size
+                kept.append(command.carried())
+        return tuple(kept)
 
     def answer_votes(self) -> None:
         """Answer the updates that wait for votes that are being cast. An update cannot continue in the next history."""

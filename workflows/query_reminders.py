@@ -61,7 +61,7 @@ class QueryReminders:
 
     @property
     def next_at(self) -> datetime | None:
-        """When the next reminder is due; None if there is none."""
+        """When the next reminder is due; None if all are sent."""
         return min((item.at for item in schedule(self._query)), default=None)
 
     @property

@@ -1,8 +1,9 @@
 """Fairness between collaborators on a shared task queue.
 
 Temporal dispatches the waiting tasks of each fairness key in turn, so many queries or runs of one collaborator do not delay another's
-(https://docs.temporal.io/develop/task-queue-priority-fairness). Activities and child workflows inherit the key. A server of one's own
-needs the dynamic configuration ``matching.enableFairness``; without it, tasks are dispatched in the order of their arrival.
+(https://docs.temporal.io/develop/task-queue-priority-fairness). Activities and child workflows inherit the key. A
+self-hosted server needs the dynamic configuration ``matching.enableFairness``. Without it, tasks are dispatched in the order of their
+arrival.
 """
 
 from __future__ import annotations

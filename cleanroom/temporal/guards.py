@@ -8,6 +8,7 @@ that it cannot decode, and rejects such an update. A :class:`CleanRoomError` fro
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -68,13 +69,23 @@ def _require(input: HandleUpdateInput) -> None:
         )
 
 
-def _fits(handler: Callable[..., Any], args: Sequence[Any]) -> bool:
+def _fits(handler: Any, args: Sequence[Any]) -> bool:
+    count = len(args)
     if inspect.isfunction(handler) and handler.__closure__ and {"fn", "obj"} <= set(handler.__code__.co_freevars):
         # The SDK binds asynchronous methods with a closure that takes any arguments (_bind_method in temporalio/workflow/_handlers.py).
-        bound = inspect.getclosurevars(handler).nonlocals
-        handler, args = bound["fn"], (bound["obj"], *args)
-    try:
-        inspect.signature(handler).bind(*args)
-    except TypeError:
-        return False
-    return True
+        handler, count = inspect.getclosurevars(handler).nonlocals["fn"], count + 1
+    elif isinstance(handler, functools.partial):
+        # Other methods are bound with a partial.
+        handler, count = handler.func, count + len(handler.args)
+    least, most = _arity(handler)
+    return least <= count <= most
+
+
+@functools.lru_cache(maxsize=256)
+def _arity(function: Callable[..., Any]) -> tuple[int, float]:
+    """Return the least and the greatest number of positional arguments. Signals arrive by the thousand, so this is computed once."""
+    parameters = inspect.signature(function).parameters.values()
+    positional = [item for item in parameters if item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD)]
+    required = sum(item.default is item.empty for item in positional)
+    most = float("inf") if any(item.kind is item.VAR_POSITIONAL for item in parameters) else len(positional)
+    return required, most

@@ -76,6 +76,10 @@ FAILURE_TYPES: tuple[type[BaseException], ...] = (CleanRoomError,)
 """Exceptions in workflow code that fail the workflow and not only its task."""
 
 
+WORKFLOW_TASK_SECONDS = 8
+"""Seconds in which workflow code must yield."""
+
+
 @dataclass(frozen=True)
 class WorkerSpec:
     """Configuration of one worker, which serves the task queue of one trust boundary."""
@@ -92,7 +96,7 @@ class WorkerSpec:
     """Deployment and build ID for Worker Versioning (:mod:`cleanroom.temporal.versions`); without it, the worker is unversioned."""
     max_concurrent_activities: int = 32
     max_concurrent_workflow_tasks: int = 6
-    """Workflow tasks that the worker takes from the server at the same time. Each is given up after two seconds, and with the
+    """Workflow tasks that the worker takes from the server at the same time. Each is given up after some seconds, and with the
     SDK's 100 a busy worker needs longer for the last of them, because Python executes one at a time. What it does not take waits at
     the server without a limit."""
     max_cached_workflows: int = 1000
@@ -159,7 +163,13 @@ def create_worker(client: Client, spec: WorkerSpec) -> Worker:
         options["deployment_config"] = WorkerDeploymentConfig(version=spec.version, use_worker_versioning=True)
     else:
         options["workflow_runner"] = _UnversionedRunner(options["workflow_runner"])
-    return Worker(client, task_queue=spec.task_queue, **options)
+    worker = Worker(client, task_queue=spec.task_queue, **options)
+    if spec.workflows:
+        # The SDK has no option for this. It fails a workflow task whose code does not yield within 2 s and tries again forever, also
+        # when thousands of signals arrived at once on a busy machine. The server waits 10 s for a workflow task.
+        assert worker._workflow_worker is not None
+        worker._workflow_worker._deadlock_timeout_seconds = WORKFLOW_TASK_SECONDS
+    return worker
 
 
 def replayer(

@@ -11,10 +11,12 @@ from cleanroom.errors import Conflict, PreconditionFailed
 from cleanroom.identifiers import FRONTEND_QUEUE, query_workflow_id
 from cleanroom.messages.query import DEFAULT_APPROVAL_SECONDS, AuthorisedCommand, Collaborator, PublishQueryInput, QueryState
 from cleanroom.temporal.attributes import start_attributes
+from cleanroom.temporal.started import started_with
 from starters.operations.queries import query_record, web_ui_details
 from starters.operations.query_workflow import wait_for_state
 from starters.operations.session import Session, now
 from starters.operations.workflow_names import PUBLISH_QUERY
+from starters.terminal.output import print_status, safe
 
 
 async def adopt_query(
@@ -35,7 +37,7 @@ async def adopt_query(
         The record of the query, with ``not_rebuilt``: what governance does not hold.
 
     Raises:
-        Conflict: ``QueryExists`` if the query has an open workflow.
+        Conflict: ``QueryExists`` if the query has an open workflow that another command started.
         PreconditionFailed: ``PartyUnknown`` if the settings do not name the query's author; ``ApprovalExpired``.
         NotFound, Refused: See :func:`cleanroom.publishing.adoption.adopted_query`.
     """
@@ -95,11 +97,25 @@ async def adopt_query(
             ),
         )
     except WorkflowAlreadyStartedError as error:
-        raise Conflict(
-            "QueryExists", f"query {name!r} has an open workflow.", hint=f"Show it with `cleanroom query show {name}`."
-        ) from error
+        workflow_id = query_workflow_id(session.collaboration, name)
+        if not _same_adoption(await started_with(client_, workflow_id, PublishQueryInput), input):
+            raise Conflict(
+                "QueryExists", f"query {name!r} has an open workflow.", hint=f"Show it with `cleanroom query show {name}`."
+            ) from error
+        print_status(f"[dim]query {safe(name)} has been adopted already; attached to it[/dim]")
+        handle = client_.get_workflow_handle(workflow_id, result_type=QueryState)
     state = await wait_for_state(client_, handle, lambda state: state.stage != "Creating", f"The state of {name}")
     return query_record(session, state) | {"not_rebuilt": list(not_rebuilt)}
+
+
+def _same_adoption(first: PublishQueryInput, input: PublishQueryInput) -> bool:
+    """Return whether a workflow was started by the same adoption. A workflow that its proposer created has their authorisation."""
+    return (
+        first.carried is not None
+        and not first.authorisation
+        and (first.carried_command is None) == (input.carried_command is None)
+        and (first.approval_seconds, first.reconcile_seconds) == (input.approval_seconds, input.reconcile_seconds)
+    )
 
 
 def _withdrawal(session: Session, state: QueryState) -> AuthorisedCommand:

@@ -120,7 +120,7 @@ async def main(arguments: argparse.Namespace) -> int:
         save_recording(matrix.recording)
     known = merge_outcomes(outcomes)
     if not any(outcome.wrong for outcome in known):
-        write_page(known)
+        write_page(known, sum(len(matrix.all_cells(scenario)) for scenario in SCENARIOS))
     return 1 if wrong else 0
 
 

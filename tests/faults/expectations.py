@@ -47,6 +47,10 @@ DIFFERENCES: tuple[Difference, ...] = (
 """All cells of the matrix that do not end as without the fault, or do not exist."""
 
 
+NOT_COVERED = {"notify": "Reminders are due after hours. `tests/scenario/test_query_in_time.py` and unit tests move the time."}
+"""Activities without rows, and why."""
+
+
 def difference_of(cell: Cell) -> Difference | None:
     """Return how a cell differs from the others, if it does."""
     return next((item for item in DIFFERENCES if item.covers(cell)), None)

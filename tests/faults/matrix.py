@@ -22,7 +22,7 @@ from temporalio.client import Client
 from cleanroom.temporal.keyring import Keyring
 from tests.faults.clock import JumpingClock, jumping
 from tests.faults.cloud import fault_cloud, publish_keys
-from tests.faults.expectations import difference_of, expected
+from tests.faults.expectations import difference_of, exists, expected
 from tests.faults.labels import Attempts, Boundary
 from tests.faults.proxy import FAULTS, KILLS, Rule
 from tests.faults.rows import Cell, Left, Outcome, Recording, Row
@@ -111,6 +111,10 @@ class Matrix:
             if key not in last or row.request.method in ("PUT", "DELETE") or last[key].request.method == "GET":
                 last[key] = row
         return cells + [Cell(row, fault) for row in last.values() for fault in KILLS]
+
+    def all_cells(self, scenario: str) -> list[Cell]:
+        """Return the cells of a scenario that exist."""
+        return [cell for cell in (*self.cells(scenario), *self.cells_of_kills(scenario)) if exists(cell)]
 
     async def run_group(self, group: Sequence[Cell]) -> list[Outcome]:
         """Run the cells of a group together, and each alone if they do not end as expected."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -82,11 +83,11 @@ def all_faults(outcomes: Iterable[Outcome]) -> list[str]:
     return [*(fault for fault in known if fault in found), *sorted(found - set(known))]
 
 
-def write_page(outcomes: Sequence[Outcome], page: Path = PAGE) -> None:
-    """Replace the generated part of the page."""
+def write_page(outcomes: Sequence[Outcome], total: int, page: Path = PAGE) -> None:
+    """Replace the generated part of the page. The matrix has ``total`` cells; slices of it may have run only."""
     unhit = Counter(outcome.cell.fault for outcome in outcomes if not outcome.hit)
     ended = sum(outcome.hit and not outcome.wrong for outcome in outcomes)
-    lines = [f"{len(outcomes)} cells; {ended} of them have met their fault, and all of these have ended as expected.", ""]
+    lines = [f"The matrix has {total} cells. {len(outcomes)} have run, {ended} have met their fault and ended as expected.", ""]
     lines += [*_missed(unhit), *_differences(), table(outcomes)]
     before, rest = page.read_text().split(BEGIN)
     after = rest.split(END)[1]
@@ -97,7 +98,7 @@ def _missed(unhit: Counter[str]) -> list[str]:
     if not unhit:
         return []
     text = ", ".join(f"{count} of `{fault}`" for fault, count in sorted(unhit.items()))
-    return [f"Cells whose request was not sent in any of the runs: {text}.", ""]
+    return [*textwrap.wrap(f"Cells whose request was not sent in any of the runs: {text}.", 118), ""]
 
 
 def _differences() -> list[str]:

@@ -86,10 +86,10 @@ def test_page_counts_the_cells_of_each_activity_and_fault(tmp_path: Path) -> Non
     page = tmp_path / "page.md"
     page.write_text(f"# Title\n\n{BEGIN}\n\nold\n\n{END}\n\nAfter.\n")
     cells = [Cell(RUN[1], "lost"), Cell(RUN[2], "lost"), Cell(RUN[0], "lost before"), Cell(QUERY[1], "cut")]
-    write_page([Outcome(cell, hit=cell.fault != "cut") for cell in cells], page)
+    write_page([Outcome(cell, hit=cell.fault != "cut") for cell in cells], 9, page)
     text = page.read_text()
     assert "old" not in text
-    assert "4 cells; 3 of them have met their fault" in text
+    assert "The matrix has 9 cells. 4 have run, 3 have met their fault" in text
     assert "1 of `cut`" in text
     assert "### RunQuery\n\n| activity | lost | lost before |\n|---|--:|--:|\n| `revoke` | 2 | 1 |" in text
     assert text.endswith(f"{END}\n\nAfter.\n")

@@ -10,7 +10,7 @@ from temporalio.testing import WorkflowEnvironment
 
 from benchmarks.bench_load import measure
 from tests.audit_world import AuditWorld
-from tests.load_runs import concurrent_runs
+from tests.load_runs import WITHDRAWN, concurrent_runs
 from tests.temporal_env import temporal_env  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.scenario
@@ -30,10 +30,17 @@ async def test_decisions_in_random_order_with_duplicates_and_forged_ones_give_th
 
 
 async def test_concurrent_runs_keep_the_owners_limit_and_leave_nothing(temporal_env: WorkflowEnvironment, tmp_path: Path) -> None:  # noqa: F811
-    """Five runs start at once, and the owners allow three."""
-    world = await asyncio.to_thread(AuditWorld, tmp_path, max_runs=3)
-    figures = await concurrent_runs(temporal_env.client, world, 5, expected=0)
-    assert figures["ends"].get("COMPLETED", 0) <= 3, figures
+    """Four runs start at once, and the owners allow two."""
+    world = await asyncio.to_thread(AuditWorld, tmp_path, max_runs=2)
+    figures = await concurrent_runs(temporal_env.client, world, 4, expected=0)
+    assert figures["ends"].get("COMPLETED", 0) <= 2, figures
     assert set(figures["ends"]) <= {"COMPLETED", "ApprovalRunsExhausted"}
-    assert sum(figures["ends"].values()) == 5
-    assert (figures["jobs"] <= 3, figures["left"]) == (True, [])
+    assert sum(figures["ends"].values()) == 4
+    assert (figures["jobs"] <= 2, figures["left"]) == (True, [])
+
+
+async def test_withdrawn_consent_stops_every_concurrent_run(temporal_env: WorkflowEnvironment, tmp_path: Path) -> None:  # noqa: F811
+    """The jobs do not end otherwise. `make test-load` measures the seconds."""
+    world = await asyncio.to_thread(AuditWorld, tmp_path, max_runs=None)
+    figures = await concurrent_runs(temporal_env.client, world, 2, withdraw=True, prefix="w")
+    assert (set(figures["ends"]) <= WITHDRAWN, figures["jobs"], figures["left"]) == (True, 2, [])

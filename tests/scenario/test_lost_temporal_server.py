@@ -1,6 +1,6 @@
 """The database of a local cloud's Temporal server is deleted. The commands of docs/guides/backups.md bring everything back.
 
-`make test-recovery` runs it: it starts a cloud of its own, with Spark, and takes minutes. tests/scenario/test_recovery.py does the same in
+`make test-recovery` runs it: it starts another cloud, with Spark, and takes minutes. tests/scenario/test_recovery.py does the same in
 seconds, without commands and without Spark.
 """
 

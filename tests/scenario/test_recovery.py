@@ -154,6 +154,8 @@ async def test_an_approved_query_is_adopted_and_runs(lost: Lost) -> None:
     assert record["expires"] is not None
     with pytest.raises(Conflict, match="QueryExists"):
         await adopt_query(session, QUERY)
+    # The same command again, as after a kill.
+    assert await adopt_query(session, QUERY, reconcile_seconds=1) == record
     run_id = unique("again")
     handle = await run(lost.sessions, run_id)
     await lost.cluster.complete(run_id)

@@ -257,6 +257,9 @@ class RandomTransitions(RuleBasedStateMachine):
 
     @precondition(lambda self: self.query.stage == "Proposed")
     @rule(user=st.sampled_from(OWNERS), decision=st.sampled_from(["approve", "reject"]), days=st.integers(1, 60))
+    def one_vote_is_cast(self, user: str, decision: Any, days: int) -> None:
+        self.vote_is_cast(user, decision, days)
+
     def vote_is_cast(self, user: str, decision: Any, days: int) -> None:
         query = self.query
         if user in query.ballots:
@@ -267,6 +270,13 @@ class RandomTransitions(RuleBasedStateMachine):
         ended = query.count_vote(self.now, vote(user, decision, days), BallotRecorded(proposal_state=state, ballots=ballots))
         assert ended == (query.stage != "Proposed")
         self.reached.add(f"vote: {state}")
+
+    @precondition(lambda self: self.query.stage == "Proposed")
+    @rule(days=st.integers(1, 60))
+    def the_missing_owners_approve(self, days: int) -> None:
+        for user in OWNERS:
+            if self.query.stage == "Proposed":
+                self.vote_is_cast(user, "approve", days)
 
     @rule(
         state=st.sampled_from(["Missing", "Draft", "Proposed", "Accepted"]),

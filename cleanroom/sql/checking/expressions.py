@@ -305,7 +305,7 @@ def _scalar(node: exp.Anonymous, name: str, function: Function, ctx: Context) ->
     normalised = function.normalises_identity and all(arg.degree == 0 for arg in args[1:])
     kind = result_type(function, [arg.type for arg in args])
     out = combine(sql, kind, ATOM, args, degree=degree, identity=normalised, scale=scale)
-    out.joinable = normalised and args[0].joinable
+    out.joinable = normalised and args[0].joinable and args[0].type == "string"  # the text of a number is another value
     out.transformed = out.transformed or (function.degree_rule == "transforms" and out.degree == 1)
     out.filled = out.filled or (function.degree_rule == "first_argument" and out.degree == 1)
     return out

@@ -16,6 +16,7 @@ from cleanroom.sql.context import Context
 from cleanroom.sql.model import SUM, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.privacy import aggregates, rows
 from cleanroom.sql.privacy.groups import GROUPS, PersonGroups, joined
+from cleanroom.sql.privacy.joins import decided_by
 from cleanroom.sql.privacy.release import FloorCondition, floor_conditions
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised
@@ -89,17 +90,20 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
             kinds[scope.equal.person(item.reference)].require(f"{item.reference} IS {word}NULL", f"NOT BETWEEN 1 AND {floor - 1}")
     for groups in kinds.values():
         groups.require_persons(f">= {floor}")
-        for test, enough in _contributions(scope, floor, ctx):
-            groups.require(test, enough)
-        for term, where in _terms(scope, catalog):
-            groups.require(f"{where}{' AND '.join(f'{column} <> 0' for column in term)}", f"NOT BETWEEN 1 AND {floor - 1}")
-            if share < 100 and len(term) == 1:
-                groups.require_share(*term, share)
         for one, two in itertools.combinations(_summed(scope, ctx), 2) if floor > 1 else ():
             groups.require(f"COALESCE({one}, 0) <> COALESCE({two}, 0)", f"NOT BETWEEN 1 AND {floor - 1}")
         for released in scope.released if share < 100 else ():
             for summand in _summands(released, ctx):
                 groups.require_share(summand, share)
+        _require_contributors(groups, scope, floor, ctx)
+        for term, where in _terms(scope, catalog):
+            few = f"NOT BETWEEN 1 AND {floor - 1}"
+            if share < 100 and len(term) == 1:
+                groups.require_share(term[0], share)
+            if where or len(term) > 1:
+                groups.require(f"{where}{' AND '.join(f'{column} <> 0' for column in term)}", few)
+            else:
+                groups.require_contributors(term[0], few)
     number = ctx.findings.release(scope.protected, floor)
     scope.releases |= {(number, item.view) for item in scope.protected}
     overlap = bool(keys) and floor > 1 and (scope.overlapping or (scope.multiplied and not _reads_one_relation(scope)))
@@ -110,6 +114,9 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         return text in persons or scope.equal.representative(text) == scope.equal.representative(first.person)
 
     for groups in kinds.values() if overlap else ():
+        decided = decided_by(groups.person, scope.relations.values(), scope.equal)
+        if all(key.sources <= decided and not key.outer_join_markers and "SELECT" not in key.sql for key in keys):
+            continue  # each person is in one group
         groups.table = f"__cr_rows{number}{groups.alias.removeprefix(GROUPS)}"
     return ReleasedGroups(list(kinds.values()), floor, keys, first.merge(scope.released, is_person))
 
@@ -129,13 +136,14 @@ def _persons(scope: Scope) -> dict[str, str]:
 
 def _require(condition: FloorCondition, groups: PersonGroups, scope: Scope) -> None:
     floor, reference = condition.floor, condition.identity
-    if condition.part:
-        tests = " AND ".join(f"{text} IS {'' if true else 'NOT '}TRUE" for branch in condition.part for text, true in branch)
-        groups.require(tests, f"NOT BETWEEN 1 AND {floor - 1}" if condition.or_empty else f">= {floor}", reference)
-    elif scope.equal.representative(reference) == scope.equal.representative(groups.person):
-        groups.require_persons(f">= {floor}")
+    same = scope.equal.representative(reference) == scope.equal.representative(groups.person)
+    tests = [f"{text} IS {'' if true else 'NOT '}TRUE" for branch in condition.part for text, true in branch]
+    if not same:
+        tests.append(f"{reference} IS NOT NULL")
+    if tests:
+        groups.require(" AND ".join(tests), f"NOT BETWEEN 1 AND {floor - 1}" if condition.or_empty else f">= {floor}")
     else:
-        groups.require(f"{reference} IS NOT NULL", f">= {floor}", reference)
+        groups.require_persons(f">= {floor}")
 
 
 def _optional(scope: Scope) -> tuple[list[ProtectedInput], list[ProtectedInput]]:
@@ -152,8 +160,8 @@ def _reads_one_relation(scope: Scope) -> bool:
     return len({source for value in values for source in value.sources}) <= 1
 
 
-def _contributions(scope: Scope, floor: int, ctx: Context) -> Iterator[tuple[str, str]]:
-    """For each aggregate, conditions that the rows of its contributors meet, and how many contributors there must be."""
+def _require_contributors(groups: PersonGroups, scope: Scope, floor: int, ctx: Context) -> None:
+    """Require contributors to each aggregate, and that none or enough persons lack a value where the aggregates show how many do."""
     few = f"NOT BETWEEN 1 AND {floor - 1}"
     names: dict[tuple[str, ...], set[str]] = {}
     counted: dict[str, str] = {}
@@ -165,21 +173,29 @@ def _contributions(scope: Scope, floor: int, ctx: Context) -> Iterator[tuple[str
             names.setdefault(tuple(arg.sql for arg in args), set()).add(item.name)
     for item, args in found:
         texts = [parenthesised(arg, SUM) for arg in args]
-        where = f"({item.where}) IS TRUE AND " if item.where else ""
         mixture = FUNCTIONS[item.name].disclosure == "mixture"
-        test = " AND ".join(f"{text} {'<> 0' if mixture else 'IS NOT NULL'}" for text in texts)
+        present = " AND ".join(f"{text} IS NOT NULL" for text in texts)
         empty = bool(item.where) or any(arg.sql.startswith(("CASE ", "IF(")) for arg in args)
-        if not empty or floor > 1:
-            yield where + test, few if empty else f">= {floor}"
+        enough = few if empty else f">= {floor}"
+        if mixture and len(texts) == 1 and (not empty or floor > 1):
+            groups.require_contributors(_where(texts[0], item), enough)
+        elif not empty or floor > 1:
+            test = " AND ".join(f"{text} <> 0" for text in texts) if mixture else present
+            groups.require(f"({item.where}) IS TRUE AND {test}" if item.where else test, enough)
         # COUNT(x), an aggregate of two columns, or two aggregates of x show how many values are NULL.
         several = len(args) > 1 or len(names[tuple(arg.sql for arg in args)]) > 1
         if not empty and (FUNCTIONS[item.name].disclosure == "count" or several):
-            counted[" OR ".join(f"{text} IS NULL" for text in texts)] = " AND ".join(f"{text} IS NOT NULL" for text in texts)
+            counted[" OR ".join(f"{text} IS NULL" for text in texts)] = present
     for missing in counted if floor > 1 else ():
-        yield missing, few
+        groups.require(missing, few)
         for other, present in counted.items():  # two counts show how many rows have one value and not the other
             if other != missing:
-                yield f"({missing}) AND {present}" if " OR " in missing else f"{missing} AND {present}", few
+                groups.require(f"({missing}) AND {present}" if " OR " in missing else f"{missing} AND {present}", few)
+
+
+def _where(text: str, item: ReleasedAggregate) -> str:
+    """A value that is NULL in the rows which FILTER leaves out."""
+    return f"CASE WHEN {item.where} THEN {text} END" if item.where else text
 
 
 def _terms(scope: Scope, catalog: Catalog) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -246,5 +262,5 @@ def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:
     catalog = ctx.rules.catalog
     if FUNCTIONS[item.name].disclosure != "mixture":
         return []
-    texts = [arg.sql for arg in item.args if aggregates.protected_columns(arg, catalog) and not aggregates.is_flag(arg, catalog)]
-    return [f"CASE WHEN {item.where} THEN {text} END" if item.where else text for text in texts]
+    args = [arg for arg in item.args if aggregates.protected_columns(arg, catalog) and not aggregates.is_flag(arg, catalog)]
+    return [_where(parenthesised(arg, SUM), item) for arg in args]

@@ -265,6 +265,8 @@ def conjuncts(node: exp.Expr, ctx: Context, *, in_every_row: bool) -> list[Value
             value, first, second = compared(part, ctx)
             out.append(value)
             _record_comparison(part, value, ctx)
+            with located_at(part):
+                rows.check_identities(first, second)
             record_equality(first, second, ctx, in_every_row=in_every_row)
         else:
             out.append(value_of(part, ctx))

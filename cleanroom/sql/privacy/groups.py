@@ -40,6 +40,7 @@ class PersonGroups:
         self.table = ""
         self.conditions: dict[str, None] = {}
         self._per_person: dict[str, str] = {}
+        self._shares: dict[str, str] = {}
         self._required = 0
         self._merged: dict[str, str] = {}
         self._columns: dict[str, str] = {}
@@ -48,15 +49,24 @@ class PersonGroups:
         """Require ``enough`` (``>= 5``) distinct persons."""
         self.conditions[f"COUNT(`{_PERSONS}`.`__cr_p`) {enough}"] = None
 
-    def require(self, test: str, enough: str, person: str = "") -> None:
-        """Require that ``enough`` distinct persons have a row that meets ``test``, and in which ``person`` is not NULL."""
-        column = self._column(f"COUNT(CASE WHEN {test} THEN {person or self.person} END)")
-        self.conditions[f"COUNT_IF({column} > 0) {enough}"] = None
-
     def require_share(self, summand: str, percent: int) -> None:
         """Require that no person has more than ``percent`` of the sum of absolute values."""
-        column = self._column(f"COALESCE(SUM(ABS({summand})), 0)")
+        column = self._shares[summand] = self._column(f"COALESCE(SUM(ABS({summand})), 0)")
         self.conditions[f"100 * MAX({column}) <= {percent} * SUM({column})"] = None
+
+    def require_contributors(self, summand: str, enough: str) -> None:
+        """Require that ``summand`` is neither NULL nor 0 for ``enough`` distinct persons."""
+        if summand in self._shares:
+            self._require(f"{self._shares[summand]} > 0", enough)
+        else:
+            self.require(f"{summand} <> 0", enough)
+
+    def require(self, test: str, enough: str) -> None:
+        """Require that ``enough`` distinct persons have a row that meets ``test``."""
+        self._require(self._column(f"BOOL_OR({test})"), enough)
+
+    def _require(self, test: str, enough: str) -> None:
+        self.conditions[f"COUNT(`{_PERSONS}`.`__cr_p`) FILTER(WHERE {test}) {enough}"] = None
 
     def merge(self, released: Iterable[ReleasedAggregate], is_person: Callable[[str], bool]) -> bool:
         """Compute the aggregates of the query from the rows per person, and return whether that is possible.
@@ -85,6 +95,8 @@ class PersonGroups:
         if item.name == "COUNT" and item.distinct:
             if arg is None or len(item.args) > 1 or not is_person(arg.sql):
                 return None
+            if arg.sql == self.person and not where:
+                return f"COUNT(`{_PERSONS}`.`__cr_p`)"
             return f"COUNT_IF({self._column(f'COUNT({arg.sql}){where}')} > 0)"
         if item.distinct or (arg is not None and arg.type == "decimal"):
             return None
@@ -142,13 +154,14 @@ class PersonGroups:
 
     def overlapping(self, floor: int) -> str:
         """A subquery with the keys of every group whose persons differ from those of another group by one to ``floor - 1`` persons."""
-        keys = self._keys("__cr_o")
-        size = f"COUNT(`__cr_o`.`__cr_p`) OVER (PARTITION BY {', '.join(keys)}) AS `__cr_n`"
-        sized = subquery(_select([*aliased(keys), "`__cr_o`.`__cr_p` AS `__cr_p`", size]) + f"\nFROM `{self.table}` AS `__cr_o`")
+        size = f"{_select([*aliased(self._keys('__cr_s')), 'COUNT(`__cr_s`.`__cr_p`) AS `__cr_n`'])}\nFROM `{self.table}` AS `__cr_s`"
+        size += f"\nGROUP BY {', '.join(self._keys('__cr_s'))}\nHAVING COUNT(`__cr_s`.`__cr_p`) >= {floor}"
+        columns = [*aliased(self._keys("__cr_o")), "`__cr_o`.`__cr_p` AS `__cr_p`", "`__cr_n`.`__cr_n` AS `__cr_n`"]
+        sized = f"{_select(columns)}\nFROM `{self.table}` AS `__cr_o`"
+        sized = subquery(sized + joined("JOIN", subquery(size), "__cr_n", self._keys("__cr_o")))
         sizes = ["`__cr_a`.`__cr_n`", "`__cr_b`.`__cr_n`"]
         text = _select(aliased(self._keys("__cr_a")))
         text += f"\nFROM {sized} AS `__cr_a`\nJOIN {sized} AS `__cr_b` ON `__cr_a`.`__cr_p` = `__cr_b`.`__cr_p`"
-        text += "\nWHERE " + " AND ".join(f"{size} >= {floor}" for size in sizes)
         text += "\nGROUP BY " + ", ".join([*self._keys("__cr_a"), *self._keys("__cr_b"), *sizes])
         text += "\nHAVING (" + " OR ".join(f"{size} - COUNT(*) BETWEEN 1 AND {floor - 1}" for size in sizes) + ")"
         return subquery(text)

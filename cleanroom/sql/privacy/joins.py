@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from cleanroom.sql.model import KeyPair, ProtectedInput, Relation, Value
 from cleanroom.sql.refusal import Refusal
+from cleanroom.sql.scope import EqualColumns
 
 WHOLE_NUMBERS = frozenset({"integer", "long"})
 _ALIAS = re.compile(r"`?([^`.]+)`?\.")
@@ -149,6 +150,32 @@ def attach(relations: Sequence[Relation], protected: Sequence[ProtectedInput], p
         graph.reached.add(alias)
     overlapping = any(alias != other for alias in graph.core for other in graph.many)
     return Attached(overlapping, enforce, tuple(others))
+
+
+def decided_by(person: str, relations: Collection[Relation], equal: EqualColumns) -> set[str]:
+    """Aliases of the relations of which all rows of a person are joined with the same row.
+
+    They are unique on the identity, or on columns of another such relation. All equalities hold in every row.
+
+    Args:
+        person: Text that reads the identity.
+        relations: Relations of the FROM clause.
+        equal: Columns that its conditions compare.
+    """
+    known, found = {equal.representative(person)}, set[str]()
+    waiting = [relation for relation in relations if relation.unique_on and relation.unique_on <= relation.columns.keys()]
+    while True:
+        reached = [
+            relation
+            for relation in waiting
+            if relation.alias not in found
+            and all(equal.representative(relation.columns[name].sql) in known for name in relation.unique_on or ())
+        ]
+        if not reached:
+            return found
+        for relation in reached:
+            found.add(relation.alias)
+            known |= {equal.representative(value.sql) for value in relation.columns.values()}
 
 
 def _attach_one(graph: _Graph, waiting: Sequence[str], enforce: dict[str, tuple[str, ...]], others: list[str]) -> str | None:

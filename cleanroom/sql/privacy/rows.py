@@ -29,6 +29,16 @@ def joins_relations(left: Value, right: Value) -> bool:
     return bool(left.origins) and bool(right.origins) and not (left.sources & right.sources)
 
 
+def check_identities(left: Value, right: Value) -> None:
+    """Refuse an equality of columns of two relations that compares a cast of an identity."""
+    if joins_relations(left, right) and (left.identity or right.identity) and not (left.joinable and right.joinable):
+        raise Refusal(
+            "JoinNotOnIdentity",
+            f"{left.sql} = {right.sql}".replace("`", "") + " compares an identity in another form: one person could count as several; "
+            "compare the columns as they are, without a cast, which needs the same type on both sides",
+        )
+
+
 # -- joins ------------------------------------------------------------------------------------------------------------
 
 

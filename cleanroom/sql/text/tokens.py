@@ -97,7 +97,7 @@ def tokens_of(text: str, *, rereading: bool = False) -> list[Token]:
         raise Refusal("QueryTooLarge", f"the segment has {len(tokens)} tokens; the limit is {MAX_TOKENS}")
     kinds = [token.token_type for token in tokens]
     _check_names(text, tokens, kinds, rereading)
-    if text.count("/*+") > sum(text.count("/*+", token.start, token.end + 1) for token in tokens if "/*+" in text):
+    if "/*+" in text and text.count("/*+") > sum(text.count("/*+", token.start, token.end + 1) for token in tokens):
         raise Refusal("HintNotAllowed", "a hint (/*+ … */) is not allowed; leave it out", position_at(text, text.index("/*+")))
     _check_bounds(tokens, kinds)
     return _join_doubled_quotes(text, tokens)

@@ -81,6 +81,8 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
         ("num", "SELECT COUNT(*) AS n, SUM(s) AS s FROM (SELECT k, SUM(amount) AS s FROM (SELECT m.k, o.amount, o.user_id FROM orders o JOIN mine m ON o.user_id = m.k) j GROUP BY k) t"),
         ("num", "SELECT m.k, SUM(o.amount) AS s FROM orders o LEFT JOIN mine m ON o.user_id = m.k GROUP BY m.k"),
         ("num", "SELECT SUM(o.amount) AS s FROM orders o JOIN mine m ON STRING(o.user_id) = m.k AND m.seg = 'a' GROUP BY m.k"),
+        ("num", "SELECT m.seg, SUM(o.amount) AS s FROM orders o JOIN mine m ON UPPER(STRING(o.user_id)) = UPPER(m.k) GROUP BY m.seg"),
+        ("num", "SELECT m.seg, SUM(t.amount) AS s FROM (SELECT HEX(user_id) AS k, amount FROM orders) t JOIN mine m ON t.k = m.k GROUP BY m.seg"),
     ],
     "weights made by the text": [
         ("g", "SELECT o.region, SUM(o.amount) AS t, COUNT(x.f) AS hits FROM orders o JOIN (SELECT w.user_key, COUNT(r.region) AS f FROM weights w LEFT JOIN regions r ON w.seg = r.region AND w.user_key = 'u17' GROUP BY w.user_key) x ON o.user_key = x.user_key GROUP BY o.region"),

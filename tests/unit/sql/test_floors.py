@@ -146,7 +146,8 @@ def test_all_floors_of_one_view_apply() -> None:
     for number, column in (("", "person"), ("_1", "house")):
         groups = verdict.sql.split(f"AS `__cr_g{number}`")[0]
         assert f"`v`.`{column}` AS `__cr_p`" in groups
-        assert "HAVING COUNT(`__cr_r`.`__cr_p`) >= 10 AND COUNT_IF(" in groups
+        assert "HAVING COUNT(`__cr_r`.`__cr_p`) >= 10 AND " in groups
+        assert "COUNT(`__cr_r`.`__cr_p`) FILTER(WHERE `__cr_r`.`__cr_c0` > 0) >= 10" in groups
 
 
 def test_identity_that_the_query_may_not_read_is_counted() -> None:

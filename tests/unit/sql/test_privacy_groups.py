@@ -110,3 +110,41 @@ def test_one_row_per_person_of_own_data_needs_no_condition() -> None:
 
 def test_join_by_some_of_the_unique_columns_is_not_unique() -> None:
     assert "QUALIFY" in check_sql(COUNTRIES, with_unique("regions", "region", "country")).sql
+
+
+# -- persons in one group ---------------------------------------------------------------------------------------------
+
+_DEVICES = "(SELECT user_key, MAX(device) AS device FROM clicks GROUP BY user_key) t"
+ONE_GROUP = {
+    "declared unique": "SELECT c.device, SUM(o.amount) AS s FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.device",
+    "expression": "SELECT upper(c.device) AS d, SUM(o.amount) AS s FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY upper(c.device), c.campaign",
+    "condition in WHERE": "SELECT c.device, SUM(o.amount) AS s FROM orders o, clicks c WHERE o.user_key = c.user_key GROUP BY c.device",
+    "grouped by person": f"SELECT t.device, SUM(o.amount) AS s FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
+    "unique on a column of the person": "SELECT r.country, SUM(o.amount) AS s FROM orders o JOIN clicks c ON o.user_key = c.user_key JOIN (SELECT region, MAX(country) AS country FROM regions GROUP BY region) r ON c.device = r.region GROUP BY r.country",
+}
+SEVERAL_GROUPS = {
+    "outer join": "SELECT c.device, SUM(o.amount) AS s FROM orders o LEFT JOIN clicks c ON o.user_key = c.user_key AND o.status = 'paid' GROUP BY c.device",
+    "key of the other rows": "SELECT c.device, o.region, SUM(o.amount) AS s, COUNT(c.device) AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.device, o.region",
+    "key of both": "SELECT concat(c.device, o.region) AS k, SUM(o.amount) AS s FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY concat(c.device, o.region)",
+    "unique on a column of the rows": f"SELECT r.country, COUNT(t.device) AS n FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key JOIN (SELECT region, MAX(country) AS country FROM regions GROUP BY region) r ON o.region = r.region GROUP BY r.country",
+}
+
+
+@pytest.mark.parametrize("name", ONE_GROUP)
+def test_groups_of_disjoint_persons_are_not_compared(name: str, connection: duckdb.DuckDBPyConnection) -> None:
+    verdict = check_sql(ONE_GROUP[name], with_unique("clicks", "user_key"))
+    assert verdict.allowed, verdict.reasons
+    assert "LEFT ANTI JOIN" not in verdict.sql
+    assert verdict.sql.count("FROM `orders`") == 1
+
+
+@pytest.mark.parametrize("name", SEVERAL_GROUPS)
+def test_groups_that_may_share_persons_are_compared(name: str) -> None:
+    verdict = check_sql(SEVERAL_GROUPS[name], with_unique("clicks", "user_key"))
+    assert verdict.allowed, verdict.reasons
+    assert "LEFT ANTI JOIN" in verdict.sql
+
+
+def test_groups_by_a_column_that_is_not_unique_per_person_are_compared() -> None:
+    assert "LEFT ANTI JOIN" in check_sql(ONE_GROUP["declared unique"], GUARDED).sql
+    assert "LEFT ANTI JOIN" in check_sql(ONE_GROUP["declared unique"], with_unique("clicks", "user_key", "device")).sql

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from cleanroom.sql import check_sql
 from cleanroom.sql.model import ProtectedInput, Relation
 from cleanroom.sql.privacy import rows
 from cleanroom.sql.scope import Scope
 from tests.unit.sql.privacy_values import CATALOG, CLICKS, ORDERS, column, condition, refused, scope
+from tests.unit.sql.test_leaks import CATALOGS
 
 
 def test_strictest_floor_is_the_largest_of_all_views() -> None:
@@ -154,3 +156,20 @@ def test_remaining_inputs_name_a_group_key_and_the_place_of_the_identity_in_the_
     inner.equal.equate(person, other)
     (item,) = rows.remaining_inputs(inner, [])
     assert (item.reference, item.output_position, item.enclosing_column) == ("o.person", None, other)
+
+
+@pytest.mark.parametrize("text", ["STRING(o.user_id)", "CAST(o.user_id AS STRING)", "UPPER(STRING(o.user_id))", "HEX(o.user_id)"])
+def test_cast_of_an_identity_in_a_join_is_refused_with_what_to_write(text: str) -> None:
+    (reason,) = check_sql(
+        f"SELECT m.seg, SUM(o.amount) AS s\nFROM orders o JOIN mine m ON {text} = m.k GROUP BY m.seg", CATALOGS["num"]
+    ).reasons
+    assert reason.code == "JoinNotOnIdentity"
+    assert reason.message.startswith(f"{text} = m.k compares an identity in another form")
+    assert "without a cast" in reason.message
+    assert reason.position is not None
+    assert reason.position.line == 2
+
+
+def test_column_of_own_data_that_is_cast_to_an_identity_is_refused() -> None:
+    (reason,) = check_sql("SELECT SUM(o.amount) AS s FROM orders o, clicks c WHERE o.user_key = SUBSTR(c.device, 2)", CATALOGS["g"]).reasons
+    assert reason.code == "JoinNotOnIdentity"

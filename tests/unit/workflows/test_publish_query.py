@@ -21,7 +21,7 @@ from cleanroom.temporal.failures import error_from_failure
 from tests.unit.workflows.driver import HELD, START, Driver
 from tests.unit.workflows.worlds import APPROVAL_ENDS, DRAFT, OWNERS, QUERY, SPEC, decided, publish_query
 from workflows.publish_query import LONG_HISTORY
-from workflows.query_command_queue import MAX_WAITING, MAX_WAITING_SIZE
+from workflows.query_command_queue import MAX_CARRIED_SIZE, MAX_WAITING
 from workflows.query_commands import RECEIVED
 
 AUTHOR = {"party": "fabrikam", "authorisation": "t"}
@@ -561,8 +561,11 @@ def test_all_waiting_messages_fit_into_the_next_history() -> None:
         assert {refused.code for refused in state(query).refused} == {"TooManyMessages"}
         query.suggest_continue, query.history_length = True, LONG_HISTORY
         query.signal("x")
-        waiting = query.continued.carried_messages[3:]
-        assert 0 < sum(len(item.model_dump_json()) for item in waiting) <= MAX_WAITING_SIZE
+        carried = query.continued.carried_messages
+        assert [item.message["party"] for item in carried] == ["contosso", "litware"]
+        assert sum(len(item.model_dump_json()) for item in carried) <= MAX_CARRIED_SIZE
+        assert query.continued.carried.refused[-1].message.endswith("this one was dropped.")
+        assert len(query.continued.model_dump_json()) < 2**20
 
 
 def test_an_unknown_signal_is_refused_and_not_kept() -> None:
