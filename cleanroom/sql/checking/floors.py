@@ -90,8 +90,6 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
             kinds[scope.equal.person(item.reference)].require(f"{item.reference} IS {word}NULL", f"NOT BETWEEN 1 AND {floor - 1}")
     for groups in kinds.values():
         groups.require_persons(f">= {floor}")
-        for one, two in itertools.combinations(_summed(scope, ctx), 2) if floor > 1 else ():
-            groups.require(f"COALESCE({one}, 0) <> COALESCE({two}, 0)", f"NOT BETWEEN 1 AND {floor - 1}")
         for released in scope.released if share < 100 else ():
             for summand in _summands(released, ctx):
                 groups.require_share(summand, share)
@@ -104,6 +102,8 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
                 groups.require(f"{where}{' AND '.join(f'{column} <> 0' for column in term)}", few)
             else:
                 groups.require_contributors(term[0], few)
+        for one, two in itertools.combinations(_summed(scope, ctx), 2) if floor > 1 else ():
+            groups.require(f"COALESCE({one}, 0) <> COALESCE({two}, 0)", f"NOT BETWEEN 1 AND {floor - 1}")
     number = ctx.findings.release(scope.protected, floor)
     scope.releases |= {(number, item.view) for item in scope.protected}
     overlap = bool(keys) and floor > 1 and (scope.overlapping or (scope.multiplied and not _reads_one_relation(scope)))
@@ -230,6 +230,7 @@ def _summed(scope: Scope, ctx: Context) -> list[str]:
     If two of them differ for a few persons only, so do their sums.
     """
     found: dict[str, None] = {}
+    args: set[tuple[str, str]] = set()
     relations = scope.relations.values()
     numbers = {value.sql: value for relation in relations for value in relation.columns.values() if value.type in NUMERIC}
     for item in scope.released:
@@ -246,9 +247,12 @@ def _summed(scope: Scope, ctx: Context) -> list[str]:
             else:
                 texts = products if products and not arg.mixed else [*columns, *products]
             found |= dict.fromkeys(texts)
+            args.add((arg.sql, item.where))
     known = [text for text in found if text in numbers and aggregates.protected_columns(numbers[text], ctx.rules.catalog)]
     scaled = next((text for text in known if numbers[text].mixed or numbers[text].scale != 1), None)
-    if scaled is not None and len(found) > 1:
+    if len(args) < 2:
+        return []
+    if scaled is not None:
         raise Refusal(
             "ConditionalAggregate",
             f"an earlier step multiplies {numbers[scaled].name} by a constant or adds to it: next to sums of other values, which could "
