@@ -181,7 +181,7 @@ def _require_contributors(groups: PersonGroups, scope: Scope, floor: int, ctx: C
             groups.require_contributors(_where(texts[0], item), enough)
         elif not empty or floor > 1:
             test = " AND ".join(f"{text} <> 0" for text in texts) if mixture else present
-            groups.require(f"({item.where}) IS TRUE AND {test}" if item.where else test, enough)
+            groups.require(f"({item.where}) IS TRUE AND {present} AND {test}" if item.where else test, enough)
         # COUNT(x), an aggregate of two columns, or two aggregates of x show how many values are NULL.
         several = len(args) > 1 or len(names[tuple(arg.sql for arg in args)]) > 1
         if not empty and (FUNCTIONS[item.name].disclosure == "count" or several):
