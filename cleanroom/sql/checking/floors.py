@@ -23,6 +23,8 @@ from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.vocabulary import FUNCTIONS, NUMERIC
 
+_SUMS = ("SUM", "TRY_SUM", "AVG", "MEAN", "TRY_AVG")
+"""Aggregates to which a zero contributes nothing."""
 _COLUMN = re.compile("`[^`]*`[.]`[^`]*`")
 
 
@@ -177,7 +179,7 @@ def _require_contributors(groups: PersonGroups, scope: Scope, floor: int, ctx: C
         present = " AND ".join(f"{text} IS NOT NULL" for text in texts)
         empty = bool(item.where) or any(arg.sql.startswith(("CASE ", "IF(")) for arg in args)
         enough = few if empty else f">= {floor}"
-        if mixture and len(texts) == 1 and (not empty or floor > 1):
+        if item.name in _SUMS and (not empty or floor > 1):
             groups.require_contributors(_where(texts[0], item), enough)
         elif not empty or floor > 1:
             test = " AND ".join(f"{text} <> 0" for text in texts) if mixture else present
