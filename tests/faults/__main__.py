@@ -16,8 +16,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from temporalio.client import Client
+from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 
+from cleanroom.errors import CleanRoomError
 from cleanroom.temporal import attributes
 from cleanroom.temporal.converter import data_converter
 from localcloud.launcher import temporal_server
@@ -41,7 +43,11 @@ async def run_cells(matrix: Matrix, cells: Sequence[Cell]) -> list[Outcome]:
         left = [cell for cell in cells if cell not in done or not (done[cell].hit or done[cell].wrong)]
         for group in groups(left):
             started = time.monotonic()
-            outcomes = await matrix.run_group(group)
+            try:
+                outcomes = await matrix.run_group(group)
+            except (CleanRoomError, RPCError, AssertionError) as error:
+                # The other cells must still run.
+                outcomes = [Outcome(cell, hit=False, wrong=f"{type(error).__name__}: {error}") for cell in group]
             for outcome in outcomes:
                 done[outcome.cell] = outcome
                 if outcome.wrong:

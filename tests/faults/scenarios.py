@@ -37,7 +37,7 @@ from starters.operations.queries import update_query, withdraw_query
 from starters.operations.query_workflow import read_state
 from starters.operations.runs import start_run
 from tests.faults.rows import Left
-from tests.faults.stage import Stage, without_names
+from tests.faults.stage import Stage, repeated, without_names
 from tests.local_cloud.world import flights_spec, planes_spec
 
 REFUSED_SIGNALS = {
@@ -107,10 +107,10 @@ class PublishS3(Scenario):
 async def _publish(stage: Stage, owner: str, spec: DatasetSpec, ids: Mapping[str, str]) -> Left:
     failure = ""
     try:
-        await publish_dataset(stage.people[owner], spec)
+        await repeated(lambda: publish_dataset(stage.people[owner], spec))
     except (CleanRoomError, WorkflowFailureError) as error:
         failure = error_from_failure(error).code
-    stage.settle()
+    await stage.settle()
     return {"failure": failure, "open": await stage.open_workflows(ids), **await stage.document(spec.name)}
 
 
@@ -128,9 +128,10 @@ class ApprovedQuery(Scenario):
         async def act() -> None:
             text = stage.query(name)
             await stage.create(text)
-            await update_query(author, stage.query(name, sql=text.sql.replace(">= 25", ">= 26")))
+            changed = stage.query(name, sql=text.sql.replace(">= 25", ">= 26"))
+            await repeated(lambda: update_query(author, changed))
             proposals.append(await stage.propose(name))
-            await withdraw_query(author, name)
+            await repeated(lambda: withdraw_query(author, name))
             proposals.append(await stage.propose(name))
             await stage.decide({"litware": "approve", "contosso": "approve"}, name)
 
@@ -152,7 +153,7 @@ class RejectedQuery(Scenario):
             await stage.create(stage.query(name))
             proposals.append(await stage.propose(name))
             await stage.decide({"litware": "reject"}, name)
-            await withdraw_query(author, name)
+            await repeated(lambda: withdraw_query(author, name))
 
         return await _query(stage, name, act, proposals)
 
@@ -164,12 +165,12 @@ async def _query(stage: Stage, name: str, act: Callable[[], Any], proposals: lis
         await act()
     except (CleanRoomError, WorkflowFailureError) as error:
         failure = error_from_failure(error).code
-    stage.settle()
+    await stage.settle()
     state = await read_state(stage.people["fabrikam"], name)
     if (await handle.describe()).status is WorkflowExecutionStatus.RUNNING:
         await handle.cancel()
         with contextlib.suppress(WorkflowFailureError):
-            await handle.result()
+            await repeated(handle.result)
     decisions = []
     for number, proposal in enumerate(proposals):
         statuses = await stage.governance.proposal_status(proposal)
@@ -203,7 +204,7 @@ class Run(Scenario):
         handle = await start_run(stage.people["fabrikam"], "approved-0", stage.approved, name, consent_check_seconds=1)
         left: Left = {"failure": ""}
         try:
-            result = await handle.result()
+            result = await repeated(handle.result)
             left |= {"state": result.state, "result": result.receipt is not None and result.receipt.digest == stage.expected_digest()}
         except WorkflowFailureError as error:
             left["failure"] = error_from_failure(error).code
@@ -227,7 +228,7 @@ class CancelledRun(Scenario):
         await handle.cancel()
         left: Left = {"failure": ""}
         try:
-            await handle.result()
+            await repeated(handle.result)
         except WorkflowFailureError as error:
             left["failure"] = error_from_failure(error).code
         return left | await _run_left(stage, name, self.ids(stage, name))
@@ -250,7 +251,7 @@ class ConcludedRun(Scenario):
         left: Left = {"failure": ""}
         try:
             # Whether the job was found depends on the attempt: a repeated deletion finds none.
-            await conclude_run(stage.people["litware"], name)
+            await repeated(lambda: conclude_run(stage.people["litware"], name))
         except (CleanRoomError, WorkflowFailureError) as error:
             left["failure"] = error_from_failure(error).code
         return left | await _run_left(stage, name, Run().ids(stage, name) | self.ids(stage, name))
@@ -283,7 +284,7 @@ class SweptRun(Scenario):
 
 
 async def _run_left(stage: Stage, name: str, ids: Mapping[str, str]) -> Left:
-    stage.settle()
+    await stage.settle()
     job = job_name(stage.collaboration, "approved-0", name)
     pods = stage.cloud.pods
     started = await stage.events(runs_event_id("approved-0"), RUNS_SCOPE)

@@ -8,9 +8,9 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
@@ -42,6 +42,9 @@ from tests.faults.rows import Left
 from tests.local_cloud.world import World, flights_spec, output_spec, planes_spec
 from workflows.cleanup import Cleanup
 
+T = TypeVar("T")
+REPETITIONS = 20
+"""How often a command is repeated whose connection breaks."""
 LOOKS = 30
 """How often the cleanup looks for something that an activity may still undo."""
 
@@ -149,10 +152,12 @@ class Stage:
 
     # ------------------------------------------------------------------ what is left
 
-    def settle(self) -> None:
-        """Let governance show everything from now on. Only the workflows meet a node that lags behind."""
+    async def settle(self) -> None:
+        """Let governance show everything from now on, on new connections. Only the workflows meet faults."""
         if self.cloud.services.nodes is not None:
             self.cloud.services.nodes.lag = 0.0
+        await close_stage(self)
+        self.governance, self.clean_room = _clients(self.cloud)
 
     async def grants(self) -> dict[str, list[str]]:
         """Host data in delegate policies."""
@@ -267,13 +272,28 @@ _RANDOM = (
 )
 
 
+def _clients(cloud: FaultCloud) -> tuple[GovernanceUserClient, CleanRoomClient]:
+    """Clients of a collaborator and of the clean room."""
+    own, session = cloud.settings("clean-room"), cloud.session("fabrikam")
+    attestor = GuestAttestor(own.attestation.url, ca_file=own.ca_file)
+    return session.governance(), CleanRoomClient(own.governance.url, session.collaboration, attestor, ca_file=own.ca_file)
+
+
+async def repeated(act: Callable[[], Awaitable[T]]) -> T:
+    """Repeat a command that lost its connection to Temporal, as its user would. Commands can be repeated."""
+    for _ in range(REPETITIONS):
+        try:
+            return await act()
+        except RPCError as error:
+            if error.status not in (RPCStatusCode.UNAVAILABLE, RPCStatusCode.UNKNOWN, RPCStatusCode.CANCELLED):
+                raise
+            await asyncio.sleep(0.5)
+    return await act()
+
+
 async def open_stage(cloud: FaultCloud, temporal: Client) -> Stage:
     """Open the clients that look at the cloud. Close them with :func:`close_stage`."""
-    own = cloud.settings("clean-room")
-    attestor = GuestAttestor(own.attestation.url, ca_file=own.ca_file)
-    session = cloud.session("fabrikam")
-    clean_room = CleanRoomClient(own.governance.url, session.collaboration, attestor, ca_file=own.ca_file)
-    return Stage(cloud, session.governance(), clean_room, temporal)
+    return Stage(cloud, *_clients(cloud), temporal)
 
 
 async def close_stage(stage: Stage) -> None:

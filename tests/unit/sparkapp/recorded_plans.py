@@ -78,9 +78,12 @@ def normalised(items: Any, numbers: dict[int, int] | None = None) -> Any:
         return items
     if str(items.get("class")).endswith(".View"):
         items = {**items, "desc": {"identifier": items["desc"]["identifier"]}}
-    out = {name: normalised(value, numbers) for name, value in items.items() if name not in VOLATILE}
+    out = {name: normalised(value, numbers) for name, value in sorted(items.items()) if name not in VOLATILE}
     if str(items.get("product-class")).endswith("ExprId"):
         out["id"] = numbers.setdefault(int(items["id"]), len(numbers))
+    table = "cteId" if "cteId" in items else "id" if str(items.get("class")).endswith(".CTERelationDef") else ""
+    if table:  # Spark numbers all tables of a JVM
+        out[table] = numbers.setdefault(-1 - int(items[table]), len(numbers))
     return out
 
 

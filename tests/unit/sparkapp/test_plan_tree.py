@@ -15,9 +15,9 @@ LOGICAL = "org.apache.spark.sql.catalyst.plans.logical"
 EXPRESSIONS = "org.apache.spark.sql.catalyst.expressions"
 
 
-def node(name: str, *children: list[dict[str, Any]], **fields: Any) -> list[dict[str, Any]]:
+def node(_class: str, *children: list[dict[str, Any]], **fields: Any) -> list[dict[str, Any]]:
     """A node as Spark serialises it, with the nodes below it."""
-    return [{"class": name, "num-children": len(children), **fields}, *(part for child in children for part in child)]
+    return [{"class": _class, "num-children": len(children), **fields}, *(part for child in children for part in child)]
 
 
 def view(name: str, *children: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,0 +1,158 @@
+"""The walk over plans of few operators, which are written as Spark serialises them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cleanroom.errors import Refused
+from cleanroom.sql import Catalog
+from sparkapp.plan.rows import Column, Rows
+from sparkapp.plan.tree import tree
+from sparkapp.plan.walk import PlanWalk
+from tests.unit.sparkapp.test_plan_tree import EXPRESSIONS, LOGICAL, node
+
+Items = list[dict[str, Any]]
+CATALOG = Catalog.model_validate(
+    {
+        "views": {
+            "orders": {
+                "columns": {"person": "string", "region": "string", "amount": "number"},
+                "floors": {"minGroupSize": 5, "identity": "person", "dimensions": ["region"]},
+            },
+            "own": {"columns": {"key": "string", "other": "string", "value": "number"}, "uniqueColumns": ["key", "other"]},
+            "listed": {"columns": {"a": "string", "b": "number"}, "floors": {"minGroupSize": 0, "dimensions": ["a"]}},
+        }
+    }
+)
+
+
+def attribute(id: int, name: str = "x") -> Items:
+    return node(f"{EXPRESSIONS}.AttributeReference", name=name, dataType="string", exprId={"id": id})
+
+
+def view(name: str, **columns: int) -> Items:
+    output = [attribute(id, column) for column, id in columns.items()]
+    return node(f"{LOGICAL}.View", node(f"{LOGICAL}.LocalRelation", output=output), desc={"identifier": {"table": name}})
+
+
+ORDERS = view("orders", person=1, region=2, amount=3)
+OWN = view("own", key=11, other=12, value=13)
+LISTED = view("listed", a=21, b=22)
+
+
+def project(child: Items, *ids: int) -> Items:
+    return node(f"{LOGICAL}.Project", child, projectList=[attribute(id) for id in ids])
+
+
+def order(id: int) -> Items:
+    return node(f"{EXPRESSIONS}.SortOrder", attribute(id))
+
+
+def window(child: Items, *partition: int, function: Items, by: tuple[int, ...] = ()) -> Items:
+    parts = [attribute(id) for id in partition]
+    definition = node(f"{EXPRESSIONS}.WindowSpecDefinition", *parts, *map(order, by))
+    call = node(f"{EXPRESSIONS}.WindowExpression", function, definition)
+    alias = node(f"{EXPRESSIONS}.Alias", call, name="n", exprId={"id": 90})
+    return node(f"{LOGICAL}.Window", child, windowExpressions=[alias], partitionSpec=parts, orderSpec=[order(id) for id in by])
+
+
+COUNT_ROWS = node(f"{EXPRESSIONS}.AggregateExpression", node(f"{EXPRESSIONS}.Count", node(f"{EXPRESSIONS}.Literal", value="1")))
+ROW_NUMBER = node(f"{EXPRESSIONS}.RowNumber")
+
+
+def rows(items: Items) -> Rows:
+    return PlanWalk(CATALOG).settled(tree(items), {})
+
+
+def code_of(items: Items) -> str:
+    with pytest.raises(Refused) as caught:
+        PlanWalk(CATALOG).result(tree(items))
+    return caught.value.code
+
+
+def test_every_column_of_the_result_must_be_listed() -> None:
+    PlanWalk(CATALOG).result(tree(project(LISTED, 21)))
+    assert code_of(project(LISTED, 22)) == "PlanColumnNotAllowed"
+    assert code_of(project(LISTED, 22, 21)) == "PlanColumnNotAllowed"
+    assert code_of(project(LISTED, 21, 22)) == "PlanColumnNotAllowed"
+
+
+def test_view_has_persons_identities_and_unique_columns_of_the_catalogue() -> None:
+    found = rows(ORDERS)
+    assert [(person.view, person.floor, person.share, person.ids) for person in found.persons] == [("orders", 5, 80, frozenset([1]))]
+    assert found.columns[1] == Column(1, frozenset([("orders", "person")]), identity=True)
+    assert found.columns[2] == Column(2, frozenset([("orders", "region")]))
+    assert rows(OWN).unique == [frozenset([11, 12])]
+    assert rows(view("own", key=11, value=13)).unique == []
+    assert not any(column.identity for column in rows(LISTED).columns.values())
+
+
+def test_view_without_an_identity_or_with_an_unknown_column_is_refused() -> None:
+    assert code_of(view("orders", region=2)) == "PlanLeafUnknown"
+    assert code_of(view("own", key=11, hidden=12)) == "PlanLeafUnknown"
+
+
+@pytest.mark.parametrize("kind", ["Except", "Intersect"])
+@pytest.mark.parametrize("sides", [(ORDERS, OWN), (OWN, ORDERS)])
+def test_set_operations_with_rows_of_persons_are_refused(kind: str, sides: tuple[Items, Items]) -> None:
+    assert code_of(node(f"{LOGICAL}.{kind}", *sides)) == "PlanRowsOfPersons"
+
+
+def test_set_operation_shows_the_columns_of_both_sides() -> None:
+    assert code_of(node(f"{LOGICAL}.Except", project(LISTED, 22), project(OWN, 13))) == "PlanColumnNotAllowed"
+    assert code_of(node(f"{LOGICAL}.Except", project(OWN, 13), project(LISTED, 22))) == "PlanColumnNotAllowed"
+    PlanWalk(CATALOG).result(tree(node(f"{LOGICAL}.Except", project(OWN, 13), project(LISTED, 21))))
+
+
+def test_distinct_rows_are_unique_and_keep_the_identity() -> None:
+    assert rows(node(f"{LOGICAL}.Distinct", OWN)).unique == [frozenset([11, 12]), frozenset([11, 12, 13])]
+    assert rows(node(f"{LOGICAL}.Distinct", ORDERS)).persons
+    assert code_of(node(f"{LOGICAL}.Distinct", project(ORDERS, 2))) == "PlanRowsOfPersons"
+
+
+@pytest.mark.parametrize("kind", ["GlobalLimit", "LocalLimit", "Offset"])
+def test_operators_that_choose_rows_of_persons_are_refused(kind: str) -> None:
+    assert code_of(node(f"{LOGICAL}.{kind}", ORDERS)) == "PlanRowsOfPersons"
+    assert rows(node(f"{LOGICAL}.{kind}", OWN)).columns.keys() == {11, 12, 13}
+
+
+def test_sort_reads_columns_that_queries_may_filter_by() -> None:
+    def sorted_by(id: int) -> Items:
+        return node(f"{LOGICAL}.Sort", project(LISTED, 21, 22), order=[order(id)])
+
+    assert rows(sorted_by(21)).columns.keys() == {21, 22}
+    assert code_of(sorted_by(22)) == "PlanColumnNotAllowed"
+
+
+def test_window_over_persons_sees_one_person_at_a_time() -> None:
+    assert rows(window(ORDERS, 1, function=COUNT_ROWS)).persons
+    assert rows(window(ORDERS, 2, 1, function=COUNT_ROWS)).persons
+    assert code_of(window(ORDERS, 2, function=COUNT_ROWS)) == "PlanRowsOfPersons"
+
+
+def test_window_counts_rows_only_without_an_order() -> None:
+    assert rows(window(OWN, 11, 12, function=COUNT_ROWS)).columns[90].counts == frozenset([11, 12])
+    assert rows(window(OWN, 11, function=COUNT_ROWS, by=(12,))).columns[90].counts is None
+    assert rows(window(OWN, 11, function=ROW_NUMBER)).columns[90].counts is None
+
+
+def test_row_number_shows_its_partition() -> None:
+    assert rows(window(LISTED, 22, function=ROW_NUMBER, by=(21,))).columns[90].shows == frozenset([("listed", "b")])
+
+
+def test_union_keeps_the_persons_of_both_sides_by_position() -> None:
+    found = rows(node(f"{LOGICAL}.Union", project(OWN, 11, 13), project(ORDERS, 1, 3)))
+    first, second = found.columns.values()
+    assert [person.ids for person in found.persons] == [frozenset([first.value])]
+    assert (first.identity, second.identity) == (True, False)
+    assert second.shows == frozenset([("own", "value"), ("orders", "amount")])
+    assert code_of(node(f"{LOGICAL}.Union", ORDERS, view("orders", person=31, region=32, amount=33))) == "PlanRowsOfPersons"
+
+
+def test_unknown_leaf_and_missing_table_are_refused() -> None:
+    assert code_of(node(f"{LOGICAL}.Range")) == "PlanLeafUnknown"
+    assert code_of(node(f"{LOGICAL}.CTERelationRef", cteId=1, output=[])) == "PlanUnreadable"
+    assert code_of(project(OWN, 99)) == "PlanUnreadable"
+    assert rows(node(f"{LOGICAL}.OneRowRelation")) == Rows()
