@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sqlglot import exp
+
 from cleanroom.documents.query import QuerySegment
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.checking.columns import check_distinct_columns
@@ -41,6 +43,7 @@ class QueryCheck:
         self.rules = rules
         self.findings = Findings()
         self.views: dict[str, CheckedQuery] = {}
+        self._last: exp.Expr = exp.Null()
 
     def statement(self, text: str, *, last: bool) -> Statement:
         """Check the statement of one segment.
@@ -49,9 +52,9 @@ class QueryCheck:
             Refusal: The check cannot continue. Other refusals are in :attr:`findings`.
         """
         try:
-            node = parse_statement(text, rereading=self.rules.rereading)
-            with located_at(node):
-                statement = check_statement(node, Context(self.rules, self.findings, self.views, Scope()), last=last)
+            self._last = parse_statement(text, rereading=self.rules.rereading)
+            with located_at(self._last):
+                statement = check_statement(self._last, Context(self.rules, self.findings, self.views, Scope()), last=last)
         except RecursionError as error:
             raise Refusal("QueryTooComplex", "the query is nested too deeply") from error
         if statement.view is not None:
@@ -65,6 +68,12 @@ class QueryCheck:
             name = condition.view_name
             if self.rules.catalog.view(name) is None and name.lower() not in self.views:
                 raise Refusal("UnknownRelation", f"preConditions: unknown view {name[:80]!r}")
+            if name.lower() in self.views and self.views[name.lower()].protected:
+                raise Refusal(
+                    "RowLevelOutput",
+                    f"preConditions: {name} has rows of persons under a privacy floor, and a condition that fails would show that "
+                    "it has few; name a view of the catalogue",
+                )
             if view is not None and name.lower() == view.lower():
                 raise Refusal("UnknownRelation", f"preConditions: this segment creates the view {view!r}")
         for post_filter in segment.post_filters or ():
@@ -81,11 +90,13 @@ class QueryCheck:
 
     def check_result(self, query: CheckedQuery) -> None:
         """Check the owners' rules for what leaves the clean room."""
-        release.check_result(query)
-        check_distinct_columns(query, "the result")
+        with located_at(self._last):
+            release.check_result(query)
+            check_distinct_columns(query, "the result")
         for field in query.fields:
             try:
-                release.check_output(field, self.rules.catalog)
+                with located_at(self._last):
+                    release.check_output(field, self.rules.catalog)
             except Refusal as refusal:
                 self.findings.note(refusal)
 

@@ -52,6 +52,7 @@ class Value:
     made_by_text: bool = False  # the text chooses the rows that have the value: it is a count, or an outer join supplies it
     transformed: bool = False  # not linear in a column: rounded, capped, or a logarithm. It is not multiplied any further
     filled: bool = False  # NULL is replaced by 0
+    whole: bool = False  # arithmetic of whole numbers, which fails if a value is too large
     mixed: bool = False  # a sum of several columns, or of a column and a constant: combinations with others show its parts
 
     def copy(self) -> Value:

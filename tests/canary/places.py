@@ -44,6 +44,17 @@ def scrapes(cloud: Cloud) -> list[Place]:
     return found
 
 
+def observe_url(cloud: Cloud) -> str:
+    """URL of the page that shows the cloud's traces, which is also the OTLP endpoint."""
+    return f"http://127.0.0.1:{json.loads((cloud.state / 'ports.json').read_text())['observe']}"
+
+
+def spans(cloud: Cloud) -> list[dict[str, Any]]:
+    """Every span that the workers, commands and pods have exported so far."""
+    found: list[dict[str, Any]] = httpx.get(f"{observe_url(cloud)}/api/spans", trust_env=False, timeout=60).raise_for_status().json()
+    return found
+
+
 async def histories(client: Client, keyring: Path) -> tuple[list[Place], list[Place]]:
     """Read every history with its visibility, memo and pending activities: as the server stores them, and decoded."""
     service, raw, decoded, token = client.workflow_service, [], [], b""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from cleanroom.documents.query import PreCondition
 from starters.operations.runs import cancel_run
 from starters.operations.session import run_async
 from tests.canary.known_secrets import every_secret
-from tests.canary.places import Watcher
+from tests.canary.places import Watcher, observe_url
 from tests.canary.scanner import Place, Scanner
 from tests.local_cloud import ROOT, Cloud, World, unique, until_heartbeat
 
@@ -38,14 +38,14 @@ class Played:
         return self.cloud.state / "secrets/codec-keyring.json"
 
 
-def command(cloud: Cloud, *arguments: str, ok: bool = True) -> Place:
+def command(cloud: Cloud, *arguments: str, ok: bool = True, env: Mapping[str, str] = {}) -> Place:
     """Run one command in a separate process; return all that it prints."""
     done = subprocess.run(
         [sys.executable, "-m", "starters.cli", *arguments, "--config", str(cloud.state / "cleanroom.toml")],
         capture_output=True,
         timeout=300,
         cwd=ROOT,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200", **env},
     )
     assert (done.returncode == 0) == ok, (arguments, done.stderr.decode()[-2000:])
     return f"terminal: {' '.join(arguments)}", done.stdout + done.stderr
@@ -59,7 +59,8 @@ def play(cloud: Cloud, world: World, folder: Path) -> Played:
     good, bad = cloud.approved_query(spec), cloud.approved_query(failing)
     runs = {name: unique("r") for name in ("success", "failure", "cancel")}
     with Watcher(cloud) as watcher:
-        terminal.append(command(cloud, "run", "start", good.query, "--run-id", runs["success"], "--profile", "fabrikam"))
+        start = ("run", "start", good.query, "--run-id", runs["success"], "--profile", "fabrikam")
+        terminal.append(command(cloud, *start, env={"OTEL_EXPORTER_OTLP_ENDPOINT": observe_url(cloud)}))
         terminal.append(
             command(cloud, "run", "start", bad.query, "--run-id", runs["failure"], "--profile", "fabrikam", "--output", "json", ok=False)
         )

@@ -42,13 +42,13 @@ def cloud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     demo: subprocess.CompletedProcess[str] | None = None
     try:
         if any("demo" in getattr(item, "fixturenames", ()) for item in _together(request.config, request.session.items)):
-            demo = python("starters.cli", "demo", "--keep", "--output", "json", "--state", str(state / "cloud"), seconds=600)
+            demo = python("starters.cli", "demo", "--keep", "--observe", "--output", "json", "--state", str(state / "cloud"), seconds=600)
         if demo is None or (read_status(state / "cloud") or {}).get("status") != "ready":
             if demo is None:
                 (state / "cloud").mkdir(mode=0o700)
                 # Not the preferred ports, because another process of this session may start a cloud at the same time.
                 write_json(state / "cloud/ports.json", dict(zip(("temporal", "codec"), free_ports(2), strict=True)))
-            started = python("localcloud", "up", "--state", str(state / "cloud"), "--detach")
+            started = python("localcloud", "up", "--state", str(state / "cloud"), "--detach", "--observe")
             assert started.returncode == 0, started.stderr
         yield from _with_signing_keys(Cloud(state / "cloud", demo))
     finally:

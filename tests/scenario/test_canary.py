@@ -6,16 +6,19 @@ histories, Kubernetes objects, governance, terminal output, processes and files.
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
-from cleanroom.identifiers import query_workflow_id
+from cleanroom.identifiers import query_workflow_id, run_trace
 from cleanroom.messages.query import DecisionMessage
+from cleanroom.tracing import ATTRIBUTES
 from starters.operations.session import run_async
-from tests.canary.places import governance, histories, kubernetes, scrapes
+from tests.canary.places import governance, histories, kubernetes, scrapes, spans
 from tests.canary.planting import Played, play
 from tests.canary.scanner import Finding, Place, Scanner, files
 from tests.local_cloud import Cloud, World
@@ -117,6 +120,24 @@ def test_metrics_contain_no_secret_and_no_name_of_a_query_or_run(played: Played)
     clean(played.scanner.look(places))
     for name in (*played.queries, *played.runs.values(), played.cloud.collaboration):
         assert name.encode() not in everything, name
+
+
+def test_traces_contain_no_secret_and_lead_from_the_command_to_the_pod(played: Played) -> None:
+    trace_id = f"{run_trace(played.cloud.collaboration, played.runs['success']).trace_id:032x}"
+    deadline = time.monotonic() + 60
+    while True:
+        found = spans(played.cloud)
+        own = [span for span in found if span["trace"] == trace_id]
+        names = {span["name"] for span in own}
+        if {"pod", "RunWorkflow:RunQuery"} <= names:
+            break
+        # Workers export every five seconds.
+        assert time.monotonic() < deadline, names
+        time.sleep(0.5)
+    assert {"cleanroom run start", "RunActivity:set_secret", "compute result", "GET", "POST"} <= names
+    assert {span["service"] for span in own} >= {"cleanroom-cli", "cleanroom-clean-room", "cleanroom-spark-service"}
+    clean(played.scanner.look([(f"span {span['name']}", json.dumps(span).encode()) for span in found]))
+    assert {key for span in found for key in span["attributes"]} <= ATTRIBUTES
 
 
 def test_terminal_output_contains_no_secret(played: Played) -> None:

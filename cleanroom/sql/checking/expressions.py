@@ -64,6 +64,7 @@ def arithmetic(node: exp.Expr, ctx: Context) -> Value:
         out = combine(sql, kind_of, precedence, (left, right), degree=degree, scale=scale)
         out.mixed = out.mixed or polynomials.mixes(symbol, left, right)
         out.constant = constant
+        out.whole = out.whole or (symbol in "+-*" and out.degree != 0 and kind_of in ("integer", "long", "smallint", "tinyint"))
         left, left_sql = out, out.sql
     return left
 
@@ -74,6 +75,7 @@ def minus(node: exp.Expr, ctx: Context) -> Value:
     part = value_of(node.this, ctx)
     out = combine(f"-{parenthesised(part, ATOM)}", part.type, SIGN, [part], degree=part.degree, scale=part.scale)
     out.constant = None if part.constant is None else -part.constant
+    out.mixed = out.mixed or out.degree != 0
     return out
 
 

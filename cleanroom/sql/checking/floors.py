@@ -104,6 +104,8 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
                 groups.require(f"{where}{' AND '.join(f'{column} <> 0' for column in term)}", few)
             else:
                 groups.require_contributors(term[0], few)
+        for one, two in itertools.combinations(_summed(scope, ctx), 2) if floor > 1 else ():
+            groups.require(f"COALESCE({one}, 0) <> COALESCE({two}, 0)", f"NOT BETWEEN 1 AND {floor - 1}")
     number = ctx.findings.release(scope.protected, floor)
     scope.releases |= {(number, item.view) for item in scope.protected}
     overlap = bool(keys) and floor > 1 and (scope.overlapping or (scope.multiplied and not _reads_one_relation(scope)))
@@ -173,13 +175,15 @@ def _require_contributors(groups: PersonGroups, scope: Scope, floor: int, ctx: C
             names.setdefault(tuple(arg.sql for arg in args), set()).add(item.name)
     for item, args in found:
         texts = [parenthesised(arg, SUM) for arg in args]
+        mixture = FUNCTIONS[item.name].disclosure == "mixture"
         present = " AND ".join(f"{text} IS NOT NULL" for text in texts)
         empty = bool(item.where) or any(arg.sql.startswith(("CASE ", "IF(")) for arg in args)
         enough = few if empty else f">= {floor}"
         if item.name in _SUMS and (not empty or floor > 1):
             groups.require_contributors(_where(texts[0], item), enough)
         elif not empty or floor > 1:
-            groups.require(f"({item.where}) IS TRUE AND {present}" if item.where else present, enough)
+            test = " AND ".join(f"{text} <> 0" for text in texts) if mixture else present
+            groups.require(f"({item.where}) IS TRUE AND {present} AND {test}" if item.where else test, enough)
         # COUNT(x), an aggregate of two columns, or two aggregates of x show how many values are NULL.
         several = len(args) > 1 or len(names[tuple(arg.sql for arg in args)]) > 1
         if not empty and (FUNCTIONS[item.name].disclosure == "count" or several):
@@ -220,6 +224,43 @@ def _terms(scope: Scope, catalog: Catalog) -> Iterator[tuple[tuple[str, ...], st
             yield from (((name,), where) for name in read)
             if (arg.degree or 1) > 1:
                 yield from ((pair, where) for pair in itertools.combinations(read, 2))
+
+
+def _summed(scope: Scope, ctx: Context) -> list[str]:
+    """The different columns and products that the aggregates combine, whatever the factors and constants.
+
+    If two of them differ for a few persons only, so do their sums.
+    """
+    found: dict[str, None] = {}
+    args: set[tuple[str, str]] = set()
+    relations = scope.relations.values()
+    numbers = {value.sql: value for relation in relations for value in relation.columns.values() if value.type in NUMERIC}
+    for item in scope.released:
+        for arg in item.args if FUNCTIONS[item.name].disclosure == "mixture" else ():
+            if not arg.sources or aggregates.is_flag(arg, ctx.rules.catalog):
+                continue
+            names = _COLUMN.findall(arg.sql)
+            columns = sorted(numbers.keys() & names)
+            products = [" * ".join(pair) for pair in itertools.combinations(columns, 2)] if (arg.degree or 1) > 1 else []
+            if item.where:
+                texts = [f"CASE WHEN {item.where} THEN {arg.sql} END", *columns]
+            elif arg.sql.startswith(("CASE ", "IF(")) or not numbers.keys() >= set(names):
+                texts = [arg.sql, *columns]
+            else:
+                texts = products if products and not arg.mixed else [*columns, *products]
+            found |= dict.fromkeys(texts)
+            args.add((arg.sql, item.where))
+    known = [text for text in found if text in numbers and aggregates.protected_columns(numbers[text], ctx.rules.catalog)]
+    scaled = next((text for text in known if numbers[text].mixed or numbers[text].scale != 1), None)
+    if len(args) < 2:
+        return []
+    if scaled is not None:
+        raise Refusal(
+            "ConditionalAggregate",
+            f"an earlier step multiplies {numbers[scaled].name} by a constant or adds to it: next to sums of other values, which could "
+            "differ from it for one person, multiply the result instead",
+        )
+    return list(found)
 
 
 def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:

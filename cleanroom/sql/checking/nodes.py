@@ -111,8 +111,8 @@ def combine(
             out.aggregated = True
         if part.windowed:
             out.windowed = True
-        if part.transformed or part.mixed or part.filled or part.made_by_text:
-            for fact in ("transformed", "mixed", "filled", "made_by_text"):
+        if part.transformed or part.mixed or part.filled or part.made_by_text or part.whole:
+            for fact in ("transformed", "mixed", "filled", "made_by_text", "whole"):
                 setattr(out, fact, getattr(out, fact) or getattr(part, fact))
     out.degree = 0 if constant else degree
     if out.origins:

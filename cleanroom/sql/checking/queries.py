@@ -131,7 +131,7 @@ def _merged_field(fields: Sequence[Value], mixed: bool) -> Value:
     out.degree, out.scale = highest_degree(fields), max(field.scale for field in fields)
     out.plain = not mixed and all(field.plain for field in fields) and len({field.type for field in fields}) == 1
     out.flag = all(field.flag for field in fields)
-    for fact in ("identity", "transformed", "made_by_text", "mixed", "filled"):
+    for fact in ("identity", "transformed", "made_by_text", "mixed", "filled", "whole"):
         setattr(out, fact, any(getattr(field, fact) for field in fields))
     return out
 

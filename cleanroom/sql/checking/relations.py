@@ -235,6 +235,7 @@ def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Co
     second = right.columns[key]
     out = combine(f"{first.sql} = {second.sql}", "boolean", PREDICATE, [first, second], identity=True)
     out.identity = False
+    check_condition([out], ctx.rules.catalog, f"USING ({strip_invisible(name)[:80]})")
     record_equality(first, second, ctx, in_every_row=word == "JOIN")
     ctx.record(first)
     ctx.record(second)

@@ -34,9 +34,22 @@ def aggregate_disclosure(
         catalog: Views with their owners' rules.
     """
     disclosure = FUNCTIONS[name].disclosure
+    _check_overflow(name, args, catalog)
     divisions = _allowed_divisions(name, args, distinct, catalog) if released else ()
     combinable = disclosure != "value" and all(arg.degree is not None and not (released and arg.outer_join_markers) for arg in args)
     return Disclosure(_exposed(disclosure, args, released), 1 if combinable else None, divisions)
+
+
+def _check_overflow(name: str, args: Sequence[Value], catalog: Catalog) -> None:
+    """Refuse arithmetic with whole numbers of persons, which fails if one of them is large."""
+    for view, column, _ in sorted(origin for arg in args if arg.whole for origin in arg.origins):
+        owner = catalog.view(view)
+        if owner is not None and owner.min_group_size > 0 and not owner.may_output(column):
+            raise Refusal(
+                "ConditionalAggregate",
+                f"{name} of arithmetic with whole numbers of {column} fails if one value is large, and the failure would show that; "
+                f"write CAST({column} AS DOUBLE)",
+            )
 
 
 def _exposed(disclosure: str, args: Sequence[Value], released: Sequence[ProtectedInput]) -> frozenset[ColumnKey]:
@@ -69,7 +82,9 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
         return (*found, *flags)
     if disclosure == "extreme" and _is_publishable(args[0], catalog):
         return found
-    remedy = "MIN and MAX take dimensions" if disclosure == "extreme" else "use COUNT, SUM, AVG or STDDEV"
+    remedy = "MIN and MAX take dimensions; use AVG and STDDEV" if disclosure == "extreme" else "use COUNT, SUM, AVG or STDDEV"
+    if name in ("MEDIAN", "PERCENTILE", "PERCENTILE_APPROX", "APPROX_PERCENTILE"):
+        remedy = "a percentile is a value of the data; use AVG and STDDEV, or count persons by ranges that the owner lists as a dimension"
     raise Refusal(
         "ValueOfOnePerson",
         f"{name}{' DISTINCT' if distinct else ''} over rows under a privacy floor can reveal the value of one person; {remedy}",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from cleanroom.sql.catalog import Catalog
+from cleanroom.sql.catalog import Catalog, View
 from cleanroom.sql.model import ColumnKey, Value
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import Scope
+
+
+def _dimensions(view: View) -> str:
+    return ", ".join(view.dimension_names) or "none"
 
 
 def check_exposed(exposed: Iterable[ColumnKey], what: str, catalog: Catalog) -> None:
@@ -23,8 +27,13 @@ def check_exposed(exposed: Iterable[ColumnKey], what: str, catalog: Catalog) -> 
         if view is None or view.may_output(column):
             continue
         if column in view.identity_columns:
-            raise Refusal("IdentityInOutput", f"{what} {column}: it identifies persons of {view.name} and cannot be part of a result")
-        raise Refusal("OutputColumnNotAllowed", f"{what} {column}: the owner of {view.name} does not allow its values in a result")
+            raise Refusal(
+                "IdentityInOutput",
+                f"{what} {column}: it identifies persons of {view.name} and cannot be part of a result; write COUNT(DISTINCT {column}). "
+                "A step per person groups by the identities of all its datasets, and does not follow a UNION",
+            )
+        text = f"the owner of {view.name} does not allow its values in a result; dimensions: {_dimensions(view)}"
+        raise Refusal("OutputColumnNotAllowed", f"{what} {column}: {text}")
 
 
 def check_condition(conditions: Iterable[Value], catalog: Catalog, what: str = "a condition") -> None:
@@ -37,7 +46,7 @@ def check_condition(conditions: Iterable[Value], catalog: Catalog, what: str = "
             raise Refusal(
                 "OutputColumnNotAllowed",
                 f"{what} reads {column}: the owner of {view.name} does not list it as a dimension, for conditions, groups and order; "
-                f"dimensions: {', '.join(view.dimension_names) or 'none'}",
+                f"dimensions: {_dimensions(view)}",
             )
 
 

@@ -140,7 +140,9 @@ def check_result(query: CheckedQuery) -> None:
     if query.protected:
         views = sorted({item.view for item in query.protected})
         raise Refusal(
-            "RowLevelOutput", f"rows of {', '.join(views)} are under a privacy floor and may leave only through an aggregation (GROUP BY)"
+            "RowLevelOutput",
+            f"rows of {', '.join(views)} are under a privacy floor and may leave only through an aggregation: write SELECT <dimension>, "
+            f"COUNT(DISTINCT {query.protected[0].identity_column}) … GROUP BY <dimension>",
         )
     seen: dict[str, int] = {}
     for number, view in sorted(query.releases):

@@ -13,6 +13,8 @@ from cleanroom.sql.scope import EqualColumns, Scope
 MAX_PROTECTED_INPUTS = 64
 """Protected inputs of one FROM clause. Each of them costs a join and a distinct count."""
 
+_ABSENT = "for persons who are not in them, write LEFT JOIN and group by CASE WHEN <identity> IS NULL THEN … END"
+
 EqualPair = tuple[Value, Value]
 
 
@@ -69,10 +71,12 @@ def join_rows(
     if not both or join in ("JOIN", "CROSS JOIN"):
         return JoinedRows(both)
     if join == "FULL JOIN":
-        raise Refusal("JoinOverFloor", "a FULL JOIN of rows under a privacy floor is not allowed")
+        raise Refusal(
+            "JoinOverFloor", "a FULL JOIN of rows under a privacy floor is not allowed; write a LEFT JOIN, or one query for each side"
+        )
     if join == "LEFT ANTI JOIN":
         if right:
-            raise Refusal("JoinOverFloor", "LEFT ANTI JOIN with rows under a privacy floor is not allowed: it selects persons by absence")
+            raise Refusal("JoinOverFloor", f"LEFT ANTI JOIN with rows under a privacy floor is not allowed; {_ABSENT}")
         return JoinedRows(both)
     if join == "LEFT SEMI JOIN":
         return JoinedRows([*left, *(_filtered_by(item, conditions, right_alias) for item in right)])
@@ -184,7 +188,10 @@ def check_union(operator: str, branches: Sequence[Sequence[ProtectedInput]]) -> 
     if not any(branches):
         return
     if operator != "UNION ALL":
-        raise Refusal("UnionOverFloor", f"{operator} of rows under a privacy floor is not allowed; UNION ALL is")
+        raise Refusal(
+            "UnionOverFloor",
+            f"{operator} of rows under a privacy floor is not allowed; write UNION ALL, and COUNT(DISTINCT …) of the identity",
+        )
     seen: set[str] = set()
     for branch in branches:
         views = {item.view for item in branch}
@@ -246,7 +253,7 @@ def _rows_in_expression(protected: Sequence[ProtectedInput]) -> Refusal:
     return Refusal(
         "SubqueryOverFloor",
         f"rows of {', '.join(sorted({item.view for item in protected}))} are under a privacy floor: here only "
-        "<column> IN (SELECT <identity column> …) and EXISTS with the same equality are allowed, joined by AND",
+        f"<column> IN (SELECT <identity column> …) and EXISTS with the same equality are allowed, joined by AND; {_ABSENT}",
     )
 
 

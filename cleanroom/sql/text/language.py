@@ -97,6 +97,7 @@ _CONSTRUCTS = r"""
     All: ALL; write AND
     Bracket: […]; write SPLIT_PART
     Fetch: FETCH; write LIMIT
+    Placeholder: a name after a colon; write GET_JSON_OBJECT(column, '$.name')
     WithinGroup: WITHIN GROUP; write PERCENTILE_APPROX(x, p) or MEDIAN(x)
     IgnoreNulls RespectNulls: IGNORE NULLS; write LAST(x, TRUE)
     Escape: ESCAPE; write CONTAINS, STARTSWITH or RLIKE
@@ -153,6 +154,39 @@ UNCLEAR: dict[Node, frozenset[Node]] = {
 """For each operator, the operators that need parentheses as its operands, because the parser and Spark may read another order."""
 
 
+_CLAUSES = (
+    "with_",
+    "this",
+    "expression",
+    "from_",
+    "joins",
+    "laterals",
+    "expressions",
+    "where",
+    "group",
+    "having",
+    "qualify",
+    "order",
+    "limit",
+)
+"""Clauses of a query in the order of Spark's grammar, in which SELECT may also stand before FROM. The parser reads them in any order."""
+
+
+def _check_order(query: exp.Expr) -> None:
+    places: dict[str, tuple[int, int]] = {}
+    for name in _CLAUSES:
+        part = query.args.get(name)
+        clause = part[0] if isinstance(part, list) and part else part
+        token = next((child._meta for child in clause.walk() if child._meta), None) if isinstance(clause, exp.Expr) else None
+        if token and isinstance(clause, exp.Expr):
+            places[name] = token["line"], token["col"]
+            if name == "expressions" and places[name] < places.get("from_", (0, 0)):
+                del places[name]
+            elif places[name] < max(places.values()):
+                order = "SELECT, FROM, JOIN, LATERAL VIEW, WHERE, GROUP BY, HAVING, QUALIFY, ORDER BY, LIMIT"
+                raise Refusal("Unparsable", f"the clauses of a query stand in the order {order}", position_of(clause))
+
+
 def check_language(tree: exp.Expr, text: str) -> list[str]:
     """Refuse the statement ``text`` if its tree has a node, a part of a node or an order of operators outside of the language.
 
@@ -170,6 +204,8 @@ def check_language(tree: exp.Expr, text: str) -> list[str]:
         form = LANGUAGE.get(kind)
         if form is None:
             raise _outside(node, text)
+        if isinstance(node, exp.Query) and kind is not exp.Subquery:
+            _check_order(node)
         unclear = UNCLEAR.get(kind)
         words += form.words
         for name, part in node.args.items():

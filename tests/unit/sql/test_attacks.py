@@ -73,6 +73,17 @@ def test_segments_that_do_not_form_a_query_are_refused(segments: list[QuerySegme
     assert verdict.reasons[0].code == code
 
 
+@pytest.mark.parametrize(
+    ("rows", "code"), [("SELECT * FROM orders WHERE region = 'west'", "RowLevelOutput"), ("SELECT seg FROM weights", "")]
+)
+def test_precondition_on_a_view_with_rows_of_persons_is_refused(rows: str, code: str) -> None:
+    first = _segment(1, f"CREATE OR REPLACE TEMP VIEW v AS {rows}")
+    last = _segment(
+        2, "SELECT region, COUNT(*) AS n FROM orders GROUP BY region", pre_conditions=(PreCondition(view_name="v", min_row_count=1),)
+    )
+    assert [reason.code for reason in analyse([first, last], GUARDED).reasons] == [code] * bool(code)
+
+
 def test_segments_run_in_ascending_sequence() -> None:
     verdict = analyse(
         [_segment(20, "SELECT a FROM v"), _segment(3, "CREATE OR REPLACE TEMP VIEW v AS SELECT spend AS a FROM events")], OPEN

@@ -39,6 +39,25 @@ CATALOGS = {
             ]
         }
     ),
+    "twins": Catalog.model_validate(
+        {
+            "views": [
+                {
+                    "name": "orders",
+                    "columns": _ORDERS | {"one": "integer", "twin": "number", "pair": "number"},
+                    "floors": {"minGroupSize": FLOOR, "identity": "user_key", "dimensions": ["region", "status", "day"]},
+                },
+                {
+                    "name": "clicks",
+                    "columns": {"user_key": "string", "campaign": "string", "device": "string"},
+                    "floors": {"minGroupSize": 3, "identityColumn": "user_key"},
+                },
+                {"name": "weights", "columns": {"user_key": "string", "w": "number", "seg": "string", "amount": "number"}},
+                {"name": "guesses", "columns": {"user_key": "string", "amount": "number", "mark": "string"}},
+                {"name": "regions", "columns": {"region": "string", "country": "string"}},
+            ]
+        }
+    ),
     "num": Catalog.model_validate(
         {
             "views": [
@@ -58,11 +77,14 @@ CATALOGS = {
                     "name": "v",
                     "columns": {"id": "integer", "a": "string", "b": "number"},
                     "floors": {"allowedOutputColumns": ["id", "a"]},
-                }
+                },
+                {"name": "m", "columns": {"b": "number", "t": "string"}},
             ]
         }
     ),
 }
+CATALOGS |= {"second": CATALOGS["twins"], "open": CATALOGS["twins"]}
+"""The person u17 has the only second order; or is the only one without a paid order."""
 TARGET = 7317.25
 """Amount of the person u17. All other amounts are whole numbers below 1000."""
 
@@ -75,7 +97,7 @@ def rows(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
         orders: list[tuple[Any, ...]] = [(n, n, "north", TARGET if n == 17 else 0.0, 30) for n in people]
         return {"orders": orders, "mine": [("0" * zeros + "17", "a") for zeros in range(8)]}
     if catalog == "out":
-        return {"v": [(n, "a", 4.0 if n == 17 else 1.0) for n in people]}
+        return {"v": [(n, "a", 4.0 if n == 17 else 1.0) for n in people], "m": [(4.0, "hit")]}
     orders = []
     for number in people:
         target = number == 17
@@ -87,18 +109,29 @@ def rows(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
             )
         )  # fmt: skip
     others = [number for number in people if number != 17]
+    if catalog in ("twins", "second", "open"):
+        orders = [_with_twins(row) for row in orders]
+        orders += [(99, "u17", "north", "paid", 1.0, *orders[17][5:])] if catalog == "second" else []
+        orders += [(n + 100, f"u{n}", "north", "open", *orders[n][4:]) for n in range(8)] if catalog == "open" else []
     return {
+        "guesses": [(row[1], row[4], "hit") for row in orders[10:25]],
         "orders": orders,
         "clicks": [(f"u{n}", "all", "web") for n in people] + [(f"u{n}", "others", "web") for n in others],
-        "weights": [(f"u{n}", 2.0 if n == 17 else 1.0, "s1") for n in people],
+        "weights": [(f"u{n}", 2.0 if n == 17 else 1.0, "s1", orders[n][4]) for n in people],
         "labels": [(f"u{n}", "all") for n in people] + [(f"u{n}", "others") for n in others],
         "regions": [("north", "X"), ("north", "Y"), ("south", "X")],
     }
 
 
+def _with_twins(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row with columns that are as in all others except for u17, who has an open order."""
+    target = row[1] == "u17"
+    return (*row[:3], "open" if target else "paid", *row[4:], 0 if target else 1, 0.0 if target else row[4], 5000.0 * (row[0] in (17, 18)))
+
+
 def shows_target(result: list[tuple[Any, ...]], kind: str) -> bool:
     """Whether a number, or the difference of two numbers of a column or of a row, is the target's value or counts it alone."""
-    if kind in ("small cell by NULL", "unlisted column as a count", "identity of another type"):
+    if kind in ("small cell by NULL", "unlisted column as a count", "identity of another type", "condition on an unlisted column"):
         return bool(result) and any(value is not None for row in result for value in row)
     columns = [[row[index] for row in result] for index in range(len(result[0]))] if result else []
     for numbers in (*columns, *result):
@@ -106,6 +139,9 @@ def shows_target(result: list[tuple[Any, ...]], kind: str) -> bool:
         values = [*known, *(one - two for one, two in itertools.permutations(known, 2))]
         if any(abs(value - TARGET) < 1e-6 or abs(value / (TARGET * 1e6) - 1) < 1e-3 for value in values):
             return True
+    if kind == "persons counted twice":
+        numbers = [[value for value in line if isinstance(value, int)] for line in (*columns, *result)]
+        return any(1 <= abs(one - two) < FLOOR for line in numbers for one, two in itertools.combinations([*line, 0], 2))
     return kind == "weights made by the text" and len(result) > 0 and any(1 in row for row in result)
 
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.spark
 pyspark = pytest.importorskip("pyspark")
 
 STEP = 1 if os.environ.get("CLEANROOM_ALL_ON_SPARK") else 4
-"""The default suite checks every fourth everyday query, all of TPC-H and all leaks."""
+"""The default suite checks every fourth everyday query, all of TPC-H, and all leaks but those of sums that differ for one person."""
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,8 @@ def test_no_leak_shows_in_spark_and_the_plan_of_its_text_is_refused(name: str, s
     check = check_of(spark, catalog, rows(name))
     executed, accepted = 0, []
     for kind, items in LEAKS.items():
-        for sql in (sql for key, sql in items if key == name):
+        step = 2 * STEP if name in ("twins", "second", "open") and STEP > 1 else 1
+        for sql in [sql for key, sql in items if key == name][::step]:
             verdict = check_sql(split_statements(sql), catalog)
             if verdict.allowed:
                 frame = frame_of(spark, [segment.sql for segment in verdict.rewritten])

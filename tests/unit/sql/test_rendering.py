@@ -119,6 +119,19 @@ def test_form_that_spark_reads_differently_or_not_at_all_is_refused(text: str, c
     assert reason.position is not None or "not closed" in reason.message
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT a FROM t ORDER BY a WHERE b", "SELECT a FROM t LIMIT 3 ORDER BY a", "SELECT a FROM t WHERE b JOIN t u USING (a)",
+        "SELECT a FROM t HAVING COUNT(*) > 1 GROUP BY a", "FROM t SELECT a JOIN t u USING (a)",
+        "SELECT a FROM t UNION SELECT a FROM t LIMIT 1 ORDER BY a",
+    ],
+)  # fmt: skip
+def test_clauses_in_an_order_that_spark_does_not_read_are_refused(text: str) -> None:
+    (reason,) = check_sql(text, Catalog.model_validate({"views": {"t": {"a": "integer", "b": "boolean"}}})).reasons
+    assert (reason.code, reason.position is not None) == ("Unparsable", True)
+
+
 @pytest.mark.parametrize("text", ["SELECT a FROM t WHERE (b)", "SELECT a FROM (SELECT a FROM t WHERE (b)) u GROUP BY a"])
 def test_clause_that_spark_reads_as_an_alias_is_refused(text: str) -> None:
     (reason,) = check_sql(text, Catalog.model_validate({"views": {"t": {"a": "integer", "b": "boolean"}}})).reasons
