@@ -232,6 +232,9 @@ def check_language(tree: exp.Expr, text: str) -> list[str]:
 _SPECIAL = frozenset[Node]({exp.Boolean, exp.Union, exp.Intersect, exp.Except, exp.Join, exp.Where, exp.Having, exp.Qualify})
 
 
+_SINGLE_WORDS = (exp.Column, exp.Boolean, exp.Null, exp.CurrentDate, exp.CurrentTimestamp)
+
+
 def _other_words(node: exp.Expr) -> list[str]:
     """Words that depend on the values of parts."""
     if isinstance(node, exp.Boolean):
@@ -240,9 +243,9 @@ def _other_words(node: exp.Expr) -> list[str]:
         return [] if node.args.get("distinct") else ["ALL"]
     if isinstance(node, exp.Join):
         return [] if any(node.args.get(name) for name in ("side", "on", "using")) else [ANY_JOIN]
-    if isinstance(node.this, exp.Paren) and isinstance(node.this.this, exp.Column):
+    if isinstance(node.this, exp.Paren) and isinstance(node.this.this, _SINGLE_WORDS):
         word = LANGUAGE[type(node)].words[0]  # Spark reads it as an alias with a list of columns
-        raise Refusal("ParenthesesNeeded", f"{word} (…) around a name: leave the parentheses out", position_of(node))
+        raise Refusal("ParenthesesNeeded", f"{word} (…) around one word: leave the parentheses out", position_of(node))
     return []
 
 

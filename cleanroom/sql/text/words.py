@@ -55,7 +55,7 @@ def _words_of(tokens: Sequence[Token]) -> list[str]:
                 raise Refusal("Unparsable", f"{token.text!r} does not fit here", token_position(token))
         elif before == "AS" and word.partition(" ")[0] in _AFTER_AS:
             raise Refusal("Unparsable", f"{token.text!r} cannot follow AS; write a name, or `{token.text}`", token_position(token))
-        elif word == "." and following is not None and following.token_type is TokenType.NUMBER:
+        elif word == "." and following is not None and following.token_type is TokenType.NUMBER and following.start == token.end + 1:
             word = "0."
         elif word == "VIEW" and before == "LATERAL":  # the tree has parentheses around its columns
             words += ["VIEW", "(", ")"]

@@ -73,6 +73,7 @@ WORDS = [
     "SELECT kind FROM events WHERE spend NOT NULL", "SELECT SUM(spend) FILTER (spend > 1) AS s FROM events",
     "SELECT kind FROM users JOIN events", "SELECT +spend AS s FROM events", "SELECT kind FROM events WHERE kind IS UNKNOWN",
     "SELECT spend = 1 = TRUE AS s FROM events", "SELECT kind FROM events WHERE kind <=> NOT spend > 1",
+    "SELECT . 5 AS s FROM events", "SELECT kind FROM events WHERE (FALSE)", "SELECT kind FROM events WHERE (NULL)",
 ]  # fmt: skip
 
 
