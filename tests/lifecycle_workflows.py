@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import activity, workflow
-from temporalio.common import RetryPolicy
+from temporalio.common import RetryPolicy, VersioningBehavior
 
 with workflow.unsafe.imports_passed_through():
     from cleanroom.errors import PreconditionFailed
@@ -122,3 +122,49 @@ class Sharing:
 
 WORKFLOWS = [Counting, Polling, Stepping]
 ACTIVITIES = [count_to, ready_on, silent, silent_in_a_thread]
+
+
+@activity.defn
+async def until_cancelled() -> None:
+    """Send heartbeats until the cancellation."""
+    while True:
+        activity.heartbeat()
+        await asyncio.sleep(0.05)
+
+
+class _StoppingActivity:
+    """Cancels an activity, does not wait until it has ended, and continues until the signal."""
+
+    def __init__(self) -> None:
+        self._ended = False
+
+    async def _stop_one(self) -> None:
+        work = workflow.start_activity(
+            until_cancelled, start_to_close_timeout=timedelta(seconds=60), heartbeat_timeout=timedelta(seconds=30)
+        )
+        await workflow.sleep(0.2)
+        work.cancel()
+        await workflow.wait([work])
+        await workflow.wait_condition(lambda: self._ended, timeout=timedelta(seconds=60))
+
+
+@workflow.defn(versioning_behavior=VersioningBehavior.AUTO_UPGRADE)
+class AutoUpgradeStopping(_StoppingActivity):
+    @workflow.run
+    async def run(self) -> None:
+        await self._stop_one()
+
+    @workflow.signal
+    def end(self) -> None:
+        self._ended = True
+
+
+@workflow.defn(versioning_behavior=VersioningBehavior.PINNED)
+class PinnedStopping(_StoppingActivity):
+    @workflow.run
+    async def run(self) -> None:
+        await self._stop_one()
+
+    @workflow.signal
+    def end(self) -> None:
+        self._ended = True

@@ -32,10 +32,11 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from temporalio import workflow
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.client import Client
-from temporalio.common import WorkerDeploymentVersion
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import (
     Interceptor,
     Replayer,
@@ -91,7 +92,6 @@ class WorkerSpec:
     activities: Sequence[Callable[..., Any]] = ()
     interceptors: Sequence[Interceptor] = ()
     """Placed between log subject and heartbeats, which are outermost, and message guard and error translation, which are innermost."""
-    """Placed between the heartbeat interceptor, which is outermost, and message guard and error translation, which are innermost."""
     version: WorkerDeploymentVersion | None = None
     """Deployment and build ID for Worker Versioning (:mod:`cleanroom.temporal.versions`); without it, the worker is unversioned."""
     max_concurrent_activities: int = 32
@@ -141,6 +141,18 @@ class _UnversionedRunner(WorkflowRunner):
         return instance
 
 
+def _default_behavior(workflows: Sequence[type]) -> VersioningBehavior:
+    """Return the behaviour of workflow tasks that the SDK completes without the workflow's code, such as after a cancelled activity.
+
+    The SDK does not know the workflow's own behaviour then. Without a default, the workflow becomes unversioned, and the server may
+    repeat workflow tasks without end to route it to a version again.
+    """
+    behaviors = {workflow._Definition.must_from_class(item).versioning_behavior for item in workflows}
+    if VersioningBehavior.AUTO_UPGRADE in behaviors:
+        return VersioningBehavior.AUTO_UPGRADE
+    return VersioningBehavior.PINNED if behaviors else VersioningBehavior.UNSPECIFIED
+
+
 def create_worker(client: Client, spec: WorkerSpec) -> Worker:
     """Create the worker of ``spec``, for use with ``async with``. Its thread pool lives as long as the worker."""
     options: dict[str, Any] = {
@@ -160,7 +172,9 @@ def create_worker(client: Client, spec: WorkerSpec) -> Worker:
         options["activity_executor"] = ThreadPoolExecutor(spec.max_concurrent_activities, thread_name_prefix=f"{spec.name}-activity")
     options |= spec.extra
     if spec.version is not None:
-        options["deployment_config"] = WorkerDeploymentConfig(version=spec.version, use_worker_versioning=True)
+        options["deployment_config"] = WorkerDeploymentConfig(
+            version=spec.version, use_worker_versioning=True, default_versioning_behavior=_default_behavior(spec.workflows)
+        )
     else:
         options["workflow_runner"] = _UnversionedRunner(options["workflow_runner"])
     worker = Worker(client, task_queue=spec.task_queue, **options)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionRequest
 from temporalio.client import Client
-from temporalio.common import WorkerDeploymentVersion
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.testing import WorkflowEnvironment
 from typer.testing import CliRunner
 
@@ -20,6 +22,7 @@ from cleanroom.temporal.build import build_id
 from cleanroom.temporal.versions import Version, current_build, delete_version, list_versions, promote
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from starters.cli import app
+from tests.lifecycle_workflows import AutoUpgradeStopping, PinnedStopping, until_cancelled
 from tests.temporal_env import server_options
 from workers.register import promote_first_version
 from workflows.conclude_run import ConcludeRun
@@ -156,3 +159,36 @@ async def test_a_worker_of_another_build_than_the_chart_names_does_not_start(con
     code, error = await asyncio.to_thread(command, "worker", "frontend", "--build-id", "0" * 16, config=config)
     assert (code, error["code"]) == (5, "BuildDiffers")
     assert "1" * 16 in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "behavior"), [(AutoUpgradeStopping, VersioningBehavior.AUTO_UPGRADE), (PinnedStopping, VersioningBehavior.PINNED)]
+)
+async def test_a_workflow_keeps_its_behavior_when_a_cancelled_activity_ends(
+    client: Client, kind: type[AutoUpgradeStopping | PinnedStopping], behavior: VersioningBehavior
+) -> None:
+    name = kind.__name__
+    spec = WorkerSpec(
+        name,
+        name,
+        (kind,),
+        (until_cancelled,),
+        version=WorkerDeploymentVersion(name, "1"),
+        extra={"max_heartbeat_throttle_interval": timedelta(seconds=0.05)},
+    )
+    request = SetWorkerDeploymentCurrentVersionRequest(
+        namespace=client.namespace, deployment_name=name, build_id="1", ignore_missing_task_queues=True, allow_no_pollers=True
+    )
+    await client.workflow_service.set_worker_deployment_current_version(request)
+    async with create_worker(client, spec), asyncio.timeout(60):
+        handle = await client.start_workflow(kind.run, id=name, task_queue=name)
+        done = list[VersioningBehavior]()
+        while not done:
+            await asyncio.sleep(0.05)
+            events = (await handle.fetch_history()).events
+            ended = next((at for at, event in enumerate(events) if event.HasField("activity_task_canceled_event_attributes")), len(events))
+            completed = [event for event in events[ended:] if event.HasField("workflow_task_completed_event_attributes")]
+            done = [VersioningBehavior(event.workflow_task_completed_event_attributes.versioning_behavior) for event in completed]
+        assert set(done) == {behavior}
+        await handle.signal(kind.end)
+        await handle.result()
