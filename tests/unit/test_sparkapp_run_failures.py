@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cleanroom.documents.dataset import PrivacyFloors
+from cleanroom.documents.dataset import FieldType, PrivacyFloors
 from cleanroom.documents.query import PreCondition, QuerySegment
 from cleanroom.spark.job import JobConfig, JobParameters, JobSegment
 from cleanroom.sql import Catalog, Column, View, analyse
 from tests.unit.sparkapp_run import (
     DIGEST,
     FLIGHTS,
+    PLANES,
     RESULT_SQL,
     Payload,
     RunWorld,
@@ -40,19 +41,28 @@ def payload(world: RunWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
     return Payload(world, monkeypatch, capfd)
 
 
+def typed(columns: dict[str, FieldType]) -> tuple[Column, ...]:
+    return tuple(Column(name=name, type=kind) for name, kind in columns.items())
+
+
 def test_failed_precondition_under_a_floor_does_not_name_the_view(world: RunWorld, payload: Payload) -> None:
-    """Twenty such views, each with a row only if one person flew farther than a limit, would disclose the distance."""
+    """The gate refuses such conditions on rows of persons. The pod withholds the view of every condition in a run with floors."""
     floor = PrivacyFloors(min_group_size=2, identity_column="tailnum")
     flights = world.datasets["contosso-flights"].model_copy(update={"floors": floor})
-    columns = tuple(Column(name=key, type=value) for key, value in FLIGHTS.items())
-    view = View(name="flights", owner=flights.owner_id, columns=columns, allowed_columns=flights.allowed_fields, floors=(floor,))
-    about_one = "CREATE OR REPLACE TEMPORARY VIEW {} AS SELECT carrier FROM flights WHERE origin = 'JFK' AND distance > {}"
+    planes = world.datasets["litware-planes"]
+    catalog = Catalog(
+        views=(
+            View(name="flights", owner=flights.owner_id, columns=typed(FLIGHTS), allowed_columns=flights.allowed_fields, floors=(floor,)),
+            View(name="planes", owner=planes.owner_id, columns=typed(PLANES), allowed_columns=planes.allowed_fields),
+        )
+    )
+    about_one = "CREATE OR REPLACE TEMPORARY VIEW {} AS SELECT manufacturer FROM planes WHERE seats > {}"
     source = (
         QuerySegment(execution_sequence=1, data=about_one.format("near", 0)),
-        QuerySegment(execution_sequence=2, data=about_one.format("far", 1 << 41)),
+        QuerySegment(execution_sequence=2, data=about_one.format("far", 1 << 29)),
         QuerySegment(
             execution_sequence=3,
-            data=about_one.format("farther", 1 << 42),
+            data=about_one.format("farther", 1 << 30),
             pre_conditions=(PreCondition(view_name="near", min_row_count=1), PreCondition(view_name="far", min_row_count=1)),
         ),
         QuerySegment(
@@ -61,13 +71,13 @@ def test_failed_precondition_under_a_floor_does_not_name_the_view(world: RunWorl
             pre_conditions=(PreCondition(view_name="farther", min_row_count=1),),
         ),
     )
-    verdict = analyse(source, Catalog(views=(view,)))
+    verdict = analyse(source, catalog)
     assert verdict.allowed, verdict.reasons
     checked = tuple(
         JobSegment(execution_sequence=item.execution_sequence, sql=item.sql, source_digest=DIGEST, pre_conditions=item.pre_conditions or ())
         for item in verdict.rewritten
     )
-    outcome = payload.run(world.job(segments=checked, source=source, datasets=(flights,)))
+    outcome = payload.run(world.job(segments=checked, source=source, datasets=(flights, planes)))
     assert outcome.termination["code"] == "PRECONDITION_FAILED"
     assert "withheld" in outcome.termination["message"]
     reported = json.dumps([outcome.termination, outcome.pod.events()])
