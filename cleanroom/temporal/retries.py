@@ -116,8 +116,8 @@ CLEANUP = Timing(
 
 SWEEP = Timing(
     start_to_close=timedelta(minutes=10),
-    schedule_to_close=timedelta(minutes=30),
+    schedule_to_close=timedelta(hours=1),
     heartbeat=_HEARTBEAT,
     retry=RetryPolicy(initial_interval=_s(1), backoff_coefficient=2, maximum_interval=_s(60), maximum_attempts=5),
 )
-"""A look at all runs of a collaboration. Worst case: 30 min. The next scheduled cleanup looks again."""
+"""A look at all runs of a collaboration. Worst case: 5 x 10 min + 15 s. The next scheduled cleanup looks again."""

@@ -89,7 +89,7 @@ def in_room(cloud: Cloud, work: Callable[[CleanRoomContext], Awaitable[Any]]) ->
 
     async def run() -> Any:
         async with opened() as room:
-            return await work(room)
+            return await ActivityEnvironment().run(work, room)
 
     return run_async(run())
 

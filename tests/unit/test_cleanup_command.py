@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cleanroom.errors import InvalidInput
@@ -30,7 +31,8 @@ def invoke(monkeypatch: pytest.MonkeyPatch, *words: str, **members: Any) -> tupl
         return CleanupReport(collaboration="flights", **{"applied": options["apply"]} | members)
 
     monkeypatch.setattr(cleanup, "run_cleanup", run)
-    monkeypatch.setenv("COLUMNS", "200")
+    # A console reads the width when it is created, so the environment of an earlier test would decide.
+    monkeypatch.setattr("starters.terminal.output.out", Console(soft_wrap=True, width=200))
     done = runner.invoke(app, ["cleanup", *words])
     return done.exit_code, done.output, asked
 

@@ -75,7 +75,9 @@ def test_each_policy_has_the_values_of_its_docstring() -> None:
         "PROPAGATION": (30, 900, 10, 5, 1.5, 30, 0),
         "POLL": (20, 86_400, None, 10, 1, 10, 0),
         "WATCH": (43_200, 86_400, 10, 1, 2, 30, 0),
+        "NOTIFY": (60, 86_400, 10, 10, 4, 1800, 6),
         "CLEANUP": (30, 3600, 10, 1, 2, 60, 0),
+        "SWEEP": (600, 3600, 10, 1, 2, 60, 5),
     }
     found = {}
     for name in NAMED:

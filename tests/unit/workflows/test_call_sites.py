@@ -38,7 +38,7 @@ WATCHED = Timing(start_to_close=12 * HOURS, total=24 * HOURS, attempts=0)
 CLEANUP = Timing(total=HOURS, attempts=0, longest_backoff=60)
 ROOM, SPARK, FRONTEND, CONTOSSO, FABRIKAM = "clean-room", "spark-service", "frontend", "collaborator.contosso", "collaborator.fabrikam"
 
-LOOK = Timing(start_to_close=10 * MINUTES, total=30 * MINUTES, attempts=5, longest_backoff=60)
+LOOK = Timing(start_to_close=10 * MINUTES, total=HOURS, attempts=5, longest_backoff=60)
 
 EXPECTED = {
     ("Cleanup", "delete_job"): (SPARK, SERVICE),
