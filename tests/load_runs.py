@@ -75,6 +75,8 @@ class Jobs:
 
         @activity.defn
         async def watch_job(request: WatchRequest) -> JobOutcome:
+            # Like the real one: an activity that never sends a heartbeat of its own is not interrupted by a cancellation.
+            activity.heartbeat()
             self.watched.add(request.ticket.run_id)
             if len(self.watched) >= self.expected:
                 self.all_watched.set()
