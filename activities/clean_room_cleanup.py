@@ -15,7 +15,7 @@ from temporalio import activity
 from temporalio.client import WorkflowExecutionStatus
 
 from activities.clean_room_context import CleanRoomContext
-from cleanroom.errors import CleanRoomError, NotFound, Refused, Unavailable
+from cleanroom.errors import CleanRoomError, Refused, Unavailable
 from cleanroom.identifiers import conclude_workflow_id, run_workflow_id
 from cleanroom.messages.cleanup import (
     HeldFound,
@@ -29,7 +29,6 @@ from cleanroom.messages.cleanup import (
 from cleanroom.messages.run import RunTicket
 from cleanroom.runs.held import CONCURRENT_READS, SUBJECTS, Held, HeldByRuns, Place, read_held
 from cleanroom.runs.ledger import PinnedRequest
-from cleanroom.spark.tombstone import is_tombstone
 from cleanroom.statements import RunRequest
 from cleanroom.statements.signing import peek
 from cleanroom.temporal.heartbeat import Heartbeater
@@ -97,7 +96,7 @@ class CleanRoomCleanup:
         pinned = await room.authority.pinned_request(run_id)
         closed = await room.reader.run_closed(run_id)
         counts: dict[Kind, int] = {
-            "secrets": sum([not await self._overwritten(secret_id) for secret_id in sorted(held.secrets)]),
+            "secrets": sum([await room.has_value(secret_id) for secret_id in sorted(held.secrets)]),
             "secret grants": sum(map(len, held.grants.values())),
             "not closed": int(pinned is not None and not closed),
         }
@@ -107,14 +106,6 @@ class CleanRoomCleanup:
         facts = {"query": pinned.query, "pinned": True, "pinned_at": pinned.at, "origin": pinned.origin}
         expires = _expiry(pinned)
         return run.model_copy(update=facts | {"expires": expires, "ticket": _ticket(contract, pinned) if named else None}), pinned
-
-    async def _overwritten(self, secret_id: str) -> bool:
-        try:
-            return is_tombstone(await self._room.client.get_secret(secret_id))
-        except NotFound as error:
-            if error.code != "SecretNotFound":
-                raise
-            return True
 
     async def _shared(self, found: HeldByRuns, pins: Mapping[str, PinnedRequest | None]) -> tuple[Mapping[str, Mapping[Kind, int]], int]:
         """Attribute the host data in shared policies to runs; returns counts by run, and how many values no run has.

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from cleanroom.attestation import GuestAttestor
+from cleanroom.errors import NotFound
 from cleanroom.governance import CleanRoomClient, GovernanceUserClient, MemberDocument
 from cleanroom.identifiers import canonical_json, clean_room_secret_id, sha256_hex
 from cleanroom.messages.run import RunTicket, ServiceProof
@@ -17,7 +18,7 @@ from cleanroom.runs.shared_reader import SharedReader
 from cleanroom.runs.trust import RunTrust
 from cleanroom.runs.verification import RunVerifier, no_origin
 from cleanroom.settings import Settings
-from cleanroom.spark.tombstone import new_tombstone
+from cleanroom.spark.tombstone import is_tombstone, new_tombstone
 from cleanroom.trust import Bootstrap, TrustSource
 
 BARRIER = "barrier"
@@ -93,6 +94,15 @@ class CleanRoomContext:
     async def overwrite(self, secret_id: str) -> None:
         """Overwrite a staged secret of a run with a random tombstone."""
         await self.client.put_secret(secret_id.removeprefix(clean_room_secret_id("")), new_tombstone())
+
+    async def has_value(self, secret_id: str) -> bool:
+        """Whether governance has a secret with this ID that is not overwritten."""
+        try:
+            return not is_tombstone(await self.client.get_secret(secret_id))
+        except NotFound as error:
+            if error.code != "SecretNotFound":
+                raise
+            return False
 
     async def attested_statement(self, ticket: RunTicket, proof: ServiceProof, body: dict[str, Any]) -> dict[str, Any]:
         """Return what a verified run adds to the audit event ``body``: digests, and an attestation report over the whole event.

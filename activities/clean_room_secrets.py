@@ -51,7 +51,6 @@ from cleanroom.secret import Secret
 from cleanroom.spark.consent_receipt import RECEIPT_SECONDS, ConsentReceipt, enabled_receipt, withdrawn_receipt
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.network import new_network_secret
-from cleanroom.spark.tombstone import is_tombstone
 from cleanroom.temporal.heartbeat import Heartbeater
 from cleanroom.temporal.metrics import GRANTS, KEY_RELEASES
 from cleanroom.trust import AcceptedTrust
@@ -263,14 +262,8 @@ class CleanRoomSecrets:
 
     async def _make_network_secret(self, job: JobConfig) -> None:
         """Create the run's random network secret once. It must not change after a pod has read it."""
-        if job.network_secret_id is None:
+        if job.network_secret_id is None or await self._room.has_value(job.network_secret_id):
             return
-        try:
-            if not is_tombstone(await self._room.client.get_secret(job.network_secret_id)):
-                return
-        except NotFound as error:
-            if error.code != "SecretNotFound":
-                raise
         await self._room.client.put_secret(run_secret_name(job.run_id, job.query_id, "network"), new_network_secret())
 
     async def _leave_a_secret(self, job: JobConfig) -> None:

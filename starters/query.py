@@ -64,6 +64,10 @@ Name = Annotated[str, typer.Argument(help="Name of the query.", show_default=Fal
 File = Annotated[Path, typer.Argument(help="YAML file of the query.", show_default=False)]
 ExpectedVersion = Annotated[str | None, typer.Option(help="Fail unless the query is at this version.")]
 Reason = Annotated[str, typer.Option(help="Reason shown to the other collaborators.")]
+ApprovalDays = Annotated[float, typer.Option(min=0.0001, max=MAX_DAYS, help="Days until an open proposal expires.")]
+ReconcileSeconds = Annotated[
+    int, typer.Option(min=1, max=86400, help="Interval at which the workflow looks for votes that were cast without this tool.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Consent without the card and the question.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the vote is counted.")]
 PrintSignal = Annotated[
@@ -76,12 +80,8 @@ def create(
     file: File,
     profile: Profile = None,
     config: ConfigFile = None,
-    approval_days: Annotated[
-        float, typer.Option(min=0.0001, max=MAX_DAYS, help="Days until an open proposal expires.")
-    ] = DEFAULT_APPROVAL_SECONDS / 86400,
-    reconcile_seconds: Annotated[
-        int, typer.Option(min=1, max=86400, help="Interval at which the workflow looks for votes that were cast without this tool.")
-    ] = 60,
+    approval_days: ApprovalDays = DEFAULT_APPROVAL_SECONDS / 86400,
+    reconcile_seconds: ReconcileSeconds = 60,
     plaintext: Plaintext = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -371,12 +371,8 @@ def adopt(
     name: Name,
     profile: Profile = None,
     config: ConfigFile = None,
-    approval_days: Annotated[
-        float, typer.Option(min=0.0001, max=MAX_DAYS, help="Days until an open proposal expires.")
-    ] = DEFAULT_APPROVAL_SECONDS / 86400,
-    reconcile_seconds: Annotated[
-        int, typer.Option(min=1, max=86400, help="Interval at which the workflow looks for votes that were cast without this tool.")
-    ] = 60,
+    approval_days: ApprovalDays = DEFAULT_APPROVAL_SECONDS / 86400,
+    reconcile_seconds: ReconcileSeconds = 60,
     plaintext: Plaintext = False,
     output: Output = Format.TABLE,
 ) -> None:

@@ -147,6 +147,10 @@ class _StoppingActivity:
         await workflow.wait([work])
         await workflow.wait_condition(lambda: self._ended, timeout=timedelta(seconds=60))
 
+    @workflow.signal
+    def end(self) -> None:
+        self._ended = True
+
 
 @workflow.defn(versioning_behavior=VersioningBehavior.AUTO_UPGRADE)
 class AutoUpgradeStopping(_StoppingActivity):
@@ -154,17 +158,9 @@ class AutoUpgradeStopping(_StoppingActivity):
     async def run(self) -> None:
         await self._stop_one()
 
-    @workflow.signal
-    def end(self) -> None:
-        self._ended = True
-
 
 @workflow.defn(versioning_behavior=VersioningBehavior.PINNED)
 class PinnedStopping(_StoppingActivity):
     @workflow.run
     async def run(self) -> None:
         await self._stop_one()
-
-    @workflow.signal
-    def end(self) -> None:
-        self._ended = True

@@ -30,17 +30,18 @@ from cleanroom.publishing.user_documents import UserDocuments
 from cleanroom.runs.ledger import event_scope
 from cleanroom.runs.reader import UserReader
 from cleanroom.settings import GovernanceSettings, Settings, TemporalSettings
-from cleanroom.spark.job import JobConfig, ResultReceipt
+from cleanroom.spark.job import JobConfig
 from cleanroom.spark.kubernetes_objects import SubmittedJob
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.profile import PodProfile
-from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
+from cleanroom.spark.run_events import event_id
 from cleanroom.spark.service import SparkService, Submission
 from cleanroom.statements import SigningKey
 from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.freshness import GovernanceFreshness
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from starters.operations.session import Session
+from tests.completion import completed_event
 from tests.prepare_world import CLEAN_ROOM_HOST, COLLABORATION, OWNERS, SPARK_HOST, Guest, PrepareWorld
 from tests.temporal_env import TEST_KEYRING
 from workflows.cleanup import Cleanup
@@ -95,25 +96,7 @@ class Cluster(SparkService):
     async def complete(self, run_id: str) -> None:
         """Let the driver of a run write its receipt, and end."""
         job, profile, ended = await self.submitted(run_id)
-        receipt = ResultReceipt(
-            run_id=run_id,
-            query_digest=job.query_digest,
-            job_digest=job.digest(),
-            dataset=job.datasink.name,
-            objects=(),
-            rows=42,
-            digest="9" * 64,
-            columns=("region", "total"),
-        )
-        event = RunEvent(
-            id=EVENT_IDS["QUERY_COMPLETED"],
-            name="QUERY_COMPLETED",
-            message="done",
-            run_id=run_id,
-            query_digest=job.query_digest,
-            job_digest=job.digest(),
-            receipt=receipt,
-        )
+        event = completed_event(job, rows=42, digest="9" * 64, columns=("region", "total"))
         async with self._world.guest(pod_policies(job, profile).driver.host_data) as pod:
             await pod.put_event(event.wire(), event_id=event_id(run_id, "QUERY_COMPLETED"), scope=event_scope(run_id))
         ended.set()

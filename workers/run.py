@@ -98,7 +98,7 @@ async def serve(
         activities=worker.activities,
         interceptors=worker.interceptors,
         max_concurrent_activities=worker.max_concurrent_activities,
-        version=await _version(client, worker.deployment, build or build_id(), versioned=versioned),
+        version=await _version(client, worker.deployment, build, versioned=versioned),
         ready_file=ready_file,
         health_port=health_port,
         health_host=health_host,
@@ -114,7 +114,7 @@ def _workload(settings: Settings, client: Client, runtime: Runtime, telemetry: T
     return (Workload(client, settings, runtime.metric_meter),)
 
 
-async def _version(client: Client, deployment: Deployment | None, own: str, *, versioned: bool) -> WorkerDeploymentVersion | None:
+async def _version(client: Client, deployment: Deployment | None, build: str | None, *, versioned: bool) -> WorkerDeploymentVersion | None:
     """Return the version as which the worker starts, and log whether workflows are routed to it.
 
     Raises:
@@ -122,7 +122,7 @@ async def _version(client: Client, deployment: Deployment | None, own: str, *, v
     """
     if deployment is None:
         return None
-    current = await current_build(client, deployment)
+    current, own = await current_build(client, deployment), build or build_id()
     if versioned:
         if current != own:
             routed = f"version {current}" if current else "unversioned workers"

@@ -16,9 +16,9 @@ import json
 import re
 from dataclasses import dataclass
 
-from cleanroom.errors import InvalidInput, NotFound, Refused
+from cleanroom.errors import InvalidInput, Refused
 from cleanroom.identifiers import deputy_document_id
-from cleanroom.runs.reader import AcceptedDocument, GovernanceReader
+from cleanroom.runs.reader import AcceptedDocument, GovernanceReader, find_accepted
 from cleanroom.statements import Decision, Deputation, KeyHistory, verify
 from cleanroom.statements.signing import claimed_key, peek
 
@@ -55,7 +55,7 @@ async def verify_decision(
     kid = claimed_key(Decision, token)
     document = None
     if kid not in {key.kid for key in keys.keys} and _THUMBPRINT.fullmatch(kid):
-        document = await _accepted(reader, deputy_document_id(keys.user_id, kid))
+        document = await find_accepted(reader, deputy_document_id(keys.user_id, kid))
     if document is None:
         return SignedDecision(verify(Decision, token, keys, collaboration=collaboration, now=now, recorded_at=recorded_at))
     named = read_deputation(document, keys, collaboration=collaboration, recorded_at=recorded_at)
@@ -112,12 +112,3 @@ def _token_in(document: AcceptedDocument) -> str:
     if not isinstance(token, str):
         raise InvalidInput("DeputyInvalid", f"{document.id}: member deputation is not text.")
     return token
-
-
-async def _accepted(reader: GovernanceReader, document_id: str) -> AcceptedDocument | None:
-    try:
-        return await reader.accepted_document(document_id)
-    except NotFound as error:
-        if error.code != "UserDocumentNotFound":
-            raise
-        return None

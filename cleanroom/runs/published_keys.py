@@ -17,7 +17,7 @@ import asyncio
 
 from cleanroom.errors import NotFound, PreconditionFailed, Refused
 from cleanroom.identifiers import approver_key_document_id, retirement_document_id
-from cleanroom.runs.reader import AcceptedDocument, GovernanceReader
+from cleanroom.runs.reader import AcceptedDocument, GovernanceReader, find_accepted
 from cleanroom.statements.keys import KeyHistory, parse_key_document, parse_retirement_document
 
 MAX_RETIREMENTS = 12
@@ -60,7 +60,7 @@ async def _with_retirements(reader: GovernanceReader, first: KeyHistory) -> KeyH
     """Return the history of a user who has retired keys."""
     user_id = first.user_id
     ids = [retirement_document_id(user_id, number) for number in range(1, MAX_RETIREMENTS + 1)]
-    found = await asyncio.gather(*(_accepted(reader, document_id) for document_id in ids))
+    found = await asyncio.gather(*(find_accepted(reader, document_id) for document_id in ids))
     keys = list(first.keys)
     retired: dict[str, int] = {}
     for document in found:
@@ -76,12 +76,3 @@ async def _with_retirements(reader: GovernanceReader, first: KeyHistory) -> KeyH
     if not retired:
         retired = dict.fromkeys((key.kid for key in keys), 0)
     return KeyHistory(user_id=user_id, keys=tuple(keys), retired=retired)
-
-
-async def _accepted(reader: GovernanceReader, document_id: str) -> AcceptedDocument | None:
-    try:
-        return await reader.accepted_document(document_id)
-    except NotFound as error:
-        if error.code != "UserDocumentNotFound":
-            raise
-        return None

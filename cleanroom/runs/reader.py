@@ -97,6 +97,16 @@ class GovernanceReader(Protocol):
         ...
 
 
+async def find_accepted(reader: GovernanceReader, document_id: str) -> AcceptedDocument | None:
+    """Read an accepted document; None if governance has no document with this ID."""
+    try:
+        return await reader.accepted_document(document_id)
+    except NotFound as error:
+        if error.code != "UserDocumentNotFound":
+            raise
+        return None
+
+
 def to_accepted_document(document: Document) -> AcceptedDocument:
     """Convert a document from the wire.
 

@@ -115,30 +115,44 @@ def sandbox_runner() -> SandboxedWorkflowRunner:
     return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSTHROUGH))
 
 
-class _UnversionedRunner(WorkflowRunner):
-    """Runs workflows on a worker without a version: the server refuses versioning behaviours from such a worker."""
+class CompletionRunner(WorkflowRunner):
+    """Runs workflows with another runner, and passes what each workflow task completes with to :meth:`completed`."""
 
     def __init__(self, runner: WorkflowRunner) -> None:
         self._runner = runner
 
     def prepare_workflow(self, defn: Any) -> None:
+        """Delegate; called by the SDK."""
         self._runner.prepare_workflow(defn)
 
     def set_worker_level_failure_exception_types(self, types: Sequence[type[BaseException]]) -> None:
+        """Delegate; called by the SDK."""
         self._runner.set_worker_level_failure_exception_types(types)
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
+        """Wrap the instance; called by the SDK."""
         instance = self._runner.create_instance(det)
         activate = instance.activate
 
-        def activate_unversioned(act: WorkflowActivation) -> WorkflowActivationCompletion:
+        def activate_and_pass(act: WorkflowActivation) -> WorkflowActivationCompletion:
             completion = activate(act)
-            if completion.HasField("successful"):
-                completion.successful.ClearField("versioning_behavior")
+            self.completed(completion)
             return completion
 
-        instance.activate = activate_unversioned  # type: ignore[method-assign]
+        instance.activate = activate_and_pass  # type: ignore[method-assign]
         return instance
+
+    def completed(self, completion: WorkflowActivationCompletion) -> None:
+        """Read or change ``completion`` before the SDK receives it."""
+        raise NotImplementedError
+
+
+class _UnversionedRunner(CompletionRunner):
+    """Runs workflows on a worker without a version: the server refuses versioning behaviours from such a worker."""
+
+    def completed(self, completion: WorkflowActivationCompletion) -> None:
+        if completion.HasField("successful"):
+            completion.successful.ClearField("versioning_behavior")
 
 
 def _default_behavior(workflows: Sequence[type]) -> VersioningBehavior:

@@ -39,7 +39,7 @@ def plan(state: Path, *, propagation_seconds: float = 0, workers: bool = True, o
         _temporal(layout),
         _gateway(layout),
         _azurite(layout),
-        _seaweedfs(layout),
+        seaweedfs_service(layout, [layout.ports[f"seaweedfs-{i}"] for i in range(seaweedfs.PORTS)]),
         *(_stand_in(layout, name) for name in STAND_INS),
         Step("guests", lambda: launch_guests(layout), after=("snp",)),
         Step("settings", lambda: write_profiles(layout), after=("guests",)),
@@ -104,7 +104,8 @@ def _azurite(layout: Layout) -> Service:
     )
 
 
-def _seaweedfs(layout: Layout) -> Service:
+def seaweedfs_service(layout: Layout, ports: list[int]) -> Service:
+    """Describe SeaweedFS with the bucket of the layout's collaborator, on ``ports``."""
     return seaweedfs.service(
         folder=layout.data("seaweedfs"),
         tls=layout.certificate("seaweedfs"),
@@ -113,7 +114,7 @@ def _seaweedfs(layout: Layout) -> Service:
             seaweedfs.S3Identity("operator", "OPERATOR", layout.token("s3-operator"), ("Admin",)),
             seaweedfs.S3Identity.owner(LITWARE.name, "LITWARE", layout.token("s3-litware"), [S3_BUCKET]),
         ],
-        ports=[layout.ports[f"seaweedfs-{i}"] for i in range(seaweedfs.PORTS)],
+        ports=ports,
         log=layout.log("seaweedfs"),
     )
 

@@ -17,14 +17,15 @@ from cleanroom.attestation import GuestAttestor
 from cleanroom.errors import CleanRoomError
 from cleanroom.governance import CleanRoomClient
 from cleanroom.secret import Secret
-from cleanroom.spark.job import JOB_CONFIG_VARIABLE, JobConfig, ResultReceipt
+from cleanroom.spark.job import JOB_CONFIG_VARIABLE, JobConfig
 from cleanroom.spark.policy import PodContainer
-from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
+from cleanroom.spark.run_events import event_id
 from localcloud.standins.kubernetes.admission import admit, environment_of
 from localcloud.standins.kubernetes.kubelet import Kubelet
 from localcloud.standins.kubernetes.pods import container_of, container_status
 from localcloud.standins.kubernetes.store import Object, timestamp
 from sparkapp.consent import require_consent
+from tests.completion import completed_event
 
 
 class Pods:
@@ -112,23 +113,5 @@ async def _execute(job: JobConfig, attestation_url: str, roots: Path) -> None:
         for dataset in sorted((*job.datasets, job.datasink), key=lambda item: item.name):
             if dataset.key_secret_id:
                 digest.update((await client.get_secret(dataset.key_secret_id)).reveal())
-        receipt = ResultReceipt(
-            run_id=job.run_id,
-            query_digest=job.query_digest,
-            job_digest=job.digest(),
-            dataset=job.datasink.name,
-            objects=(),
-            rows=1,
-            digest=digest.hexdigest(),
-            columns=(),
-        )
-        event = RunEvent(
-            id=EVENT_IDS["QUERY_COMPLETED"],
-            name="QUERY_COMPLETED",
-            message="completed",
-            run_id=job.run_id,
-            query_digest=job.query_digest,
-            job_digest=job.digest(),
-            receipt=receipt,
-        )
+        event = completed_event(job, rows=1, digest=digest.hexdigest(), columns=())
         await client.put_event(event.wire(), event_id=event_id(job.run_id, "QUERY_COMPLETED"), scope=job.event_scope)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 
 from cleanroom.documents.specs import DatasetSpec
 from cleanroom.errors import CleanRoomError
@@ -221,10 +221,7 @@ class CancelledRun(Scenario):
         return Run().ids(stage, name)
 
     async def run(self, stage: Stage, name: str) -> Left:
-        pods = stage.cloud.pods
-        pods.hold.add(name)
-        handle = await start_run(stage.people["fabrikam"], "approved-0", stage.approved, name, consent_check_seconds=1)
-        await asyncio.to_thread(pods.reached, name)
+        handle = await _start_held(stage, name)
         await handle.cancel()
         left: Left = {"failure": ""}
         try:
@@ -243,10 +240,7 @@ class ConcludedRun(Scenario):
         return {"ConcludeRun": conclude_workflow_id(stage.collaboration, name)}
 
     async def run(self, stage: Stage, name: str) -> Left:
-        pods = stage.cloud.pods
-        pods.hold.add(name)
-        handle = await start_run(stage.people["fabrikam"], "approved-0", stage.approved, name, consent_check_seconds=1)
-        await asyncio.to_thread(pods.reached, name)
+        handle = await _start_held(stage, name)
         await handle.terminate()
         left: Left = {"failure": ""}
         try:
@@ -266,12 +260,9 @@ class SweptRun(Scenario):
         return {"Cleanup": cleanup_workflow_id(stage.collaboration, name)}
 
     async def run(self, stage: Stage, name: str) -> Left:
-        pods = stage.cloud.pods
-        pods.hold.add(name)
-        handle = await start_run(stage.people["fabrikam"], "approved-0", stage.approved, name, consent_check_seconds=1)
-        await asyncio.to_thread(pods.reached, name)
+        handle = await _start_held(stage, name)
         await asyncio.to_thread(stage.copy_application, job_name(stage.collaboration, "approved-0", name), name, f"{name}-copy")
-        await asyncio.to_thread(pods.reached, name, 2)
+        await asyncio.to_thread(stage.cloud.pods.reached, name, 2)
         await handle.terminate()
         left: Left = {"failure": ""}
         try:
@@ -281,6 +272,14 @@ class SweptRun(Scenario):
         except WorkflowFailureError as error:
             left["failure"] = error_from_failure(error).code
         return left | await _run_left(stage, name, Run().ids(stage, name) | self.ids(stage, name))
+
+
+async def _start_held(stage: Stage, name: str) -> WorkflowHandle[Any, Any]:
+    """Start a run of the approved query, and return when its job runs. The job does not end."""
+    stage.cloud.pods.hold.add(name)
+    handle = await start_run(stage.people["fabrikam"], "approved-0", stage.approved, name, consent_check_seconds=1)
+    await asyncio.to_thread(stage.cloud.pods.reached, name)
+    return handle
 
 
 async def _run_left(stage: Stage, name: str, ids: Mapping[str, str]) -> Left:

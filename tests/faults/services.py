@@ -11,11 +11,11 @@ from typing import Any
 
 from cleanroom.secret import write_secret_file
 from localcloud.launcher import seaweedfs
-from localcloud.launcher.companies import LITWARE, S3_BUCKET
 from localcloud.launcher.layout import Layout
 from localcloud.launcher.processes import Ready, RunningService, Service, free_ports
 from localcloud.launcher.standin_configs import write_configs
 from localcloud.launcher.supervisor import python
+from localcloud.launcher.topology import seaweedfs_service
 from localcloud.standins import maa
 from localcloud.standins.cgs import server as cgs
 from localcloud.standins.entra import server as entra
@@ -86,7 +86,7 @@ class Services:
             else:
                 self._serve(name)
         proxy.listen("s3", layout.ports["seaweedfs-0"], layout.certificate("seaweedfs"))
-        self._start("s3", self._seaweedfs())
+        self._start("s3", seaweedfs_service(layout, free_ports(seaweedfs.PORTS)))
         proxy.kill = self.kill
         return self
 
@@ -132,18 +132,4 @@ class Services:
             ready=Ready(kind="http", url=f"{url}/healthz", ca_file=layout.authority.ca_file),
             url=url,
             log=layout.log(name),
-        )
-
-    def _seaweedfs(self) -> Service:
-        layout = self._layout
-        return seaweedfs.service(
-            folder=layout.data("seaweedfs"),
-            tls=layout.certificate("seaweedfs"),
-            ca_file=layout.authority.ca_file,
-            identities=[
-                seaweedfs.S3Identity("operator", "OPERATOR", layout.token("s3-operator"), ("Admin",)),
-                seaweedfs.S3Identity.owner(LITWARE.name, "LITWARE", layout.token("s3-litware"), [S3_BUCKET]),
-            ],
-            ports=free_ports(seaweedfs.PORTS),
-            log=layout.log("seaweedfs"),
         )

@@ -11,15 +11,14 @@ import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_commands import WorkflowCommand
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.converter import PayloadConverter
-from temporalio.worker import UnsandboxedWorkflowRunner, WorkflowInstance, WorkflowInstanceDetails, WorkflowReplayResult, WorkflowRunner
+from temporalio.worker import UnsandboxedWorkflowRunner, WorkflowReplayResult
 
-from cleanroom.temporal.workers import replayer
+from cleanroom.temporal.workers import CompletionRunner, replayer
 from tests.histories import FOLDER, NAMES, OUTCOME_NAMES, recorded_history, recorded_keyring
 from workflows.cleanup import Cleanup
 from workflows.conclude_run import ConcludeRun
@@ -39,31 +38,16 @@ The workflow issues other commands than before. Workflows that run now were star
 """
 
 
-class CommandRecorder(WorkflowRunner):
+class CommandRecorder(CompletionRunner):
     """Runs workflows, and lists their commands."""
 
     def __init__(self) -> None:
+        super().__init__(UnsandboxedWorkflowRunner())
         self.commands: list[str] = []
         self._names: dict[tuple[str, int], str] = {}
-        self._runner = UnsandboxedWorkflowRunner()
 
-    def prepare_workflow(self, defn: Any) -> None:
-        self._runner.prepare_workflow(defn)
-
-    def set_worker_level_failure_exception_types(self, types: Sequence[type[BaseException]]) -> None:
-        self._runner.set_worker_level_failure_exception_types(types)
-
-    def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
-        instance = self._runner.create_instance(det)
-        activate = instance.activate
-
-        def recorded(act: WorkflowActivation) -> WorkflowActivationCompletion:
-            completion = activate(act)
-            self.commands += filter(None, map(self._describe, completion.successful.commands))
-            return completion
-
-        instance.activate = recorded  # type: ignore[method-assign]
-        return instance
+    def completed(self, completion: WorkflowActivationCompletion) -> None:
+        self.commands += filter(None, map(self._describe, completion.successful.commands))
 
     def _describe(self, command: WorkflowCommand) -> str:
         """Return type, name and what a replay or the receiver compares. Queries' answers are not commands of the history."""

@@ -23,10 +23,10 @@ from cleanroom.messages.run import (
 )
 from cleanroom.runs.ledger import event_scope
 from cleanroom.spark.consent_receipt import RECEIPT_SECONDS
-from cleanroom.spark.job import ResultReceipt
 from cleanroom.spark.policy import pod_policies
-from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
+from cleanroom.spark.run_events import event_id
 from cleanroom.spark.tombstone import is_tombstone
+from tests.completion import completed_event
 from tests.run_world import RunWorld
 from tests.unit.spark_support import make_profile
 
@@ -156,27 +156,7 @@ async def test_the_receipt_is_not_renewed_while_governance_is_away(runs: RunWorl
 
 
 def receipt_for(runs: RunWorld, ticket: RunTicket, **changes: Any) -> dict[str, Any]:
-    job = runs.job(ticket)
-    receipt = ResultReceipt(
-        run_id=job.run_id,
-        query_digest=job.query_digest,
-        job_digest=job.digest(),
-        dataset=job.datasink.name,
-        objects=(),
-        rows=0,
-        digest="0" * 64,
-        columns=("manufacturer",),
-    ).model_copy(update=changes)
-    event = RunEvent(
-        id=EVENT_IDS["QUERY_COMPLETED"],
-        name="QUERY_COMPLETED",
-        message="done",
-        run_id=job.run_id,
-        query_digest=job.query_digest,
-        job_digest=job.digest(),
-        receipt=receipt,
-    )
-    return event.model_dump(mode="json", by_alias=True)
+    return completed_event(runs.job(ticket), **changes).model_dump(mode="json", by_alias=True)
 
 
 async def collect(runs: RunWorld, ticket: RunTicket, *, behind: bool = False, **changes: Any) -> str:
