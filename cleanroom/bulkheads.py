@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Literal, ParamSpec, TypeVar
+from typing import Final, Literal, ParamSpec, TypeVar, get_args
 
 from cleanroom.errors import Unavailable
 
@@ -104,9 +104,9 @@ def _give(turn: asyncio.Future[None]) -> None:
         turn.set_result(None)
 
 
-_BULKHEADS: dict[str, Bulkhead] = {}
+_BULKHEADS: Final = {service: Bulkhead(service) for service in get_args(Service)}
 
 
 def bulkhead(service: Service) -> Bulkhead:
     """Return this process's bulkhead of a service."""
-    return _BULKHEADS.setdefault(service, Bulkhead(service))
+    return _BULKHEADS[service]
