@@ -30,6 +30,7 @@ from cleanroom.messages.cleanup import DEFAULT_GRACE_SECONDS, CleanupInput, Clea
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details
 from starters.operations.session import Session
+from starters.operations.worker_queries import require_worker
 from starters.operations.workflow_names import CLEANUP
 from starters.operations.workflow_progress import follow_timeline
 
@@ -68,11 +69,13 @@ async def run_cleanup(
         lost: IDs of Temporal namespaces that no longer exist.
 
     Raises:
-        Unavailable: ``TemporalUnavailable``. Nothing is undone then.
+        Unavailable: ``TemporalUnavailable``, ``NoWorker``. Nothing is undone then.
         Refused: ``NamespaceNotLost``.
     """
     session.require_encryption()
     client = await session.temporal()
+    # Nothing waits in the background then: a cleanup that begins hours later would surprise its operator.
+    await require_worker(client, CLEAN_ROOM_QUEUE)
     mode = "apply" if apply else "dry-run"
     handle = await client.start_workflow(
         CLEANUP,

@@ -73,20 +73,25 @@ async def require_worker(client: Client, queue: str) -> None:
     Raises:
         Unavailable: ``NoWorker``.
     """
-    seconds = await last_poll(client, queue)
-    if seconds is None or seconds > POLL_SECONDS:
-        raise no_worker_error(queue, seconds)
+    if not await polls(client, queue):
+        raise no_worker_error(queue, None)
 
 
-async def last_poll(client: Client, queue: str) -> float | None:
-    """Return the seconds since a worker last polled ``queue`` for workflow tasks.
+async def polls(client: Client, queue: str, kind: TaskQueueType.ValueType = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW) -> bool:
+    """Return whether a worker polls ``queue``, as far as the server can tell: see :data:`POLL_SECONDS`."""
+    seconds = await last_poll(client, queue, kind)
+    return seconds is not None and seconds <= POLL_SECONDS
+
+
+async def last_poll(
+    client: Client, queue: str, kind: TaskQueueType.ValueType = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
+) -> float | None:
+    """Return the seconds since a worker last polled ``queue`` for workflow tasks, or for activities.
 
     None when the server knows of no poll; it remembers five minutes.
     """
     answer = await client.workflow_service.describe_task_queue(
-        DescribeTaskQueueRequest(
-            namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
-        )
+        DescribeTaskQueueRequest(namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind)
     )
     now = Timestamp()
     now.GetCurrentTime()
@@ -110,8 +115,12 @@ def no_worker_error(queue: str, polled: float | None, *, waited: float = QUERY_S
     return Unavailable(
         NO_WORKER,
         message,
-        hint=f"Start it with `cleanroom worker {queue.removeprefix('collaborator.')}`. "
-        "On one machine, `cleanroom ps` shows which services have exited.",
+        hint=f"{start_worker_hint(queue)} On one machine, `cleanroom ps` shows which services have exited.",
         party="operator",
         details={"queue": queue},
     )
+
+
+def start_worker_hint(queue: str) -> str:
+    """Return the command that starts the worker of a task queue, as a sentence."""
+    return f"Start it with `cleanroom worker {queue.removeprefix('collaborator.')}`."
