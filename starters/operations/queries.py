@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.documents.specs import QuerySpec
-from cleanroom.errors import CleanRoomError, Conflict
+from cleanroom.errors import CleanRoomError, Conflict, Unavailable
 from cleanroom.identifiers import FRONTEND_QUEUE, document_digest, query_workflow_id
 from cleanroom.messages.query import (
     DEFAULT_APPROVAL_SECONDS,
@@ -29,6 +29,7 @@ from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
 from starters.operations.own_drafts import has_own_text, read_query_document, remember_own_draft, require_own_draft
+from starters.operations.query_standing import ended_state, listed_states, standing_record
 from starters.operations.query_workflow import (
     find_query,
     query_closed_as_error,
@@ -328,7 +329,15 @@ async def show_query(session: Session, name: str) -> tuple[dict[str, Any], Query
         if found.described.status is WorkflowExecutionStatus.COMPLETED:
             state = await found.handle.result()
     record = query_record(session, state) if state else await _record_without_worker(session, found)
+    if ended := ended_state(found.described):
+        record["state"] = ended
+    try:
+        record |= await standing_record(session, name, record["state"])
+    except Unavailable as error:
+        unanswered = unanswered or error
+    rejected = [entry for entry in state.history if entry.event == "rejected"] if state else []
     return record | {
+        "rejections": [f"{entry.by}: {entry.detail}" if entry.detail else entry.by for entry in rejected],
         "refused": [item.model_dump(mode="json") for item in state.refused] if state else [],
         "unanswered": unanswered.to_dict() if unanswered else None,
     }, state
@@ -343,7 +352,7 @@ async def _record_without_worker(session: Session, found: FoundWorkflow[QuerySta
     expires = described.typed_search_attributes.get(attributes.EXPIRES_AT)
     return {
         "query": name,
-        "state": described.status.name if found.ended and described.status else row.get("state", "Creating"),
+        "state": row.get("state", "Creating"),
         "version": row.get("version", ""),
         "digest": row.get("digest", ""),
         "pending": row.get("pending", []),
@@ -362,31 +371,39 @@ async def list_queries(session: Session, *, waiting_for: str | None = None) -> l
         session: Session of the command.
         waiting_for: List only the queries that wait for the decision of this collaborator.
     """
-    async with session.governance() as client:
-        rows = [await _governance_row(session, client, found) for found in await session.documents(client).select(QUERY_LABELS)]
-    waiting = [row for row in rows if waiting_for is None or waiting_for in row["pending"]]
-    shown: dict[str, dict[str, Any]] = {}
+    shown: dict[str, WorkflowExecution] = {}
     # Governance alone decides what is listed, so the list is complete without Temporal.
     with suppress(CleanRoomError, RPCError):
-        shown = await _shown_times(session)
-    return [row | shown.get(row["query"], {"since": None, "expires": None, "reminded": None}) for row in waiting]
+        shown = await _workflows(session)
+    async with session.governance() as client:
+        rows = [await _governance_row(session, client, found) for found in await session.documents(client).select(QUERY_LABELS)]
+        await listed_states(session, client, rows, shown)
+    waiting = [row for row in rows if waiting_for is None or waiting_for in row["pending"]]
+    return [row | _times(shown.get(row["query"])) for row in waiting]
 
 
-async def _shown_times(session: Session) -> dict[str, dict[str, Any]]:
-    """Return since when each open query is in its stage, when it expires and its last reminder, from the search attributes."""
+async def _workflows(session: Session) -> dict[str, WorkflowExecution]:
+    """Return the latest workflow of each query of the collaboration."""
     client = await session.temporal()
-    found: dict[str, dict[str, Any]] = {}
-    async for workflow in client.list_workflows(
-        f'CrCollab = "{session.collaboration}" AND CrKind = "query" AND ExecutionStatus = "Running"', limit=LISTED
-    ):
-        values = workflow.typed_search_attributes
-        since, expires = values.get(attributes.STAGE_SINCE), values.get(attributes.EXPIRES_AT)
-        found[values.get(attributes.QUERY) or ""] = {
-            "since": since.isoformat() if since else None,
-            "expires": expires.isoformat() if expires else None,
-            "reminded": values.get(attributes.REMINDED),
-        }
+    found: dict[str, WorkflowExecution] = {}
+    async for workflow in client.list_workflows(f'CrCollab = "{session.collaboration}" AND CrKind = "query"', limit=LISTED):
+        name = workflow.id.rsplit("/", 1)[-1]
+        if name not in found or workflow.start_time > found[name].start_time:
+            found[name] = workflow
     return found
+
+
+def _times(workflow: WorkflowExecution | None) -> dict[str, Any]:
+    """Return since when a query is in its stage, when it expires and its last reminder, from the search attributes."""
+    if workflow is None:
+        return {"since": None, "expires": None, "reminded": None}
+    values = workflow.typed_search_attributes
+    since, expires = values.get(attributes.STAGE_SINCE), values.get(attributes.EXPIRES_AT)
+    return {
+        "since": since.isoformat() if since else None,
+        "expires": expires.isoformat() if expires else None,
+        "reminded": values.get(attributes.REMINDED),
+    }
 
 
 async def _governance_row(session: Session, client: GovernanceUserClient, document: Document | UnreadableDocument) -> dict[str, Any]:

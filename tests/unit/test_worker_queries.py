@@ -190,7 +190,7 @@ async def fail_soon(following: Any) -> None:
 async def test_a_command_that_no_worker_serves_ends_within_seconds(polled: float | None, answer: RPCError) -> None:
     """The workflow continues when a worker starts, and the command says which one."""
     world: Any = World(answer, polled=polled)
-    with pytest.raises(Unavailable, match="No worker polls task queue 'clean-room'. The workflow continues") as caught:
+    with pytest.raises(Unavailable, match=r"No worker polls task queue 'clean-room'\. The workflow continues") as caught:
         await fail_soon(workflow_progress.follow_timeline(world, world, "cleanup (dry-run)"))
     assert (caught.value.code, caught.value.exit_code) == ("NoWorker", 7)
     assert "cleanroom worker clean-room" in (caught.value.hint or "")
