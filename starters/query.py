@@ -15,12 +15,12 @@ from starters.operations.queries import (
     create_query,
     list_queries,
     propose_query,
-    show_query,
     update_query,
     withdraw_query,
 )
 from starters.operations.query_names import latest_name
 from starters.operations.query_renewal import renew_query
+from starters.operations.query_show import show_query
 from starters.operations.query_standing import decision_lines
 from starters.operations.session import Session, run_async
 from starters.query_decisions import MAX_DAYS, Name, approve, reject
@@ -47,6 +47,12 @@ ApprovalDays = Annotated[float, typer.Option(min=0.0001, max=MAX_DAYS, help="Day
 ReconcileSeconds = Annotated[
     int, typer.Option(min=1, max=86400, help="Interval at which the workflow looks for votes that were cast without this tool.")
 ]
+
+
+def _latest(session: Session, name: str) -> str:
+    """Return the name of the latest version of a query, for a command that changes it."""
+    session.require_encryption()
+    return run_async(latest_name(session, name))
 
 
 @app.command()
@@ -87,7 +93,7 @@ def update(
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         spec = load_query_spec(file)
-        name = run_async(latest_name(session, spec.name))
+        name = _latest(session, spec.name)
         print_record(run_async(update_query(session, spec.model_copy(update={"name": name}))), output, title=f"query {name}")
 
 
@@ -109,7 +115,7 @@ def propose(
     """
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
-        name = run_async(latest_name(session, name))
+        name = _latest(session, name)
         spec = load_query_spec(file).model_copy(update={"name": name}) if file is not None else None
         print_record(run_async(propose_query(session, name, spec)), output, title=f"query {name}")
 
@@ -160,7 +166,7 @@ def withdraw(
     """
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
-        name = run_async(latest_name(session, name))
+        name = _latest(session, name)
         print_record(run_async(withdraw_query(session, name, only_proposal=only_proposal)), output, title=f"query {name}")
 
 
@@ -179,8 +185,8 @@ def show(name: Name, profile: Profile = None, config: ConfigFile = None, output:
     """
     with error_boundary(output):
         session = Session.load(profile, config)
-        name = run_async(latest_name(session, name))
         record, state = run_async(show_query(session, name))
+        name = record["query"]
         if output is Format.TABLE:
             record["decisions"] = decision_lines(record["decisions"])
             record["renews"] = [f"{item['query']}, version {item['version']}: {item['state']}" for item in record["renews"]]

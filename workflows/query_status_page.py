@@ -153,6 +153,8 @@ def _next_step(query: QueryStateMachine, proposer: str) -> str:
         return "Next: " + " and ".join(commands[:3]) + ". " + paste if commands else ""
     if query.stage == "Approved":
         return f"Next: {code(f'cleanroom run start {query.name} --profile {proposer}')}"
+    if query.closed:
+        return f"To propose it again: {code(f'cleanroom query renew {query.name} --profile {proposer}')}"
     return ""
 
 

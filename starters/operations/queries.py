@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.client import Client, WorkflowExecution, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.documents.specs import QuerySpec
-from cleanroom.errors import CleanRoomError, Conflict, Unavailable
+from cleanroom.errors import CleanRoomError, Conflict
 from cleanroom.identifiers import FRONTEND_QUEUE, document_digest, query_workflow_id
 from cleanroom.messages.query import (
     DEFAULT_APPROVAL_SECONDS,
@@ -29,17 +29,15 @@ from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
 from starters.operations.own_drafts import has_own_text, read_query_document, remember_own_draft, require_own_draft
-from starters.operations.query_standing import ended_state, listed_states, standing_record
+from starters.operations.query_standing import listed_states
 from starters.operations.query_workflow import (
     find_query,
     query_closed_as_error,
     read_state,
-    state_of,
     wait_for_state,
     with_own_worker_fallback,
 )
-from starters.operations.session import FoundWorkflow, Session, differences
-from starters.operations.worker_queries import QUERY_SECONDS
+from starters.operations.session import Session, differences
 from starters.operations.workflow_names import PROPOSE, PUBLISH_QUERY, UPDATE, WITHDRAW
 from starters.terminal.output import print_status, safe
 
@@ -309,61 +307,6 @@ async def _send_author_command(
     return await with_own_worker_fallback(session, execute())
 
 
-async def show_query(session: Session, name: str) -> tuple[dict[str, Any], QueryState | None]:
-    """Read everything known about a query.
-
-    Returns:
-        The record (see :func:`query_record`, plus ``refused`` and ``unanswered``), and the state of the workflow. Without a worker, the
-        record comes from governance and the state is None, unless the workflow has completed with one.
-
-    Raises:
-        NotFound: ``WorkflowNotFound``.
-    """
-    found = await find_query(session, name)
-    unanswered: CleanRoomError | None = None
-    state: QueryState | None = None
-    try:
-        state = await state_of(found, seconds=QUERY_SECONDS)
-    except CleanRoomError as error:
-        unanswered = error
-        if found.described.status is WorkflowExecutionStatus.COMPLETED:
-            state = await found.handle.result()
-    record = query_record(session, state) if state else await _record_without_worker(session, found)
-    if ended := ended_state(found.described):
-        record["state"] = ended
-    try:
-        record |= await standing_record(session, name, record["state"])
-    except Unavailable as error:
-        unanswered = unanswered or error
-    rejected = [entry for entry in state.history if entry.event == "rejected"] if state else []
-    return record | {
-        "rejections": [f"{entry.by}: {entry.detail}" if entry.detail else entry.by for entry in rejected],
-        "refused": [item.model_dump(mode="json") for item in state.refused] if state else [],
-        "unanswered": unanswered.to_dict() if unanswered else None,
-    }, state
-
-
-async def _record_without_worker(session: Session, found: FoundWorkflow[QueryState]) -> dict[str, Any]:
-    """The record of a query from governance and from the description of its workflow."""
-    name, described = found.handle.id.rsplit("/", 1)[-1], found.described
-    async with session.governance() as client:
-        document = await session.documents(client).find(name)
-        row = await _governance_row(session, client, document) if document is not None else {}
-    expires = described.typed_search_attributes.get(attributes.EXPIRES_AT)
-    return {
-        "query": name,
-        "state": row.get("state", "Creating"),
-        "version": row.get("version", ""),
-        "digest": row.get("digest", ""),
-        "pending": row.get("pending", []),
-        "accepted": row.get("accepted", []),
-        "rejected": row.get("rejected", []),
-        "expires": expires.isoformat() if expires else None,
-        "workflow_id": found.handle.id,
-        "link": session.ui_link(found.handle.id),
-    }
-
-
 async def list_queries(session: Session, *, waiting_for: str | None = None) -> list[dict[str, Any]]:
     """List the queries of the collaboration, as governance holds them, with the times that their workflows show.
 
@@ -376,7 +319,7 @@ async def list_queries(session: Session, *, waiting_for: str | None = None) -> l
     with suppress(CleanRoomError, RPCError):
         shown = await _workflows(session)
     async with session.governance() as client:
-        rows = [await _governance_row(session, client, found) for found in await session.documents(client).select(QUERY_LABELS)]
+        rows = [await governance_row(session, client, found) for found in await session.documents(client).select(QUERY_LABELS)]
         await listed_states(session, client, rows, shown)
     waiting = [row for row in rows if waiting_for is None or waiting_for in row["pending"]]
     return [row | _times(shown.get(row["query"])) for row in waiting]
@@ -406,7 +349,7 @@ def _times(workflow: WorkflowExecution | None) -> dict[str, Any]:
     }
 
 
-async def _governance_row(session: Session, client: GovernanceUserClient, document: Document | UnreadableDocument) -> dict[str, Any]:
+async def governance_row(session: Session, client: GovernanceUserClient, document: Document | UnreadableDocument) -> dict[str, Any]:
     """A query as governance holds it, with the names of the collaborators."""
     from cleanroom.publishing.user_documents import UnreadableDocument
 

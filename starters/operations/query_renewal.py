@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from cleanroom.errors import Conflict, NotFound, Refused
 from cleanroom.messages.query import DEFAULT_APPROVAL_SECONDS
-from cleanroom.publishing.adoption import query_specification
 from starters.operations.adopt import adopt_query
 from starters.operations.own_drafts import has_own_text
 from starters.operations.queries import create_query, propose_query, query_record, update_query
@@ -66,7 +65,7 @@ async def renew_query(
         return await _propose_next(session, found, spec, periods)
     if spec is None and last.state == "Draft" and len(found) > 1 and not has_own_text(session, last):
         # The earlier command was killed before it took note of its draft.
-        spec = query_specification(found[-2], session.collaboration)[0]
+        spec = _specification(found[-2], session.collaboration)
     return await _propose_last(session, last, spec, periods) | {"renews": [document.id for document in found[:-1]]}
 
 
@@ -75,7 +74,7 @@ async def _propose_next(session: Session, found: list[Document], spec: QuerySpec
     first, last = found[0].id, found[-1]
     # A name that another user has taken is passed over.
     name = await _free_name(session, first, renewal_number(last.id, first) + 1)
-    text = spec or query_specification(last, session.collaboration)[0]
+    text = spec or _specification(last, session.collaboration)
     renewed = text.model_copy(update={"name": name})
     record = await create_query(session, renewed, **periods)
     await propose_query(session, name)
@@ -117,3 +116,9 @@ async def _has_open_workflow(session: Session, name: str) -> bool:
         return not (await find_query(session, name)).ended
     except NotFound:
         return False
+
+
+def _specification(document: Document, collaboration: str) -> QuerySpec:
+    from cleanroom.publishing.adoption import query_specification
+
+    return query_specification(document, collaboration)[0]

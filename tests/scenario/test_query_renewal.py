@@ -19,9 +19,10 @@ from cleanroom.errors import PreconditionFailed
 from cleanroom.temporal import attributes
 from cleanroom.temporal.failures import error_from_failure
 from starters.operations.decisions import read_card, send_decision, sign_decision
-from starters.operations.queries import create_query, list_queries, propose_query, show_query
+from starters.operations.queries import create_query, list_queries, propose_query
 from starters.operations.query_names import latest_name
 from starters.operations.query_renewal import renew_query
+from starters.operations.query_show import show_query
 from starters.operations.query_workflow import find_query, read_state
 from starters.operations.runs import current_digest, start_run
 from tests.prepare_world import prepare_world
