@@ -104,7 +104,7 @@ class Load:
         client: Any = Caller(self.governance, "u-frontend")
         documents = self.owners["fabrikam"].documents
         frontend = Frontend(type(documents)(client, COLLABORATION), UserReader(client, COLLABORATION), COLLABORATION)
-        own = (frontend.generate_query_document, frontend.determine_dataset_owners, frontend.verify_decision, frontend.await_query_change)
+        own = (frontend.generate_query_document, frontend.determine_dataset_owners, frontend.verify_decision, frontend.find_query_change)
         yield WorkerSpec("frontend", FRONTEND_QUEUE, (), own)
         for name, owner in self.owners.items():
             at = owner.worker

@@ -145,7 +145,7 @@ class World:
             frontend.generate_query_document,
             frontend.determine_dataset_owners,
             frontend.verify_decision,
-            frontend.await_query_change,
+            frontend.find_query_change,
         )
         return WorkerSpec(
             name="frontend",

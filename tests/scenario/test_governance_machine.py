@@ -140,7 +140,6 @@ class Governance(RuleBasedStateMachine):
             parties=parties,
             spec=spec,
             authorisation=world.sessions[AUTHOR].authorise("create-query", self.name, spec.digest()),
-            reconcile_seconds=RECONCILE,
         )
         return await world.temporal.start_workflow(
             PublishQuery.run,

@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 def draft(cloud: Cloud, world: World, **options: Any) -> str:
     """Create a draft of Fabrikam and return its name."""
     spec = world.query("life")
-    run_async(create_query(cloud.fabrikam, spec, **{"reconcile_seconds": 1, **options}))
+    run_async(create_query(cloud.fabrikam, spec, **options))
     return spec.name
 
 

@@ -177,7 +177,7 @@ class Governance:
             )
         }
         # They do not end, and occupy no slot of a worker.
-        held = {"await_query_change": LATER, "build_job": LATER}
+        held = {"find_query_change": LATER, "build_job": LATER}
         drafts = {"create_document": self.store_draft, "update_document": self.store_draft}
         datasets, queries = worlds.publish_dataset_answers(), worlds.publish_query_answers()
         return worlds.prepare_answers() | worlds.run_query_answers() | queries | datasets | own | drafts | held
