@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
@@ -20,23 +20,19 @@ from cleanroom.messages.query import (
     PublishQueryInput,
     QueryState,
 )
-from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
 from starters.operations.own_drafts import has_own_text, read_query_document, remember_own_draft, require_own_draft
-from starters.operations.query_list import governance_row
 from starters.operations.query_workflow import (
     find_query,
     query_closed_as_error,
     read_state,
-    state_of,
     wait_for_state,
     with_own_worker_fallback,
 )
-from starters.operations.session import FoundWorkflow, Session, differences
-from starters.operations.worker_queries import QUERY_SECONDS
+from starters.operations.session import Session, differences
 from starters.operations.workflow_names import PROPOSE, PUBLISH_QUERY, UPDATE, WITHDRAW
 from starters.terminal.output import print_status, safe
 
@@ -294,50 +290,3 @@ async def _send_author_command(
         return outcome
 
     return await with_own_worker_fallback(session, execute())
-
-
-async def show_query(session: Session, name: str) -> tuple[dict[str, Any], QueryState | None]:
-    """Read everything known about a query.
-
-    Returns:
-        The record (see :func:`query_record`, plus ``refused`` and ``unanswered``), and the state of the workflow. Without a worker, the
-        record comes from governance and the state is None, unless the workflow has completed with one.
-
-    Raises:
-        NotFound: ``WorkflowNotFound``.
-    """
-    found = await find_query(session, name)
-    unanswered: CleanRoomError | None = None
-    state: QueryState | None = None
-    try:
-        state = await state_of(found, seconds=QUERY_SECONDS)
-    except CleanRoomError as error:
-        unanswered = error
-        if found.described.status is WorkflowExecutionStatus.COMPLETED:
-            state = await found.handle.result()
-    record = query_record(session, state) if state else await _record_without_worker(session, found)
-    return record | {
-        "refused": [item.model_dump(mode="json") for item in state.refused] if state else [],
-        "unanswered": unanswered.to_dict() if unanswered else None,
-    }, state
-
-
-async def _record_without_worker(session: Session, found: FoundWorkflow[QueryState]) -> dict[str, Any]:
-    """The record of a query from governance and from the description of its workflow."""
-    name, described = found.handle.id.rsplit("/", 1)[-1], found.described
-    async with session.governance() as client:
-        document = await session.documents(client).find(name)
-        row = await governance_row(session, client, document) if document is not None else {}
-    expires = described.typed_search_attributes.get(attributes.EXPIRES_AT)
-    return {
-        "query": name,
-        "state": described.status.name if found.ended and described.status else row.get("state", "Creating"),
-        "version": row.get("version", ""),
-        "digest": row.get("digest", ""),
-        "pending": row.get("pending", []),
-        "accepted": row.get("accepted", []),
-        "rejected": row.get("rejected", []),
-        "expires": expires.isoformat() if expires else None,
-        "workflow_id": found.handle.id,
-        "link": session.ui_link(found.handle.id),
-    }

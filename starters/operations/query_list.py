@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from temporalio.client import WorkflowExecution, WorkflowExecutionStatus
 from temporalio.service import RPCError
@@ -16,20 +13,20 @@ from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.identifiers import document_digest
 from cleanroom.messages.known import KnownState
 from cleanroom.temporal import attributes
-from starters.operations.session import Session, now
+from starters.operations.query_standing import accepted_record, listed_states
+from starters.operations.session import Session
 from starters.terminal.output import print_status
 
 if TYPE_CHECKING:
     from cleanroom.governance import Document, GovernanceUserClient
     from cleanroom.publishing.user_documents import UnreadableDocument, UserDocuments
-    from cleanroom.runs.reader import GovernanceReader
 
 Row = dict[str, Any]
 
 CONCURRENT: Final = 16
 """Queries that are compared with governance at the same time."""
-OPEN: Final = {"query.draft": "Draft", "query.proposed": "Not Approved", "query.approved": "Approved"}
-"""States of open queries, by the search attribute of their stage. A workflow that has not stored its draft has none."""
+_STATES: Final = {"Draft": "Draft", "Proposed": "Not Approved", "Accepted": "Approved"}
+"""States by the states of documents in governance."""
 
 
 async def list_queries(session: Session, *, waiting_for: str | None = None, from_governance: bool = False) -> list[Row]:
@@ -67,21 +64,25 @@ async def _workflows(session: Session) -> dict[str, WorkflowExecution]:
     return found
 
 
-async def _compared(governance: _Governance, workflows: Mapping[str, WorkflowExecution]) -> list[Row]:
+async def _compared(governance: _Governance, workflows: dict[str, WorkflowExecution]) -> list[Row]:
     """List the queries that have a workflow, and compare those that can change with governance."""
-    at, held = now(), await governance.names()
+    held = await governance.names()
 
     async def row(name: str) -> Row:
-        shown = _shown(workflows[name], at)
-        if shown.row["state"] not in ("Draft", "Not Approved"):
-            return shown.row
+        workflow = workflows[name]
+        known = KnownState.parse(workflow.typed_search_attributes.get(attributes.KNOWN))
+        shown = _shown(name, workflow, known)
+        if workflow.status is not WorkflowExecutionStatus.RUNNING or shown["state"] == "Approved":
+            return shown
         if name not in held:
-            return shown.row | {"state": "not in governance"}
-        if shown.known is not None and shown.complete and await governance.is_current(name, shown.known):
-            return shown.row
-        return shown.row | await governance.row(name)
+            return shown if known is None else shown | {"state": "not in governance"}
+        complete = not any(owner.startswith("+") for owner in (*shown["pending"], *shown["accepted"]))
+        if known is not None and complete and await governance.is_current(name, known):
+            return shown
+        return shown | await governance.row(name)
 
     rows = await gather_limited(row, workflows, CONCURRENT)
+    await governance.correct(rows, workflows)
     others = len(held - workflows.keys())
     if others:
         print_status(
@@ -91,54 +92,31 @@ async def _compared(governance: _Governance, workflows: Mapping[str, WorkflowExe
     return rows
 
 
-class _Shown(NamedTuple):
-    row: Row
-    known: KnownState | None
-    complete: bool
-    """Whether the search attributes have room for all owners."""
-
-
-def _shown(workflow: WorkflowExecution, at: dt.datetime) -> _Shown:
+def _shown(name: str, workflow: WorkflowExecution, known: KnownState | None) -> Row:
     """Return what the search attributes of a workflow show."""
     values = workflow.typed_search_attributes
     since, expires = values.get(attributes.STAGE_SINCE), values.get(attributes.EXPIRES_AT)
-    pending, accepted = values.get(attributes.PENDING_FOR) or (), values.get(attributes.APPROVED_BY) or ()
-    known = KnownState.parse(values.get(attributes.KNOWN))
-    stage = values.get(attributes.STAGE) or "query.creating"
-    if workflow.status is WorkflowExecutionStatus.RUNNING:
-        state = OPEN.get(stage, "Creating")
-        # No worker has closed it yet.
-        state = "Expired" if state == "Approved" and expires is not None and expires <= at else state
-    elif workflow.status is WorkflowExecutionStatus.COMPLETED:
-        state = stage.removeprefix("query.").title()
-    else:
-        state = workflow.status.name.title() if workflow.status else "Unknown"
-    row = {
-        "query": values.get(attributes.QUERY) or "",
+    state = _STATES[known.state] if known else "Creating"
+    return {
+        "query": name,
         "state": state,
         "version": known.version if known else None,
         "digest": values.get(attributes.DIGEST) or "",
-        "pending": list(pending) if state == "Not Approved" else [],
-        "accepted": list(accepted),
+        "pending": list(values.get(attributes.PENDING_FOR) or ()) if state == "Not Approved" else [],
+        "accepted": list(values.get(attributes.APPROVED_BY) or ()),
         "rejected": [],
         "since": since.isoformat() if since else None,
         "expires": expires.isoformat() if expires else None,
         "reminded": values.get(attributes.REMINDED),
     }
-    return _Shown(row, known, not any(name.startswith("+") for name in (*pending, *accepted)))
 
 
 class _Governance:
     """Rows as governance holds them."""
 
     def __init__(self, session: Session, client: GovernanceUserClient) -> None:
-        from cleanroom.runs.reader import UserReader
-        from cleanroom.runs.readings import RunReadings
-
         self._session, self._client = session, client
         self._documents: UserDocuments = session.documents(client)
-        # Owners' keys are in many approvals.
-        self._reader: GovernanceReader = RunReadings(UserReader(client, session.collaboration), time.monotonic).recent
 
     async def names(self) -> set[str]:
         """Return the names of the queries of all collaborations."""
@@ -157,36 +135,24 @@ class _Governance:
 
     async def row(self, name: str) -> Row:
         """Read the row of a query."""
-        return await self._row(await self._documents.readable(name))
+        return await governance_row(self._session, self._client, await self._documents.readable(name))
 
     async def all_rows(self) -> list[Row]:
-        """Read the rows of all queries of the collaboration."""
-        times = {"since": None, "expires": None, "reminded": None}
-        return [row | times for row in await gather_limited(self._row, await self._documents.select(QUERY_LABELS), CONCURRENT)]
+        """Read the rows of all queries of the collaboration, with what a run of the accepted ones would meet."""
+        return await gather_limited(self._whole_row, await self._documents.select(QUERY_LABELS), CONCURRENT)
 
-    async def _row(self, document: Document | UnreadableDocument) -> Row:
+    async def _whole_row(self, document: Document | UnreadableDocument) -> Row:
         from cleanroom.publishing.user_documents import UnreadableDocument
 
-        row = await governance_row(self._session, self._client, document)
-        if not isinstance(document, UnreadableDocument) and row["state"] == "Approved" and await self._approvals_expired(document):
-            return row | {"state": "Expired"}
-        return row
+        row = await governance_row(self._session, self._client, document) | {"since": None, "expires": None, "reminded": None}
+        if isinstance(document, UnreadableDocument) or document.state != "Accepted":
+            return row
+        accepted = await accepted_record(self._session, self._client, document)
+        return row | {"state": accepted["state"], "expires": accepted["expires"]}
 
-    async def _approvals_expired(self, document: Document) -> bool:
-        """Whether no run can use the query because an approval has expired."""
-        from cleanroom.runs.approvals import stored_decision
-        from cleanroom.runs.reader import to_accepted_document
-
-        try:
-            decided = to_accepted_document(document)
-            for owner in decided.accepted_by:
-                await stored_decision(self._reader, self._session.collaboration, decided, owner, now())
-        except Unavailable:
-            raise
-        except CleanRoomError as error:
-            # A vote without a signed decision allows no run either. Governance holds the query as approved.
-            return error.code == "ApprovalExpired"
-        return False
+    async def correct(self, rows: list[Row], workflows: dict[str, WorkflowExecution]) -> None:
+        """Replace the states of expired, exhausted and ended queries; see :func:`listed_states`."""
+        await listed_states(self._session, self._client, rows, workflows)
 
 
 async def governance_row(session: Session, client: GovernanceUserClient, document: Document | UnreadableDocument) -> dict[str, Any]:

@@ -347,7 +347,7 @@ async def test_unreadable_governance_is_recorded_once_and_does_not_change_a_draf
     book.answer = Refused("UserNotActive", "the frontend is not an active user.")
     handle = await drafted(server)
     before = await handle.query(PublishQuery.state)
-    await server.fast_forward(handle, timedelta(hours=1))
+    await server.fast_forward(handle, timedelta(minutes=10))
     state = await handle.query(PublishQuery.state)
     assert [(entry.event, entry.detail) for entry in state.history[1:]] == [("governance cannot be read", "UserNotActive")]
     assert state.expires == before.expires
