@@ -15,9 +15,9 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
-from cleanroom.errors import Refused, Unavailable
+from cleanroom.errors import CleanRoomError, Refused
 from cleanroom.governance import observed_transactions
-from cleanroom.identifiers import query_workflow_id
+from cleanroom.identifiers import is_name, query_workflow_id
 from cleanroom.messages.known import KnownState
 from cleanroom.messages.query import WatchQueriesInput
 from cleanroom.publishing.query_states import is_current
@@ -47,7 +47,8 @@ class WaitingWorkflows:
         async for workflow in self._client.list_workflows(f'{waiting} AND CrStage IN ("query.draft", "query.proposed")'):
             values = workflow.typed_search_attributes
             name, known = values.get(attributes.QUERY), KnownState.parse(values.get(attributes.KNOWN))
-            if name and known is not None and workflow.id == query_workflow_id(self._collaboration, name):
+            # Anyone who reaches Temporal can start a workflow with any attributes.
+            if name and is_name(name) and known is not None and workflow.id == query_workflow_id(self._collaboration, name):
                 found[name] = known
         return found
 
@@ -102,10 +103,13 @@ class Watcher:
         documents: The collaboration's documents, as the frontend reads them.
         collaboration: ID of the collaboration.
         seconds: How long one activity watches.
+        interval: Seconds between two looks.
     """
 
-    def __init__(self, documents: UserDocuments, collaboration: str, *, seconds: float = WATCH_SECONDS) -> None:
-        self._documents, self._collaboration, self._seconds = documents, collaboration, seconds
+    def __init__(
+        self, documents: UserDocuments, collaboration: str, *, seconds: float = WATCH_SECONDS, interval: float = LOOK_SECONDS
+    ) -> None:
+        self._documents, self._collaboration, self._seconds, self._interval = documents, collaboration, seconds, interval
 
     @activity.defn
     async def watch_queries(self, request: WatchQueriesInput) -> None:
@@ -122,7 +126,8 @@ class Watcher:
                 f"the request is for collaboration {request.collaboration!r}; this frontend serves {self._collaboration!r}.",
             )
         client = activity.client()
-        watch = QueryWatch(WaitingWorkflows(client, self._collaboration), GovernanceLedger(self._documents), time.monotonic)
+        queries, governance = WaitingWorkflows(client, self._collaboration), GovernanceLedger(self._documents)
+        watch = QueryWatch(queries, governance, time.monotonic, self._interval)
         until = time.monotonic() + self._seconds
         shutdown = asyncio.create_task(activity.wait_for_worker_shutdown())
         try:
@@ -130,7 +135,7 @@ class Watcher:
                 while not shutdown.done() and time.monotonic() < until:
                     began = time.monotonic()
                     await _look(watch)
-                    await asyncio.wait([shutdown], timeout=max(0.05, began + LOOK_SECONDS - time.monotonic()))
+                    await asyncio.wait([shutdown], timeout=max(0.05, began + self._interval - time.monotonic()))
         finally:
             shutdown.cancel()
 
@@ -138,8 +143,8 @@ class Watcher:
 async def _look(watch: QueryWatch) -> None:
     try:
         await watch.look()
-    except (Unavailable, RPCError) as error:
-        # Governance or Temporal does not answer. What has changed in the meantime is found when they do.
+    except (CleanRoomError, RPCError) as error:
+        # Governance or Temporal does not answer, or refuses to. What has changed in the meantime is found when they do.
         activity.logger.warning("queries are not compared with governance: %s", error)
         with suppress(TimeoutError):
             await asyncio.wait_for(activity.wait_for_worker_shutdown(), 5)

@@ -15,7 +15,7 @@ from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.messages.known import KnownState
 
 READS_PER_LOOK: Final = 100
-"""How many queries one look compares at most, and so per second: a busy ledger must not occupy a core with thousands of queries."""
+"""How many queries one look compares at most. There is one look per second, so a busy ledger does not occupy a core."""
 LIST_SECONDS: Final = 60.0
 """Queries are listed again after this time, although nothing has changed in governance: one may have been adopted."""
 LONGEST_PAUSE: Final = 600.0
@@ -72,10 +72,11 @@ class QueryWatch:
         queries: The workflows.
         governance: Governance.
         timer: A monotonic clock, in seconds.
+        pause: Seconds before a query that differs is compared again. The pause doubles with each wake-up.
     """
 
-    def __init__(self, queries: OpenQueries, governance: WatchedGovernance, timer: Callable[[], float]) -> None:
-        self._queries, self._governance, self._timer = queries, governance, timer
+    def __init__(self, queries: OpenQueries, governance: WatchedGovernance, timer: Callable[[], float], pause: float = 1.0) -> None:
+        self._queries, self._governance, self._timer, self._pause = queries, governance, timer, pause
         self._watched: dict[str, _Watched] = {}
         self._listed_at = ""
         self._listed = self._list_due = float("-inf")
@@ -124,7 +125,7 @@ class QueryWatch:
             item.compared_at, item.differences = position, 0
             return
         item.differences += 1
-        item.again = now + min(2.0 ** min(item.differences // 2, 10), LONGEST_PAUSE)
+        item.again = now + min(self._pause * 2 ** min(item.differences // 2, 10), LONGEST_PAUSE)
         if item.differences % 2:
             # A command of the query may have made the change. The workflow knows of it in a moment.
             return
