@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cleanroom.sql import Catalog, Column, View, check_sql
-from cleanroom.sql.checking.nodes import EXPRESSIONS, QUERIES, RELATIONS
-from cleanroom.sql.text.language import LANGUAGE
+
+
 from tests.unit.sql.world import OPEN
 
 NODES = """
