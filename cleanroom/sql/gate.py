@@ -54,8 +54,8 @@ class QueryCheck:
                 raise Refusal("EmptySegment", "the segment contains no statement")
             ends = [index for index, kind in enumerate(tokens.kinds) if kind == ";"]
             if (ends and ends[-1] - ends[0] != len(ends) - 1) or (ends and tokens.kinds[ends[-1] + 1] != END):
-                how = "a segment contains exactly one statement; put each into its own segment"
-                raise Refusal("MultipleStatements", how, tokens.position(ends[0]))
+                where = tokens.position(ends[0])
+                raise Refusal("MultipleStatements", "a segment contains exactly one statement; put each into its own segment", where)
             with tokens.located(0):
                 out = statement(Context(self.rules, self.findings, tokens, Readers(expression, query), self.views, Scope()), last=last)
         except RecursionError as error:

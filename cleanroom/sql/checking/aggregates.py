@@ -186,6 +186,8 @@ def _bound(ctx: Context) -> str:
 def _over(name: str, args: Sequence[Value], partition: Sequence[Value], order: Sequence[Value], over: str, ctx: Context) -> Value:
     """The value of an aggregate or a window function over the window ``over``."""
     operands = [*args, *order, *window_parts(ctx.scope, partition)]
+    if ctx.scope.group_keys is None:  # the text may choose rows of each person
+        ctx.scope.overlapping = ctx.scope.overlapping or bool(ctx.scope.protected)
     kind = result_type(FUNCTIONS[name], [arg.type for arg in args]) if args or name != "COUNT" else "long"
     text = ", ".join(arg.sql for arg in args) if args or name != "COUNT" else "*"
     out = combine(f"{name}({text}) OVER ({over})", kind, ATOM, operands)

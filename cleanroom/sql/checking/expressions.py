@@ -52,7 +52,8 @@ def condition(ctx: Context, least: int = OR) -> Value:
     try:
         value, before = _operand(ctx, least)
         while (level := _LEVELS.get(symbol := text.kinds[text.at], -1)) >= least:
-            if before and (_LEVELS[before] == PREDICATE <= level or (level == SUM and before != symbol and "||" in (before, symbol))):
+            mixed = level == SUM and before != symbol and "||" in (before, symbol)
+            if before and (_LEVELS[before] == PREDICATE <= level or (_LEVELS[before] == SUM and mixed)):
                 raise _unclear(before, symbol)
             value = _grouped(value, ctx)
             text.at += 1

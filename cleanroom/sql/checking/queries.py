@@ -129,6 +129,7 @@ def _merged(operator: str, branches: Sequence[CheckedQuery], hidden: bool) -> Ch
         frozenset([release for branch in branches for release in branch.releases]),
         frozenset([view for branch in branches for view in branch.views]),
         may_copy_rows=not protected,
+        overlapping=len([branch for branch in protected_of if branch]) > 1 or any(branch.overlapping for branch in branches),
     )
 
 

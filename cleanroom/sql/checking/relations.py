@@ -253,6 +253,7 @@ def _protect_rows(
         [relation.alias for relation in optional],
         right.alias,
     )
+    scope.overlapping = scope.overlapping or (word == "LEFT SEMI JOIN" and len(scope.protected) > left_protected)
     scope.protected = joined.protected
     if joined.marker:
         for relation in optional:
@@ -341,7 +342,6 @@ def _lateral_view(ctx: Context) -> str:
     name = text.kinds[text.at]
     if name not in FUNCTIONS or FUNCTIONS[name].kind != "generator":
         raise Refusal("RelationNotAllowed", "only LATERAL VIEW explode(…) and posexplode(…) are allowed")
-    rows.check_lateral_view(scope.protected)
     text.at += 1
     text.expect("(")
     value = ctx.in_clause("explode").expression()
@@ -370,5 +370,9 @@ def _lateral_view(ctx: Context) -> str:
         relation.columns[column.lower()] = exploded
     scope.add(relation)
     scope.equal.links.extend((relation.alias, other) for other in value.sources)
-    scope.may_copy_rows = True
+    if scope.protected:
+        scope.exploded.add(relation.alias)
+        scope.overlapping = True
+    else:
+        scope.may_copy_rows = True
     return f"\nLATERAL VIEW {outer}{name}({value.sql}) {quote(relation.alias)} AS {', '.join(map(quote, columns))}"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cleanroom.sql.catalog import RESERVED_PREFIXES
+from cleanroom.sql.catalog import RESERVED_PREFIX
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.text.remedies import CONSTRUCTS, outside_language
 from cleanroom.sql.verdict import Position
@@ -32,7 +32,7 @@ RESERVED = {
 """Words that are names only in backticks."""
 _NO_ALIAS = RESERVED | CONSTRUCTS.keys() | {"END", "FILTER", "OVER", "LEFT", "RIGHT", "FULL", "OUTER", "SEMI", "ANTI", "NULLS"}
 _ENDS = {
-    ",", ")", ";", "JOIN", "INNER", "CROSS", "LEFT", "RIGHT", "FULL", "SEMI", "ANTI", "NATURAL", "LATERAL", "WHERE", "GROUP", "ASC", "DESC",
+    ",", ")", ";", "JOIN", "INNER", "CROSS", "LEFT", "RIGHT", "FULL", "SEMI", "ANTI", "LATERAL", "WHERE", "GROUP", "ASC", "DESC",
     "NULLS", "HAVING", "QUALIFY", "ORDER", "LIMIT", *SET_OPERATORS, END,
 }  # fmt: skip
 """Kinds of tokens that follow a condition, or a key of GROUP BY or ORDER BY."""
@@ -110,11 +110,13 @@ class Tokens:
         if len(text) > MAX_TEXT:
             raise Refusal("QueryTooLarge", f"the segment has {len(text)} characters; the limit is {MAX_TEXT}")
         if found := _INVISIBLE.search(text):
-            message = f"the text contains the invisible or control character U+{ord(found.group()):04X}; remove it"
-            raise Refusal("InvisibleCharacter", message, _position(text, found.start()))
+            where = _position(text, found.start())
+            raise Refusal(
+                "InvisibleCharacter", f"the text contains the invisible or control character U+{ord(found.group()):04X}; remove it", where
+            )
         if "${" in text:
-            message = "${…} is a variable that Spark would substitute; remove it"
-            raise Refusal("ParameterNotAllowed", message, _position(text, text.index("${")))
+            where = _position(text, text.index("${"))
+            raise Refusal("ParameterNotAllowed", "${…} is a variable that Spark would substitute; remove it", where)
 
     def _scan(self) -> None:
         text, match, same, at, size = self.text, _TOKEN.match, _SAME.get, 0, len(self.text)
@@ -167,10 +169,9 @@ class Tokens:
 
     def _check_names(self) -> None:
         for index, kind in enumerate(self.kinds):
-            if kind != TEXT and self.values[index].lower().startswith(RESERVED_PREFIXES):
-                names = " or ".join(RESERVED_PREFIXES)
-                message = f"{self.values[index]!r}: names that begin with {names} are reserved"
-                raise Refusal("ReservedName", message, self.position(index))
+            if kind != TEXT and self.values[index].lower().startswith(RESERVED_PREFIX):
+                name = repr(self.values[index])
+                raise Refusal("ReservedName", f"{name}: names that begin with {RESERVED_PREFIX} are reserved", self.position(index))
 
     def _match_parentheses(self) -> None:
         opened: list[int] = []
