@@ -20,7 +20,7 @@ from cleanroom.claims import HOST_DATA, NOBODY
 from cleanroom.datasets.encryption import encode_dataset_key
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.documents.specs import QuerySpec
-from cleanroom.errors import CleanRoomError
+from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.governance import CleanRoomClient, Document, GovernanceUserClient
 from cleanroom.identifiers import (
     CLEAN_ROOM_QUEUE,
@@ -31,6 +31,7 @@ from cleanroom.messages.cleanup import CleanupInput, CleanupReport
 from cleanroom.messages.query import DecisionMessage
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.tombstone import is_tombstone
+from cleanroom.temporal.failures import error_from_failure
 from starters.operations.datasets import publish_dataset
 from starters.operations.decisions import read_card, send_decision, sign_decision
 from starters.operations.queries import create_query, propose_query
@@ -284,8 +285,8 @@ async def repeated(act: Callable[[], Awaitable[T]]) -> T:
     for _ in range(REPETITIONS):
         try:
             return await act()
-        except RPCError as error:
-            if error.status not in (RPCStatusCode.UNAVAILABLE, RPCStatusCode.UNKNOWN, RPCStatusCode.CANCELLED):
+        except (RPCError, Unavailable) as error:
+            if error_from_failure(error).code != "TemporalUnavailable":
                 raise
             await asyncio.sleep(0.5)
     return await act()
