@@ -115,7 +115,7 @@ async def _publish(stage: Stage, owner: str, spec: DatasetSpec, ids: Mapping[str
 
 
 class ApprovedQuery(Scenario):
-    """Fabrikam creates, updates, proposes, withdraws and proposes a query. Both owners approve it."""
+    """Fabrikam creates, updates, proposes, withdraws and proposes a query. Both owners approve it. The draft also changes elsewhere."""
 
     name, workflows = "approved-query", ("PublishQuery",)
 
@@ -130,6 +130,7 @@ class ApprovedQuery(Scenario):
             await stage.create(text)
             changed = stage.query(name, sql=text.sql.replace(">= 25", ">= 26"))
             await repeated(lambda: update_query(author, changed))
+            await stage.change_draft(name)
             proposals.append(await stage.propose(name))
             await repeated(lambda: withdraw_query(author, name))
             proposals.append(await stage.propose(name))
@@ -151,6 +152,7 @@ class RejectedQuery(Scenario):
 
         async def act() -> None:
             await stage.create(stage.query(name))
+            await stage.change_draft(name)
             proposals.append(await stage.propose(name))
             await stage.decide({"litware": "reject"}, name)
             await repeated(lambda: withdraw_query(author, name))

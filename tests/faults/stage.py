@@ -106,6 +106,19 @@ class Stage:
             await self._send_early(query.name)
         await created
 
+    async def change_draft(self, query: str) -> None:
+        """Write the draft again in governance, outside of its workflow, and wait until the workflow has seen the new version."""
+        author = self.people["fabrikam"]
+        before = await read_state(author, query)
+        async with author.governance() as client:
+            held = await client.get_document(query)
+            await client.put_document(
+                query, self.collaboration, held.data, version=held.version, labels=held.labels, approvers=held.approvers
+            )
+        async with asyncio.timeout(300):
+            while (await repeated(lambda: read_state(author, query))).version == before.version:
+                await asyncio.sleep(0.1)
+
     async def propose(self, query: str) -> str:
         """Propose a query, and return the ID of the proposal."""
         await propose_query(self.people["fabrikam"], query)
