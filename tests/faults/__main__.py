@@ -140,10 +140,9 @@ async def main(arguments: argparse.Namespace) -> int:
     print(f"{len(outcomes)} cells, {len(wrong)} failed, {len(missed)} not met, {time.monotonic() - started:.0f} s")
     for outcome in missed:
         print(f"not met: {outcome.cell}")
-    whole = set(all_cells(load_recording()))
-    known = [outcome for cell, outcome in kept.known().items() if cell in whole]
-    if not any(outcome.wrong for outcome in known):
-        write_page(known, len(whole))
+    cells = all_cells(load_recording())
+    existing = [cell for cell in cells if exists(cell)]
+    write_page(list(kept.known().values()), existing, len(cells) - len(existing))
     return 1 if wrong else 0
 
 

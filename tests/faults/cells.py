@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from tests.faults.expectations import difference_of, exists
+from tests.faults.expectations import rule_of
 from tests.faults.proxy import FAULTS, KILLS
 from tests.faults.rows import Cell, Recording, Row
 
@@ -56,17 +56,17 @@ def kill_cells(recording: Recording, scenario: str) -> list[Cell]:
 
 
 def all_cells(recording: Recording) -> list[Cell]:
-    """Return the cells of all scenarios that exist."""
+    """Return the cells of all scenarios, also those that do not exist by a rule."""
     scenarios = sorted({row.scenario for row in recording.rows})
-    return [cell for name in scenarios for cell in (*wire_cells(recording, name), *kill_cells(recording, name)) if exists(cell)]
+    return [cell for name in scenarios for cell in (*wire_cells(recording, name), *kill_cells(recording, name))]
 
 
 def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Distribute cells to groups with at most :data:`PER_ACTIVITY` cells per activity. Cells that differ from the others run alone."""
-    alone = [[cell] for cell in cells if difference_of(cell)]
+    alone = [[cell] for cell in cells if rule_of(cell)]
     queues: dict[tuple[str, str, str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
-        if difference_of(cell):
+        if rule_of(cell):
             continue
         queues[cell.row.scenario, mode_of(cell.fault), cell.row.workflow, cell.row.activity].append(cell)
     made: dict[tuple[str, str], list[list[Cell]]] = defaultdict(list)

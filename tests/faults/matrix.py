@@ -91,7 +91,6 @@ class Matrix:
         wanted = self.recording.left[scenario]
         if len(group) == 1:
             wanted = expected(group[0], wanted)
-            left = {key: value for key, value in left.items() if key in wanted}
         wrong = difference(wanted, left)
         if wrong:
             errors = Counter(f"{name} {code}" for _, name, code in self.errors if code != "NothingChanged")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.faults.cells import LOSSES, PROCESS_KILLS, WHOLE
-from tests.faults.expectations import DIFFERENCES
+from tests.faults.expectations import RULES
 from tests.faults.proxy import FAULTS, KILLS, Request
-from tests.faults.rows import Outcome, Recording, Row
+from tests.faults.rows import Cell, Outcome, Recording, Row
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/durability.md"
@@ -66,27 +66,61 @@ def all_faults(outcomes: Iterable[Outcome]) -> list[str]:
     return [*(fault for fault in known if fault in found), *sorted(found - set(known))]
 
 
-def write_page(outcomes: Sequence[Outcome], total: int, page: Path = PAGE) -> None:
-    """Replace the generated part of the page. The matrix has ``total`` cells; slices of it may have run only."""
-    unhit = Counter(outcome.cell.fault for outcome in outcomes if not outcome.hit)
-    ended = sum(outcome.hit and not outcome.wrong for outcome in outcomes)
-    lines = [f"The matrix has {total} cells. {len(outcomes)} have run, {ended} have met their fault and ended as expected.", ""]
-    lines += [*_missed(unhit), *_differences(), table(outcomes)]
+def write_page(outcomes: Sequence[Outcome], cells: Sequence[Cell], excluded: int, page: Path = PAGE) -> None:
+    """Replace the generated part of the page.
+
+    Args:
+        outcomes: The outcomes of the cells that have run.
+        cells: All cells of the matrix.
+        excluded: Number of cells that do not exist by a rule.
+        page: The page.
+    """
+    known = {outcome.cell: outcome for outcome in outcomes}
+    found = [known[cell] for cell in cells if cell in known]
+    green = sum(_state(outcome) == "as expected" for outcome in found)
+    runs = sorted({(outcome.date, outcome.commit) for outcome in found})
+    when = ", ".join(f"{date} (commit `{commit}`)" for date, commit in runs)
+    text = (
+        f"The matrix has {len(cells)} cells. {len(found)} have run, {green} have met their fault and ended as expected. They ran on {when}."
+    )
+    lines = [*textwrap.wrap(text, 118), "", *_states(cells, known), *_rules(excluded), table(found)]
     before, rest = page.read_text().split(BEGIN)
     after = rest.split(END)[1]
     page.write_text(before + BEGIN + "\n\n" + "\n".join(lines) + "\n\n" + END + after)
 
 
-def _missed(unhit: Counter[str]) -> list[str]:
-    if not unhit:
-        return []
-    text = ", ".join(f"{count} of `{fault}`" for fault, count in sorted(unhit.items()))
-    return [*textwrap.wrap(f"Cells whose request was not sent in any of the runs: {text}.", 118), ""]
+STATES = ("as expected", "failed", "not met", "not run")
 
 
-def _differences() -> list[str]:
-    lines = ["These cells differ from the others:", "", "| path | activity | fault | ends with | reason |", "|---|---|---|---|---|"]
-    for item in DIFFERENCES:
-        end = f"`{item.code}`" if item.code else ", ".join(f"{key}: {value}" for key, value in item.leaves) or "does not exist"
-        lines.append(f"| {item.scenario} | `{item.activity}` | {item.request or '…'} {item.fault} | {end} | {item.reason} |")
+def _state(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "not run"
+    if outcome.wrong:
+        return "failed"
+    return "as expected" if outcome.hit else "not met"
+
+
+def _states(cells: Sequence[Cell], known: Mapping[Cell, Outcome]) -> list[str]:
+    """Return a table with the outcomes of each path."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for cell in cells:
+        counts[cell.row.scenario][_state(known.get(cell))] += 1
+    lines = ["| path | cells | " + " | ".join(STATES) + " |", "|---|--:|" + "--:|" * len(STATES)]
+    for name, found in counts.items():
+        lines.append(f"| {name} | {found.total()} | " + " | ".join(str(found[state]) for state in STATES) + " |")
+    unmet = [str(cell) for cell in cells if _state(known.get(cell)) in ("failed", "not met")]
+    return [*lines, "", *([f"* {text}" for text in unmet] + [""] if unmet else [])]
+
+
+def _rules(excluded: int) -> list[str]:
+    lines = [
+        f"These rules exclude {excluded} cells, or say that cells leave something else than the others:",
+        "",
+        "| rule | path | activity | fault | leaves | reason |",
+        "|---|---|---|---|---|---|",
+    ]
+    for item in RULES:
+        left = ", ".join(f"{key}: {value}" for key, value in item.leaves) or "does not exist"
+        faults = ", ".join(f"{item.request or '…'} {fault.strip()}" for fault in item.faults)
+        lines.append(f"| {item.name} | {', '.join(item.scenarios)} | `{item.activity}` | {faults} | {left} | {item.reason} |")
     return [*lines, ""]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.faults.cells import LOSSES, PER_ACTIVITY, PROCESS_KILLS, SIGNALS, WHOLE, groups, kill_cells, mode_of, wire_cells
-from tests.faults.expectations import DIFFERENCES, exists, expected
+from tests.faults.expectations import RULES, exists, expected
 from tests.faults.matrix import difference
 from tests.faults.outcomes import Outcomes
 from tests.faults.proxy import FAULTS, KILLS, Request
@@ -45,11 +45,13 @@ def test_a_group_has_cells_of_one_path_and_mode_and_few_of_an_activity() -> None
 
 
 def test_a_cell_that_differs_runs_alone() -> None:
-    item = next(item for item in DIFFERENCES if item.leaves)
-    row = Row(item.scenario, "PublishAzureDataset", item.activity, Request(*item.request.split(" ", 2)))
+    item = next(item for item in RULES if item.leaves)
+    row = Row(item.scenarios[0], "PublishAzureDataset", item.activity, Request(*item.request.split(" ", 2)))
     cells = [Cell(row, fault) for fault in FAULTS]
-    assert [cell.fault for cell in groups(cells)[0]] == [item.fault]
-    assert expected(Cell(row, item.fault), {"keys": 1, "failure": ""}) == {"keys": 2, "failure": ""}
+    assert [[cell.fault for cell in group] for group in groups(cells)[:2]] == [["twice"], ["late"]]
+    assert expected(Cell(row, "twice"), {"keys": 1, "failure": ""}) == {"keys": 2, "failure": ""}
+    late = expected(Cell(row, "late"), {"keys": 1})
+    assert [difference(late, {"keys": keys}) for keys in (1, 2, 3)] == ["", "", "keys: 3 instead of 1 or 2"]
     assert expected(Cell(row, "lost"), {"keys": 1}) == {"keys": 1}
 
 
@@ -84,10 +86,16 @@ def test_page_counts_the_cells_of_each_activity_and_fault(tmp_path: Path) -> Non
     page = tmp_path / "page.md"
     page.write_text(f"# Title\n\n{BEGIN}\n\nold\n\n{END}\n\nAfter.\n")
     cells = [Cell(RUN[1], "lost"), Cell(RUN[2], "lost"), Cell(RUN[0], "lost before"), Cell(QUERY[1], "cut")]
-    write_page([Outcome(cell, hit=cell.fault != "cut") for cell in cells], 9, page)
+    outcomes = [Outcome(cell, hit=cell.fault != "cut", date="2026-01-02", commit="abc") for cell in cells]
+    outcomes[0].wrong = "keys: 2 instead of 1"
+    write_page(outcomes, [*cells, Cell(RUN[3], "lost")], 7, page)
     text = page.read_text()
     assert "old" not in text
-    assert "The matrix has 9 cells. 4 have run, 3 have met their fault" in text
-    assert "1 of `cut`" in text
+    assert (
+        "The matrix has 5 cells. 4 have run, 2 have met their fault and ended as expected. They ran on 2026-01-02 (commit\n`abc`)." in text
+    )
+    assert "| run | 4 | 2 | 1 | 0 | 1 |\n| approved-query | 1 | 0 | 0 | 1 | 0 |" in text
+    assert f"* {cells[0]}\n* {cells[3]}\n" in text
+    assert "exclude 7 cells" in text
     assert "### RunQuery\n\n| activity | lost | lost before |\n|---|--:|--:|\n| `revoke` | 2 | 1 |" in text
     assert text.endswith(f"{END}\n\nAfter.\n")
