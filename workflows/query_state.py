@@ -284,7 +284,8 @@ class QueryStateMachine:
         if decision.decision == "approve":
             self.expires = min(decision.expires, self.expires or decision.expires)
             self.approvals_expire_at = min(decision.expires, self.approvals_expire_at or decision.expires)
-        self.ballots = dict(recorded.ballots)
+        # Ballots of one proposal are never taken back. `recorded` may be older than a vote that was counted before.
+        self.ballots |= recorded.ballots
         self.deputies |= {decision.approver_id: decision.deputy} if decision.deputy else {}
         if recorded.proposal_state == "Accepted":
             self._approve(now)
