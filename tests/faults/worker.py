@@ -30,7 +30,7 @@ from localcloud.launcher.guests import GUESTS
 from tests.faults.cloud import WORKERS, new_worker
 from tests.faults.labels import BACKOFF, Attempts, Boundary
 
-HEARTBEAT = timedelta(seconds=2)
+HEARTBEAT = timedelta(seconds=3)
 """Time after which the server notices a killed worker, in place of 10 s."""
 
 
@@ -123,8 +123,9 @@ def _child(state: Path, request: dict[str, Any]) -> None:
     for timing in vars(retries).values():
         if isinstance(timing, retries.Timing) and timing.heartbeat is not None:
             object.__setattr__(timing, "heartbeat", HEARTBEAT)
-            # The server itself repeats an attempt whose worker is gone.
-            object.__setattr__(timing, "retry", replace(timing.retry, initial_interval=BACKOFF, backoff_coefficient=1.0))
+            # The server itself repeats an attempt whose worker is gone. A busy machine also loses attempts whose worker is alive.
+            retry = replace(timing.retry, initial_interval=BACKOFF, backoff_coefficient=1.0, maximum_attempts=0)
+            object.__setattr__(timing, "retry", retry)
     if request["file_bytes"] is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"], resource.RLIM_INFINITY))
