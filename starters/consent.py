@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from starters.operations.collaboration import is_member
 from starters.operations.consent import ConsentOption, read_consent, set_consent
 from starters.operations.query_names import accepted_versions
 from starters.operations.session import Session, run_async
@@ -47,6 +48,8 @@ def off(
 def _set(document: str, option: ConsentOption, enabled: bool, profile: str | None, config: str | None, output: Format) -> None:
     with error_boundary(output):
         session = Session.load(profile, config)
+        if is_member(session):
+            session.party  # noqa: B018 - raises an error that lists the collaborators
         versions = run_async(accepted_versions(session, document))
         for earlier in versions[:-1] if not enabled else ():
             run_async(set_consent(session, earlier, enabled=enabled, option=option))

@@ -105,7 +105,8 @@ async def serve(
         health_host=health_host,
         extra=_heartbeat_options(worker.heartbeat_seconds),
     )
-    await run_worker(client, spec, resources=(*worker.resources, *_query_resources(settings, client, runtime, telemetry)))
+    resources = (*worker.resources, *_query_resources(settings, client, runtime, telemetry))
+    await run_worker(client, spec, resources=resources, works=worker.works)
 
 
 def _query_resources(

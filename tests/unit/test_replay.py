@@ -86,7 +86,7 @@ def test_history_contains_no_plain_text(name: str) -> None:
     """SQL, column names, tokens and results are encrypted. IDs and activity names are not."""
     text = recorded_history(name).to_json()
     data = re.findall(r'"data": ?"([A-Za-z0-9+/=]+)"', text)
-    assert len(data) > 3
+    assert len(data) >= 3
     decoded = text.encode() + b"".join(map(base64.b64decode, data))
     for needle in (b"SELECT", b"dep_delay", b"manufacturer", b"awsSecretAccessKey", b"BEGIN CERTIFICATE", b"eyJhbGciOi"):
         assert needle not in decoded, needle
