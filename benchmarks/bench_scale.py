@@ -1,6 +1,6 @@
 """Measures how costs grow with the datasets of a run, and with the open and closed queries of a collaboration.
 
-Temporal, the workers, the payload codec and signatures are real. Governance is the stand-in, in a process of its own, for runs and
+Temporal, the workers, the payload codec and signatures are real. Governance is the stand-in, as a process, for runs and
 lists, and in memory for thousands of queries. CPU of open queries is that of all processes: workers and Temporal's server.
 """
 

@@ -1,4 +1,4 @@
-"""Keeps the watcher of the collaboration's queries alive: starts its workflow, and starts it again if somebody has ended it."""
+"""Keeps the watcher of the collaboration's queries alive: starts its workflow, and starts it again after it was ended."""
 
 from __future__ import annotations
 

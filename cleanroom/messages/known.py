@@ -31,7 +31,7 @@ class KnownState(NamedTuple):
 
     @staticmethod
     def parse(text: str | None) -> KnownState | None:
-        """Read a search attribute; None if there is none, or if it has another form."""
+        """Read a search attribute; None for any other text."""
         match [part.removeprefix("-") for part in (text or "").split(" ")]:
             case [("Draft" | "Proposed" | "Accepted") as state, version, proposal_id, digest]:
                 return KnownState(state, version, proposal_id, digest)
