@@ -14,10 +14,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import javaproperties
@@ -29,6 +29,7 @@ from cleanroom.spark.network import NETWORK_CONF, NETWORK_SECRET, SECRET_FILE
 from cleanroom.spark.tombstone import require_secret
 from sparkapp.config import job_from_environment
 from sparkapp.failures import redact_error, report_failure
+from sparkapp.jvm import OBJECTS_PROPERTY, new_socket, spark_home
 from sparkapp.pod import Pod
 
 _NUMBER, _SIZE, _NAME, _HOST = r"\d{1,9}", r"\d{1,9}([kmgt]b?)?", r"[A-Za-z0-9._-]{1,253}", r"[A-Za-z0-9.:\[\]_-]{1,253}"
@@ -106,7 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[:1] == ["driver"]:
             command, environment = driver_command(given[1:], job, os.environ)
         elif given == ["executor"]:
-            command, environment = executor_command(job, _attested_pod(), os.environ)
+            objects = new_socket()
+            command, environment = executor_command(job, _attested_pod(), os.environ, objects)
+            if any(dataset.format == "parquet" for dataset in job.datasets):
+                _serve_objects(objects, environment)
         else:
             raise InvalidInput("RoleUnknown", f"container: {' '.join(given[:1]) or 'no argument'} is neither driver nor executor.")
         os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is needed
@@ -168,13 +172,26 @@ def driver_properties(given: Mapping[str, str], job: JobConfig, environment: Map
     return {**kept, **NETWORK_CONF, "spark.submit.deployMode": "client", f"spark.executorEnv.{JOB_CONFIG_VARIABLE}": job.encode()}
 
 
-def executor_command(job: JobConfig, pod: Pod, environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+def _serve_objects(objects: Path, environment: Mapping[str, str]) -> None:
+    """Start the server from which Spark's readers in this pod read (:mod:`sparkapp.object_server`).
+
+    It ends with the JVM, which keeps the other end of its standard input open without using it.
+    """
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    command = [sys.executable, "-P", "-m", "sparkapp.object_server", str(objects)]
+    subprocess.Popen(command, stdin=read, env=dict(environment), close_fds=True)  # noqa: S603 - our own program
+    os.close(read)
+
+
+def executor_command(job: JobConfig, pod: Pod, environment: Mapping[str, str], objects: Path) -> tuple[list[str], dict[str, str]]:
     """Return the command line and the environment of an executor's JVM. Writes the run's network secret to a new file.
 
     Args:
         job: The job of this pod.
         pod: The pod's identity.
         environment: The environment of this container.
+        objects: The socket of the server that opens the run's objects for Spark.
 
     Raises:
         PreconditionFailed: ``ExecutorVariableMissing``, ``NetworkSecretMissing``.
@@ -198,7 +215,7 @@ def executor_command(job: JobConfig, pod: Pod, environment: Mapping[str, str]) -
     settings = {**NETWORK_CONF, SECRET_FILE: str(secret), "spark.master": "k8s://driver"}
     command = [
         *(_java(environment), *_MODULES, f"-Xmx{environment['SPARK_EXECUTOR_MEMORY']}"),
-        *(f"-D{name}={value}" for name, value in settings.items()),
+        *(f"-D{name}={value}" for name, value in {**settings, OBJECTS_PROPERTY: str(objects)}.items()),
         *("-cp", f"{folder}:{home / 'jars'}/*", _EXECUTOR_CLASS),
     ]
     for option, name in options.items():
@@ -226,18 +243,6 @@ def network_secret_file(job: JobConfig, pod: Pod) -> Path:
     file = Path(tempfile.mkdtemp(prefix="cleanroom-network-")) / "secret"
     write_secret_file(file, secret.reveal())
     return file
-
-
-def spark_home() -> Path:
-    """Return the folder of the installed PySpark, which includes its jars and scripts.
-
-    Raises:
-        PreconditionFailed: ``SparkNotInstalled``.
-    """
-    found = find_spec("pyspark")
-    if found is None or not found.submodule_search_locations:
-        raise PreconditionFailed("SparkNotInstalled", "image: PySpark is not installed.")
-    return Path(next(iter(found.submodule_search_locations)))
 
 
 def _configuration_folder() -> Path:

@@ -35,6 +35,10 @@ PYTHON_CONF = {
     "spark.python.daemon.module": "sparkapp.daemon",
     "spark.sql.adaptive.enabled": "true",
 }
+READING_CONF = {
+    # Sealed objects that Spark's own readers read; see sparkapp/object_server.py.
+    "spark.hadoop.fs.cleanroom.impl": "cleanroom.SealedFiles",
+}
 CLUSTER_CONF = {
     **NETWORK_CONF,
     # Executors attest themselves before they join. A plan made without them would have fewer partitions than they have cores.
@@ -92,7 +96,7 @@ def open_session(app_name: str, *, network_secret: Path | None = None) -> SparkS
     else:
         for name, value in {**CLUSTER_CONF, SECRET_FILE: str(network_secret)}.items():
             conf.set(name, value)
-    for name, value in {**PYTHON_CONF, **locked_spark_conf(), **ENCRYPTION_CONF, **LOGGING_CONF}.items():
+    for name, value in {**PYTHON_CONF, **READING_CONF, **locked_spark_conf(), **ENCRYPTION_CONF, **LOGGING_CONF}.items():
         conf.set(name, value)
     return SparkSession.builder.config(conf=conf).appName(app_name).getOrCreate()
 

@@ -165,8 +165,11 @@ def test_driver_gets_a_new_configuration_folder_and_allowed_variables_only(tmp_p
     assert command[-1] == "/opt/cleanroom/sparkapp/__main__.py"
 
 
+OBJECTS = Path("/tmp/objects/socket")
+
+
 def test_executor_gets_the_network_secret_only_in_a_file() -> None:
-    command, variables = launch.executor_command(JOB, GRANTED, EXECUTOR | {"SPARK_JAVA_OPT_0": "-Dspark.authenticate=false"})
+    command, variables = launch.executor_command(JOB, GRANTED, EXECUTOR | {"SPARK_JAVA_OPT_0": "-Dspark.authenticate=false"}, OBJECTS)
     options = dict(item[2:].split("=", 1) for item in command if item.startswith("-Dspark."))
     file = Path(options.pop("spark.authenticate.secret.file"))
     assert file.read_bytes() == b"network-secret-of-the-run"
@@ -191,7 +194,7 @@ def test_executor_without_variables_or_network_secret_does_not_start(
     job: JobConfig, pod: Granted, environment: dict[str, str], code: str
 ) -> None:
     with pytest.raises(CleanRoomError) as caught:
-        launch.executor_command(job, pod, environment)
+        launch.executor_command(job, pod, environment, OBJECTS)
     assert caught.value.code == code
 
 

@@ -63,7 +63,17 @@ def test_large_datasets_and_results_are_handled_by_spark_tasks(world: RunWorld, 
     assert receipt.rows_read == {"flights": 4000, "planes": 40, "weather": 8}
 
     # A failure in a task comes back typed, and without the values that Spark would log.
-    world.store("litware-out").delete(receipt.objects[0].name)
+    for item in list(world.store("litware-out").list()):
+        world.store("litware-out").delete(item.key)
+    sealed = world.store("litware-weather").read("weather.jsonl")
+    world.store("litware-weather").put("weather.jsonl", sealed[:-1] + bytes([sealed[-1] ^ 1]))
+    failed = payload.run()
+    assert failed.termination["code"] == "CIPHERTEXT_INVALID"
+    assert "flights/litware-weather/weather.jsonl" in failed.termination["message"]
+    (load,) = [event for event in failed.events() if event.name == "DATASET_LOAD_FAILED"]
+    assert (load.step, load.code) == ("litware-weather", "CIPHERTEXT_INVALID")
+    assert list(world.store("litware-out").list()) == []
+    world.store("litware-weather").put("weather.jsonl", sealed)
     replace_objects(world, "contosso-flights", "2013-01-01/x.csv", f"2013-01-01,AA,N1,JFK,{CANARY},5,false,,x\n".encode())
     failed = payload.run()
     assert failed.termination["code"] == "SCHEMA_MISMATCH"

@@ -14,7 +14,7 @@ import pytest
 from cleanroom.errors import CleanRoomError
 from cleanroom.secret import Secret
 from cleanroom.spark.network import NETWORK_CONF
-from sparkapp import config, launch
+from sparkapp import config, jvm, launch
 from tests.unit.spark_support import EXECUTOR, make_job
 
 JOB = make_job(networkSecretId="cleanroom_run-1.network")
@@ -54,8 +54,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "spark"
 
 
+OBJECTS = Path("/tmp/objects/socket")
+
+
 def executor(environment: dict[str, str] | None = None, pod: Any = None) -> tuple[list[str], dict[str, str]]:
-    return launch.executor_command(JOB, pod or Pod(), EXECUTOR if environment is None else environment)
+    return launch.executor_command(JOB, pod or Pod(), EXECUTOR if environment is None else environment, OBJECTS)
 
 
 def driver(tmp_path: Path, *arguments: str, environment: dict[str, str] | None = None) -> tuple[list[str], dict[str, str]]:
@@ -235,7 +238,9 @@ def test_executor_runs_sparks_backend_with_the_pods_values(tmp_path: Path, home:
         *(f"-D{name}" for name in NETWORK_CONF),
         "-Dspark.authenticate.secret.file",
         "-Dspark.master",
+        "-Dcleanroom.objects",
     ]
+    assert settings[-1] == f"-Dcleanroom.objects={OBJECTS}"
     assert command[at + 1 + len(settings) :] == [
         *("-cp", f"{folder}:{home}/jars/*", "org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBackend"),
         *("--driver-url", EXECUTOR["SPARK_DRIVER_URL"], "--executor-id", "1", "--cores", "2", "--app-id", "spark-1"),
@@ -311,6 +316,6 @@ def test_home_of_spark_is_the_installed_package(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.undo()
     assert (launch.spark_home() / "jars").is_dir()
     for spec in (None, type("Spec", (), {"submodule_search_locations": None})):
-        monkeypatch.setattr(launch, "find_spec", lambda name, spec=spec: spec)
+        monkeypatch.setattr(jvm, "find_spec", lambda name, spec=spec: spec)
         with pytest.raises(CleanRoomError, match="SparkNotInstalled"):
             launch.spark_home()
