@@ -29,7 +29,7 @@ from cleanroom.spark.network import NETWORK_CONF, NETWORK_SECRET, SECRET_FILE
 from cleanroom.spark.tombstone import require_secret
 from sparkapp.config import job_from_environment
 from sparkapp.failures import redact_error, report_failure
-from sparkapp.jvm import OBJECTS_PROPERTY, new_socket, spark_home
+from sparkapp.jvm import OBJECTS_PROPERTY, archive_options, class_path, new_socket, spark_home
 from sparkapp.pod import Pod
 
 _NUMBER, _SIZE, _NAME, _HOST = r"\d{1,9}", r"\d{1,9}([kmgt]b?)?", r"[A-Za-z0-9._-]{1,253}", r"[A-Za-z0-9.:\[\]_-]{1,253}"
@@ -146,7 +146,7 @@ def driver_command(arguments: Sequence[str], job: JobConfig, environment: Mappin
     except javaproperties.InvalidUEscapeError:
         raise InvalidInput("SparkPropertiesInvalid", "spark.properties: an escape sequence is not \\u and four hex digits.") from None
     folder = _configuration_folder()
-    properties = driver_properties(given, job, environment)
+    properties = {**driver_properties(given, job, environment), "spark.driver.extraJavaOptions": " ".join(_options(folder))}
     write_secret_file(folder / "spark.properties", javaproperties.dumps(properties, timestamp=None, sort_keys=True).encode("ascii"))
     home = spark_home()
     command = [str(home / "bin/spark-submit"), "--properties-file", str(folder / "spark.properties")]
@@ -214,9 +214,9 @@ def executor_command(job: JobConfig, pod: Pod, environment: Mapping[str, str], o
     # Spark reads the secret from a file only if the master begins with k8s. The executor gets the real address from its driver.
     settings = {**NETWORK_CONF, SECRET_FILE: str(secret), "spark.master": "k8s://driver"}
     command = [
-        *(_java(environment), *_MODULES, f"-Xmx{environment['SPARK_EXECUTOR_MEMORY']}"),
+        *(_java(environment), *_MODULES, *_options(folder), f"-Xmx{environment['SPARK_EXECUTOR_MEMORY']}"),
         *(f"-D{name}={value}" for name, value in {**settings, OBJECTS_PROPERTY: str(objects)}.items()),
-        *("-cp", f"{folder}:{home / 'jars'}/*", _EXECUTOR_CLASS),
+        *("-cp", class_path(home), _EXECUTOR_CLASS),
     ]
     for option, name in options.items():
         command += [option, environment[name]]
@@ -245,6 +245,14 @@ def network_secret_file(job: JobConfig, pod: Pod) -> Path:
     return file
 
 
+def _options(folder: Path) -> list[str]:
+    """Return the options of both JVMs: no logs, and the class data archive of the image.
+
+    Java uses the archive only with the class path that it was made for, so the configuration of logs is not on it.
+    """
+    return [f"-Dlog4j2.configurationFile=file://{folder}/log4j2.properties", *archive_options()]
+
+
 def _configuration_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="cleanroom-spark-"))
     (folder / "log4j2.properties").write_text(_LOGGING, "ascii")
@@ -262,7 +270,7 @@ def _environment(given: Mapping[str, str], home: Path, folder: Path) -> dict[str
     return {
         **{name: value for name, value in given.items() if _VARIABLES.fullmatch(name)},
         "SPARK_HOME": str(home),
-        "SPARK_CONF_DIR": str(folder),
+        "SPARK_CONF_DIR": str(folder / "none"),
         "PYTHONPATH": os.pathsep.join(paths),
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_DRIVER_PYTHON": sys.executable,

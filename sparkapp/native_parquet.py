@@ -8,6 +8,7 @@ schema, no value needs a check that the owner's upload did not make, and Spark h
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ import pyarrow.parquet as pq
 
 from cleanroom.datasets.encryption import SealedFile
 from cleanroom.datasets.files import in_old_calendar, open_parquet
-from cleanroom.datasets.schema import ARROW_TYPES
 from cleanroom.documents.dataset import FieldType
 from sparkapp.jvm import jar
 from sparkapp.listing import DatasetListing
@@ -31,15 +31,17 @@ if TYPE_CHECKING:
 
 _ENCODINGS = frozenset({"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"})
 _COMPRESSIONS = frozenset({"UNCOMPRESSED", "SNAPPY", "GZIP", "ZSTD"})
-_PHYSICAL: dict[FieldType, str] = {
-    "string": "BYTE_ARRAY",
-    "integer": "INT32",
-    "long": "INT64",
-    "number": "DOUBLE",
-    "boolean": "BOOLEAN",
-    "date": "INT32",
-    "timestamp": "INT64",
+_NONE: dict[str, object] = {"Type": "None"}
+_STORED: dict[FieldType, tuple[tuple[str, dict[str, object]], ...]] = {
+    "string": (("BYTE_ARRAY", {"Type": "String"}),),
+    "integer": (("INT32", _NONE), ("INT32", {"Type": "Int", "bitWidth": 32, "isSigned": True})),
+    "long": (("INT64", _NONE), ("INT64", {"Type": "Int", "bitWidth": 64, "isSigned": True})),
+    "number": (("DOUBLE", _NONE),),
+    "boolean": (("BOOLEAN", _NONE),),
+    "date": (("INT32", {"Type": "Date"}),),
+    "timestamp": (("INT64", {"Type": "Timestamp", "isAdjustedToUTC": True, "timeUnit": "microseconds"}),),
 }
+"""Physical and logical types (https://github.com/apache/parquet-format/blob/master/LogicalTypes.md) that need no conversion."""
 OPTIONS = {"datetimeRebaseMode": "CORRECTED", "int96RebaseMode": "CORRECTED", "mergeSchema": "false"}
 """Spark takes dates and times as they are. Files in its old calendar are left to our reader, which refuses them."""
 _FOOTERS_AT_ONCE = 8
@@ -107,7 +109,8 @@ def is_native(parquet: pq.ParquetFile, types: dict[str, FieldType]) -> bool:
         if [field.name.lower() for field in fields].count(name.lower()) != 1 or name not in places:
             return False
         column = metadata.schema.column(places[name])
-        if fields.field(name).type != ARROW_TYPES[kind] or column.physical_type != _PHYSICAL[kind]:
+        logical = {name: value for name, value in json.loads(column.logical_type.to_json()).items() if "converted" not in name}
+        if (column.physical_type, logical) not in _STORED[kind]:
             return False
         chunks = (metadata.row_group(group).column(places[name]) for group in range(metadata.num_row_groups))
         if not all(chunk.compression in _COMPRESSIONS and set(chunk.encodings) <= _ENCODINGS for chunk in chunks):

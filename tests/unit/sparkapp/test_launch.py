@@ -48,7 +48,10 @@ class Pod:
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(launch.tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "spark/jars").mkdir(parents=True)
+    (tmp_path / "spark/jars/slf4j-api-2.jar").touch()
     monkeypatch.setattr(launch, "spark_home", lambda: tmp_path / "spark")
+    monkeypatch.setattr(launch, "archive_options", lambda: ["-XX:Archive"])
     monkeypatch.setenv("JOB_CONFIG", JOB.encode())
     monkeypatch.setenv("CLEANROOM_TERMINATION_LOG", str(tmp_path / "termination"))
     return tmp_path / "spark"
@@ -119,7 +122,8 @@ def test_job_is_read_from_the_measured_variable() -> None:
 
 def test_driver_runs_the_measured_program_with_its_arguments(tmp_path: Path, home: Path) -> None:
     command, variables = driver(tmp_path, MAIN, "a", "b")
-    folder = Path(variables["SPARK_CONF_DIR"])
+    assert not Path(variables["SPARK_CONF_DIR"]).exists()
+    folder = Path(variables["SPARK_CONF_DIR"]).parent
     properties = folder / "spark.properties"
     assert command == [
         str(home / "bin/spark-submit"),
@@ -230,9 +234,10 @@ def test_every_pattern_of_the_allowlist_is_tested() -> None:
 
 def test_executor_runs_sparks_backend_with_the_pods_values(tmp_path: Path, home: Path) -> None:
     command, variables = executor({**EXECUTOR, "JAVA_HOME": "/java"})
-    folder = variables["SPARK_CONF_DIR"]
+    folder = Path(variables["SPARK_CONF_DIR"]).parent
     at = command.index("-Xmx2048m")
-    assert command[:at] == ["/java/bin/java", "-XX:+IgnoreUnrecognizedVMOptions", *OPENED, *JVM]
+    logs = f"-Dlog4j2.configurationFile=file://{folder}/log4j2.properties"
+    assert command[:at] == ["/java/bin/java", "-XX:+IgnoreUnrecognizedVMOptions", *OPENED, *JVM, logs, "-XX:Archive"]
     settings = [item for item in command[at + 1 :] if item.startswith("-D")]
     assert [item.split("=")[0] for item in settings] == [
         *(f"-D{name}" for name in NETWORK_CONF),
@@ -242,7 +247,7 @@ def test_executor_runs_sparks_backend_with_the_pods_values(tmp_path: Path, home:
     ]
     assert settings[-1] == f"-Dcleanroom.objects={OBJECTS}"
     assert command[at + 1 + len(settings) :] == [
-        *("-cp", f"{folder}:{home}/jars/*", "org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBackend"),
+        *("-cp", f"{home}/jars/slf4j-api-2.jar:{home}/jars/*", "org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBackend"),
         *("--driver-url", EXECUTOR["SPARK_DRIVER_URL"], "--executor-id", "1", "--cores", "2", "--app-id", "spark-1"),
         *("--hostname", "10.0.0.8", "--resourceProfileId", "0", "--podName", "cr-exec-1"),
     ]
