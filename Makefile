@@ -16,6 +16,7 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 MUTANTS ?=
 FAULTS ?=
+BENCH ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check demo classes test test-lag test-faults test-recovery test-kills mutants lint reference docs histories bench clean test-load
@@ -67,7 +68,7 @@ test-lag: setup ## run the scenarios with governance nodes that lag behind: at r
 	done
 
 test-kills: setup ## kill each command at every request to Temporal and governance, and repeat it
-	@CLEANROOM_TEST_KILLS=all $(PY) -m pytest -q tests/scenario/test_repeated_commands.py $(PYTEST_ARGS)
+	@CLEANROOM_TEST_KILLS=all $(PY) -m pytest -q tests/scenario/test_repeated_commands.py tests/unit/test_killed_set_up.py $(PYTEST_ARGS)
 
 test-faults: setup ## run the whole fault matrix, and write docs/durability.md (FAULTS="--scenario run --fault lost")
 	@$(PY) -m tests.faults $(FAULTS)
@@ -102,10 +103,10 @@ histories: setup ## record the histories of the replay tests again, after the or
 	@$(VENV)/bin/cleanroom down --state .cleanroom/histories
 
 test-load: setup ## put load on queries and runs: 1,000 queries, 3,450 decisions, 10,000 junk signals, 50 runs at once
-	@RUST_LOG=error $(PY) benchmarks/bench_load.py
+	@RUST_LOG=error $(PY) -m benchmarks load
 
-bench: setup ## measure speed, as ratios within one run
-	@for file in $(filter-out benchmarks/bench_load.py,$(wildcard benchmarks/bench_*.py)); do echo "== $$file"; $(PY) $$file || exit 1; done
+bench: setup ## measure speed, as ratios within one run, and write docs/performance.md (BENCH="floors codec")
+	@RUST_LOG=error $(PY) -m benchmarks $(BENCH)
 
 clean: ## remove what the other targets create
 	@-test -x $(PY) && for state in .cleanroom .cleanroom/demo; do test -e $$state/services.json && $(PY) -m localcloud down --state $$state; done; true

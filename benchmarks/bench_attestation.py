@@ -1,7 +1,5 @@
 """Measures a verdict against the bare signature operations that it contains.
 
-    python benchmarks/bench_attestation.py [--rounds N] [--json]
-
 *bare* is the time of the signature verifications alone, with parsed keys and certificates: the report's ECDSA P-384 signature, the two
 RSA-PSS links of the chain, and the root's signature of itself. A cold verdict makes exactly these four. Three verdicts are measured:
 
@@ -15,9 +13,7 @@ time is the lower quartile of many rounds, measured in turns, so that other load
 
 from __future__ import annotations
 
-import argparse
 import base64
-import json
 import os
 import statistics
 import time
@@ -32,6 +28,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from benchmarks.framework import Benchmark, at_most, reported
 from cleanroom.attestation import AttestationEvidence, Expectations, Product, TrustedRoot, TrustStore, Verifier, parse_report
 from cleanroom.attestation.amd_certificate import AMD_PSS
 from cleanroom.attestation.endorsements import read_endorsements
@@ -104,11 +101,8 @@ def microseconds(cases: dict[str, tuple[Callable[[], object], Callable[[], objec
     return {name: statistics.quantiles(each, n=4)[0] / 1000 for name, each in times.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=300)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+def measure(rounds: int = 300) -> dict[str, float]:
+    """Return the times and their ratios."""
     sample = load()
     everything, report_alone = bare_operations(sample.evidence)
     warm = Verifier(sample.trust)
@@ -129,35 +123,38 @@ def main() -> None:
         pass
 
     judge(warm)
-    found = microseconds(
+    bare, bare_report, cold, first, again = microseconds(
         {
             "bare": (nothing, everything),
-            "bare_report": (nothing, report_alone),
+            "bare report": (nothing, report_alone),
             "cold": (new_verifier, lambda: judge(verifier)),
             "first": (product_known, lambda: judge(verifier)),
             "again": (nothing, lambda: judge(warm)),
         },
-        arguments.rounds,
-    )
-    bare, bare_report, cold, first, again = found.values()
-    rows = {
-        "bare_us": bare,
-        "bare_report_signature_us": bare_report,
-        "cold_us": cold,
-        "first_us": first,
-        "again_us": again,
-        "cold_ratio": cold / bare,
-        "first_ratio": first / bare,
-        "again_ratio": again / bare,
-        "again_to_report_signature_ratio": again / bare_report,
-        "verdicts_per_second": 1e6 / again,
+        rounds,
+    ).values()
+    return {
+        "cold verdict, against all four signatures": cold / bare,
+        "first verdict of a chip, against all four signatures": first / bare,
+        "repeated verdict, against the report's signature": again / bare_report,
+        "all four signatures": bare,
+        "cold verdict": cold,
+        "verdicts per second, repeated": 1e6 / again,
     }
-    if arguments.json:
-        print(json.dumps({name: round(value, 2) for name, value in rows.items()}))
-        return
-    for name, value in rows.items():
-        print(f"{name:34} {value:10.2f}")
 
+
+BENCHMARK = Benchmark(
+    "a verdict, against the signature operations that it contains",
+    measure,
+    [
+        at_most("cold verdict, against all four signatures", 2, "x"),
+        at_most("first verdict of a chip, against all four signatures", 2, "x"),
+        at_most("repeated verdict, against the report's signature", 2, "x"),
+        reported("all four signatures", "µs"),
+        reported("cold verdict", "µs"),
+        reported("verdicts per second, repeated"),
+    ],
+)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

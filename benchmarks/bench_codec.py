@@ -1,6 +1,6 @@
-"""Measures the overhead of the payload codec over AES-256-GCM. Run: ``python -m benchmarks.bench_codec [--output FILE]``.
+"""Measures the overhead of the payload codec over AES-256-GCM.
 
-The table has microseconds per payload, for encoding and decoding together. The columns are measured in turns, so that other load on the
+It prints microseconds per payload, for encoding and decoding together. The columns are measured in turns, so that other load on the
 machine affects all of them, and each is the best of several rounds.
 
 * ``bare``: ``AESGCM.encrypt`` with a random nonce, then ``AESGCM.decrypt``, on bytes.
@@ -15,9 +15,7 @@ machine affects all of them, and each is the best of several rounds.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import WorkflowSerializationContext
 
+from benchmarks.framework import Benchmark, at_least, reported
 from cleanroom.temporal.codec import PayloadCodec
 from cleanroom.temporal.keyring import Keyring
 
@@ -82,8 +81,8 @@ class SampleCodec:
         return self.cipher.decrypt(data[:12], data[12:], None)
 
 
-def measure(size: int) -> dict[str, float]:
-    """Measure one row of the table."""
+def measure_size(size: int) -> dict[str, float]:
+    """Return the times and ratios of one size."""
     data = os.urandom(size)
     cipher = AESGCM(os.urandom(32))
     payload = Payload(metadata={"encoding": b"json/plain"}, data=data)
@@ -111,19 +110,27 @@ def measure(size: int) -> dict[str, float]:
     return {"size": size, **{key: round(value, 3) for key, value in row.items()}}
 
 
-def main() -> None:
-    """Print the table and, with ``--output``, write it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output")
-    arguments = parser.parse_args()
-    rows = [measure(size) for size in SIZES]
-    print(" ".join(f"{name:>14}" for name in rows[0]))
-    for row in rows:
-        print(" ".join(f"{value:>14}" for value in row.values()))
-    if arguments.output:
-        with open(arguments.output, "w") as file:
-            json.dump(rows, file, indent=2)
+def measure() -> dict[str, float]:
+    """Print the times, and return the ratios."""
+    found: dict[str, float] = {}
+    for size in SIZES:
+        row = measure_size(size)
+        print("  ".join(f"{name} {value:.5g}" for name, value in row.items()))
+        found |= {f"{size:,} bytes, {name}": row[key] for name, key in RATIOS.items()}
+    return found
 
+
+RATIOS = {"against the sample": "codec/sample", "against the floor": "codec/floor", "against bare AES-GCM": "codec/bare"}
+BENCHMARK = Benchmark(
+    "throughput of the payload codec, against AES-GCM behind the same interface",
+    measure,
+    [
+        reported(name, "x") if size < 4096 or key == "codec/bare" else at_least(name, 0.9, "x")
+        for size in SIZES
+        for label, key in RATIOS.items()
+        for name in [f"{size:,} bytes, {label}"]
+    ],
+)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

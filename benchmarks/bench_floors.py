@@ -1,17 +1,13 @@
-"""Measure what privacy floors cost: ``python benchmarks/bench_floors.py [--rows 3400000] [--engine spark|duckdb] [--shape demo]``.
+"""Measures what privacy floors cost: ``python -m benchmarks.bench_floors [--rows 3400000] [--engines Spark,DuckDB] [--shapes demo]``.
 
 Each query runs without floors, as its author wrote it, and as the pod runs it with floors: with the check of Spark's plan, and with the
-count of the rows that are left out. Both run on the same rows in memory, in turns. The ratio is that of the shortest times. The exit code
-is 1 if a ratio, or the time of the check, is over its limit.
+count of the rows that are left out. Both run on the same rows in memory, in turns. The ratio is that of the shortest times.
 
 DuckDB executes the rewritten text alone, without the check and the count.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,6 +15,7 @@ from typing import NamedTuple
 import duckdb
 import sqlglot
 
+from benchmarks.framework import Benchmark, Figure, at_most
 from cleanroom.sql import Catalog, check_sql
 
 Work = Callable[[], object]
@@ -142,9 +139,9 @@ class Spark:
         return (lambda: self._spark.sql(own).collect()), with_floors, times
 
 
-def measure(engine: Spark | DuckDB, name: str, rounds: int) -> dict[str, object]:
+def measure_shape(engine: Spark | DuckDB, name: str, rounds: int) -> dict[str, float]:
     """The figures of one shape."""
-    shape = SHAPES[name]
+    shape, label = SHAPES[name], f"{type(engine).__name__}, {name}"
     own, floored = (check_sql(shape.query, catalog(floors=floors, unique=shape.unique)).sql for floors in (False, True))
     *works, checks = engine.works(own, floored, shape)
     best = [float("inf")] * len(works)
@@ -153,36 +150,26 @@ def measure(engine: Spark | DuckDB, name: str, rounds: int) -> dict[str, object]
             start = time.perf_counter()
             work()
             best[index] = min(best[index], time.perf_counter() - start)
-    ratio, check = best[1] / best[0], min(checks, default=0.0)
-    return {
-        "engine": type(engine).__name__,
-        "shape": name,
-        "own_seconds": round(best[0], 3),
-        "with_floors_seconds": round(best[1], 3),
-        "ratio": round(ratio, 2),
-        "limit": shape.limit,
-        "plan_check_seconds": round(check, 3) if checks else None,
-        "met": (shape.limit is None or ratio <= shape.limit) and check <= CHECK_LIMIT,
-    }
+    print(f"{label}: {best[0]:.3f} s, with floors {best[1]:.3f} s", flush=True)
+    return {label: best[1] / best[0], **({f"{label}: check of the plan": min(checks)} if checks else {})}
 
 
-def main() -> int:
-    """Print the figures as JSON, one line per engine and query, and return the exit code."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--rows", type=int, default=3_400_000)
-    arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--engine", choices=["spark", "duckdb"], action="append")
-    arguments.add_argument("--shape", choices=list(SHAPES), action="append")
-    options = arguments.parse_args()
-    met = True
-    for engine in options.engine or ["duckdb", "spark"]:
-        opened = Spark(options.rows) if engine == "spark" else DuckDB(options.rows)
-        for name in options.shape or SHAPES:
-            figures = measure(opened, name, options.rounds)
-            print(json.dumps({"rows": options.rows, **figures}), flush=True)
-            met = met and bool(figures["met"])
-    return 0 if met else 1
+def measure(rows: int = 3_400_000, rounds: int = 5, engines: str = "DuckDB,Spark", shapes: str = ",".join(SHAPES)) -> dict[str, float]:
+    """Measure the named shapes on the named engines."""
+    found: dict[str, float] = {}
+    for engine in engines.split(","):
+        opened = {"DuckDB": DuckDB, "Spark": Spark}[engine](rows)
+        for name in shapes.split(","):
+            found |= measure_shape(opened, name, rounds)
+    return found
 
+
+BENCHMARK = Benchmark(
+    "a query with privacy floors, against the same query without them",
+    measure,
+    [Figure(f"{engine}, {name}", shape.limit, "x") for engine in ("DuckDB", "Spark") for name, shape in SHAPES.items()]
+    + [at_most(f"Spark, {name}: check of the plan", CHECK_LIMIT, "s") for name in SHAPES],
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    BENCHMARK.main()

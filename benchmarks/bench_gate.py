@@ -1,26 +1,23 @@
-"""Measure how long the query gate takes: ``python benchmarks/bench_gate.py [--limit MILLISECONDS]``.
+"""Measures how long the query gate takes.
 
 The main query has more than 200 lines: twelve common table expressions with joins, conditions and aggregates, and a SELECT over the last
 of them. Three other queries have a CASE of 200 branches, 200 output columns with casts, and a view of 500 columns.
 
 The time is the processor time of ``check_sql``: it reads, checks and rewrites the query, reads the rewritten query again, and builds
-lineage and card. The time of the parser alone is given for comparison; the gate parses every query twice. The exit code is 1 if the
-median is over the limit.
+lineage and card. The time of the parser alone is given for comparison; the gate parses every query twice.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
 
 import sqlglot
 
+from benchmarks.framework import Benchmark, at_most, reported
 from cleanroom.sql import Catalog, check_sql
 
 CATALOG = Catalog.model_validate(
@@ -97,41 +94,37 @@ def median_ms(work: Callable[[], object], rounds: int) -> tuple[float, float]:
     return statistics.median(times), min(times)
 
 
-def main() -> int:
-    """Print the figures as JSON, and return the exit code."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--limit", type=float, default=20.0, help="milliseconds")
-    arguments.add_argument("--rounds", type=int, default=30)
-    options = arguments.parse_args()
-    sql = query()
-    verdict = check_sql(sql, CATALOG)
+def require_allowed(sql: str, catalog: Catalog) -> None:
+    """End with the gate's reasons if it does not allow the query."""
+    verdict = check_sql(sql, catalog)
     if not verdict.allowed:
-        print([reason.message for reason in verdict.reasons], file=sys.stderr)
-        return 1
-    gate, gate_best = median_ms(lambda: check_sql(sql, CATALOG), options.rounds)
-    parser, parser_best = median_ms(lambda: sqlglot.parse(sql, dialect="spark"), options.rounds)
-    shapes = {}
+        raise SystemExit(str([reason.message for reason in verdict.reasons]))
+
+
+def measure(rounds: int = 30) -> dict[str, float]:
+    """Return the times."""
+    sql = query()
+    found: dict[str, float] = {}
+    require_allowed(sql, CATALOG)
+    found["main query"], found["main query, shortest"] = median_ms(lambda: check_sql(sql, CATALOG), rounds)
+    found["main query, parser alone"] = median_ms(lambda: sqlglot.parse(sql, dialect="spark"), rounds)[0]
     for name, text in SHAPES.items():
         catalog = WIDE if name == "wide" else CATALOG
-        if not check_sql(text, catalog).allowed:
-            print(f"the gate refuses the query {name!r}", file=sys.stderr)
-            return 1
-        shapes[f"{name}_ms"] = round(median_ms(partial(check_sql, text, catalog), max(5, options.rounds // 3))[1], 2)
-    print(
-        json.dumps(
-            {
-                "lines": sql.count("\n") + 1,
-                "gate_ms": round(gate, 2),
-                "gate_best_ms": round(gate_best, 2),
-                "parser_ms": round(parser, 2),
-                "parser_best_ms": round(parser_best, 2),
-                "limit_ms": options.limit,
-                **shapes,
-            }
-        )
-    )
-    return 0 if gate <= options.limit else 1
+        require_allowed(text, catalog)
+        found[f"{name}, shortest"] = median_ms(partial(check_sql, text, catalog), max(5, rounds // 3))[1]
+    return found
 
+
+BENCHMARK = Benchmark(
+    "processor time of the query gate",
+    measure,
+    [
+        at_most("main query", 20, "ms"),
+        reported("main query, shortest", "ms"),
+        reported("main query, parser alone", "ms"),
+        *(reported(f"{name}, shortest", "ms") for name in SHAPES),
+    ],
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    BENCHMARK.main()

@@ -1,17 +1,12 @@
 """Measures governance: ballots per second of the stand-in with durable writes, and the client's overhead over ``httpx``.
 
-    python benchmarks/bench_governance.py [--ballots 2000] [--calls 1500] [--callers 20]
-
-Targets: at least 200 ballots per second, and an overhead of at most 15 % over the same request by ``httpx.AsyncClient``. The stand-in runs
-as a process with TLS, as in ``cleanroom up``. Every ballot is a committed SQLite transaction (WAL, ``synchronous = FULL``) before the
-response.
+The stand-in runs as a process with TLS, as in ``cleanroom up``. Every ballot is a committed SQLite transaction (WAL,
+``synchronous = FULL``) before the response.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import socket
 import ssl
 import statistics
@@ -23,12 +18,11 @@ from pathlib import Path
 
 import httpx
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from cleanroom.governance import GovernanceUserClient  # noqa: E402
-from tests.conformance.governance.standin import StandIn  # noqa: E402
-from tests.conformance.governance.target import Person, Target, fresh  # noqa: E402
+from benchmarks.framework import Benchmark, at_least, at_most, reported
+from benchmarks.page import ROOT
+from cleanroom.governance import GovernanceUserClient
+from tests.conformance.governance.standin import StandIn
+from tests.conformance.governance.target import Person, Target, fresh
 
 
 def start(standin: StandIn, *, slow_history: bool = False) -> tuple[subprocess.Popen[bytes], Target]:
@@ -51,7 +45,7 @@ def start(standin: StandIn, *, slow_history: bool = False) -> tuple[subprocess.P
     raise SystemExit("the stand-in did not start")
 
 
-async def ballots(target: Target, context: ssl.SSLContext, count: int, callers: int) -> dict[str, float]:
+async def measure_ballots(target: Target, context: ssl.SSLContext, count: int, callers: int) -> dict[str, float]:
     """Measure ``callers`` users who vote on shared proposals, each as fast as responses arrive."""
     voters = [Person(fresh("voter"), target.settings.tenant) for _ in range(callers)]
     for voter in voters:
@@ -89,9 +83,9 @@ async def ballots(target: Target, context: ssl.SSLContext, count: int, callers: 
         assert (status["state"], len(status["ballots"])) == ("Accepted", callers)
     ordered = sorted(latencies)
     return {
-        "ballots_per_second": len(ordered) / seconds,
-        "ballot_p50_ms": ordered[len(ordered) // 2] * 1000,
-        "ballot_p99_ms": ordered[int(len(ordered) * 0.99)] * 1000,
+        "ballots per second": len(ordered) / seconds,
+        "ballot, median": ordered[len(ordered) // 2] * 1000,
+        "ballot, 99th percentile": ordered[int(len(ordered) * 0.99)] * 1000,
     }
 
 
@@ -121,32 +115,35 @@ async def overhead(target: Target, standin: StandIn, context: ssl.SSLContext, ca
                 await once(kind)
     # The lower quartile, because other processes only make calls slower.
     bare_ms, client_ms = (statistics.quantiles(times[kind], n=4)[0] * 1000 for kind in ("bare", "client"))
-    return {"bare_httpx_ms": bare_ms, "client_ms": client_ms, "client_overhead_percent": (client_ms / bare_ms - 1) * 100}
+    return {"read by httpx": bare_ms, "read by the client, more than httpx": (client_ms / bare_ms - 1) * 100}
 
 
-def main() -> None:
-    """Run both measurements and print one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ballots", type=int, default=2000)
-    parser.add_argument("--calls", type=int, default=800)
-    parser.add_argument("--callers", type=int, default=20)
-    arguments = parser.parse_args()
+def measure(ballots: int = 2000, calls: int = 800, callers: int = 20) -> dict[str, float]:
+    """Run both measurements."""
     with tempfile.TemporaryDirectory() as folder:
         standin = StandIn(Path(folder))
         child, target = start(standin)
         context = ssl.create_default_context(cafile=str(standin.authority.ca_file))
         try:
             target.enroll()
-            result = asyncio.run(ballots(target, context, arguments.ballots, arguments.callers))
-            result |= asyncio.run(overhead(target, standin, context, arguments.calls))
+            return asyncio.run(measure_ballots(target, context, ballots, callers)) | asyncio.run(overhead(target, standin, context, calls))
         finally:
             target.close()
             child.terminate()
             child.wait(10)
-    print(json.dumps({name: round(value, 2) for name, value in result.items()}, indent=2))
-    if result["ballots_per_second"] < 200 or result["client_overhead_percent"] > 15:
-        raise SystemExit("a target was missed")
 
+
+BENCHMARK = Benchmark(
+    "ballots of the stand-in with durable writes, and the client against httpx",
+    measure,
+    [
+        at_least("ballots per second", 200),
+        reported("ballot, median", "ms"),
+        reported("ballot, 99th percentile", "ms"),
+        reported("read by httpx", "ms"),
+        at_most("read by the client, more than httpx", 15, "%"),
+    ],
+)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -1,17 +1,13 @@
 """Measures ``Prepare`` against a workflow of the same shape whose activities do nothing: time, CPU, events and bytes of history.
 
-    python benchmarks/bench_orchestration.py [--rounds 5]
-
 The workers run in this process, with the payload codec; governance and Temporal run in other processes. CPU is that of this
-process. Ratios are medians over pairs of runs that follow each other. The exit code is 1 if a target is missed.
+process. Ratios are medians over pairs of runs that follow each other.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import statistics
-import sys
 import tempfile
 import time
 import uuid
@@ -21,38 +17,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+from temporalio.client import Client
+from temporalio.testing import WorkflowEnvironment
 
-from bench_governance import start  # noqa: E402
-from noop_workflow import CLEAN_ROOM, SPARK_SERVICE, Noop, do_nothing  # noqa: E402
-from temporalio.client import Client  # noqa: E402
-from temporalio.testing import WorkflowEnvironment  # noqa: E402
-
-from cleanroom.identifiers import CLEAN_ROOM_QUEUE  # noqa: E402
-from cleanroom.messages.run import RunQueryInput  # noqa: E402
-from cleanroom.temporal.workers import WorkerSpec, create_worker  # noqa: E402
-from tests.conformance.governance.standin import TENANT, StandIn  # noqa: E402
-from tests.conformance.governance.target import Person  # noqa: E402
-from tests.prepare_world import PrepareWorld, RequestCounter, prepare_workers  # noqa: E402
-from tests.temporal_env import server_options  # noqa: E402
-from workflows.prepare import Prepare  # noqa: E402
+from benchmarks.bench_governance import start
+from benchmarks.framework import Benchmark, at_most
+from benchmarks.noop_workflow import CLEAN_ROOM, SPARK_SERVICE, Noop, do_nothing
+from cleanroom.identifiers import CLEAN_ROOM_QUEUE
+from cleanroom.messages.run import RunQueryInput
+from cleanroom.temporal.workers import WorkerSpec, create_worker
+from tests.conformance.governance.standin import TENANT, StandIn
+from tests.conformance.governance.target import Person
+from tests.prepare_world import PrepareWorld, RequestCounter, prepare_workers
+from tests.temporal_env import server_options
+from workflows.prepare import Prepare
 
 DEMO, MANY, MOST = 3, 20, 200
 """Numbers of inputs: the demo's query, and those that the targets name."""
-TARGETS = {
-    f"wall, N = {MANY}, times no-op": 6.0,
-    f"CPU, N = {MANY}, times no-op": 6.0,
-    f"wall, N = {DEMO} (demo), times no-op": 3.0,
-    f"CPU, N = {DEMO} (demo), times no-op": 3.0,
-    f"wall, N = {DEMO}, governance answers 202 first, times governance that does not": 2.0,
-    f"wall, N = {MOST}, seconds": 60.0,
-    f"events, N = {MOST}": 4096.0,
-    f"history, N = {MOST}, MiB": 4.0,
-    "events per dataset": 14.0,
-    "activities per dataset": 3.0,
-    "history per dataset, bytes": 8000.0,
-}
 
 
 @dataclass(frozen=True)
@@ -131,7 +112,7 @@ def ratio(prepared: list[Cost], noop: list[Cost], member: str) -> float:
     return statistics.median(getattr(one, member) / getattr(two, member) for one, two in zip(prepared, noop, strict=True))
 
 
-async def measure(rounds: int) -> dict[str, float]:
+async def measure(rounds: int = 5) -> dict[str, float]:
     """Measure everything."""
     async with await WorkflowEnvironment.start_local(**server_options()) as env:
         client = env.client
@@ -151,33 +132,40 @@ async def measure(rounds: int) -> dict[str, float]:
                 f"{each[0].activities} activities, {each[0].size} bytes"
             )
     print(f"N = {DEMO:3}, governance answers 202 first: {median(slow, 'wall'):6.2f} s")
-    found[f"wall, N = {MANY}, times no-op"] = ratio(many, many_noop, "wall")
-    found[f"CPU, N = {MANY}, times no-op"] = ratio(many, many_noop, "cpu")
-    found[f"wall, N = {DEMO} (demo), times no-op"] = ratio(demo, demo_noop, "wall")
-    found[f"CPU, N = {DEMO} (demo), times no-op"] = ratio(demo, demo_noop, "cpu")
+    found[f"wall, N = {MANY}, against no-op"] = ratio(many, many_noop, "wall")
+    found[f"CPU, N = {MANY}, against no-op"] = ratio(many, many_noop, "cpu")
+    found[f"wall, N = {DEMO} (demo), against no-op"] = ratio(demo, demo_noop, "wall")
+    found[f"CPU, N = {DEMO} (demo), against no-op"] = ratio(demo, demo_noop, "cpu")
     # Both against what does nothing, because the machine's load changes between them.
     slower = ratio(slow, slow_noop, "wall") / ratio(demo, demo_noop, "wall")
-    found[f"wall, N = {DEMO}, governance answers 202 first, times governance that does not"] = slower
-    found[f"wall, N = {MOST}, seconds"] = most[0].wall
+    found[f"wall, N = {DEMO}, governance answers 202 first, against governance that does not"] = slower
+    found[f"wall, N = {MOST}"] = most[0].wall
     found[f"events, N = {MOST}"] = most[0].events
-    found[f"history, N = {MOST}, MiB"] = most[0].size / (1 << 20)
+    found[f"history, N = {MOST}"] = most[0].size / (1 << 20)
     per_dataset = MOST - DEMO
     found["events per dataset"] = (most[0].events - demo[0].events) / per_dataset
     found["activities per dataset"] = (most[0].activities - demo[0].activities) / per_dataset
-    found["history per dataset, bytes"] = (most[0].size - demo[0].size) / per_dataset
+    found["history per dataset"] = (most[0].size - demo[0].size) / per_dataset
     return found
 
 
-def main() -> int:
-    """Print the figures; return 1 if one misses its target."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    found = asyncio.run(measure(arguments.rounds))
-    for name, target in TARGETS.items():
-        print(f"{'ok    ' if found[name] <= target else 'MISSED'} {name}: {found[name]:.2f}, target {target:g}")
-    return int(any(found[name] > target for name, target in TARGETS.items()))
-
+BENCHMARK = Benchmark(
+    "Prepare, against a workflow of its shape that does nothing",
+    measure,
+    [
+        at_most(f"wall, N = {MANY}, against no-op", 6, "x"),
+        at_most(f"CPU, N = {MANY}, against no-op", 6, "x"),
+        at_most(f"wall, N = {DEMO} (demo), against no-op", 3, "x"),
+        at_most(f"CPU, N = {DEMO} (demo), against no-op", 3, "x"),
+        at_most(f"wall, N = {DEMO}, governance answers 202 first, against governance that does not", 2, "x"),
+        at_most(f"wall, N = {MOST}", 60, "s"),
+        at_most(f"events, N = {MOST}", 4096),
+        at_most(f"history, N = {MOST}", 4, "MiB"),
+        at_most("events per dataset", 14),
+        at_most("activities per dataset", 3),
+        at_most("history per dataset", 8000, "bytes"),
+    ],
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    BENCHMARK.main()

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 from cleanroom.datasets.encryption import decode_dataset_key
-from cleanroom.datasets.files import SUFFIXES
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
-from cleanroom.datasets.sources import is_day
+from cleanroom.datasets.sources import SUFFIXES, is_day
 from cleanroom.documents.dataset import CsvDialect
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.secret import Secret

@@ -17,8 +17,10 @@ from typing import BinaryIO, cast
 
 import pyarrow as pa
 
+from cleanroom.datasets.csv_text import HEADER_BYTES, TextLayout, csv_header, read_csv
 from cleanroom.datasets.encryption import SEGMENT_BYTES, SealedFile, SealedObject, SegmentedObject, segment_count
-from cleanroom.datasets.files import HEADER_BYTES, TextLayout, csv_header, open_parquet, read_csv, read_json_lines, read_parquet
+from cleanroom.datasets.json_lines import read_json_lines
+from cleanroom.datasets.parquet import open_parquet, read_parquet
 from cleanroom.datasets.plain import PlainObject
 from cleanroom.identifiers import object_context
 from cleanroom.spark.job import JobDataset

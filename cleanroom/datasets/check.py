@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cleanroom.datasets.files import HEADER_BYTES, TextLayout, csv_header, open_parquet, read_csv, read_json_lines, read_parquet
+from cleanroom.datasets.csv_text import HEADER_BYTES, TextLayout, csv_header, read_csv
+from cleanroom.datasets.json_lines import read_json_lines
+from cleanroom.datasets.parquet import open_parquet, read_parquet
 from cleanroom.datasets.row_blocks import Readable
 from cleanroom.documents.dataset import DatasetSchema
 from cleanroom.errors import InvalidInput

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 
 from cleanroom.clients.objects import ObjectStore
+from cleanroom.datasets.csv_text import HEADER_BYTES, TextLayout, csv_header, read_csv
 from cleanroom.datasets.encryption import open_bytes
-from cleanroom.datasets.files import HEADER_BYTES, TextLayout, csv_header, open_parquet, read_csv, read_json_lines, read_parquet
+from cleanroom.datasets.json_lines import read_json_lines
+from cleanroom.datasets.parquet import open_parquet, read_parquet
 from cleanroom.datasets.result import check_receipt, check_sealed_receipt
 from cleanroom.datasets.schema import arrow_schema
 from cleanroom.documents.dataset import FieldType, Format

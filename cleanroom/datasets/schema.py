@@ -60,6 +60,14 @@ def accepts(field_type: FieldType, actual: pa.DataType) -> bool:
             return bool(types.is_timestamp(actual))
 
 
+def text_type(field_type: FieldType) -> pa.DataType:
+    """Return the Arrow type as which a value is read from text; :func:`convert` then converts it.
+
+    Dates and times are read as text, because Arrow's parsers reject either times with a zone or times without one.
+    """
+    return pa.string() if field_type in ("date", "timestamp") else ARROW_TYPES[field_type]
+
+
 def convert(column: pa.Array | pa.ChunkedArray, field_type: FieldType) -> pa.Array | pa.ChunkedArray:
     """Convert ``column`` to the Arrow type of ``field_type``. Text is parsed as ``date`` or ``timestamp``.
 
@@ -120,3 +128,41 @@ def schema_mismatch(
         hint=hint,
         details={key: value for key, value in details.items() if value is not None},
     )
+
+
+def converted(
+    batch: pa.RecordBatch, types: Mapping[str, FieldType], columns: Sequence[str], where: str, first_row: int | None
+) -> pa.RecordBatch:
+    """Return the columns of a batch in the Arrow types of the schema.
+
+    Args:
+        batch: Columns as a parser returned them.
+        types: Field name to type.
+        columns: The columns to return.
+        where: The object's path, for error messages.
+        first_row: Number of the batch's first row in the file, or None if unknown.
+
+    Raises:
+        InvalidInput: ``SchemaMismatch``.
+    """
+    arrays = []
+    for name in columns:
+        column = batch.column(name)
+        try:
+            arrays.append(convert(column, types[name]))
+        except pa.ArrowInvalid:
+            row = None if first_row is None else _first_bad(column, types[name], first_row)
+            raise schema_mismatch(where, name, types[name], f"a value that is not of type {types[name]}", row=row) from None
+    return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(types, columns))
+
+
+def _first_bad(column: pa.Array, field_type: FieldType, first_row: int) -> int:
+    low, high = 0, len(column)  # the first `low` values are valid, the first `high` are not
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            convert(column.slice(low, middle - low), field_type)
+            low = middle
+        except pa.ArrowInvalid:
+            high = middle
+    return first_row + low

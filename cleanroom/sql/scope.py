@@ -85,6 +85,7 @@ class Scope:
     released: list[ReleasedAggregate] = field(default_factory=list)  # the aggregates over rows of several persons
     overlapping: bool = False  # see CheckedQuery
     multiplied: bool = False  # the joins may repeat a protected row, with different values of other relations
+    exploded: set[str] = field(default_factory=set)  # aliases of LATERAL VIEWs over protected rows, which repeat the rows of a person
     texts: dict[str, str] = field(default_factory=dict)  # text of each relation, by alias; FROM contains placeholders until then
 
     def enclosing(self) -> Iterator[Scope]:

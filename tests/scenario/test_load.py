@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from temporalio.testing import WorkflowEnvironment
 
-from benchmarks.bench_load import measure
+from benchmarks.bench_load import load_queries
 from tests.audit_world import AuditWorld
 from tests.load_runs import WITHDRAWN, concurrent_runs
 from tests.temporal_env import temporal_env  # noqa: F401 - a fixture
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.scenario
 
 
 async def test_decisions_in_random_order_with_duplicates_and_forged_ones_give_the_right_states() -> None:
-    figures = await measure(6, 60)
+    figures = await load_queries(6, 60)
     assert figures["ok"], figures
     assert (figures["decisions"], figures["wrong states"]) == (6 * 3 + 2 + 1, 0)
     refused = figures["refused messages"]

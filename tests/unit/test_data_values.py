@@ -22,7 +22,7 @@ from cleanroom.datasets import row_blocks
 from cleanroom.datasets.check import check_file
 from cleanroom.datasets.download import result_rows
 from cleanroom.datasets.encryption import open_bytes
-from cleanroom.datasets.files import open_parquet, read_parquet
+from cleanroom.datasets.parquet import open_parquet, read_parquet
 from cleanroom.datasets.schema import arrow_schema
 from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
 from cleanroom.errors import InvalidInput

@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cleanroom.datasets.check import check_file
-from cleanroom.datasets.files import TextLayout, open_parquet, read_csv, read_json_lines, read_parquet
+from cleanroom.datasets.csv_text import TextLayout, read_csv
+from cleanroom.datasets.json_lines import read_json_lines
+from cleanroom.datasets.parquet import open_parquet, read_parquet
 from cleanroom.documents.dataset import DatasetSchema, FieldType, Format, SchemaField
 from cleanroom.errors import InvalidInput
 

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 
 from cleanroom.datasets import row_blocks
 from cleanroom.datasets.check import check_file
+from cleanroom.datasets.csv_text import TextLayout, csv_header, read_csv
 from cleanroom.datasets.encryption import FIRST_PLAIN_BYTES
-from cleanroom.datasets.files import TextLayout, csv_header, read_csv, read_json_lines
+from cleanroom.datasets.json_lines import read_json_lines
 from cleanroom.documents.dataset import CsvDialect, DatasetSchema, FieldType, SchemaField
 from cleanroom.errors import InvalidInput
 from tests.unit.sparkapp_dataset import DatasetWorld

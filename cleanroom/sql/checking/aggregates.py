@@ -132,6 +132,8 @@ def window(node: exp.Window, ctx: Context) -> Value:
     args = [] if name == "COUNT" and isinstance(nodes[0], exp.Star) else values_of(nodes, inside)
     over, partition, operands = _over(node, inside)
     operands += window_parts(ctx.scope, partition)
+    if ctx.scope.group_keys is None:  # the text may choose rows of each person
+        ctx.scope.overlapping = ctx.scope.overlapping or bool(ctx.scope.protected)
     kind = result_type(function, [arg.type for arg in args]) if args or name != "COUNT" else "long"
     text = ", ".join(arg.sql for arg in args) if args or name != "COUNT" else "*"
     out = combine(f"{name}({text}) OVER ({over})", kind, ATOM, [*args, *operands])

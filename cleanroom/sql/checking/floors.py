@@ -17,7 +17,7 @@ from cleanroom.sql.model import SUM, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.privacy import aggregates, rows
 from cleanroom.sql.privacy.groups import GROUPS, PersonGroups, joined
 from cleanroom.sql.privacy.joins import decided_by
-from cleanroom.sql.privacy.release import FloorCondition, floor_conditions
+from cleanroom.sql.privacy.release import FloorCondition, counted_persons, floor_conditions, test_of
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.scope import Scope
@@ -80,9 +80,13 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
     floor = rows.strictest_floor(scope.protected, catalog)
     aggregates.check_moments(scope.released, floor, catalog)
     share = min(view.max_share_percent for item in scope.protected if (view := catalog.view(item.view)) is not None)
+    tests, repeated = counted_persons(scope) if floor > 1 else ([], False)
+    persons_of = _persons(scope)
+    for text in _counted(scope) if tests or repeated else ():
+        persons_of.setdefault(scope.equal.person(text), text)
     kinds = {
         kind: PersonGroups(GROUPS + f"_{number}" * bool(number), texts, person, source)
-        for number, (kind, person) in enumerate(_persons(scope).items())
+        for number, (kind, person) in enumerate(persons_of.items())
     }
     always, optional = _optional(scope)
     for condition in floor_conditions(always, scope.divisions, floor):
@@ -104,11 +108,12 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
                 groups.require(f"{where}{' AND '.join(f'{column} <> 0' for column in term)}", few)
             else:
                 groups.require_contributors(term[0], few)
+        groups.require_counted(tests, repeated, f"NOT BETWEEN 1 AND {floor - 1}")
         for one, two in itertools.combinations(_summed(scope, ctx), 2) if floor > 1 else ():
             groups.require(f"COALESCE({one}, 0) <> COALESCE({two}, 0)", f"NOT BETWEEN 1 AND {floor - 1}")
     number = ctx.findings.release(scope.protected, floor)
     scope.releases |= {(number, item.view) for item in scope.protected}
-    overlap = bool(keys) and floor > 1 and (scope.overlapping or (scope.multiplied and not _reads_one_relation(scope)))
+    overlap = bool(keys) and floor > 1 and (scope.overlapping or scope.multiplied)
     kind, first = next(iter(kinds.items()))
     persons = {item.reference for item in scope.protected if scope.equal.person(item.reference) == kind}
 
@@ -136,10 +141,16 @@ def _persons(scope: Scope) -> dict[str, str]:
     return persons
 
 
+def _counted(scope: Scope) -> list[str]:
+    """The identities that aggregates count. That of a UNION is one of several views."""
+    columns = {value.sql for relation in scope.relations.values() for value in relation.columns.values() if value.identity}
+    return [text for item in scope.released for arg in item.args for text in _COLUMN.findall(arg.sql) if text in columns]
+
+
 def _require(condition: FloorCondition, groups: PersonGroups, scope: Scope) -> None:
     floor, reference = condition.floor, condition.identity
     same = scope.equal.representative(reference) == scope.equal.representative(groups.person)
-    tests = [f"{text} IS {'' if true else 'NOT '}TRUE" for branch in condition.part for text, true in branch]
+    tests = [test_of(branch) for branch in condition.part]
     if not same:
         tests.append(f"{reference} IS NOT NULL")
     if tests:
@@ -154,12 +165,6 @@ def _optional(scope: Scope) -> tuple[list[ProtectedInput], list[ProtectedInput]]
     grouped_by = {marker for key in scope.keys if not key.exposed for marker in key.outer_join_markers}
     optional = [item for item in scope.protected if item.outer_join_marker in grouped_by and scope.equal.person(item.reference) in required]
     return [item for item in scope.protected if item not in optional], optional
-
-
-def _reads_one_relation(scope: Scope) -> bool:
-    """Whether the groups and the aggregates read one relation only, so that each of its rows is in one group."""
-    values = [*scope.keys, *(arg for item in scope.released for arg in item.args)]
-    return len({source for value in values for source in value.sources}) <= 1
 
 
 def _require_contributors(groups: PersonGroups, scope: Scope, floor: int, ctx: Context) -> None:

@@ -95,6 +95,7 @@ def set_operation(node: exp.SetOperation, ctx: Context, parent: Scope | None, hi
         frozenset([release for branch in branches for release in branch.releases]),
         frozenset([view for branch in branches for view in branch.views]),
         may_copy_rows=not protected,
+        overlapping=len([branch for branch in protected_of if branch]) > 1 or any(branch.overlapping for branch in branches),
     )
 
 
@@ -172,12 +173,14 @@ def semi_join(node: exp.Expr, ctx: Context) -> Value | None:
     if isinstance(node, exp.In) and node.args.get("query") is not None:
         what, query, reads = _membership(node, ctx)
         scope.protected += rows.membership_inputs(query.protected, what, query.fields[0].type)
+        scope.overlapping = scope.overlapping or bool(query.protected)
         if ctx.rules.withheld and what.plain:
             scope.equal.compared.append((what, Value("", what.type, exposed=query.fields[0].exposed)))
         return _in_query(what, query, reads, False)
     if isinstance(node, exp.Exists):
         query, reads = _inner_query(node.this, ctx)
         scope.protected += rows.existence_inputs(query.protected, scope.aliases_in_from)
+        scope.overlapping = scope.overlapping or bool(query.protected)
         return _exists(query, reads)
     return None
 

@@ -215,6 +215,7 @@ def _protect_rows(
         [relation.alias for relation in optional],
         right.alias,
     )
+    scope.overlapping = scope.overlapping or (word == "LEFT SEMI JOIN" and len(scope.protected) > left_protected)
     scope.protected = joined.protected
     if joined.marker:
         for relation in optional:
@@ -312,7 +313,6 @@ def _lateral_view(node: exp.Expr, ctx: Context) -> str:
     name = marked_name(call)
     if not node.args.get("view") or name not in FUNCTIONS or FUNCTIONS[name].kind != "generator":
         raise Refusal("RelationNotAllowed", "only LATERAL VIEW explode(…) and posexplode(…) are allowed")
-    rows.check_lateral_view(scope.protected)
     if len(call.expressions) != 1:
         raise Refusal("WrongArguments", f"{name} takes one array")
     value = value_of(call.expressions[0], ctx.in_clause("explode"))
@@ -333,6 +333,10 @@ def _lateral_view(node: exp.Expr, ctx: Context) -> str:
         relation.columns[column.lower()] = exploded
     scope.add(relation)
     scope.equal.links.extend((relation.alias, other) for other in value.sources)
-    scope.may_copy_rows = True
+    if scope.protected:
+        scope.exploded.add(relation.alias)
+        scope.overlapping = True
+    else:
+        scope.may_copy_rows = True
     outer = "OUTER " if node.args.get("outer") else ""
     return f"\nLATERAL VIEW {outer}{name}({value.sql}) {quote(relation.alias)} AS {', '.join(map(quote, columns))}"

@@ -50,6 +50,7 @@ def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -
     rows.check_limit(protected, node.args.get("limit") is not None)
     if scope.releases and node.args.get("order") is not None and node.args.get("limit") is not None:
         ctx.findings.warn("OrderWithLimit", "ORDER BY with LIMIT shows only the first or last groups")
+    rows.check_exploded(scope, groups is not None and groups.merged)
     if groups is not None:
         sql = _render_groups(clauses, release, groups, scope)
         prefix = groups.with_clause(prefix)
@@ -108,7 +109,9 @@ def _render_groups(clauses: _Clauses, release: SelectRelease, groups: ReleasedGr
     texts = [*(value.sql for _, value in clauses.outputs), clauses.qualify, clauses.order, *clauses.having]
     replaced = groups.replaced(texts)
     names = [quote(name) for name, _ in clauses.outputs]
-    if replaced is not None:
+    if replaced is None:
+        rows.check_exploded(scope, False)
+    else:
         columns = [f"{text} AS {name}" for text, name in zip(replaced, names, strict=False)]
         qualify, order, *having = replaced[len(names) :]
         return _text(distinct, columns, groups.source(), "WHERE", having, clauses._replace(qualify=qualify, order=order))
@@ -117,7 +120,7 @@ def _render_groups(clauses: _Clauses, release: SelectRelease, groups: ReleasedGr
     if release.distinct_keys:
         group = "\nGROUP BY " + ", ".join(release.distinct_keys)
     # Without group keys there is a row even if the rows are left out.
-    having = clauses.having if group else [*clauses.having, "COUNT(*) > 0"]
+    having = clauses.having if group else [*clauses.having, "MAX(1) = 1"]
     source, where = clauses.source
     return _text(distinct, columns, source + groups.guards() + where + group, "HAVING", having, clauses)
 
@@ -142,7 +145,8 @@ def _rows(node: exp.Select, ctx: Context) -> tuple[str, str]:
             value.exposed = exposed
     scope.may_copy_rows = scope.may_copy_rows or not rows.connected(aliases, scope.equal.links)
     rows.check_fan_out(scope.protected, scope.may_copy_rows)
-    attached = attach(list(scope.relations.values()), scope.protected, scope.equal.keys)
+    joined = [item for item in scope.relations.values() if item.alias not in scope.exploded]
+    attached = attach(joined, scope.protected, scope.equal.keys)
     scope.multiplied = attached.overlapping
     _warn_of_joins(attached, ctx)
     return written_out(text, scope, attached.enforce), condition

@@ -166,10 +166,15 @@ def check_fan_out(protected: Sequence[ProtectedInput], may_copy_rows: bool) -> N
         )
 
 
-def check_lateral_view(protected: Sequence[ProtectedInput]) -> None:
-    """Refuse LATERAL VIEW over protected rows."""
-    if protected:
-        raise Refusal("FanOutOverFloor", "LATERAL VIEW over rows under a privacy floor is not allowed: it copies rows")
+def check_exploded(scope: Scope, merged: bool) -> None:
+    """Refuse a SELECT with LATERAL VIEW over protected rows that does more than to count persons. ``merged``: it reads groups only."""
+    counts = (item.name == "COUNT" and item.distinct and all(arg.identity and arg.plain for arg in item.args) for item in scope.released)
+    if scope.exploded and not (merged and all(counts)):
+        raise Refusal(
+            "FanOutOverFloor",
+            "LATERAL VIEW repeats the rows of a person: with rows under a privacy floor, the same SELECT groups by dimensions and computes "
+            "COUNT(DISTINCT …) of the identity only",
+        )
 
 
 def check_limit(protected: Sequence[ProtectedInput], limited: bool) -> None:

@@ -843,6 +843,26 @@ def test_a_query_continues_with_its_state_and_the_votes_that_wait() -> None:
         assert state(next_run).stage == "Approved"
 
 
+def test_a_query_that_a_worker_of_another_version_took_over_continues_as_new() -> None:
+    """So a patch in its code is needed for one upgrade, and not for the lifetime of the query."""
+    with publish_query() as query:
+        propose(query)
+        query.update("approve", vote())
+        query.build_id = "build-2"
+        query.signal("no-such-signal", 1)
+        assert (query.continued.carried.stage, query.continued.carried.accepted) == ("Proposed", ("contosso",))
+    with publish_query(query.continued) as next_run:
+        next_run.advance(hours=1)
+        assert not next_run.ended
+
+
+def test_a_query_that_stays_on_its_version_does_not_continue() -> None:
+    with publish_query() as query:
+        propose(query)
+        query.signal("no-such-signal", 1)
+        assert not query.ended
+
+
 def test_a_query_does_not_continue_while_a_command_runs() -> None:
     with publish_query(update_document=HELD) as query:
         query.suggest_continue = True

@@ -1,0 +1,192 @@
+"""Reads CSV text as Arrow record batches of a dataset's schema, for the owner's upload, the pods and the receiver of a result.
+
+Strict: a missing column, or one of another type, is an error that names file, column, types and row. It never becomes null.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from cleanroom.datasets.csv_numbers import require_plain_numbers
+from cleanroom.datasets.row_blocks import BOM, CsvRows, LineRows, Readable, row_blocks
+from cleanroom.datasets.schema import converted, schema_mismatch, text_type
+from cleanroom.documents.dataset import CsvDialect, FieldType
+from cleanroom.errors import InvalidInput
+
+HEADER_BYTES = 64 << 10
+"""The longest header line of a CSV object."""
+
+_CSV_COLUMN = re.compile(r"In CSV column #(\d+)")
+_ROW = re.compile(r"Row #(\d+)")
+_COLUMNS = re.compile(r"Expected (\d+) columns, got (\d+)")
+
+
+@dataclass(frozen=True)
+class TextLayout:
+    """The layout of the text of a CSV object."""
+
+    header: tuple[str, ...] | None = None
+    """Column names in file order, or None if the file has no header line and the schema determines them."""
+    newlines_in_values: bool = False
+    """Whether quoted values may contain line breaks. Such an object can only be read from its beginning.
+    It matters only for verified text; other text is searched for quotes."""
+    dialect: CsvDialect | None = None
+    """How the text deviates from RFC 4180; None if it does not."""
+    verified: bool = False
+    """Whether the upload verified the quotes and line ends, so that they need not be verified again."""
+
+
+def read_csv(
+    stream: Readable,
+    types: Mapping[str, FieldType],
+    columns: Sequence[str],
+    *,
+    where: str,
+    layout: TextLayout = TextLayout(),
+    first_row: int | None = 1,
+    at_start: bool = True,
+    on_quoted_break: Callable[[], None] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Read rows of CSV text (RFC 4180, UTF-8, or as ``layout.dialect`` declares).
+
+    An unquoted empty value is null; ``""`` is an empty text. An empty line is no row, except if there is one column:
+    then it is a null.
+
+    Args:
+        stream: The text, from the start of a row after the header.
+        types: Field name to type, in file order unless ``layout.header`` differs.
+        columns: The columns to return, a subset of ``types``.
+        where: The object's path, for error messages.
+        layout: See :class:`TextLayout`.
+        first_row: Number of the first row in the file, or None if unknown.
+        at_start: Whether this is the start of the object. If so, a byte order mark is dropped; elsewhere it is data.
+        on_quoted_break: Called for every block in which a quoted value contains a line break.
+
+    Raises:
+        InvalidInput: ``SchemaMismatch``.
+    """
+    names = list(layout.header or types)
+    _require_columns(names, types, where)
+    rows = CsvRows(layout.dialect)
+    dialect = layout.dialect or CsvDialect()
+    # To look for line breaks in values costs Arrow a pass over the text.
+    plain, quoted = (_parse_options(dialect, len(names), breaks) for breaks in (False, True))
+    conversion = _conversion(dialect, types, columns)
+    strings: Mapping[str, FieldType] = dict.fromkeys(types, "string")
+    by_line = layout.verified and not layout.newlines_in_values
+    for block in row_blocks(stream, LineRows() if by_line else rows, where, at_start=at_start):
+        if not layout.verified:
+            rows.verify(block, names, where, first_row)
+        if on_quoted_break and rows.has_quoted_breaks(block):
+            on_quoted_break()
+        # Arrow drops one byte order mark at the start of what it reads.
+        text = BOM + block if block.startswith(BOM) else block
+        parse = plain if by_line or b'"' not in block else quoted
+        try:
+            table = _arrow_csv(text, names, parse, conversion)
+        except pa.ArrowInvalid as error:
+            raise _csv_mismatch(error, names, types, where, first_row) from None
+
+        def as_text(suspects: Sequence[str], text: bytes = text, parse: pacsv.ParseOptions = parse) -> pa.Table:
+            return _arrow_csv(text, names, parse, _conversion(dialect, strings, suspects))
+
+        require_plain_numbers(block, table, as_text, types, where, first_row)
+        for batch in table.to_batches():
+            yield converted(batch, types, columns, where, first_row)
+            if first_row is not None:
+                first_row += batch.num_rows
+
+
+def _arrow_csv(text: bytes, names: Sequence[str], parse: pacsv.ParseOptions, conversion: pacsv.ConvertOptions) -> pa.Table:
+    read = pacsv.ReadOptions(column_names=list(names), block_size=len(text) + 1, use_threads=False)
+    return pacsv.read_csv(pa.BufferReader(text), read_options=read, parse_options=parse, convert_options=conversion)
+
+
+def _parse_options(dialect: CsvDialect, columns: int, newlines_in_values: bool) -> pacsv.ParseOptions:
+    return pacsv.ParseOptions(
+        delimiter=dialect.delimiter,
+        quote_char='"' if dialect.quoting == "rfc4180" else False,
+        double_quote=dialect.escape_character is None,
+        escape_char=dialect.escape_character or False,
+        newlines_in_values=newlines_in_values,
+        ignore_empty_lines=columns > 1,
+    )
+
+
+def _conversion(dialect: CsvDialect, types: Mapping[str, FieldType], columns: Sequence[str]) -> pacsv.ConvertOptions:
+    text = {name: text_type(types[name]) for name in columns}
+    return pacsv.ConvertOptions(
+        column_types=text,
+        include_columns=list(columns),
+        null_values=[dialect.null_text],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
+
+
+def _csv_mismatch(
+    error: pa.ArrowInvalid, names: Sequence[str], types: Mapping[str, FieldType], where: str, first_row: int | None
+) -> InvalidInput:
+    # Arrow's message quotes the value, so take only the positions from it.
+    text = str(error)
+    row_match = _ROW.search(text)
+    row = int(row_match[1]) + first_row - 1 if row_match and first_row is not None else None
+    if counts := _COLUMNS.search(text):
+        return schema_mismatch(where, None, f"{counts[1]} columns", f"{counts[2]} columns", row=row)
+    if column := _CSV_COLUMN.search(text):
+        name = names[int(column[1])]
+        actual = "bytes that are not UTF-8" if "UTF8" in text else f"a value that is not of type {types[name]}"
+        return schema_mismatch(where, name, types[name], actual, row=row)
+    return schema_mismatch(where, None, "CSV rows (RFC 4180)", "text that is not CSV", row=row)
+
+
+def csv_header(head: bytes, where: str, dialect: CsvDialect | None = None) -> tuple[tuple[str, ...], int]:
+    """Return the column names in the header line of a CSV object, and the offset after that line.
+
+    Args:
+        head: The first :data:`HEADER_BYTES` of the object, or all of it.
+        where: The object's path, for error messages.
+        dialect: How the text deviates from RFC 4180; None if it does not.
+
+    Raises:
+        InvalidInput: ``SchemaMismatch``.
+    """
+    text = head.removeprefix(BOM)
+    rows, dialect = CsvRows(dialect), dialect or CsvDialect()
+    end = rows.first_end(text)
+    if not end and len(head) >= HEADER_BYTES:
+        raise schema_mismatch(where, None, f"a CSV header line of at most {HEADER_BYTES} bytes", "a longer line")
+    line = text[:end] if end else text
+    rows.verify(line, (), where, None)
+    try:
+        reader = csv.reader(
+            io.StringIO(line.decode("utf-8"), newline=""),
+            delimiter=dialect.delimiter,
+            quoting=csv.QUOTE_MINIMAL if dialect.quoting == "rfc4180" else csv.QUOTE_NONE,
+            escapechar=dialect.escape_character,
+            doublequote=dialect.escape_character is None,
+            strict=True,
+        )
+        names = tuple(next(reader, []))
+    except (UnicodeDecodeError, csv.Error):
+        raise schema_mismatch(where, None, "a CSV header line in UTF-8", "other bytes") from None
+    if not names:
+        raise schema_mismatch(where, None, "a CSV header line", "an empty line" if head else "an empty file")
+    return names, len(head) - len(text) + len(line)
+
+
+def _require_columns(names: Sequence[str], types: Mapping[str, FieldType], where: str) -> None:
+    for name in types:
+        if (count := names.count(name)) != 1:
+            raise schema_mismatch(
+                where, name, types[name], f"{count} columns with that name in the header" if count else "no such column in the header"
+            )
+    if extra := [name for name in names if name not in types]:
+        raise schema_mismatch(where, extra[0], "only columns of the schema", "a column that is not in the schema")
