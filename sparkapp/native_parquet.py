@@ -1,6 +1,6 @@
 """Parquet objects that Spark's own reader reads as well as ours does, through :mod:`sparkapp.object_server`.
 
-Our reader (:func:`cleanroom.datasets.files.read_parquet`) converts types, and refuses values that a dataset's schema
+Our reader (:func:`cleanroom.datasets.parquet.read_parquet`) converts types, and refuses values that a dataset's schema
 cannot hold. Spark's is several times faster, because its rows need not pass through a Python process. A dataset may
 be read by Spark if both readers return the same rows: every column that the query needs has exactly the type of the
 schema, no value needs a check that the owner's upload did not make, and Spark has a fast path for its encoding.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import pyarrow.parquet as pq
 
 from cleanroom.datasets.encryption import SealedFile
-from cleanroom.datasets.files import in_old_calendar, open_parquet
+from cleanroom.datasets.parquet import in_old_calendar, open_parquet
 from cleanroom.documents.dataset import FieldType
 from sparkapp.jvm import jar
 from sparkapp.listing import DatasetListing
@@ -96,7 +96,7 @@ def is_native(parquet: pq.ParquetFile, types: dict[str, FieldType]) -> bool:
     """Return whether Spark reads the columns of a file exactly as our reader does.
 
     Args:
-        parquet: The file, from :func:`cleanroom.datasets.files.open_parquet`.
+        parquet: The file, from :func:`cleanroom.datasets.parquet.open_parquet`.
         types: The columns and their types in the dataset's schema.
     """
     metadata, fields = parquet.metadata, parquet.schema_arrow

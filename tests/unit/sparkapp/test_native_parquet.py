@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cleanroom.datasets.encryption import SEGMENT_BYTES
-from cleanroom.datasets.files import open_parquet
+from cleanroom.datasets.parquet import open_parquet
 from cleanroom.documents.dataset import FieldType
 from cleanroom.errors import CleanRoomError
 from cleanroom.spark.job import JobParameters
