@@ -53,7 +53,7 @@ def dump(classes: str, file: Path) -> None:
         listed.write(classes)
         listed.flush()
         command = [java(), "-Xshare:dump", "-XX:+UseSerialGC", f"-XX:SharedClassListFile={listed.name}", f"-XX:SharedArchiveFile={new}"]
-        subprocess.run([*command, "-Xlog:disable", "-cp", class_path(spark_home())], check=True, timeout=300)  # noqa: S603 - our own program
+        subprocess.run([*command, "-Xlog:disable", "-cp", class_path(spark_home())], check=True, timeout=1800)  # noqa: S603 - our own program
     new.replace(file)
 
 

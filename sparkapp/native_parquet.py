@@ -42,8 +42,16 @@ _STORED: dict[FieldType, tuple[tuple[str, dict[str, object]], ...]] = {
     "timestamp": (("INT64", {"Type": "Timestamp", "isAdjustedToUTC": True, "timeUnit": "microseconds"}),),
 }
 """Physical and logical types (https://github.com/apache/parquet-format/blob/master/LogicalTypes.md) that need no conversion."""
-OPTIONS = {"datetimeRebaseMode": "CORRECTED", "int96RebaseMode": "CORRECTED", "mergeSchema": "false"}
-"""Spark takes dates and times as they are. Files in its old calendar are left to our reader, which refuses them."""
+OPTIONS = {
+    # Dates and times are taken as they are. Our reader refuses files in Spark's old calendar.
+    "datetimeRebaseMode": "CORRECTED",
+    "int96RebaseMode": "CORRECTED",
+    # An object that cannot be read ends the run.
+    "ignoreCorruptFiles": "false",
+    "ignoreMissingFiles": "false",
+    "mergeSchema": "false",
+}
+"""Options of Spark's reader. None may come from the session."""
 _FOOTERS_AT_ONCE = 8
 
 

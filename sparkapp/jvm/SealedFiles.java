@@ -102,6 +102,8 @@ public final class SealedFiles extends FileSystem {
      */
     private static final class Input extends FSInputStream {
         private static final int AHEAD = 1 << 16;
+        /** Readers repeat a short read. The server holds the plaintext of one request in memory. */
+        private static final int MOST = 8 << 20;
         private final byte[] path;
         private final long size;
         private final SocketChannel channel;
@@ -122,7 +124,7 @@ public final class SealedFiles extends FileSystem {
             if (from < 0 || from >= size) {
                 return -1;
             }
-            int count = (int) Math.min((long) wanted, size - from);
+            int count = (int) Math.min((long) Math.min(wanted, MOST), size - from);
             boolean held = from >= aheadStart && from + count <= aheadStart + ahead.length;
             if (count >= AHEAD && !held) {
                 fetch(from, target, start, count);

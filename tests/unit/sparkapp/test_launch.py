@@ -253,6 +253,38 @@ def test_executor_runs_sparks_backend_with_the_pods_values(tmp_path: Path, home:
     ]
 
 
+@pytest.mark.parametrize("format_", ["csv", "parquet"])
+def test_executor_starts_a_server_that_opens_parquet_objects(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, format_: str) -> None:
+    dataset = JOB.datasets[0].model_copy(update={"format": format_})
+    monkeypatch.setenv("JOB_CONFIG", JOB.model_copy(update={"datasets": (dataset,)}).encode())
+    for name, value in EXECUTOR.items():
+        monkeypatch.setenv(name, value)
+    replaced: list[Any] = []
+    started: list[Any] = []
+    monkeypatch.setattr(launch, "_attested_pod", Pod)
+    monkeypatch.setattr(launch.os, "execvpe", lambda *arguments: replaced.append(arguments))
+    monkeypatch.setattr(launch.subprocess, "Popen", lambda command, **options: started.append((command, options)))
+    pipes: list[tuple[int, int]] = []
+    genuine = os.pipe
+    monkeypatch.setattr(launch.os, "pipe", lambda: pipes.append(genuine()) or pipes[-1])
+    launch.main(["executor"])
+    ((_, java, environment),) = replaced
+    if format_ == "csv":
+        assert (started, pipes) == ([], [])
+        return
+    ((command, options),) = started
+    (socket,) = [item.partition("=")[2] for item in java if item.startswith("-Dcleanroom.objects=")]
+    assert command == [sys.executable, "-P", "-m", "sparkapp.object_server", socket]
+    assert stat.S_IMODE(Path(socket).parent.stat().st_mode) == 0o700
+    # The JVM, which replaces this process, keeps the writing end. The server ends when it is closed.
+    ((read, write),) = pipes
+    assert options == {"stdin": read, "env": environment, "close_fds": True}
+    assert os.get_inheritable(write)
+    os.close(write)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(read)
+
+
 @pytest.mark.parametrize("name", EXECUTOR)
 def test_executor_needs_each_of_its_variables(name: str) -> None:
     for environment in (EXECUTOR | {name: ""}, {key: value for key, value in EXECUTOR.items() if key != name}):

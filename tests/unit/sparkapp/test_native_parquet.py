@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import socket
 import stat
 import struct
@@ -20,7 +22,7 @@ from cleanroom.datasets.parquet import open_parquet
 from cleanroom.documents.dataset import FieldType
 from cleanroom.errors import CleanRoomError
 from cleanroom.spark.job import JobParameters
-from sparkapp import native_parquet, views
+from sparkapp import native_parquet, object_server, views
 from sparkapp.failures import redact_error, unread_dataset
 from sparkapp.listing import DatasetListing, list_objects
 from sparkapp.native_parquet import NativeParquet, is_native
@@ -235,3 +237,22 @@ def test_only_inputs_of_the_job_are_served(world: DatasetWorld, serve: Callable[
     with pytest.raises(OSError, match="cleanroom-failure:") as caught:
         serve().read(path.replace("things", "others"), 0, 4)
     assert redact_error(caught.value).code == "DatasetUnknown"
+
+
+def test_server_of_an_executor_ends_with_the_jvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["object_server", str(tmp_path / "socket")])
+    before = logging.root.manager.disable
+    read, write = os.pipe()
+    ends = [lambda: os.write(write, b"x"), lambda: os.close(write)]
+    kept = os.dup(0)
+    os.dup2(read, 0)
+    try:
+        for end in ends:
+            end()
+        assert object_server.main() == 0
+    finally:
+        os.dup2(kept, 0)
+        for file in (kept, read):
+            os.close(file)
+        logging.disable(before)
+    assert (tmp_path / "socket").is_socket()
