@@ -406,6 +406,31 @@ def test_a_repeated_rejection_is_already_recorded() -> None:
         assert refusal(query, query.update("approve", vote())).code == "BallotAlreadySubmitted"
 
 
+def test_a_decision_that_arrives_before_the_vote_is_counted_is_not_cast_again() -> None:
+    with publish_query() as query:
+        propose(query)
+        # The poll stops before a vote is counted, which takes until the server has cancelled its activity.
+        query.slow_cancellation = True
+        first = query.update("approve", vote())
+        assert query.updates[first] is HELD
+        assert refusal(query, query.update("approve", vote())).code == "BallotPending"
+        query.finish("await_query_change", CancelledError("stopped"))
+        assert outcome(query, first).accepted == ("contosso",)
+        assert query.names.count("accept_query") == 1
+
+
+def test_the_answer_to_an_earlier_vote_does_not_take_back_a_later_one() -> None:
+    with publish_query(accept_query=HELD) as query:
+        propose(query)
+        query.update("approve", vote("u-contosso"))
+        query.update("approve", vote("u-litware"))
+        first, second = [call for call in query.calls if call.name == "accept_query"]
+        both = {"u-contosso": "accepted", "u-litware": "accepted"}
+        query.end_together({second: BallotRecorded(proposal_state="Open", ballots=both)})
+        query.end_together({first: BallotRecorded(proposal_state="Open", ballots={"u-contosso": "accepted"})})
+        assert query.query("state").accepted == ("contosso", "litware")
+
+
 def test_a_vote_that_waits_for_its_worker_neither_blocks_others_nor_is_repeated() -> None:
     with publish_query(accept_query=[HELD, BallotRecorded(proposal_state="Open", ballots={"u-litware": "accepted"})]) as query:
         propose(query)
