@@ -30,6 +30,7 @@ class QueryStatusPage:
         self._shown: tuple[Any, ...] | None = None
         self._stage, self._since = "", workflow.now()
         self._due = False
+        self._limited = query.run_limit is not None
         self._reminded = bool(query.reminded)
         """Whether the search attributes name a reminder."""
 
@@ -47,14 +48,19 @@ class QueryStatusPage:
         """Update the current details, and the search attributes if they changed. Each update of attributes adds a history event."""
         query, self._due = self._query, False
         workflow.set_current_details(query_details(query, self._proposer))
-        shown = (query.stage, query.pending(), query.voters("accepted"), query.digest, query.expires, query.reminded)
+        shown = (query.stage, query.pending(), query.voters("accepted"), query.digest, query.expires, query.reminded, query.known())
         if shown != self._shown:
             self._shown = shown
             self._enter(query.stage)
             changed = query_attributes(query, self._since)
+            if query.run_limit is not None or self._limited:
+                changed.append((attributes.RUN_LIMIT, query.run_limit))
+            self._limited = query.run_limit is not None
             if query.reminded or self._reminded:
                 changed.append((attributes.REMINDED, query.reminded[-1] if query.reminded else None))
             self._reminded = bool(query.reminded)
+            if (known := query.known()) is not None:
+                changed.append((attributes.KNOWN, str(known)))
             workflow.upsert_search_attributes(attributes.updates(*changed))
 
     def _enter(self, stage: str) -> None:
@@ -149,6 +155,8 @@ def _next_step(query: QueryStateMachine, proposer: str) -> str:
         return "Next: " + " and ".join(commands[:3]) + ". " + paste if commands else ""
     if query.stage == "Approved":
         return f"Next: {code(f'cleanroom run start {query.name} --profile {proposer}')}"
+    if query.closed:
+        return f"To propose it again: {code(f'cleanroom query renew {query.name} --profile {proposer}')}"
     return ""
 
 

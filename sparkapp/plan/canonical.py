@@ -30,10 +30,11 @@ class Canonical:
         if node.kind == "Alias":
             members = [part for part in members if not part.startswith("name=")]
         if "exprId" in node.fields:
-            members.append(f"#{self._number(node.id)}")
+            members.append(f"#{self.number(node.id)}")
         return f"{node.kind}({', '.join([*children, *members])})"
 
-    def _number(self, id: int) -> int:
+    def number(self, id: int) -> int:
+        """The number of an attribute."""
         return self._numbers.setdefault(id, len(self._numbers))
 
     def _member(self, value: Any) -> str:
@@ -42,7 +43,7 @@ class Canonical:
                 return self.text(tree(value))
             return f"[{', '.join(self._member(item) for item in value)}]"
         if isinstance(value, dict) and str(value.get("product-class")).endswith("ExprId"):
-            return f"#{self._number(int(value['id']))}"
+            return f"#{self.number(int(value['id']))}"
         if isinstance(value, dict):
             parts = [f"{name}={self._member(part)}" for name, part in sorted(value.items()) if name not in _IGNORED]
             return f"{{{', '.join(parts)}}}"

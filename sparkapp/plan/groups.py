@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.comparisons import attributes, unchanged
-from sparkapp.plan.expressions import COUNTS, EXTREMES, MOMENTS, Columns, require_conditions, require_shown
+from sparkapp.plan.comparisons import unchanged
+from sparkapp.plan.conditions import conjuncts, test_of, without_alias
+from sparkapp.plan.expressions import EXTREMES, Columns, require_conditions, require_shown
 from sparkapp.plan.overlap import OverlappingGroups
-from sparkapp.plan.release import (
-    Groups,
-    PartialRelease,
-    Term,
-    conjuncts,
-    groups_of,
-    require_contributors,
-    require_floors,
-    require_merges,
-    summand_text,
-    without_alias,
-)
+from sparkapp.plan.release import Groups, PartialRelease, counted_test, groups_of, require_floors, require_merges
 from sparkapp.plan.rows import NOTHING, Column, InputColumn, Person, Rows, fresh
+from sparkapp.plan.terms import Terms
 from sparkapp.plan.tree import Node, is_generated_join, join_kind, refused, tree
 from sparkapp.plan.walking import Walk
 
@@ -43,6 +34,7 @@ class Aggregates:
         if guards:
             return self._guarded(node, having, guards, base, outer), None
         rows = self._walk.settled(node.child, outer)
+        self._walk.require_no_persons(rows.persons if rows.exploded else [], "an aggregate of exploded rows")
         columns = {**outer, **rows.columns}
         keys = [unchanged(item) for item in node.expressions("groupingExpressions")]
         values = {columns[item.id].value for item in keys if item.kind == "AttributeReference" and item.id in columns}
@@ -78,10 +70,18 @@ class Aggregates:
         columns = {**outer, **source.columns}
         uncovered = self._uncovered(groups, source)
         require_merges(groups)
+        calls = [call for value in groups.released() for call in value.walk() if call.kind == "AggregateExpression"]
+        if source.exploded and any(call.children[0].kind != "Count" for call in calls):
+            raise refused("PlanRowsOfPersons", "an aggregate reads rows of persons that EXPLODE repeats")
         merged = [part for value in groups.released() for part in groups.merged(value)]
-        canonical = Canonical()
-        canonical.text(lower[0].child)
-        self._require_terms(merged, columns, canonical, groups, source.persons)
+        terms = Terms(self._walk, source, columns, groups.canonical)
+        terms.read(part for part in merged if part.kind == "AggregateExpression" and part.children[0].kind != "BoolOr")
+        for call in calls:
+            if call.children[0].kind == "Count":
+                test = counted_test(call, groups)
+                terms.read_persons(test_of(test, groups.canonical) if test is not None else None, _counted(groups, source))
+        terms.require(groups.floors)
+        terms.require_counted([(groups, _counted(groups, source))])
         keys = [groups.inputs[item.id] for item in node.expressions("groupingExpressions")]
         for key in keys:
             require_shown(self._walk.shown(key, columns), "a group key shows", self._walk.catalog)
@@ -90,38 +90,34 @@ class Aggregates:
         reads = {id: Column(fresh(), self._released(part, columns)) for id, part in groups.inputs.items()}
         found = {item.id: Column(fresh(), self._walk.shown(without_alias(item), reads)) for item in groups.outputs()}
         unique = [frozenset(found[id].value for id in groups.keys)] if len(groups.keys) == len(keys) else []
-        compared = self._compared(groups, source, [*keys, *merged], source, columns)
+        compared = self._compared(groups, source, source)
         return Rows(found, unique=unique), self._remaining(PartialRelease(groups, source, uncovered, compared))
 
     @staticmethod
-    def _compared(groups: Groups, reads: Rows, values: Iterable[Node], source: Rows, columns: Columns) -> frozenset[str]:
+    def _compared(groups: Groups, reads: Rows, source: Rows) -> frozenset[str]:
         """The identity by which the groups must be compared, because its persons may be in several of them with the same data.
 
         Args:
             groups: The groups.
             reads: Their rows.
-            values: Group keys and aggregates of the release.
             source: The rows of the release.
-            columns: Attributes that ``values`` may read.
         """
-        relations = {columns[id].relation for part in values for id in attributes(part) if id in columns}
-        shared = source.overlapping or (source.multiplied and len(relations) > 1)
         floor = max(person.floor for person in source.persons)
-        if not groups.keys or floor < 2 or not shared or _one_group(groups, reads):
+        if not groups.keys or floor < 2 or not (source.overlapping or source.multiplied) or _one_group(groups, reads):
             return frozenset()
-        return frozenset([groups.texts()[2]])
+        return frozenset([groups.canonical.text(groups.person)])
 
     @staticmethod
     def _uncovered(groups: Groups, source: Rows) -> list[Person]:
         """The persons of the rows whom the conditions of the groups do not count."""
         parts = [groups.person] if groups.person.kind == "AttributeReference" else groups.person.children
-        values = {id: column.value for id, column in source.columns.items()}
-        counted = {values[part.id] for part in parts if part.kind == "AttributeReference" and part.id in values}
-        identities = {id for person in source.persons for id in person.all_ids}
         plain = groups.person.kind in ("AttributeReference", "Coalesce") and all(part.kind == "AttributeReference" for part in parts)
-        if not plain or not counted <= identities:
+        values = {id: column.value for id, column in source.columns.items()}
+        identities = {column.value for column in source.columns.values() if column.identity}
+        identities.update(*(person.all_ids for person in source.persons))
+        if not plain or not all(values.get(part.id) in identities for part in parts):
             raise refused("PlanFloorMissing", "a release counts something else than identities")
-        return require_floors(groups.floors, source.persons, frozenset(counted), values)
+        return require_floors(groups.floors, source.persons, frozenset(values[part.id] for part in parts), values)
 
     def _released(self, node: Node, columns: Columns) -> frozenset[InputColumn]:
         """Input columns whose values an expression over the groups shows: aggregates of several persons show none, except extremes."""
@@ -133,27 +129,6 @@ class Aggregates:
         if all(part.kind != "AggregateExpression" for part in node.walk()):
             return self._walk.shown(node, columns)
         return NOTHING.union(*(self._released(child, columns) for child in node.children))
-
-    def _require_terms(
-        self, nodes: Iterable[Node], columns: Columns, canonical: Canonical, groups: Groups, persons: Sequence[Person]
-    ) -> None:
-        """Require the conditions on the contributors of each sum."""
-        terms = []
-        for node in nodes:
-            for call in node.walk():
-                if call.kind != "AggregateExpression" or call.children[0].kind in COUNTS | EXTREMES:
-                    continue
-                if call.children[0].kind not in MOMENTS or call.fields.get("isDistinct"):
-                    raise refused("PlanRowsOfPersons", f"{call.children[0].kind.upper()} shows values of single persons")
-                where = canonical.text(call.children[1]) if len(call.children) > 1 else ""
-                for arg in call.children[0].children:
-                    inner = arg.child if arg.kind == "Cast" else arg
-                    shows = self._walk.shown(inner, columns)
-                    flag = inner.kind == "AttributeReference" and columns[inner.id].flag
-                    if not flag and any(self._walk.catalog.has_floor(name) for name, _ in shows):
-                        text = summand_text(inner, canonical) if not where else canonical.text(inner)
-                        terms.append(Term(text, call.children[0].kind, where))
-        require_contributors(terms, groups.floors, min(person.share for person in persons))
 
     def _guards(self, node: Node, outer: Columns) -> tuple[list[Node], Node]:
         """The semi joins of an aggregate with the groups that it may show, and its rows without these joins."""
@@ -167,6 +142,7 @@ class Aggregates:
 
     def _guarded(self, node: Node, having: Node | None, guards: Sequence[Node], base: Node, outer: Columns) -> Rows:
         rows = self._walk.settled(base, outer)
+        self._walk.require_no_persons(rows.persons if rows.exploded else [], "an aggregate of exploded rows")
         canonical = Canonical()
         source = canonical.text(base)
         columns = {**outer, **rows.columns}
@@ -175,6 +151,9 @@ class Aggregates:
         persons = list(rows.persons)
         calls = [item.child for item in node.expressions("aggregateExpressions") if item.kind == "Alias"]
         compared: frozenset[str] = frozenset()
+        releases: list[tuple[Groups, frozenset[int]]] = []
+        terms = Terms(self._walk, rows, columns, canonical)
+        terms.read(calls)
         for join in guards:
             if join_kind(join) == "LeftAnti":
                 overlap = OverlappingGroups(self._walk, source, texts, max(person.floor for person in rows.persons))
@@ -182,12 +161,13 @@ class Aggregates:
                 compared -= {overlap.person}
             else:
                 groups, reads = self._guard_groups(join.children[1], outer)
-                text, found, _ = groups.texts()
-                if text != source:
+                found = groups.key_texts()
+                if groups.source != source:
                     raise refused("PlanFloorMissing", "the groups of a release are those of other rows")
+                releases.append((groups, _counted(groups, reads)))
                 names = [person.view for person in self._uncovered(groups, reads)]
                 persons = [person for person in persons if person.view in names]
-                compared |= self._compared(groups, reads, [*keys, *calls], rows, columns)
+                compared |= self._compared(groups, reads, rows)
             pairs = {
                 part.children[1].id: canonical.text(part.children[0])
                 for part in conjuncts(tree(join.fields["condition"]))
@@ -195,8 +175,8 @@ class Aggregates:
             }
             if {id: text for id, text in found.items() if pairs.get(id) == text} != found or set(found.values()) != texts:
                 raise refused("PlanFloorMissing", "a release is not joined with its groups by all of its keys")
-            if join is guards[0]:
-                self._require_terms(calls, columns, canonical, groups, rows.persons)
+        terms.require(releases[0][0].floors)
+        terms.require_counted(releases)
         if persons:
             raise refused("PlanFloorMissing", f"the persons of {persons[0].view} are not counted")
         if compared:
@@ -232,35 +212,36 @@ class Aggregates:
             for part in conjuncts(tree(node.fields["condition"]))
             if part.kind == "EqualNullSafe" and all(child.kind == "AttributeReference" for child in part.children)
         }
-        source, texts, _ = release.groups.texts()
+        source, texts = release.groups.source, release.groups.key_texts()
         if kind == "LeftAnti":
             overlap = OverlappingGroups(self._walk, source, set(texts.values()), release.floor)
             found = overlap.columns(right)
             release = replace(release, compared=release.compared - {overlap.person})
         else:
             groups, reads = self._guard_groups(right, outer)
-            text, found, _ = groups.texts()
-            if text != source:
+            found = groups.key_texts()
+            if groups.source != source:
                 raise refused("PlanFloorMissing", "the groups of a release are those of other rows")
             names = {person.view for person in self._uncovered(groups, reads)}
             release = replace(
                 release,
                 persons=[one for one in release.persons if one.view in names],
-                compared=release.compared | self._also_compared(groups, reads, release, outer),
+                compared=release.compared | self._compared(groups, reads, release.source),
             )
         if {text for id, text in texts.items() if found.get(compared.get(id, -1)) == text} != set(texts.values()):
             raise refused("PlanFloorMissing", "groups are not joined with the conditions of their release by all keys")
         return rows, self._remaining(release)
 
-    def _also_compared(self, groups: Groups, reads: Rows, release: PartialRelease, outer: Columns) -> frozenset[str]:
-        first = release.groups
-        merged = [part for value in first.released() for part in first.merged(value)]
-        columns = {**outer, **release.source.columns}
-        return self._compared(groups, reads, [*first.keys.values(), *merged], release.source, columns)
-
     @staticmethod
     def _remaining(release: PartialRelease) -> PartialRelease | None:
         return release if release.persons or release.compared else None
+
+
+def _counted(groups: Groups, reads: Rows) -> frozenset[int]:
+    """Numbers of the attributes that are the identity which the groups count, in the rows about its persons."""
+    values = {reads.columns[part.id].value for part in groups.person.walk() if part.kind == "AttributeReference"}
+    same = values.union(*(person.all_ids for person in reads.persons if person.all_ids & values))
+    return frozenset(groups.canonical.number(id) for id, column in reads.columns.items() if column.value in same)
 
 
 def _one_group(groups: Groups, reads: Rows) -> bool:

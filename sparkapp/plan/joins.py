@@ -53,6 +53,7 @@ class From:
             relations[0].unique if len(relations) == 1 else [],
             multiplied or any(rows.multiplied for rows in relations),
             any(rows.overlapping for rows in relations),
+            any(rows.exploded for rows in relations),
             self._decided_by,
         )
 

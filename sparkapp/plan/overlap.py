@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Set
 
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.release import argument, conjuncts, number_of, one_to, without_alias
+from sparkapp.plan.conditions import argument, conjuncts, number_of, one_to, without_alias
 from sparkapp.plan.tree import Node, join_kind, refused, tree
 from sparkapp.plan.walking import Walk
 

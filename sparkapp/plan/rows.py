@@ -54,7 +54,7 @@ class Column:
         shows: Input columns whose values can be read from this one.
         identity: An identity, unchanged or normalised.
         flag: 0 or 1 by its form.
-        relation: Number of the relation of the FROM clause that it belongs to.
+        null: The constant NULL.
         counts: Values by which a window partitions the rows that this column counts.
     """
 
@@ -62,7 +62,7 @@ class Column:
     shows: frozenset[InputColumn] = NOTHING
     identity: bool = False
     flag: bool = False
-    relation: int = 0
+    null: bool = False
     counts: frozenset[int] | None = None
 
 
@@ -79,7 +79,8 @@ class Rows:
         persons: Whose rows they are; empty if they are not about persons with a floor, or have been released.
         unique: Sets of values that occur together once.
         multiplied: Joins of this SELECT may put a person into several rows, with different values of other relations.
-        overlapping: Joins of a subquery may have done so.
+        overlapping: Joins of a subquery may have done so, or the text makes or chooses the rows of a person.
+        exploded: EXPLODE repeats the rows of a person, so that only persons may be counted.
         decided_by: For a value, those that are the same in all rows that share it. Known until the SELECT ends.
     """
 
@@ -88,6 +89,7 @@ class Rows:
     unique: list[frozenset[int]] = field(default_factory=list)
     multiplied: bool = False
     overlapping: bool = False
+    exploded: bool = False
     decided_by: Callable[[int], frozenset[int]] = _nothing
 
     def with_columns(self, columns: dict[int, Column]) -> Rows:

@@ -6,9 +6,9 @@ import itertools
 from dataclasses import replace
 
 from sparkapp.plan.comparisons import counts_one, equal_columns
+from sparkapp.plan.conditions import conjuncts
 from sparkapp.plan.expressions import Columns, require_conditions
 from sparkapp.plan.joins import From, Pair
-from sparkapp.plan.release import conjuncts
 from sparkapp.plan.rows import Person, Rows
 from sparkapp.plan.tree import Node, is_generated_join, join_kind, refused, tree
 from sparkapp.plan.walking import Walk
@@ -46,7 +46,7 @@ class Sources:
             first = next(iter(relations))
             relations[first] = replace(relations[first], persons=[*relations[first].persons, *added])
         out = From(relations, pairs).rows()
-        return replace(out, unique=[*out.unique, *unique])
+        return replace(out, unique=[*out.unique, *unique], overlapping=out.overlapping or bool(added))
 
     def _collect(
         self,
@@ -63,8 +63,7 @@ class Sources:
             return numbers
         if node.kind != "Join" or is_generated_join(node):
             number = next(self._numbers)
-            rows = self._walk.settled(node, outer)
-            relations[number] = rows.with_columns({id: replace(column, relation=number) for id, column in rows.columns.items()})
+            relations[number] = self._walk.settled(node, outer)
             return frozenset([number])
         kind = join_kind(node)
         parts = conjuncts(tree(node.fields["condition"])) if node.fields.get("condition") else []

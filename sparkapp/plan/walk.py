@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from cleanroom.sql import Catalog
 from sparkapp.plan.comparisons import normalised, plain, unchanged
+from sparkapp.plan.conditions import without_alias
 from sparkapp.plan.expressions import Columns, is_flag, require_conditions, require_shown, shown
 from sparkapp.plan.groups import Aggregates
-from sparkapp.plan.release import PartialRelease, without_alias
+from sparkapp.plan.release import PartialRelease
 from sparkapp.plan.rows import NOTHING, Column, Person, Rows, fresh
 from sparkapp.plan.sources import Sources
 from sparkapp.plan.tree import Node, refused, tree
@@ -105,12 +106,14 @@ class PlanWalk:
             if not all(person.all_ids & values for person in rows.persons):
                 raise refused("PlanRowsOfPersons", "DISTINCT removes rows of different persons")
             return replace(rows, unique=[*rows.unique, frozenset(values)])
-        self.require_no_persons(rows.persons, f"an operator ({kind})")
         if kind == "Generate":
             generator = node.expression("generator")
             self._require_read([generator], columns)
             shows = self.shown(generator, columns)
-            return Rows({**rows.columns, **{item.id: Column(item.id, shows) for item in node.expressions("generatorOutput")}})
+            made = {item.id: Column(item.id, shows) for item in node.expressions("generatorOutput")}
+            persons = bool(rows.persons)
+            return replace(rows.with_columns({**rows.columns, **made}), unique=[], overlapping=persons, exploded=persons)
+        self.require_no_persons(rows.persons, f"an operator ({kind})")
         if kind == "Expand":
             projections = [[tree(item) for item in row] for row in node.fields["projections"]]
             output = node.expressions("output")
@@ -176,16 +179,20 @@ class PlanWalk:
                 self._require_read([order for order in node.expressions("orderSpec") if order.child.kind != "AttributeReference"], columns)
             counts = frozenset(partition) if _counts_rows(call) and not node.fields.get("orderSpec") else None
             found[item.id] = Column(item.id, self.shown(item.child, columns), counts=counts)
-        return rows.with_columns(found)
+        return replace(rows.with_columns(found), overlapping=rows.overlapping or bool(rows.persons))
 
     def _union(self, node: Node, outer: Columns) -> Rows:
         parts = [self.settled(child, outer) for child in node.children]
+        self.require_no_persons([person for part in parts if part.exploded for person in part.persons], "a union of exploded rows")
         ids = list(parts[0].columns)
         rows = self._positional(parts, ids)
+        rows.overlapping = rows.overlapping or len([part for part in parts if part.persons]) > 1
         for part in parts:
             names: dict[int, list[int]] = {}
-            for id, column in zip(ids, part.columns.values(), strict=True):
-                names.setdefault(column.value, []).append(rows.columns[id].value)
+            others = zip(*(other.columns.values() for other in parts if other is not part), strict=True)
+            for id, column, group in zip(ids, part.columns.values(), others, strict=True):
+                if all(other.null for other in group):  # otherwise it names persons of several views
+                    names.setdefault(column.value, []).append(rows.columns[id].value)
             rows.persons += [person.renamed(names) for person in part.persons]
         views = [view for part in parts for view in {person.view for person in part.persons}]
         if len(views) != len(set(views)):
@@ -220,7 +227,8 @@ class PlanWalk:
         require_conditions(inner, columns, self.subquery, self.catalog)
         base = normalised(inner)
         identity = base is not None and base in columns and columns[base].identity
-        return Column(fresh(), self.shown(inner, columns, persons=persons), identity, is_flag(inner, columns))
+        null = _is_null(inner, columns)
+        return Column(fresh(), self.shown(inner, columns, persons=persons), identity, is_flag(inner, columns), null)
 
     def shown(self, node: Node, columns: Columns, *, persons: bool = False) -> frozenset[tuple[str, str]]:
         """Input columns whose values an expression shows; see :func:`sparkapp.plan.expressions.shown`."""
@@ -252,6 +260,13 @@ class PlanWalk:
         if node.kind != "Aggregate":
             return None
         return node, names or {item.id: item.id for item in node.expressions("aggregateExpressions")}
+
+
+def _is_null(node: Node, columns: Columns) -> bool:
+    """Whether an expression is NULL in every row."""
+    while node.kind == "Cast":
+        node = node.child
+    return columns[node.id].null if node.kind == "AttributeReference" else node.kind == "Literal" and node.fields.get("value") is None
 
 
 def _counts_rows(call: Node) -> bool:

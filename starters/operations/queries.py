@@ -1,17 +1,14 @@
-"""Creates, updates, proposes, withdraws, shows and lists queries."""
+"""Creates, updates, proposes, withdraws and shows queries."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.service import RPCError
 
-from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.documents.specs import QuerySpec
 from cleanroom.errors import CleanRoomError, Conflict
 from cleanroom.identifiers import FRONTEND_QUEUE, document_digest, query_workflow_id
@@ -23,7 +20,6 @@ from cleanroom.messages.query import (
     PublishQueryInput,
     QueryState,
 )
-from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.markdown import code, details, escape
@@ -33,36 +29,26 @@ from starters.operations.query_workflow import (
     find_query,
     query_closed_as_error,
     read_state,
-    state_of,
     wait_for_state,
     with_own_worker_fallback,
 )
-from starters.operations.session import FoundWorkflow, Session, differences
-from starters.operations.worker_queries import QUERY_SECONDS
+from starters.operations.session import Session, differences
 from starters.operations.workflow_names import PROPOSE, PUBLISH_QUERY, UPDATE, WITHDRAW
 from starters.terminal.output import print_status, safe
 
 if TYPE_CHECKING:
-    from cleanroom.governance import Document, GovernanceUserClient
-    from cleanroom.publishing.user_documents import UnreadableDocument
+    from cleanroom.governance import Document
 
 ENDED: Final = ("Withdrawn", "Expired", "Failed")
 
 
-LISTED = 1000
-"""Maximum number of workflows from which a list of queries takes times."""
-
-
-async def create_query(
-    session: Session, spec: QuerySpec, *, approval_seconds: int = DEFAULT_APPROVAL_SECONDS, reconcile_seconds: int = 60
-) -> dict[str, Any]:
+async def create_query(session: Session, spec: QuerySpec, *, approval_seconds: int = DEFAULT_APPROVAL_SECONDS) -> dict[str, Any]:
     """Start the workflow of a query and wait until governance holds its draft. Idempotent.
 
     Args:
         session: Session of the proposer.
         spec: The query.
         approval_seconds: Seconds until an open proposal expires.
-        reconcile_seconds: Interval at which the workflow looks for votes that were cast elsewhere.
 
     Returns:
         The record of the query, see :func:`query_record`.
@@ -80,7 +66,6 @@ async def create_query(
         spec=spec,
         authorisation=session.authorise("create-query", spec.name, spec.digest()),
         approval_seconds=approval_seconds,
-        reconcile_seconds=reconcile_seconds,
         seen=session.seen,
     )
     try:
@@ -123,7 +108,6 @@ async def _same_query(client: Client, input: PublishQueryInput) -> WorkflowHandl
             "proposer": (first.proposer.name, input.proposer.name),
             "text": (first.spec.digest()[:12], input.spec.digest()[:12]),
             "approval period": (f"{first.approval_seconds} s", f"{input.approval_seconds} s"),
-            "interval": (f"{first.reconcile_seconds} s", f"{input.reconcile_seconds} s"),
         }
     )
     if different:
@@ -306,112 +290,3 @@ async def _send_author_command(
         return outcome
 
     return await with_own_worker_fallback(session, execute())
-
-
-async def show_query(session: Session, name: str) -> tuple[dict[str, Any], QueryState | None]:
-    """Read everything known about a query.
-
-    Returns:
-        The record (see :func:`query_record`, plus ``refused`` and ``unanswered``), and the state of the workflow. Without a worker, the
-        record comes from governance and the state is None, unless the workflow has completed with one.
-
-    Raises:
-        NotFound: ``WorkflowNotFound``.
-    """
-    found = await find_query(session, name)
-    unanswered: CleanRoomError | None = None
-    state: QueryState | None = None
-    try:
-        state = await state_of(found, seconds=QUERY_SECONDS)
-    except CleanRoomError as error:
-        unanswered = error
-        if found.described.status is WorkflowExecutionStatus.COMPLETED:
-            state = await found.handle.result()
-    record = query_record(session, state) if state else await _record_without_worker(session, found)
-    return record | {
-        "refused": [item.model_dump(mode="json") for item in state.refused] if state else [],
-        "unanswered": unanswered.to_dict() if unanswered else None,
-    }, state
-
-
-async def _record_without_worker(session: Session, found: FoundWorkflow[QueryState]) -> dict[str, Any]:
-    """The record of a query from governance and from the description of its workflow."""
-    name, described = found.handle.id.rsplit("/", 1)[-1], found.described
-    async with session.governance() as client:
-        document = await session.documents(client).find(name)
-        row = await _governance_row(session, client, document) if document is not None else {}
-    expires = described.typed_search_attributes.get(attributes.EXPIRES_AT)
-    return {
-        "query": name,
-        "state": described.status.name if found.ended and described.status else row.get("state", "Creating"),
-        "version": row.get("version", ""),
-        "digest": row.get("digest", ""),
-        "pending": row.get("pending", []),
-        "accepted": row.get("accepted", []),
-        "rejected": row.get("rejected", []),
-        "expires": expires.isoformat() if expires else None,
-        "workflow_id": found.handle.id,
-        "link": session.ui_link(found.handle.id),
-    }
-
-
-async def list_queries(session: Session, *, waiting_for: str | None = None) -> list[dict[str, Any]]:
-    """List the queries of the collaboration, as governance holds them, with the times that their workflows show.
-
-    Args:
-        session: Session of the command.
-        waiting_for: List only the queries that wait for the decision of this collaborator.
-    """
-    async with session.governance() as client:
-        rows = [await _governance_row(session, client, found) for found in await session.documents(client).select(QUERY_LABELS)]
-    waiting = [row for row in rows if waiting_for is None or waiting_for in row["pending"]]
-    shown: dict[str, dict[str, Any]] = {}
-    # Governance alone decides what is listed, so the list is complete without Temporal.
-    with suppress(CleanRoomError, RPCError):
-        shown = await _shown_times(session)
-    return [row | shown.get(row["query"], {"since": None, "expires": None, "reminded": None}) for row in waiting]
-
-
-async def _shown_times(session: Session) -> dict[str, dict[str, Any]]:
-    """Return since when each open query is in its stage, when it expires and its last reminder, from the search attributes."""
-    client = await session.temporal()
-    found: dict[str, dict[str, Any]] = {}
-    async for workflow in client.list_workflows(
-        f'CrCollab = "{session.collaboration}" AND CrKind = "query" AND ExecutionStatus = "Running"', limit=LISTED
-    ):
-        values = workflow.typed_search_attributes
-        since, expires = values.get(attributes.STAGE_SINCE), values.get(attributes.EXPIRES_AT)
-        found[values.get(attributes.QUERY) or ""] = {
-            "since": since.isoformat() if since else None,
-            "expires": expires.isoformat() if expires else None,
-            "reminded": values.get(attributes.REMINDED),
-        }
-    return found
-
-
-async def _governance_row(session: Session, client: GovernanceUserClient, document: Document | UnreadableDocument) -> dict[str, Any]:
-    """A query as governance holds it, with the names of the collaborators."""
-    from cleanroom.publishing.user_documents import UnreadableDocument
-
-    names = {user: name for name, user in session.settings.parties.items()}
-    if isinstance(document, UnreadableDocument):
-        unknown: dict[str, Any] = {key: [] for key in ("pending", "accepted", "rejected")}
-        return {"query": document.id, "state": f"unreadable: {document.error.code}", "version": None, "digest": ""} | unknown
-    ballots: dict[str, str] = {}
-    if document.proposal_id:
-        status = await client.proposal_status(document.proposal_id)
-        ballots = {ballot.approver_id: str(ballot.ballot) for ballot in status.ballots}
-
-    def voted(ballot: str) -> list[str]:
-        return sorted(names.get(user, user) for user, cast in ballots.items() if cast == ballot)
-
-    approvers = {item.approver_id for item in document.approvers or ()}
-    return {
-        "query": document.id,
-        "state": {"Proposed": "Not Approved", "Accepted": "Approved"}.get(document.state, document.state),
-        "version": document.version,
-        "digest": document_digest(str(document.data)),
-        "pending": sorted(names.get(user, user) for user in approvers - set(ballots)) if document.state == "Proposed" else [],
-        "accepted": voted("accepted"),
-        "rejected": voted("rejected"),
-    }

@@ -17,7 +17,7 @@ from cleanroom.sql.model import SUM, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.privacy import aggregates, rows
 from cleanroom.sql.privacy.groups import GROUPS, PersonGroups, joined
 from cleanroom.sql.privacy.joins import decided_by
-from cleanroom.sql.privacy.release import FloorCondition, floor_conditions
+from cleanroom.sql.privacy.release import FloorCondition, counted_persons, floor_conditions, test_of
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.scope import Scope
@@ -74,15 +74,19 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         keys: Its group keys.
         source: Its FROM and WHERE clauses.
     """
-    scope, catalog = ctx.scope, ctx.rules.catalog
+    scope, catalog = ctx.scope, ctx.catalog
     keys = list({key.sql: key for key in keys}.values())
     texts = [key.sql for key in keys]
     floor = rows.strictest_floor(scope.protected, catalog)
     aggregates.check_moments(scope.released, floor, catalog)
     share = min(view.max_share_percent for item in scope.protected if (view := catalog.view(item.view)) is not None)
+    tests, repeated = counted_persons(scope) if floor > 1 else ([], False)
+    persons_of = _persons(scope)
+    for text in _counted(scope) if tests or repeated else ():
+        persons_of.setdefault(scope.equal.person(text), text)
     kinds = {
         kind: PersonGroups(GROUPS + f"_{number}" * bool(number), texts, person, source)
-        for number, (kind, person) in enumerate(_persons(scope).items())
+        for number, (kind, person) in enumerate(persons_of.items())
     }
     always, optional = _optional(scope)
     for condition in floor_conditions(always, scope.divisions, floor):
@@ -104,11 +108,12 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
                 groups.require(f"{where}{' AND '.join(f'{column} <> 0' for column in term)}", few)
             else:
                 groups.require_contributors(term[0], few)
+        groups.require_counted(tests, repeated, f"NOT BETWEEN 1 AND {floor - 1}")
         for one, two in itertools.combinations(_summed(scope, ctx), 2) if floor > 1 else ():
             groups.require(f"COALESCE({one}, 0) <> COALESCE({two}, 0)", f"NOT BETWEEN 1 AND {floor - 1}")
     number = ctx.findings.release(scope.protected, floor)
     scope.releases |= {(number, item.view) for item in scope.protected}
-    overlap = bool(keys) and floor > 1 and (scope.overlapping or (scope.multiplied and not _reads_one_relation(scope)))
+    overlap = bool(keys) and floor > 1 and (scope.overlapping or scope.multiplied)
     kind, first = next(iter(kinds.items()))
     persons = {item.reference for item in scope.protected if scope.equal.person(item.reference) == kind}
 
@@ -136,10 +141,16 @@ def _persons(scope: Scope) -> dict[str, str]:
     return persons
 
 
+def _counted(scope: Scope) -> list[str]:
+    """The identities that aggregates count. That of a UNION is one of several views."""
+    columns = {value.sql for relation in scope.relations.values() for value in relation.columns.values() if value.identity}
+    return [text for item in scope.released for arg in item.args for text in _COLUMN.findall(arg.sql) if text in columns]
+
+
 def _require(condition: FloorCondition, groups: PersonGroups, scope: Scope) -> None:
     floor, reference = condition.floor, condition.identity
     same = scope.equal.representative(reference) == scope.equal.representative(groups.person)
-    tests = [f"{text} IS {'' if true else 'NOT '}TRUE" for branch in condition.part for text, true in branch]
+    tests = [test_of(branch) for branch in condition.part]
     if not same:
         tests.append(f"{reference} IS NOT NULL")
     if tests:
@@ -156,12 +167,6 @@ def _optional(scope: Scope) -> tuple[list[ProtectedInput], list[ProtectedInput]]
     return [item for item in scope.protected if item not in optional], optional
 
 
-def _reads_one_relation(scope: Scope) -> bool:
-    """Whether the groups and the aggregates read one relation only, so that each of its rows is in one group."""
-    values = [*scope.keys, *(arg for item in scope.released for arg in item.args)]
-    return len({source for value in values for source in value.sources}) <= 1
-
-
 def _require_contributors(groups: PersonGroups, scope: Scope, floor: int, ctx: Context) -> None:
     """Require contributors to each aggregate, and that none or enough persons lack a value where the aggregates show how many do."""
     few = f"NOT BETWEEN 1 AND {floor - 1}"
@@ -169,7 +174,7 @@ def _require_contributors(groups: PersonGroups, scope: Scope, floor: int, ctx: C
     counted: dict[str, str] = {}
     found = []
     for item in scope.released:
-        args = [arg for arg in item.args if arg.sources and not arg.identity and not aggregates.is_flag(arg, ctx.rules.catalog)]
+        args = [arg for arg in item.args if arg.sources and not arg.identity and not aggregates.is_flag(arg, ctx.catalog)]
         if args and FUNCTIONS[item.name].disclosure != "condition":
             found.append((item, args))
             names.setdefault(tuple(arg.sql for arg in args), set()).add(item.name)
@@ -237,7 +242,7 @@ def _summed(scope: Scope, ctx: Context) -> list[str]:
     numbers = {value.sql: value for relation in relations for value in relation.columns.values() if value.type in NUMERIC}
     for item in scope.released:
         for arg in item.args if FUNCTIONS[item.name].disclosure == "mixture" else ():
-            if not arg.sources or aggregates.is_flag(arg, ctx.rules.catalog):
+            if not arg.sources or aggregates.is_flag(arg, ctx.catalog):
                 continue
             names = _COLUMN.findall(arg.sql)
             columns = sorted(numbers.keys() & names)
@@ -250,7 +255,7 @@ def _summed(scope: Scope, ctx: Context) -> list[str]:
                 texts = products if products and not arg.mixed else [*columns, *products]
             found |= dict.fromkeys(texts)
             args.add((arg.sql, item.where))
-    known = [text for text in found if text in numbers and aggregates.protected_columns(numbers[text], ctx.rules.catalog)]
+    known = [text for text in found if text in numbers and aggregates.protected_columns(numbers[text], ctx.catalog)]
     scaled = next((text for text in known if numbers[text].mixed or numbers[text].scale != 1), None)
     if len(args) < 2:
         return []
@@ -265,7 +270,7 @@ def _summed(scope: Scope, ctx: Context) -> list[str]:
 
 def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:
     """The values whose sum one person may dominate."""
-    catalog = ctx.rules.catalog
+    catalog = ctx.catalog
     if FUNCTIONS[item.name].disclosure != "mixture":
         return []
     args = [arg for arg in item.args if aggregates.protected_columns(arg, catalog) and not aggregates.is_flag(arg, catalog)]

@@ -10,11 +10,12 @@ common table expression.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from cleanroom.sql.model import ATOM, ReleasedAggregate, Value
-from cleanroom.sql.rendering import subquery
+from cleanroom.sql.model import ATOM, SUM, ReleasedAggregate, Value
+from cleanroom.sql.rendering import parenthesised, subquery
 
 GROUPS = "__cr_g"
 """Alias of the groups of a release."""
@@ -65,6 +66,23 @@ class PersonGroups:
         """Require that ``enough`` distinct persons have a row that meets ``test``."""
         self._require(self._column(f"BOOL_OR({test})"), enough)
 
+    def require_counted(self, tests: Iterable[str], repeated: bool, few: str) -> None:
+        """Require that persons whom differences of counts of persons show are not ``few``.
+
+        Args:
+            tests: Tests of rows, which are not NULL. Those are counted who have no such row, who meet two tests, or one of two.
+            repeated: Those are counted who have several rows.
+            few: ``NOT BETWEEN 1 AND 4``.
+        """
+        if repeated:
+            self._require(f"{self._column('COUNT(*)')} > 1", few)
+        columns = [self._column(f"BOOL_OR({test})") for test in tests]
+        for column in columns:
+            self._require(f"NOT {column}", few)
+        for one, two in itertools.combinations(columns, 2):
+            for test in (f"{one} AND {two}", f"{one} AND NOT {two}", f"NOT {one} AND {two}"):
+                self._require(test, few)
+
     def _require(self, test: str, enough: str) -> None:
         self.conditions[f"COUNT(`{_PERSONS}`.`__cr_p`) FILTER(WHERE {test}) {enough}"] = None
 
@@ -95,9 +113,9 @@ class PersonGroups:
         if item.name == "COUNT" and item.distinct:
             if arg is None or len(item.args) > 1 or not is_person(arg.sql):
                 return None
-            if arg.sql == self.person and not where:
+            if not where and not arg.outer_join_markers:
                 return f"COUNT(`{_PERSONS}`.`__cr_p`)"
-            return f"COUNT_IF({self._column(f'COUNT({arg.sql}){where}')} > 0)"
+            return f"COUNT(`{_PERSONS}`.`__cr_p`) FILTER(WHERE {self._column(f'BOOL_OR({presence(item)})')})"
         if item.distinct or (arg is not None and arg.type == "decimal"):
             return None
         if item.name in ("COUNT", "COUNT_IF", "SUM"):
@@ -176,6 +194,12 @@ class PersonGroups:
 
     def _keys(self, alias: str) -> list[str]:
         return [f"`{alias}`.`__cr_k{number}`" for number in range(len(self.keys))]
+
+
+def presence(item: ReleasedAggregate) -> str:
+    """The condition under which a row counts for COUNT(…)."""
+    present = " AND ".join(f"{parenthesised(arg, SUM)} IS NOT NULL" for arg in item.args)
+    return f"({item.where}) IS TRUE AND {present}" if item.where else present
 
 
 def _select(columns: Iterable[str]) -> str:

@@ -7,11 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.model import ATOM, NO_NAMES, CheckedQuery, ProtectedInput, Release, Value
+from cleanroom.sql.model import ATOM, NO_NAMES, CheckedQuery, ProtectedInput, Release, ReleasedAggregate, Value
 from cleanroom.sql.privacy.exposure import check_exposed
+from cleanroom.sql.privacy.groups import presence
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import Scope
+from cleanroom.sql.vocabulary import FUNCTIONS
 
+MAX_COUNTED = 16
+"""Conditions under which a SELECT counts persons. Every two of them are compared."""
 MAX_PARTS = 32
 """Parts into which the conditions inside aggregates may divide a group. Each costs a distinct count per protected input."""
 
@@ -104,6 +108,35 @@ def floor_conditions(protected: Sequence[ProtectedInput], divisions: Mapping[tup
     return conditions
 
 
+def counted_persons(scope: Scope) -> tuple[list[str], bool]:
+    """Tests of rows by which aggregates count persons, and whether they also count the rows of the same persons.
+
+    COUNT(DISTINCT …) of some identities counts persons. Where the query text makes the rows of a person, or a person has one row for
+    each value of other columns, every condition and every count of rows may count persons as well.
+    """
+    tests, counts, made = [], False, scope.overlapping or scope.multiplied
+    for item in scope.released:
+        if (item.distinct or item.name == "APPROX_COUNT_DISTINCT") and any(arg.identity for arg in item.args):
+            counts = True
+            if item.where or any(arg.outer_join_markers or not (arg.plain and arg.sql.startswith("`")) for arg in item.args):
+                tests.append(presence(item))
+    if made or any(len(relation.unique_on or ()) > 1 for relation in scope.relations.values()):
+        tests += [test_of(part) for conditions in scope.divisions for part in _parts(conditions)]
+    if len(tests) > MAX_COUNTED:
+        raise Refusal("ConditionalAggregate", f"the SELECT counts persons under {len(tests)} conditions; the limit is {MAX_COUNTED}")
+    return list(dict.fromkeys(tests)), made and counts and any(_counts_rows(item) for item in scope.released)
+
+
+def _counts_rows(item: ReleasedAggregate) -> bool:
+    kind = FUNCTIONS[item.name].disclosure
+    return not item.distinct and (kind in ("count", "condition") or item.name in ("AVG", "MEAN", "TRY_AVG") or not item.args[0].sources)
+
+
+def test_of(part: PartOfDivision) -> str:
+    """The condition on the rows of a part."""
+    return " AND ".join(f"{text} IS {'' if true else 'NOT '}TRUE" for text, true in part)
+
+
 def _parts(conditions: tuple[str, ...]) -> Iterator[PartOfDivision]:
     """Rows that take each branch of a CASE; the last part takes ELSE."""
     for index in range(len(conditions) + 1):
@@ -120,7 +153,7 @@ def output_field(name: str, value: Value, *, protected: bool) -> Value:
         protected: The SELECT reads protected rows.
     """
     out = value.copy()
-    out.sql, out.name, out.precedence, out.operator_chain, out.constant = "", name, ATOM, "", None
+    out.sql, out.name, out.precedence, out.operator, out.constant, out.parts, out.negated = "", name, ATOM, "", None, (), ""
     if value.outer_join_markers or (value.windowed and value.degree != 0):
         out.degree = None
     out.plain = value.plain and not value.outer_join_markers

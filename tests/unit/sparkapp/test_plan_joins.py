@@ -14,7 +14,7 @@ ORDERS, CLICKS, OWN = 1, 2, 3
 
 def relation(number: int, *unique: frozenset[int], persons: bool = True) -> Rows:
     first = 10 * number
-    columns = {id: Column(id, identity=persons and id == first, relation=number) for id in range(first, first + 3)}
+    columns = {id: Column(id, identity=persons and id == first) for id in range(first, first + 3)}
     people = [Person(f"view{number}", 5, 80, frozenset([first]))] if persons else []
     return Rows(columns, people, list(unique))
 

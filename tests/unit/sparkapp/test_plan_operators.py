@@ -142,11 +142,19 @@ def test_row_number_shows_its_partition() -> None:
     assert rows(window(LISTED, 22, function=ROW_NUMBER, by=(21,))).columns[90].shows == frozenset([("listed", "b")])
 
 
-def test_union_keeps_the_persons_of_both_sides_by_position() -> None:
-    found = rows(node(f"{LOGICAL}.Union", project(OWN, 11, 13), project(ORDERS, 1, 3)))
-    first, second = found.columns.values()
-    assert [person.ids for person in found.persons] == [frozenset([first.value])]
-    assert (first.identity, second.identity) == (True, False)
+NULL = node(f"{EXPRESSIONS}.Alias", node(f"{EXPRESSIONS}.Cast", node(f"{EXPRESSIONS}.Literal", value=None)), name="h", exprId={"id": 80})
+
+
+def test_union_keeps_the_identity_of_one_side_where_the_other_is_null() -> None:
+    own = node(f"{LOGICAL}.Project", OWN, projectList=[attribute(11), attribute(13), NULL])
+    both = node(f"{LOGICAL}.Project", own, projectList=[attribute(11), attribute(13), attribute(80)])
+    hidden = node(f"{EXPRESSIONS}.Alias", attribute(1), name="h", exprId={"id": 81})
+    persons = node(f"{LOGICAL}.Project", ORDERS, projectList=[attribute(1), attribute(3), hidden])
+    found = rows(node(f"{LOGICAL}.Union", both, persons))
+    first, second, third = found.columns.values()
+    assert [person.ids for person in found.persons] == [frozenset([third.value])]
+    assert [column.identity for column in (first, second, third)] == [True, False, True]
+    assert not found.overlapping
     assert second.shows == frozenset([("own", "value"), ("orders", "amount")])
     assert code_of(node(f"{LOGICAL}.Union", ORDERS, view("orders", person=31, region=32, amount=33))) == "PlanRowsOfPersons"
 

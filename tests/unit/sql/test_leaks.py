@@ -83,8 +83,20 @@ CATALOGS = {
         }
     ),
 }
-CATALOGS |= {"second": CATALOGS["twins"], "open": CATALOGS["twins"]}
-"""The person u17 has the only second order; or is the only one without a paid order."""
+_LISTED = {"minGroupSize": 3, "identity": "user_key", "dimensions": ["campaign", "device"]}
+CATALOGS |= {
+    "second": CATALOGS["twins"],
+    "open": CATALOGS["twins"],
+    "mixed": Catalog.model_validate(
+        {
+            "views": [
+                {**view, "floors": _LISTED} if view["name"] == "clicks" else view
+                for view in CATALOGS["g"].model_dump(mode="json", by_alias=True)["views"]
+            ]
+        }
+    ),
+}
+"""The person u17 has the only second order; or is the only one without a paid order; or without a second order."""
 TARGET = 7317.25
 """Amount of the person u17. All other amounts are whole numbers below 1000."""
 
@@ -113,10 +125,13 @@ def rows(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
         orders = [_with_twins(row) for row in orders]
         orders += [(99, "u17", "north", "paid", 1.0, *orders[17][5:])] if catalog == "second" else []
         orders += [(n + 100, f"u{n}", "north", "open", *orders[n][4:]) for n in range(8)] if catalog == "open" else []
+    rare = [(f"u{n}", "rare", "web") for n in (17, *range(50, 60))]
+    if catalog == "mixed":
+        orders += [(n + 100, f"u{n}", "north", "open", *orders[n][4:]) for n in others]
     return {
         "guesses": [(row[1], row[4], "hit") for row in orders[10:25]],
         "orders": orders,
-        "clicks": [(f"u{n}", "all", "web") for n in people] + [(f"u{n}", "others", "web") for n in others],
+        "clicks": [(f"u{n}", "all", "web") for n in people] + [(f"u{n}", "others", "web") for n in others] + rare * (catalog == "mixed"),
         "weights": [(f"u{n}", 2.0 if n == 17 else 1.0, "s1", orders[n][4]) for n in people],
         "labels": [(f"u{n}", "all") for n in people] + [(f"u{n}", "others") for n in others],
         "regions": [("north", "X"), ("north", "Y"), ("south", "X")],

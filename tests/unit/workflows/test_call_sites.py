@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 
+from cleanroom.messages.query import BallotRecorded
 from tests.unit.workflows.driver import HELD, Call, Driver, Timing, timing
 from tests.unit.workflows.worlds import (
     RUN,
@@ -24,6 +25,7 @@ from tests.unit.workflows.worlds import (
     publish_dataset,
     publish_query,
     run_query,
+    watch_queries,
 )
 from workflows.run_query import PREPARE_DETAILS
 
@@ -80,11 +82,12 @@ EXPECTED = {
     ("PublishAzureDataset", "set_federation"): (CONTOSSO, PROPAGATING),
     ("PublishAzureDataset", "set_key_with_skr"): (CONTOSSO, PROPAGATING),
     ("PublishQuery", "accept_query"): (CONTOSSO, replace(OFFLINE, total=30 * DAYS)),
-    ("PublishQuery", "await_query_change"): (FRONTEND, Timing(20, 366 * DAYS, None, 0, 5, 1, 5)),
+    ("PublishQuery", "find_query_change"): (FRONTEND, SERVICE),
     ("PublishQuery", "confirm_withdrawal"): (FABRIKAM, OFFLINE),
     ("PublishQuery", "create_document"): (FABRIKAM, OFFLINE),
     ("PublishQuery", "determine_dataset_owners"): (FRONTEND, SERVICE),
     ("PublishQuery", "generate_query_document"): (FRONTEND, SERVICE),
+    ("PublishQuery", "notify"): (CONTOSSO, Timing(60, DAYS, 10, 6, 10, 4, 1800)),
     ("PublishQuery", "propose_query"): (FABRIKAM, OFFLINE),
     ("PublishQuery", "reject_query"): (CONTOSSO, replace(OFFLINE, total=30 * DAYS)),
     ("PublishQuery", "update_document"): (FABRIKAM, OFFLINE),
@@ -105,6 +108,7 @@ EXPECTED = {
     ("RunQuery", "submit_job"): (SPARK, FINISHED),
     ("RunQuery", "watch_consent"): (ROOM, replace(WATCHED, finished_on_cancel=True)),
     ("RunQuery", "watch_job"): (SPARK, WATCHED),
+    ("WatchQueries", "watch_queries"): (FRONTEND, replace(WATCHED, total=366 * DAYS)),
 }
 
 
@@ -141,6 +145,13 @@ def calls() -> dict[tuple[str, str], list[Call]]:
         query.update("withdraw", message)
         query.update("withdraw", message)
         note(query)
+    with watch_queries() as watcher:
+        note(watcher)
+    with publish_query(accept_query=BallotRecorded(proposal_state="Open", ballots={"u-litware": "accepted"})) as waiting:
+        waiting.update("propose", message)
+        waiting.update("approve", {"decision": "approve u-litware"})
+        waiting.advance(days=1)
+        found["PublishQuery", "notify"] = [call for call in waiting.calls if call.name == "notify"]
     return found
 
 

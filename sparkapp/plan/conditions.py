@@ -1,0 +1,238 @@
+"""Conditions of a release, and what they require; see :mod:`sparkapp.plan.release`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sparkapp.plan.canonical import Canonical
+from sparkapp.plan.tree import Node, refused
+
+Test = frozenset[str]
+"""A test of rows: the canonical texts of the parts that AND combines."""
+SUMS = frozenset({"Sum", "Average"})
+"""Functions to which a zero contributes nothing, and in which one person may dominate."""
+
+
+@dataclass
+class Floors:
+    """What the conditions of a release require.
+
+    Attributes:
+        persons: Smallest number of persons in a group.
+        least: Smallest number of persons who meet a test; None without tests.
+        tests: Tests of the rows of a person.
+        tested: Attributes that the tests read.
+        shares: For each sum of absolute values, in canonical text, the largest part of one person in percent.
+        differences: Pairs of columns or products that are equal for all persons, or different for enough.
+        counted: Tests that are counted together, and whether a person meets each.
+        repeated: Persons with several rows are counted.
+    """
+
+    persons: int = 0
+    least: int | None = None
+    tests: list[Test] = field(default_factory=list)
+    tested: set[int] = field(default_factory=set)
+    shares: dict[str, int] = field(default_factory=dict)
+    differences: set[frozenset[str]] = field(default_factory=set)
+    counted: set[frozenset[tuple[Test, bool]]] = field(default_factory=set)
+    repeated: bool = False
+
+
+def without_alias(node: Node) -> Node:
+    """The expression behind an alias."""
+    return node.child if node.kind == "Alias" else node
+
+
+def conjuncts(node: Node) -> list[Node]:
+    """The conditions that AND combines."""
+    if node.kind == "And":
+        return [part for child in node.children for part in conjuncts(child)]
+    return [node]
+
+
+def number_of(node: Node) -> int | None:
+    """The whole number that an expression is, if it is a constant."""
+    while node.kind == "Cast":
+        node = node.child
+    text = str(node.fields.get("value")) if node.kind == "Literal" else ""
+    return int(text) if text.isdecimal() else None
+
+
+@dataclass
+class Condition:
+    """One condition of a release.
+
+    Attributes:
+        node: The condition.
+        values: Outputs of the upper aggregate, by ID.
+        inputs: Outputs of the lower aggregate, by the attributes that the upper one reads.
+        persons: Attributes of the rows per person that are the identity.
+        canonical: Texts of expressions over the rows.
+    """
+
+    node: Node
+    values: dict[int, Node]
+    inputs: dict[int, Node]
+    persons: set[int]
+    canonical: Canonical
+
+    def read(self, floors: Floors) -> None:
+        """Add what the condition requires."""
+        node = self.node
+        if node.kind == "GreaterThanOrEqual" and (least := number_of(node.children[1])) is not None:
+            counted = self._aggregate(node.children[0], "Count")
+            if counted is not None and counted.kind == "AttributeReference" and counted.id in self.persons:
+                floors.persons = max(floors.persons, least)
+                return
+            if self._test(node.children[0], least, floors):
+                return
+        if node.kind == "Not" and node.child.kind == "Between" and self._none_or_enough(node.child.child, floors):
+            return
+        if node.kind == "LessThanOrEqual" and self._share(node.children[0], node.children[1], floors):
+            return
+        raise refused("PlanFloorMissing", f"the conditions of a release contain another one ({node.kind})")
+
+    def _aggregate(self, node: Node, function: str) -> Node | None:
+        """The argument of an aggregate of the groups."""
+        value = self.values.get(node.id) if node.kind == "AttributeReference" else None
+        return argument(value, function)
+
+    def _input(self, node: Node) -> Node | None:
+        """The expression of the rows per person that an attribute is."""
+        return self.inputs.get(node.id) if node.kind == "AttributeReference" else None
+
+    def _test(self, node: Node, least: int, floors: Floors) -> bool:
+        """``COUNT(person) FILTER(WHERE c)``: persons with a row that meets a test, or who contribute to a sum of absolute values."""
+        call = self.values.get(node.id) if node.kind == "AttributeReference" else None
+        if call is None or call.kind != "AggregateExpression" or call.fields.get("isDistinct") or len(call.children) != 2:
+            return False
+        counted, condition = call.children
+        if counted.kind != "Count" or [child.kind == "AttributeReference" and child.id in self.persons for child in counted.children] != [
+            True
+        ]:
+            return False
+        if condition.kind == "GreaterThan":
+            number, column = number_of(condition.children[1]), condition.children[0]
+            summed, rows = self._absolute_sum(column), argument(self._input(column), "Count")
+            if summed is not None and number == 0:
+                floors.tests.append(frozenset([f"{summand_text(summed, self.canonical)} <> 0"]))
+            elif rows is not None and rows.kind == "Literal" and number == 1:
+                floors.repeated = True
+            else:
+                return False
+        elif not self._counted(condition, floors):
+            return False
+        floors.least = min(least, least if floors.least is None else floors.least)
+        return True
+
+    def _counted(self, condition: Node, floors: Floors) -> bool:
+        """``t``, ``NOT t`` and ``t AND NOT u``, where each column is ``BOOL_OR(test)``."""
+        found = set()
+        for part in conjuncts(condition):
+            test = argument(self._input(part.child if part.kind == "Not" else part), "BoolOr")
+            if test is None:
+                return False
+            found.add((test_of(test, self.canonical), part.kind != "Not"))
+            if condition is part and part.kind != "Not":
+                floors.tests.append(test_of(test, self.canonical))
+                floors.tested |= {leaf.id for leaf in test.walk() if leaf.kind == "AttributeReference"}
+                floors.differences |= self._difference(test)
+        floors.counted.add(frozenset(found))
+        return True
+
+    def _difference(self, test: Node) -> set[frozenset[str]]:
+        """The columns or products of ``COALESCE(x, 0) <> COALESCE(y, 0)``."""
+        sides = test.child.children if test.kind == "Not" and test.child.kind == "EqualTo" else []
+        inner = [side.child if side.kind == "Cast" else side for side in sides]
+        if not inner or any(side.kind != "Coalesce" or number_of(side.children[1]) != 0 for side in inner):
+            return set()
+        return {frozenset(product_text(side.children[0], self.canonical) for side in inner)}
+
+    def _none_or_enough(self, node: Node, floors: Floors) -> bool:
+        """``NOT (n BETWEEN 1 AND N - 1)``."""
+        found = one_to(node)
+        return found is not None and self._test(found[0], found[1] + 1, floors)
+
+    def _share(self, left: Node, right: Node, floors: Floors) -> bool:
+        """``100 * MAX(s) <= percent * SUM(s)``, where ``s`` is the sum of absolute values of a person."""
+        if left.kind != "Multiply" or right.kind != "Multiply" or number_of(left.children[0]) != 100:
+            return False
+        percent = number_of(right.children[0])
+        largest, total = self._aggregate(left.children[1], "Max"), self._aggregate(right.children[1], "Sum")
+        summed = self._absolute_sum(largest) if largest is not None else None
+        if percent is None or summed is None or largest is None or total is None or total.fields.get("exprId") != largest.fields["exprId"]:
+            return False
+        text = summand_text(summed, self.canonical)
+        floors.shares[text] = min(floors.shares.get(text, 100), percent)
+        return True
+
+    def _absolute_sum(self, node: Node) -> Node | None:
+        """``x``, if an attribute of the rows per person is ``COALESCE(SUM(ABS(x)), 0)``."""
+        column = self._input(node)
+        if column is None or column.kind != "Coalesce":
+            return None
+        summed = argument(column.children[0], "Sum")
+        return summed.child if summed is not None and summed.kind == "Abs" else None
+
+
+def test_of(node: Node, canonical: Canonical) -> Test:
+    """The test that an expression is."""
+    return frozenset(_part_of_test(part, canonical) for part in conjuncts(node))
+
+
+def _part_of_test(node: Node, canonical: Canonical) -> str:
+    inner = node.child if node.kind == "Not" else node
+    if node.kind == "Not" and inner.kind == "EqualTo" and number_of(inner.children[1]) == 0:
+        value = inner.children[0]
+        widened = value.kind == "Cast" and str(value.fields.get("dataType")).startswith(("double", "decimal"))
+        return f"{canonical.text(value.child if widened else value)} <> 0"
+    if node.kind == "IsNotNull":
+        return f"{canonical.text(node.child)} IS NOT NULL"
+    if inner.kind == "EqualNullSafe" and inner.children[1].kind == "Literal" and inner.children[1].fields.get("value") == "true":
+        return f"{canonical.text(inner.children[0])} IS {'NOT ' if node.kind == 'Not' else ''}TRUE"
+    return canonical.text(node)
+
+
+def one_to(node: Node) -> tuple[Node, int] | None:
+    """The expression and the number of ``x BETWEEN 1 AND n``, as the analysed form of BETWEEN contains them."""
+    if node.kind != "With" or len(node.children) != 2 or node.children[0].kind != "And":
+        return None
+    low, high = node.children[0].children
+    definition = node.children[1]
+    if low.kind != "GreaterThanOrEqual" or high.kind != "LessThanOrEqual" or definition.kind != "CommonExpressionDef":
+        return None
+    if any(part.children[0].kind != "CommonExpressionRef" for part in (low, high)) or number_of(low.children[1]) != 1:
+        return None
+    most = number_of(high.children[1])
+    return None if most is None else (definition.child, most)
+
+
+def argument(node: Node | None, function: str) -> Node | None:
+    """The argument of an aggregate, if ``node`` is one without DISTINCT and FILTER."""
+    if node is None or node.kind != "AggregateExpression" or node.fields.get("isDistinct") or len(node.children) != 1:
+        return None
+    call = node.child
+    return call.child if call.kind == function and len(call.children) == 1 else None
+
+
+def summand_text(node: Node, canonical: Canonical) -> str:
+    """The text of a summand; that of ``CASE WHEN w THEN x END`` is the one of a sum of x with FILTER."""
+    if node.kind == "CaseWhen" and len(node.children) == 2:
+        return f"{canonical.text(node.children[1])} WHERE {canonical.text(node.children[0])}"
+    return canonical.text(node)
+
+
+def product_text(node: Node, canonical: Canonical) -> str:
+    """The text of a column, or of a product of columns, without casts; that of anything else is the one of a summand."""
+    found, waiting = [], [node]
+    while waiting:
+        part = waiting.pop()
+        if part.kind == "Multiply":
+            waiting += part.children
+        elif part.kind == "Cast":
+            waiting.append(part.child)
+        elif part.kind == "AttributeReference":
+            found.append(canonical.text(part))
+        else:
+            return summand_text(node, canonical)
+    return " * ".join(sorted(found))

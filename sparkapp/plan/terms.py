@@ -1,0 +1,214 @@
+"""What the aggregates of a release require of its conditions.
+
+* The persons who contribute to a moment are counted, and none of them dominates a sum.
+* Two sums of a row are the same for all persons, or differ for enough of them.
+* Persons whom differences of counts of persons show are none or enough.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from sparkapp.plan.canonical import Canonical
+from sparkapp.plan.comparisons import attributes
+from sparkapp.plan.conditions import SUMS, Floors, Test, summand_text
+from sparkapp.plan.expressions import COUNTS, EXTREMES, MOMENTS, Columns, require_shown
+from sparkapp.plan.release import Groups
+from sparkapp.plan.rows import Rows
+from sparkapp.plan.tree import Node, refused
+from sparkapp.plan.walking import Walk
+
+_WHOLE = frozenset({"integer", "long", "short", "byte"})
+_NUMBERS = ("integer", "long", "short", "byte", "double", "float", "decimal")
+_ROW_COUNTS = frozenset({"Count", "CountIf", "RegrCount", "Average"})
+
+
+class Term(NamedTuple):
+    """An aggregate of values of persons: their canonical texts, the class of the aggregate, and the condition of FILTER."""
+
+    values: tuple[str, ...]
+    function: str
+    where: str
+
+
+@dataclass
+class Terms:
+    """The aggregates of a release.
+
+    Args:
+        walk: The walk.
+        source: The rows of the release.
+        columns: Attributes that the aggregates may read.
+        canonical: Texts of expressions over the rows.
+    """
+
+    walk: Walk
+    source: Rows
+    columns: Columns
+    canonical: Canonical
+    _terms: list[Term] = field(default_factory=list)
+    _parts: dict[str, None] = field(default_factory=dict)
+    _summed: set[tuple[str, str]] = field(default_factory=set)
+    _counted: list[tuple[frozenset[int], Test]] = field(default_factory=list)
+    _divided: list[Test] = field(default_factory=list)
+    _identities: set[frozenset[int]] = field(default_factory=set)
+    _counts_rows: bool = False
+
+    def read(self, calls: Iterable[Node]) -> None:
+        """Add the aggregates of expressions over the rows.
+
+        Raises:
+            Refused: ``PlanRowsOfPersons`` or ``PlanColumnNotAllowed``.
+        """
+        for call in (part for node in calls for part in node.walk() if part.kind == "AggregateExpression"):
+            function, kind = call.children[0], call.children[0].kind
+            self._require_no_overflow(call)
+            self._divided += _divisions(call, self.canonical)
+            distinct = bool(call.fields.get("isDistinct")) or kind == "HyperLogLogPlusPlus"
+            if kind in COUNTS and distinct:
+                self._read_persons(call)
+            self._counts_rows = self._counts_rows or (kind in _ROW_COUNTS and not distinct)
+            if kind in COUNTS | EXTREMES:
+                continue
+            if kind not in MOMENTS or distinct:
+                raise refused("PlanRowsOfPersons", f"{kind.upper()} shows values of single persons")
+            where = self.canonical.text(call.children[1]) if len(call.children) > 1 else ""
+            values = [arg.child if arg.kind == "Cast" else arg for arg in function.children]
+            values = [value for value in values if not (value.kind == "AttributeReference" and self.columns[value.id].flag)]
+            self._read_moment(values, kind, where)
+
+    def read_persons(self, test: Test | None, person: frozenset[int]) -> None:
+        """Add a count of persons: of all, or of those with a row that meets a test."""
+        self._identities.add(person)
+        if test is not None:
+            self._counted.append((person, test))
+
+    def _read_moment(self, values: Sequence[Node], function: str, where: str) -> None:
+        protected = []
+        for value in values:
+            text = summand_text(value, self.canonical) if not where else self.canonical.text(value)
+            if any(self.walk.catalog.has_floor(name) for name, _ in self.walk.shown(value, self.columns)):
+                protected.append(text)
+            if any(attributes(value)):
+                self._summed.add((text, where))
+                self._parts |= dict.fromkeys(self._parts_of(value, where))
+        if protected:
+            self._terms.append(Term(tuple(protected), function, where))
+
+    def _parts_of(self, value: Node, where: str) -> Iterator[str]:
+        """Texts of the columns and products that a summand consists of, whatever its factors and constants."""
+        leaves = [leaf for leaf in _results(value) if leaf.kind == "AttributeReference"]
+        numbers = [leaf for leaf in leaves if str(leaf.fields.get("dataType")).startswith(_NUMBERS)]
+        columns = dict.fromkeys(self.canonical.text(leaf) for leaf in numbers)
+        if where:
+            yield f"{self.canonical.text(value)} WHERE {where}"
+        elif value.kind in ("CaseWhen", "If") or len(numbers) < len(leaves):
+            yield summand_text(value, self.canonical)
+        elif len(columns) > 1 and all(part.kind not in ("Add", "Subtract") for part in value.walk()):
+            yield from (" * ".join(sorted(pair)) for pair in itertools.combinations(columns, 2))
+            return
+        yield from columns
+
+    def _read_persons(self, call: Node) -> None:
+        """Add COUNT(DISTINCT …) of identities."""
+        args = call.children[0].children[:1] if call.children[0].kind == "HyperLogLogPlusPlus" else call.children[0].children
+        leaves = [leaf for arg in args for leaf in _results(arg) if leaf.kind == "AttributeReference" and leaf.id in self.columns]
+        identities = [leaf.id for leaf in leaves if self.columns[leaf.id].identity]
+        read = {self.columns[id].value for id in identities}
+        if not read:
+            return
+        parts = [f"{self.canonical.text(arg)} IS NOT NULL" for arg in args]
+        parts += [f"{self.canonical.text(call.children[1])} IS TRUE"] if len(call.children) > 1 else []
+        plain = all(arg.kind == "AttributeReference" for arg in args) and len(call.children) == 1
+        always = plain and not any(read & person.ids and person.found for person in self.source.persons)
+        self.read_persons(None if always else frozenset(parts), frozenset(map(self.canonical.number, identities)))
+
+    def _require_no_overflow(self, call: Node) -> None:
+        """Refuse arithmetic with whole numbers that queries may not filter by: it fails if one of them is large."""
+        for part in call.walk():
+            types = {str(leaf.fields.get("dataType")) for leaf in part.walk() if leaf.kind in ("AttributeReference", "Cast", "Literal")}
+            if part.kind in ("Add", "Subtract", "Multiply") and types <= _WHOLE:
+                require_shown(self.walk.shown(part, self.columns), "arithmetic with whole numbers reads", self.walk.catalog)
+
+    # -- conditions ---------------------------------------------------------------------------------------------------
+
+    def require(self, floors: Floors) -> None:
+        """Require the conditions on the contributors of each moment, and on the persons for whom two sums differ.
+
+        Raises:
+            Refused: ``PlanFloorMissing``.
+        """
+        share = min(person.share for person in self.source.persons)
+        for values, function, where in self._terms:
+            summands = [f"{value} WHERE {where}" if where else value for value in values]
+            counts = [{f"{summand} <> 0" for summand in summands}, {*(f"{value} <> 0" for value in values), f"{where} IS TRUE"}]
+            if not any(found <= test for found in counts for test in floors.tests):
+                raise refused("PlanFloorMissing", f"the persons who contribute to {function.upper()} are not counted")
+            if function in SUMS and floors.shares.get(summands[0], 100) > share:
+                raise refused("PlanFloorMissing", f"no condition limits the part of one person in {function.upper()}")
+        pairs = itertools.combinations(self._parts, 2) if len(self._summed) > 1 and floors.persons > 1 else ()
+        if not {frozenset(pair) for pair in pairs} <= floors.differences:
+            raise refused("PlanFloorMissing", "the persons for whom two sums differ are not counted")
+
+    def require_counted(self, releases: Sequence[tuple[Groups, frozenset[int]]]) -> None:
+        """Require the conditions on persons whom differences of counts of persons show.
+
+        Args:
+            releases: All groups of the release, and the numbers of the attributes that are the identity which each of them counts.
+
+        Raises:
+            Refused: ``PlanFloorMissing``.
+        """
+        if releases[0][0].floors.persons < 2:
+            return
+        made = self.source.overlapping or self.source.multiplied
+        several = made or any(len(ids) > 1 for ids in self.source.unique)
+        for person in self._identities:
+            tests = [test for counted, test in self._counted if counted == person] + (self._divided if several else [])
+            repeated = made and self._counts_rows
+            if not tests and not repeated:
+                continue
+            floors = [groups.floors for groups, ids in releases if person <= ids]
+            if not any(found.counted >= _conditions(tests) and (found.repeated or not repeated) for found in floors):
+                raise refused("PlanFloorMissing", "the persons whom a difference of counts shows are not counted")
+        if several and not self._identities and not releases[0][0].floors.counted >= _conditions(self._divided):
+            raise refused("PlanFloorMissing", "the persons whom a condition leaves out are not counted")
+
+
+def _conditions(tests: Sequence[Test]) -> set[frozenset[tuple[Test, bool]]]:
+    """Conditions on persons who meet none of each test, both of two, or one of two."""
+    found = {frozenset([(test, False)]) for test in tests}
+    for one, two in itertools.combinations(dict.fromkeys(tests), 2):
+        found |= {frozenset([(one, first), (two, second)]) for first, second in ((True, True), (True, False), (False, True))}
+    return found
+
+
+def _results(node: Node) -> Iterator[Node]:
+    """The leaves of the values of an expression, without those of its conditions."""
+    if node.kind in ("CaseWhen", "If"):
+        last = node.children[len(node.children) // 2 * 2 :]
+        branches = node.children[1:] if node.kind == "If" else [*node.children[1::2], *last]
+    else:
+        branches = node.children
+    if not node.children:
+        yield node
+    for branch in branches:
+        yield from _results(branch)
+
+
+def _divisions(call: Node, canonical: Canonical) -> Iterator[Test]:
+    """The tests of the parts into which the conditions of an aggregate divide rows."""
+    conditions = [call.children[1:]] if len(call.children) > 1 else []
+    for part in call.walk():
+        if part.kind in ("If", "CountIf"):
+            conditions.append(part.children[:1])
+        elif part.kind == "CaseWhen":
+            conditions.append(part.children[: len(part.children) // 2 * 2 : 2])
+    for tests in conditions:
+        texts = [canonical.text(test) for test in tests]
+        for index in range(len(texts) + 1):
+            before = [f"{text} IS NOT TRUE" for text in texts[:index]]
+            yield frozenset([*before, *(f"{text} IS TRUE" for text in texts[index : index + 1])])
