@@ -61,7 +61,7 @@ async def run_cells(matrix: Matrix, cells: Sequence[Cell], kept: Outcomes) -> li
             started = time.monotonic()
             try:
                 outcomes = await matrix.run_group(group)
-            except (CleanRoomError, RPCError, AssertionError) as error:
+            except (CleanRoomError, RPCError, AssertionError, TimeoutError) as error:
                 # The other cells must still run.
                 outcomes = [Outcome(cell, hit=False, wrong=f"{type(error).__name__}: {error}") for cell in group]
             for outcome in outcomes:

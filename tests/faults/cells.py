@@ -13,7 +13,7 @@ from tests.faults.expectations import rule_of
 from tests.faults.proxy import FAULTS, KILLS
 from tests.faults.rows import Cell, Recording, Row
 
-PER_ACTIVITY = 4
+PER_ACTIVITY = 6
 """Cells of one activity that one run meets: each attempt meets one. An activity has at least eight attempts."""
 LOSSES = ("lost before", "lost after")
 """Faults at the boundary of an activity: the attempt is lost before, or after all its effects."""

@@ -1,4 +1,4 @@
-"""Runs the cells of the fault matrix. Cells of a group that fails run again alone, so each failure names its cell."""
+"""Runs the cells of the fault matrix. A group that fails runs again in halves, so each failure names its cell."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from tests.faults.scenarios import SCENARIOS
 from tests.faults.stage import Stage, close_stage, open_stage
 from tests.faults.worker import worker_processes
 
+RUN_SECONDS = 900
+"""Limit of one run. It takes seconds."""
 FAILURES_OF_A_GROUP = 3
 """Cells of a group that may fail before the others are not run."""
 
@@ -60,7 +62,7 @@ class Matrix:
             attempts.backoff = RESTART
         attempts.slow = [rule for rule in on_wire.values() if rule.fault == "slow"]
         mode = mode_of(cells[0].fault) if cells else ""
-        async with MODES[mode](self, attempts):
+        async with MODES[mode](self, attempts), asyncio.timeout(RUN_SECONDS):
             left = await found.run(self.stage, name)
         self.errors = attempts.errors
         rows = {Row(scenario, kinds[call.workflow], call.activity, call.request) for call in cloud.proxy.calls if call.workflow in kinds}
@@ -85,7 +87,7 @@ class Matrix:
             self.recording.steady |= self.recording.rows & rows & more
 
     async def run_group(self, group: Sequence[Cell]) -> list[Outcome]:
-        """Run the cells of a group together, and each alone if they do not end as expected."""
+        """Run the cells of a group together, and in smaller groups if they do not end as expected."""
         scenario = group[0].row.scenario
         left, hit, _ = await self._run(scenario, group)
         wanted = self.recording.left[scenario]
@@ -97,17 +99,14 @@ class Matrix:
             wrong += " (errors: " + "; ".join(f"{error} {number}x" for error, number in sorted(errors.items())) + ")"
         if not wrong or len(group) == 1:
             return [Outcome(cell, hit[cell], wrong) for cell in group]
-        # Not all of them, so that a fault that every cell meets does not run hundreds of times.
-        alone: list[Outcome] = []
-        for cell in group:
-            if sum(bool(outcome.wrong) for outcome in alone) == FAILURES_OF_A_GROUP:
-                alone.append(Outcome(cell, hit=False, wrong="not run: the cells before it in its group have failed"))
-            else:
-                alone += await self.run_group([cell])
-        if not any(outcome.wrong for outcome in alone):
-            # Only the combination fails.
-            alone[0].wrong = f"together with {len(group) - 1} other faults: {wrong}"
-        return alone
+        # Halves, down to the cells that fail alone.
+        print(f"together, {len(group)} faults leave {wrong:.1000}", flush=True)
+        middle = len(group) // 2
+        outcomes = await self.run_group(group[:middle])
+        if sum(bool(outcome.wrong) for outcome in outcomes) >= FAILURES_OF_A_GROUP:
+            reason = "not run: the cells before it in its group have failed"
+            return [*outcomes, *(Outcome(cell, hit=False, wrong=reason) for cell in group[middle:])]
+        return [*outcomes, *await self.run_group(group[middle:])]
 
 
 def difference(expected: Left, found: Left) -> str:
