@@ -19,7 +19,7 @@ from tests.faults.cells import WHOLE, mode_of
 from tests.faults.clock import JumpingClock, jumping
 from tests.faults.cloud import fault_cloud, publish_keys
 from tests.faults.expectations import expected
-from tests.faults.labels import RESTART, Attempts, Boundary
+from tests.faults.labels import RESTART, Attempts, Boundary, unlimited_attempts
 from tests.faults.proxy import KILLS, Rule
 from tests.faults.rows import Cell, Left, Outcome, Recording, Row
 from tests.faults.scenarios import SCENARIOS
@@ -41,6 +41,8 @@ class Matrix:
         self.restart_server: Callable[[], None] | None = None
         """Kills Temporal's server and starts it on its database file."""
         self.errors: list[tuple[str, str, str]] = []
+        self.profiles: tuple[str, ...] = ()
+        """The workers that the present run needs."""
         self._numbers = count(1)
 
     async def _run(self, scenario: str, cells: Sequence[Cell]) -> tuple[Left, dict[Cell, bool], set[Row]]:
@@ -56,14 +58,16 @@ class Matrix:
             cell: Rule(ids[cell.row.workflow], cell.row.activity, cell.row.request, cell.fault) for cell in cells if cell.row.request
         }
         cloud.proxy.calls.clear()
+        self.profiles = found.profiles
         cloud.proxy.rules = list(on_wire.values())
         attempts = Attempts(lose=list(at_boundary.values()))
         if any(rule.fault in KILLS for rule in on_wire.values()):
             attempts.backoff = RESTART
         attempts.slow = [rule for rule in on_wire.values() if rule.fault == "slow"]
         mode = mode_of(cells[0].fault) if cells else ""
-        async with MODES[mode](self, attempts), asyncio.timeout(RUN_SECONDS):
-            left = await found.run(self.stage, name)
+        with unlimited_attempts() if len(cells) > 1 else contextlib.nullcontext():
+            async with MODES[mode](self, attempts), asyncio.timeout(RUN_SECONDS):
+                left = await found.run(self.stage, name)
         self.errors = attempts.errors
         rows = {Row(scenario, kinds[call.workflow], call.activity, call.request) for call in cloud.proxy.calls if call.workflow in kinds}
         rows |= {Row(scenario, kinds[id], activity) for id, activity, _ in attempts.seen if id in kinds}
@@ -157,6 +161,7 @@ async def _signalling(matrix: Matrix, attempts: Attempts, *, how: str) -> AsyncI
 @contextlib.asynccontextmanager
 async def _killed_workers(matrix: Matrix, attempts: Attempts, **options: Any) -> AsyncIterator[None]:
     boundaries = list(attempts.lose)
+    options["profiles"] = matrix.profiles
     with ExitStack() as stack:
         start = partial(stack.enter_context, worker_processes(matrix.stage.cloud.layout.state, boundaries, **options))
         processes = await asyncio.to_thread(start)
