@@ -110,7 +110,11 @@ class Matrix:
         if sum(bool(outcome.wrong) for outcome in outcomes) >= FAILURES_OF_A_GROUP:
             reason = "not run: the cells before it in its group have failed"
             return [*outcomes, *(Outcome(cell, hit=False, wrong=reason) for cell in group[middle:])]
-        return [*outcomes, *await self.run_group(group[middle:])]
+        outcomes += await self.run_group(group[middle:])
+        if not any(outcome.wrong for outcome in outcomes):
+            # Only the combination fails. A fault may have met another request than in a smaller group.
+            outcomes[0].wrong = f"together with {len(group) - 1} other faults: {wrong}"
+        return outcomes
 
 
 def difference(expected: Left, found: Left) -> str:
