@@ -436,7 +436,7 @@ def test_a_vote_that_the_poll_sees_first_approves_the_query_once() -> None:
         propose(query)
         query.update("approve", vote("u-contosso"))
         query.update("approve", vote("u-litware"))
-        query.finish("await_query_change", seen_in_governance(state="Accepted", proposal_id="p-1", ballots=both, version="2.14"))
+        query.finish("find_query_change", seen_in_governance(state="Accepted", proposal_id="p-1", ballots=both, version="2.14"))
         query.advance(seconds=4)
         assert state(query).stage == "Approved"
         query.finish("accept_query", BallotRecorded(proposal_state="Accepted", ballots=both, seen="2.14"))
