@@ -65,7 +65,7 @@ test-lag: setup $(SPARK_ARCHIVE) ## run the scenarios with governance nodes that
 	done
 
 test-kills: setup ## kill each command at every request to Temporal and governance, and repeat it
-	@CLEANROOM_TEST_KILLS=all $(PY) -m pytest -q tests/scenario/test_repeated_commands.py $(PYTEST_ARGS)
+	@CLEANROOM_TEST_KILLS=all $(PY) -m pytest -q tests/scenario/test_repeated_commands.py tests/unit/test_killed_set_up.py $(PYTEST_ARGS)
 
 test-faults: setup ## run the whole fault matrix, and write docs/durability.md (FAULTS="--scenario run --fault lost")
 	@$(PY) -m tests.faults $(FAULTS)

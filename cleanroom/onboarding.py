@@ -7,7 +7,7 @@ rules are in docs/facts/governance-service.md#contracts-and-the-consortium.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -117,6 +117,10 @@ class Onboarding:
             hint="Another member voted against it, or the constitution does not allow it.",
         )
 
+    async def _propose(self, name: str, args: Mapping[str, Any]) -> GovernanceProposal:
+        """Return the open proposal of an action, or propose it."""
+        return await self._client.open_proposal(name, lambda found: found == args) or await self._client.propose(name, args)
+
     async def contract(self, contract_id: str, data: Any | None) -> tuple[Contract, Step]:
         """Create, propose and accept the contract, as far as this member can.
 
@@ -165,10 +169,13 @@ class Onboarding:
         present = found.policy.get(HOST_DATA, [])
         if all(value in present for value in host_data) and found.policy.get(IS_DEBUGGABLE) == [False]:
             return Step(step=step, state="unchanged")
-        if found.proposal_ids:
-            # The content of an open proposal is unknown here. Members vote on it with `collaboration vote`.
+        own = await self._client.open_proposal(
+            "set_clean_room_policy", lambda args: args == {"contractId": contract_id, "type": "add", "claims": claims}
+        )
+        if own is None and found.proposal_ids:
+            # It proposes something else. Members vote on it with `collaboration vote`.
             return Step(step=step, state="waiting", proposal_id=found.proposal_ids[0])
-        return await self.settle(step, await self._client.propose_clean_room_policy(contract_id, claims))
+        return await self.settle(step, own or await self._client.propose_clean_room_policy(contract_id, claims))
 
     async def member_document(self, document_id: str, contract_id: str, data: str) -> Step:
         """Create, propose and accept a member document with exactly this text, as far as this member can.
@@ -215,13 +222,13 @@ class Onboarding:
         steps: list[Step] = []
         info = await self._client.oidc_issuer_info()
         if not info.enabled:
-            steps.append(await self.settle("oidc-issuer", await self._client.propose("enable_oidc_issuer", {"kid": kid})))
+            steps.append(await self.settle("oidc-issuer", await self._propose("enable_oidc_issuer", {"kid": kid})))
             if steps[-1].state == "waiting":
                 return steps
         await self._client.generate_oidc_signing_key()
         if info.issuer_url == url:
             return [*steps, Step(step="oidc-issuer-url", state="unchanged")]
-        proposal = await self._client.propose("set_oidc_issuer_url", {"issuer_url": url})
+        proposal = await self._propose("set_oidc_issuer_url", {"issuer_url": url})
         return [*steps, await self.settle("oidc-issuer-url", proposal)]
 
     async def invite(
@@ -245,14 +252,23 @@ class Onboarding:
             require_id("invitation", invitation_id)
             existing = {item.invitation_id: item for item in await self._client.list_invitations()}.get(invitation_id)
             if existing is not None:
-                names = [value for claim, values in existing.claims.items() if claim != "tid" for value in values]
-                if names != [user_name] or (tenant_id and existing.claims.get("tid") != [tenant_id]):
+                if not _invites(existing.claims, user_name, tenant_id):
+                    names = [value for claim, values in existing.claims.items() if claim != "tid" for value in values]
                     raise Conflict(
                         "InvitationDiffers",
                         f"invitation {invitation_id!r} exists ({existing.status}) for {', '.join(map(str, names)) or 'no user'}.",
                         hint="Omit --invitation, or use another ID.",
                     )
                 return invitation_id, Step(step="invitation", state="unchanged")
+            proposed = await self._client.open_proposal(
+                "set_user_invitation_by_jwt_claims",
+                lambda args: (
+                    (args.get("invitationId"), args.get("type")) == (invitation_id, "add")
+                    and _invites(args.get("claims"), user_name, tenant_id)
+                ),
+            )
+            if proposed is not None:
+                return invitation_id, await self.settle("invitation", proposed)
         found, proposal = await self._client.propose_invitation(
             user_name, invitation_id=invitation_id, tenant_id=tenant_id, service_principal=service_principal
         )
@@ -275,5 +291,22 @@ class Onboarding:
                 f"invitation {invitation_id}: it has not been accepted yet.",
                 hint=f"The invited user must run `cleanroom accept-invitation {invitation_id}`.",
             )
-        done = await self.settle(step, await self._client.propose_identity(accepted_invitation_id=invitation_id))
+        user = invitation.user_info
+        own = await self._client.open_proposal(
+            "set_user_identity",
+            lambda args: (
+                user is not None
+                and (args.get("id"), args.get("invitationId")) == (user.user_id, invitation_id)
+                and args.get("data", {}).get("tenantId") == user.data.tenant_id
+            ),
+        )
+        done = await self.settle(step, own or await self._client.propose_identity(accepted_invitation_id=invitation_id))
         return await self._client.get_invitation(invitation_id), done
+
+
+def _invites(claims: Any, user_name: str, tenant_id: str | None) -> bool:
+    """Return whether the claims of an invitation are those of exactly this user."""
+    if not isinstance(claims, Mapping):
+        return False
+    names = [value for claim, values in claims.items() if claim != "tid" for value in values]
+    return names == [user_name] and (not tenant_id or claims.get("tid") == [tenant_id])

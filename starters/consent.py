@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from starters.operations.collaboration import is_member
 from starters.operations.consent import ConsentOption, read_consent, set_consent
+from starters.operations.query_names import accepted_versions
 from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import ConfigFile, Format, Output, Profile, error_boundary, print_record
@@ -36,7 +38,7 @@ def off(
 ) -> None:
     """Withdraw your consent to a query or dataset that you approved.
 
-    No new run starts, and running ones are stopped.
+    No new run starts, and running ones are stopped. A renewed query is withdrawn in all its versions.
 
     Example: cleanroom consent off contosso-flights --profile contosso
     """
@@ -46,6 +48,12 @@ def off(
 def _set(document: str, option: ConsentOption, enabled: bool, profile: str | None, config: str | None, output: Format) -> None:
     with error_boundary(output):
         session = Session.load(profile, config)
+        if is_member(session):
+            session.party  # noqa: B018 - raises an error that lists the collaborators
+        versions = run_async(accepted_versions(session, document))
+        for earlier in versions[:-1] if not enabled else ():
+            run_async(set_consent(session, earlier, enabled=enabled, option=option))
+        document = versions[-1]
         print_record(run_async(set_consent(session, document, enabled=enabled, option=option)), output, title=f"consent {document}")
 
 

@@ -29,7 +29,7 @@ from starters.operations.queries import create_query, propose_query, update_quer
 from starters.operations.results import open_result, read_receipt
 from starters.operations.runs import start_run, watch_run
 from starters.operations.session import Session, new_run_id, run_async
-from starters.query import print_approval_card
+from starters.query_decisions import print_approval_card
 from starters.terminal.entry import main
 from starters.terminal.output import Format, Output, err, error_boundary, out, print_json, print_status, safe
 from starters.terminal.result_view import chart_png, print_chart, result_rows, result_table

@@ -11,6 +11,7 @@ from cleanroom.documents.specs import load_dataset_spec
 from cleanroom.errors import NotFound
 from cleanroom.identifiers import run_workflow_id
 from starters.operations.conclude import conclude_run
+from starters.operations.query_names import latest_name
 from starters.operations.results import open_result, read_receipt, require_receiver
 from starters.operations.runs import cancel_run, current_digest, list_runs, parse_parameters, result_record, show_run, start_run, watch_run
 from starters.operations.session import Session, new_run_id, run_async
@@ -63,6 +64,7 @@ def start(
             run_id = new_run_id()
             print_status(f"[dim]run {run_id}; to repeat this command, add --run-id {run_id}[/dim]")
         session.require_encryption()
+        query = run_async(latest_name(session, query, accepted=True))
         digest = run_async(current_digest(session, query))
         run_async(start_run(session, query, digest, run_id, parameters))
         if not wait:
@@ -108,13 +110,24 @@ def show(
 
 
 @app.command("list")
-def list_(profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
+def list_(
+    profile: Profile = None,
+    config: ConfigFile = None,
+    from_ledger: Annotated[bool, typer.Option("--from-ledger", help="Use the ledger alone, for runs that Temporal lost.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
     """List the latest 200 runs of the collaboration, newest first.
 
     Example: cleanroom run list --profile fabrikam
     """
     with error_boundary(output):
         session = Session.load(profile, config)
+        if from_ledger:
+            from starters.operations.ledger_run import list_runs_from_ledger
+
+            found, columns = run_async(list_runs_from_ledger(session)), ("run", "query", "caller", "state", "failure", "started")
+            print_rows(found, output, columns=columns, title="runs, from the ledger")
+            return
         rows = run_async(list_runs(session))
         print_rows(rows, output, columns=("run", "query", "caller", "state", "failure", "stage", "started"), title="runs")
 

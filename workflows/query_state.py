@@ -77,6 +77,8 @@ class QueryStateMachine:
         """The command with which the open proposal was made. It authorises the withdrawal at the deadline."""
         self.approvals_expire_at: datetime | None = input.carried_approvals_expire_at
         """Earliest expiry of the approvals that were cast through this workflow."""
+        self.run_limit: int | None = carried.run_limit if carried else None
+        """The smallest limit of runs of the approvals that were cast through this workflow."""
         self._approval_period = timedelta(seconds=input.approval_seconds)
         self._names = {party.user_id: party.name for party in input.parties}
         if carried:
@@ -160,6 +162,7 @@ class QueryStateMachine:
             seen=self.seen,
             since=self.since,
             reminded=self.reminded,
+            run_limit=self.run_limit,
             deputies={self.display_name(user): deputy for user, deputy in sorted(self.deputies.items()) if user in self.ballots},
         )
 
@@ -181,7 +184,7 @@ class QueryStateMachine:
         """Return the error for a command that needs a draft."""
         hints = {
             "Proposed": "Withdraw the proposal first.",
-            "Approved": "An approved query does not change. Create one with another name.",
+            "Approved": f"An approved query does not change. Propose a new version: cleanroom query renew {self.name} --file FILE",
         }
         return PreconditionFailed("QueryNotDraft", f"{command}: the query is {self.stage}, not a draft.", hint=hints.get(self.stage))
 
@@ -256,6 +259,7 @@ class QueryStateMachine:
             # The poll saw the proposal in governance before the activity returned, possibly with votes.
             return
         self.stage, self.owners, self.ballots, self.deputies, self.approvals_expire_at = "Proposed", owners, {}, {}, None
+        self.run_limit = None
         self._take_text(proposed.version, proposed.digest)
         self.proposal_id = proposed.proposal_id
         self._begin_stage(now, now + self._approval_period)
@@ -264,6 +268,7 @@ class QueryStateMachine:
     def return_to_draft(self, now: datetime, event: str, by: str = "", detail: str = "") -> None:
         """End the open proposal."""
         self.stage, self.proposal_id, self.expires, self.approvals_expire_at = "Draft", "", None, None
+        self.run_limit = None
         self.since, self.reminded = None, ()
         self.record(now, event, by, detail)
 
@@ -284,6 +289,7 @@ class QueryStateMachine:
         if decision.decision == "approve":
             self.expires = min(decision.expires, self.expires or decision.expires)
             self.approvals_expire_at = min(decision.expires, self.approvals_expire_at or decision.expires)
+            self.run_limit = min((limit for limit in (decision.max_runs, self.run_limit) if limit is not None), default=None)
         self.ballots = dict(recorded.ballots)
         self.deputies |= {decision.approver_id: decision.deputy} if decision.deputy else {}
         if recorded.proposal_state == "Accepted":
@@ -356,7 +362,7 @@ class QueryStateMachine:
             return
         self._take_text(state.version, state.digest)
         self.proposal_id, self.owners, self.proposal_command = state.proposal_id, state.approvers, None
-        self.approvals_expire_at, self.deputies = None, {}
+        self.approvals_expire_at, self.deputies, self.run_limit = None, {}, None
         self._begin_stage(now, now + self._approval_period)
 
     def _take_text(self, version: str, digest: str) -> None:

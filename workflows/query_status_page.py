@@ -30,6 +30,7 @@ class QueryStatusPage:
         self._shown: tuple[Any, ...] | None = None
         self._stage, self._since = "", workflow.now()
         self._due = False
+        self._limited = query.run_limit is not None
         self._reminded = bool(query.reminded)
         """Whether the search attributes name a reminder."""
 
@@ -52,6 +53,9 @@ class QueryStatusPage:
             self._shown = shown
             self._enter(query.stage)
             changed = query_attributes(query, self._since)
+            if query.run_limit is not None or self._limited:
+                changed.append((attributes.RUN_LIMIT, query.run_limit))
+            self._limited = query.run_limit is not None
             if query.reminded or self._reminded:
                 changed.append((attributes.REMINDED, query.reminded[-1] if query.reminded else None))
             self._reminded = bool(query.reminded)
@@ -149,6 +153,8 @@ def _next_step(query: QueryStateMachine, proposer: str) -> str:
         return "Next: " + " and ".join(commands[:3]) + ". " + paste if commands else ""
     if query.stage == "Approved":
         return f"Next: {code(f'cleanroom run start {query.name} --profile {proposer}')}"
+    if query.closed:
+        return f"To propose it again: {code(f'cleanroom query renew {query.name} --profile {proposer}')}"
     return ""
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from cleanroom.errors import InvalidInput
 from cleanroom.governance.http import segment
-from cleanroom.governance.models import GovernanceProposal, read, text
+from cleanroom.governance.models import GovernanceProposal, read, rows, text
 from cleanroom.governance.user import GovernanceUserClient
 
 
@@ -35,6 +35,21 @@ class GovernanceMemberClient(GovernanceUserClient):
         """Vote on a governance proposal. Repeating the same vote is allowed."""
         verb = "vote_accept" if accept else "vote_reject"
         return await self._proposal(f"/proposals/{segment('proposal id', proposal_id)}/ballots/{verb}")
+
+    async def open_proposal(self, name: str, matches: Callable[[Mapping[str, Any]], bool]) -> GovernanceProposal | None:
+        """Find an open proposal of exactly one action, whose arguments match; None if there is none.
+
+        A member who was interrupted between a proposal and the vote on it continues with this proposal.
+        """
+        for row in rows(await self._get("/proposals")):
+            proposal = read(GovernanceProposal, row)
+            if proposal.proposal_state != "Open":
+                continue
+            actions = (await self._get(f"/proposals/{segment('proposal id', proposal.proposal_id)}/actions")).get("actions")
+            match actions:
+                case [{"name": found, "args": dict(args)}] if found == name and matches(args):
+                    return proposal
+        return None
 
     async def propose_contract(self, contract_id: str, *, version: str) -> GovernanceProposal:
         """Propose the contract's draft of exactly this version.

@@ -308,6 +308,8 @@ class QueryState(Message):
     """When the current stage began."""
     reminded: tuple[ReminderKind, ...] = ()
     """Reminders that were sent in the current stage."""
+    run_limit: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The smallest limit of runs of the approvals; None if no approval has one."""
 
 
 class DecisionMessage(Message):

@@ -70,16 +70,16 @@ async def adopted_query(
         PreconditionFailed: ``ApprovalExpired`` for an approved query whose approvals have expired.
     """
     document = await documents.get(name)
-    spec, proposer_id = _specification(document, collaboration)
+    spec, proposer_id = query_specification(document, collaboration)
     text = _Text(name, document_digest(str(document.data)), document.proposal_id)
     stage = _STAGES[document.state]
     ballots = await _ballots(documents, document)
-    expires_at, missing = await _approvals_expire_at(reader, collaboration, text, ballots, names, now)
+    expires_at, run_limit, missing = await _terms_of_approvals(reader, collaboration, text, ballots, names, now)
     if stage == "Approved" and expires_at is not None and expires_at <= now:
         raise PreconditionFailed(
             "ApprovalExpired",
             f"query {name!r}: its approvals have expired, so no run can use it.",
-            hint="Create the query again under another name.",
+            hint=f"Ask the owners again: cleanroom query renew {name}",
         )
     card, no_card = await _card(reader, collaboration, spec, proposer_id, text)
     state = QueryState(
@@ -91,6 +91,7 @@ async def adopted_query(
         accepted=_voters(ballots, "accepted", names),
         rejected=_voters(ballots, "rejected", names),
         expires=expires_at,
+        run_limit=run_limit,
         card=card,
         owners=tuple(sorted(item.approver_id for item in document.approvers or ())),
         history=(HistoryEntry(at=now, event=ADOPTED, by=by, detail=f"{stage} at version {document.version}, rebuilt from governance"),),
@@ -99,8 +100,12 @@ async def adopted_query(
     return AdoptedQuery(spec, proposer_id, state, expires_at, (*LOST, *missing, *no_card))
 
 
-def _specification(document: Document, collaboration: str) -> tuple[QuerySpec, str]:
-    """Return the query as its author would write it, and the author's user ID."""
+def query_specification(document: Document, collaboration: str) -> tuple[QuerySpec, str]:
+    """Return the query as its author would write it, and the author's user ID.
+
+    Raises:
+        Refused: ``DocumentIsNoQuery``; ``QueryNotPinned`` for a document that this system did not write.
+    """
     if (document.labels or {}).get("type") != QUERY_LABELS["type"]:
         raise Refused("DocumentIsNoQuery", f"document {document.id!r} is not a query.", hint="`cleanroom query list` shows the queries.")
     query = parse_query(str(document.data), document_id=document.id)
@@ -133,21 +138,24 @@ def _voters(ballots: Mapping[str, str], wanted: str, names: Mapping[str, str]) -
     return tuple(sorted(names.get(user, user) for user, ballot in ballots.items() if ballot == wanted))
 
 
-async def _approvals_expire_at(
+async def _terms_of_approvals(
     reader: GovernanceReader, collaboration: str, text: _Text, ballots: Mapping[str, str], names: Mapping[str, str], now: dt.datetime
-) -> tuple[dt.datetime | None, Sequence[str]]:
-    """Return when the first approval expires, and which approvals have no valid signed decision in governance."""
+) -> tuple[dt.datetime | None, int | None, Sequence[str]]:
+    """Return when the first approval expires, the smallest limit of runs, and the approvals without a valid signed decision."""
     expiries: list[dt.datetime] = []
+    limits: list[int] = []
     missing: list[str] = []
     for user in sorted(user for user, ballot in ballots.items() if ballot == "accepted"):
         try:
-            expiries.append((await stored_decision(reader, collaboration, text, user, now)).expires)
+            decision = await stored_decision(reader, collaboration, text, user, now)
+            expiries.append(decision.expires)
+            limits += [decision.max_runs] if decision.max_runs is not None else []
         except Refused as error:
             if error.code == "ApprovalExpired":
                 expiries.append(now)
             else:
                 missing.append(f"the expiry of {names.get(user, user)}'s approval ({error.code}); no run is possible with it")
-    return min(expiries, default=None), missing
+    return min(expiries, default=None), min(limits, default=None), missing
 
 
 async def _card(reader: GovernanceReader, collaboration: str, spec: QuerySpec, proposer_id: str, text: _Text) -> tuple[str, Sequence[str]]:

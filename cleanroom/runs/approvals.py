@@ -115,8 +115,10 @@ async def stored_decision(reader: GovernanceReader, collaboration: str, document
         keys = await published_keys(reader, collaboration, owner)
         decision = (await verify_decision(reader, token, keys, collaboration=collaboration, now=now, recorded_at=stored.position)).decision
     except CleanRoomError as error:
-        code = "ApprovalExpired" if error.code == "StatementExpired" else error.code
-        raise Refused(code, f"query {document.id!r}: owner {owner}'s approval: {error.message}") from error
+        message = f"query {document.id!r}: owner {owner}'s approval: {error.message}"
+        if error.code == "StatementExpired":
+            raise Refused("ApprovalExpired", message, hint=f"Ask the owners again: cleanroom query renew {document.id}") from error
+        raise Refused(error.code, message) from error
     if (decision.query, decision.digest, decision.proposal_id) != (document.id, document.digest, document.proposal_id):
         raise Refused("SignedDecisionInvalid", f"{document_id}: it is a decision on another text or proposal of query {document.id!r}.")
     return decision
@@ -137,6 +139,6 @@ async def count_runs(reader: GovernanceReader, own: str, document: AcceptedDocum
         raise Refused(
             "ApprovalRunsExhausted",
             f"query {document.id!r}: approved for {min(limits)} runs, and {len(others)} have started.",
-            hint="Ask the owners for a new approval.",
+            hint=f"Ask the owners again: cleanroom query renew {document.id}",
         )
     return left

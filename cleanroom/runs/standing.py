@@ -72,4 +72,5 @@ def require_unexpired(run: AuthorisedRun, now: dt.datetime) -> None:
             raise Refused(
                 "ApprovalExpired",
                 f"query {run.document.id!r}: owner {decision.signer}'s approval expired at {decision.expires.isoformat()}.",
+                hint=f"Ask the owners again: cleanroom query renew {run.document.id}",
             )

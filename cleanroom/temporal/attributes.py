@@ -48,6 +48,8 @@ VERSION: Final = SearchAttributeKey.for_int("CrVersion")
 """Version of the query document."""
 ATTEMPTS: Final = SearchAttributeKey.for_int("CrAttempts")
 """Attempts of the current Spark job."""
+RUN_LIMIT: Final = SearchAttributeKey.for_int("CrRunLimit")
+"""Maximum number of runs of an approved query: the smallest limit of its approvals. Missing if no approval has one."""
 EXPIRES_AT: Final = SearchAttributeKey.for_datetime("CrExpiresAt")
 """When the current draft or proposal expires."""
 STAGE_SINCE: Final = SearchAttributeKey.for_datetime("CrStageSince")
@@ -67,6 +69,7 @@ ALL: Final[tuple[SearchAttributeKey[Any], ...]] = (
     APPROVED_BY,
     VERSION,
     ATTEMPTS,
+    RUN_LIMIT,
     EXPIRES_AT,
     STAGE_SINCE,
 )

@@ -24,12 +24,13 @@ from temporalio.client import (
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from cleanroom.errors import InvalidInput, NotFound
+from cleanroom.errors import InvalidInput, NotFound, Unavailable
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, cleanup_schedule_id, cleanup_workflow_id
 from cleanroom.messages.cleanup import DEFAULT_GRACE_SECONDS, CleanupInput, CleanupReport, Leftover
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details
 from starters.operations.session import Session
+from starters.operations.worker_queries import STARTING_SECONDS, require_worker
 from starters.operations.workflow_names import CLEANUP
 from starters.operations.workflow_progress import follow_timeline
 
@@ -68,11 +69,17 @@ async def run_cleanup(
         lost: IDs of Temporal namespaces that no longer exist.
 
     Raises:
-        Unavailable: ``TemporalUnavailable``. Nothing is undone then.
+        Unavailable: ``TemporalUnavailable``, ``NoWorker``. Nothing is undone then.
         Refused: ``NamespaceNotLost``.
     """
     session.require_encryption()
     client = await session.temporal()
+    try:
+        await require_worker(client, CLEAN_ROOM_QUEUE, seconds=STARTING_SECONDS)
+    except Unavailable as error:
+        # A cleanup that begins hours later would surprise its operator.
+        error.message = f"No worker polls task queue {CLEAN_ROOM_QUEUE!r}, so no cleanup was started."
+        raise
     mode = "apply" if apply else "dry-run"
     handle = await client.start_workflow(
         CLEANUP,

@@ -1,19 +1,21 @@
-"""Shows a run from governance's ledger alone, without Temporal."""
+"""Shows and lists runs from governance's ledger alone, without Temporal."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import datetime as dt
+from typing import Any, NamedTuple
 
 from cleanroom.audit.export import run_events
-from cleanroom.documents.query import parse_query
+from cleanroom.documents.query import QUERY_LABELS, parse_query
 from cleanroom.errors import CleanRoomError, NotFound
 from cleanroom.governance import Event, GovernanceUserClient
-from cleanroom.identifiers import job_name, require_name
+from cleanroom.identifiers import job_name, require_name, run_of_secret
 from cleanroom.runs.held import read_held
-from cleanroom.runs.ledger import CLEAN_ROOM_SOURCE, RUNS_SCOPE, PinnedRequest, closed_event_id
+from cleanroom.runs.ledger import CLEAN_ROOM_SOURCE, RUNS_SCOPE, PinnedRequest, closed_event_id, event_scope, runs_event_id
 from cleanroom.runs.reader import UserReader
 from cleanroom.spark.job import ResultReceipt
-from cleanroom.spark.run_events import parse_event
+from cleanroom.spark.run_events import event_id, parse_event
 from cleanroom.statements import RunRequest
 from cleanroom.statements.signing import peek
 from starters.operations.session import Session
@@ -25,6 +27,10 @@ NOT_IN_LEDGER = (
 )
 """What the ledger does not hold of a run."""
 _ENDS = {"RUN_COMPLETED": "COMPLETED", "RUN_FAILED": "FAILED", "RUN_CANCELLED": "CANCELLED"}
+LISTED = 200
+"""Maximum number of runs of a list."""
+CONCURRENT = 20
+"""Queries or runs that are read at the same time."""
 _PROGRESS = {"SUBMITTED": "Running", "PREPARED": "Submitting"}
 
 
@@ -126,3 +132,81 @@ def _receipt(event: Event | None) -> ResultReceipt | None:
         return parse_event(event.data).receipt
     except CleanRoomError:
         return None
+
+
+class _Started(NamedTuple):
+    """A run in the ledger."""
+
+    run_id: str
+    query: str
+    caller: str
+    digest: str
+    at: dt.datetime
+
+
+async def list_runs_from_ledger(session: Session) -> list[dict[str, Any]]:
+    """List the latest runs that the ledger knows, newest first.
+
+    A run is in the ledger's list of its query from the moment at which it counts against the owners' limits. Runs that have stored
+    secrets before are found by these.
+    """
+    slots = asyncio.Semaphore(CONCURRENT)
+    async with session.governance() as client:
+
+        async def of_query(name: str) -> list[_Started]:
+            async with slots:
+                if await client.latest_event(session.collaboration, event_id=runs_event_id(name), scope=RUNS_SCOPE) is None:
+                    return []
+                events = client.events(session.collaboration, event_id=runs_event_id(name), scope=RUNS_SCOPE)
+                return [_started(event, name) async for event in events if _member(event, "runId")]
+
+        async def of_secret(run_id: str) -> _Started | None:
+            async with slots:
+                pinned = await UserReader(client, session.collaboration).pinned_request(run_id)
+            if pinned is None:
+                return None
+            request = _request(pinned)
+            return _Started(run_id, pinned.query, request.signer if request else "", pinned.digest, pinned.at)
+
+        async def row(run: _Started) -> dict[str, Any]:
+            async with slots:
+                state, failure = await _state(session, client, run)
+            return {
+                "run": run.run_id,
+                "query": run.query,
+                "caller": with_names(run.caller),
+                "state": state,
+                "failure": failure,
+                "started": run.at.isoformat(timespec="seconds"),
+            }
+
+        queries = [item.id for item in await client.list_documents(QUERY_LABELS)]
+        counted = [run for runs in await asyncio.gather(*map(of_query, queries)) for run in runs]
+        known = {run.run_id for run in counted}
+        holding = {run_of_secret(secret_id) for secret_id in await client.list_secrets(session.collaboration)} - known - {None}
+        pinned = [run for run in await asyncio.gather(*(of_secret(run_id) for run_id in holding if run_id)) if run is not None]
+        # A retried step counts a run twice; its first entry has the time at which it began.
+        runs: dict[tuple[str, str], _Started] = {}
+        for run in sorted((*counted, *pinned), key=lambda run: run.at):
+            runs.setdefault((run.run_id, run.digest), run)
+        latest = sorted(runs.values(), key=lambda run: (run.at, run.run_id), reverse=True)[:LISTED]
+        return list(await asyncio.gather(*map(row, latest)))
+
+
+def _started(event: Event, query: str) -> _Started:
+    return _Started(_member(event, "runId"), query, _member(event, "caller"), _member(event, "requestDigest"), event.at)
+
+
+async def _state(session: Session, client: GovernanceUserClient, run: _Started) -> tuple[str, str]:
+    """Return the state of a run and the code of its failure, from as few entries as possible."""
+    progress = "Preparing"
+    for name in (*_ENDS, *_PROGRESS):
+        event = await client.latest_event(session.collaboration, event_id=event_id(run.run_id, name), scope=event_scope(run.run_id))
+        if event is None or _member(event, "requestDigest") != run.digest:
+            continue
+        if name in _ENDS:
+            return _ENDS[name], _member(event, "message") if name == "RUN_FAILED" else ""
+        progress = _PROGRESS[name]
+        break
+    closed = await client.latest_event(session.collaboration, event_id=closed_event_id(run.run_id), scope=RUNS_SCOPE)
+    return ("CLOSED" if closed is not None else progress), ""

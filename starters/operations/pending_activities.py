@@ -1,13 +1,17 @@
-"""Reads from the server which activities of a workflow are retrying; needs no worker."""
+"""Reads from the server which activities of a workflow are retrying or wait for a worker; needs no worker."""
 
 from __future__ import annotations
 
-from temporalio.client import Client
+from typing import Any
+
+from temporalio.api.enums.v1 import PendingActivityState, TaskQueueType
+from temporalio.client import Client, WorkflowHandle
 from temporalio.converter import WorkflowSerializationContext
 from temporalio.service import RPCError, RPCStatusCode
 
 from cleanroom.errors import CleanRoomError
 from cleanroom.temporal.failures import error_from_failure
+from starters.operations.worker_queries import polls
 
 
 async def retrying_activities(client: Client, *workflow_ids: str) -> dict[str, CleanRoomError]:
@@ -29,3 +33,15 @@ async def retrying_activities(client: Client, *workflow_ids: str) -> dict[str, C
                 failure = await converter.decode_failure(item.last_failure)
                 found[f"{item.activity_type.name}, attempt {item.attempt}"] = error_from_failure(failure)
     return found
+
+
+async def unserved_activities(client: Client, handle: WorkflowHandle[Any, Any]) -> dict[str, str]:
+    """Return the activities of a workflow that no worker can take: the activity's name by task queue."""
+    described = await handle.describe()
+    waiting = {
+        item.activity_options.task_queue.name: item.activity_type.name
+        for item in described.raw_description.pending_activities
+        if item.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED and not item.HasField("last_failure")
+    }
+    kind = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
+    return {queue: name for queue, name in waiting.items() if queue and not await polls(client, queue, kind)}

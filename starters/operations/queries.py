@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.client import Client, WorkflowExecution, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
@@ -29,16 +29,15 @@ from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
 from starters.operations.own_drafts import has_own_text, read_query_document, remember_own_draft, require_own_draft
+from starters.operations.query_standing import listed_states
 from starters.operations.query_workflow import (
     find_query,
     query_closed_as_error,
     read_state,
-    state_of,
     wait_for_state,
     with_own_worker_fallback,
 )
-from starters.operations.session import FoundWorkflow, Session, differences
-from starters.operations.worker_queries import QUERY_SECONDS
+from starters.operations.session import Session, differences
 from starters.operations.workflow_names import PROPOSE, PUBLISH_QUERY, UPDATE, WITHDRAW
 from starters.terminal.output import print_status, safe
 
@@ -308,53 +307,6 @@ async def _send_author_command(
     return await with_own_worker_fallback(session, execute())
 
 
-async def show_query(session: Session, name: str) -> tuple[dict[str, Any], QueryState | None]:
-    """Read everything known about a query.
-
-    Returns:
-        The record (see :func:`query_record`, plus ``refused`` and ``unanswered``), and the state of the workflow. Without a worker, the
-        record comes from governance and the state is None, unless the workflow has completed with one.
-
-    Raises:
-        NotFound: ``WorkflowNotFound``.
-    """
-    found = await find_query(session, name)
-    unanswered: CleanRoomError | None = None
-    state: QueryState | None = None
-    try:
-        state = await state_of(found, seconds=QUERY_SECONDS)
-    except CleanRoomError as error:
-        unanswered = error
-        if found.described.status is WorkflowExecutionStatus.COMPLETED:
-            state = await found.handle.result()
-    record = query_record(session, state) if state else await _record_without_worker(session, found)
-    return record | {
-        "refused": [item.model_dump(mode="json") for item in state.refused] if state else [],
-        "unanswered": unanswered.to_dict() if unanswered else None,
-    }, state
-
-
-async def _record_without_worker(session: Session, found: FoundWorkflow[QueryState]) -> dict[str, Any]:
-    """The record of a query from governance and from the description of its workflow."""
-    name, described = found.handle.id.rsplit("/", 1)[-1], found.described
-    async with session.governance() as client:
-        document = await session.documents(client).find(name)
-        row = await _governance_row(session, client, document) if document is not None else {}
-    expires = described.typed_search_attributes.get(attributes.EXPIRES_AT)
-    return {
-        "query": name,
-        "state": described.status.name if found.ended and described.status else row.get("state", "Creating"),
-        "version": row.get("version", ""),
-        "digest": row.get("digest", ""),
-        "pending": row.get("pending", []),
-        "accepted": row.get("accepted", []),
-        "rejected": row.get("rejected", []),
-        "expires": expires.isoformat() if expires else None,
-        "workflow_id": found.handle.id,
-        "link": session.ui_link(found.handle.id),
-    }
-
-
 async def list_queries(session: Session, *, waiting_for: str | None = None) -> list[dict[str, Any]]:
     """List the queries of the collaboration, as governance holds them, with the times that their workflows show.
 
@@ -362,34 +314,42 @@ async def list_queries(session: Session, *, waiting_for: str | None = None) -> l
         session: Session of the command.
         waiting_for: List only the queries that wait for the decision of this collaborator.
     """
-    async with session.governance() as client:
-        rows = [await _governance_row(session, client, found) for found in await session.documents(client).select(QUERY_LABELS)]
-    waiting = [row for row in rows if waiting_for is None or waiting_for in row["pending"]]
-    shown: dict[str, dict[str, Any]] = {}
+    shown: dict[str, WorkflowExecution] = {}
     # Governance alone decides what is listed, so the list is complete without Temporal.
     with suppress(CleanRoomError, RPCError):
-        shown = await _shown_times(session)
-    return [row | shown.get(row["query"], {"since": None, "expires": None, "reminded": None}) for row in waiting]
+        shown = await _workflows(session)
+    async with session.governance() as client:
+        rows = [await governance_row(session, client, found) for found in await session.documents(client).select(QUERY_LABELS)]
+        await listed_states(session, client, rows, shown)
+    waiting = [row for row in rows if waiting_for is None or waiting_for in row["pending"]]
+    return [row | _times(shown.get(row["query"])) for row in waiting]
 
 
-async def _shown_times(session: Session) -> dict[str, dict[str, Any]]:
-    """Return since when each open query is in its stage, when it expires and its last reminder, from the search attributes."""
+async def _workflows(session: Session) -> dict[str, WorkflowExecution]:
+    """Return the latest workflow of each query of the collaboration."""
     client = await session.temporal()
-    found: dict[str, dict[str, Any]] = {}
-    async for workflow in client.list_workflows(
-        f'CrCollab = "{session.collaboration}" AND CrKind = "query" AND ExecutionStatus = "Running"', limit=LISTED
-    ):
-        values = workflow.typed_search_attributes
-        since, expires = values.get(attributes.STAGE_SINCE), values.get(attributes.EXPIRES_AT)
-        found[values.get(attributes.QUERY) or ""] = {
-            "since": since.isoformat() if since else None,
-            "expires": expires.isoformat() if expires else None,
-            "reminded": values.get(attributes.REMINDED),
-        }
+    found: dict[str, WorkflowExecution] = {}
+    async for workflow in client.list_workflows(f'CrCollab = "{session.collaboration}" AND CrKind = "query"', limit=LISTED):
+        name = workflow.id.rsplit("/", 1)[-1]
+        if name not in found or workflow.start_time > found[name].start_time:
+            found[name] = workflow
     return found
 
 
-async def _governance_row(session: Session, client: GovernanceUserClient, document: Document | UnreadableDocument) -> dict[str, Any]:
+def _times(workflow: WorkflowExecution | None) -> dict[str, Any]:
+    """Return since when a query is in its stage, when it expires and its last reminder, from the search attributes."""
+    if workflow is None:
+        return {"since": None, "expires": None, "reminded": None}
+    values = workflow.typed_search_attributes
+    since, expires = values.get(attributes.STAGE_SINCE), values.get(attributes.EXPIRES_AT)
+    return {
+        "since": since.isoformat() if since else None,
+        "expires": expires.isoformat() if expires else None,
+        "reminded": values.get(attributes.REMINDED),
+    }
+
+
+async def governance_row(session: Session, client: GovernanceUserClient, document: Document | UnreadableDocument) -> dict[str, Any]:
     """A query as governance holds it, with the names of the collaborators."""
     from cleanroom.publishing.user_documents import UnreadableDocument
 

@@ -166,5 +166,5 @@ def query_closed_error(name: str) -> PreconditionFailed:
     return PreconditionFailed(
         "QueryClosed",
         f"query {name!r} is closed and accepts no more changes.",
-        hint=f"See the reason with `cleanroom query show {name}`.",
+        hint=f"Its proposer opens it again with `cleanroom query renew {name}`. For the reason, see `cleanroom query show {name}`.",
     )

@@ -6,6 +6,7 @@ last polled the task queue, and raise ``NoWorker`` with the command that starts 
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -27,6 +28,9 @@ PATIENT_SECONDS: Final = 15.0
 """Deadline when a worker may just have been replaced: the server takes up to 10 s to dispatch to the new one."""
 POLL_SECONDS: Final = 70.0
 """Workers poll at least once a minute; one that has not polled for longer is considered gone."""
+STARTING_SECONDS: Final = 3.0
+"""How long a command that starts a workflow waits for the first poll of its worker."""
+LOOK_SECONDS: Final = 0.2
 BUSY_SECONDS: Final = 10.0
 """A worker that polled this recently is considered busy, and gets the longer deadline."""
 NO_WORKER: Final = "NoWorker"
@@ -67,26 +71,37 @@ def is_unanswered(error: RPCError) -> bool:
     return error.status in _UNANSWERED or (error.status is RPCStatusCode.FAILED_PRECONDITION and "no poller" in error.message)
 
 
-async def require_worker(client: Client, queue: str) -> None:
+async def require_worker(client: Client, queue: str, *, seconds: float = 0.0) -> None:
     """Check that a worker polls ``queue``, before the command waits for that worker.
+
+    Args:
+        client: Temporal client.
+        queue: Task queue.
+        seconds: How long to wait for the first poll of a worker that is just starting.
 
     Raises:
         Unavailable: ``NoWorker``.
     """
-    seconds = await last_poll(client, queue)
-    if seconds is None or seconds > POLL_SECONDS:
-        raise no_worker_error(queue, seconds)
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not await polls(client, queue):
+        if asyncio.get_running_loop().time() >= deadline:
+            raise no_worker_error(queue, None)
+        await asyncio.sleep(LOOK_SECONDS)
 
 
-async def last_poll(client: Client, queue: str) -> float | None:
-    """Return the seconds since a worker last polled ``queue`` for workflow tasks.
+async def polls(client: Client, queue: str, kind: TaskQueueType.ValueType = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW) -> bool:
+    """Return whether a worker polls ``queue``, as far as the server can tell: see :data:`POLL_SECONDS`."""
+    seconds = await last_poll(client, queue, kind)
+    return seconds is not None and seconds <= POLL_SECONDS
+
+
+async def last_poll(client: Client, queue: str, kind: TaskQueueType.ValueType = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW) -> float | None:
+    """Return the seconds since a worker last polled ``queue`` for workflow tasks, or for activities.
 
     None when the server knows of no poll; it remembers five minutes.
     """
     answer = await client.workflow_service.describe_task_queue(
-        DescribeTaskQueueRequest(
-            namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
-        )
+        DescribeTaskQueueRequest(namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind)
     )
     now = Timestamp()
     now.GetCurrentTime()
@@ -110,8 +125,12 @@ def no_worker_error(queue: str, polled: float | None, *, waited: float = QUERY_S
     return Unavailable(
         NO_WORKER,
         message,
-        hint=f"Start it with `cleanroom worker {queue.removeprefix('collaborator.')}`. "
-        "On one machine, `cleanroom ps` shows which services have exited.",
+        hint=f"{start_worker_hint(queue)} On one machine, `cleanroom ps` shows which services have exited.",
         party="operator",
         details={"queue": queue},
     )
+
+
+def start_worker_hint(queue: str) -> str:
+    """Return the command that starts the worker of a task queue, as a sentence."""
+    return f"Start it with `cleanroom worker {queue.removeprefix('collaborator.')}`."

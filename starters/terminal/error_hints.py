@@ -34,7 +34,7 @@ _HINTS: Final = {
     "TlsFileNotFound": "Check the path.",
     "TokenClaimMismatch": "The invitation is for another user. Use that user's profile, or ask a member for an invitation.",
     "TokenClaimMissing": "The token lacks a claim that the invitation requires. Ask a member for an invitation with other claims.",
-    "UserDocumentAlreadyAccepted": "An accepted document never changes. Use another name for the new one.",
+    "UserDocumentAlreadyAccepted": "An accepted document never changes. Propose a new version of a query with `cleanroom query renew`.",
     "UserDocumentNotAccepted": f"Not every owner has approved it. {_LIST_DOCUMENTS}",
     "UserDocumentNotFound": _LIST_DOCUMENTS,
 }

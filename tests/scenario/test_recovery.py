@@ -33,7 +33,7 @@ from cleanroom.temporal.run_states import namespace_id
 from starters.operations.adopt import adopt_query
 from starters.operations.cleanup import run_cleanup, schedule_cleanup, show_schedule, unschedule_cleanup
 from starters.operations.decisions import read_card, send_decision, sign_decision
-from starters.operations.ledger_run import show_run_from_ledger
+from starters.operations.ledger_run import list_runs_from_ledger, show_run_from_ledger
 from starters.operations.queries import create_query, propose_query
 from starters.operations.query_workflow import read_state
 from starters.operations.runs import current_digest, start_run
@@ -145,6 +145,16 @@ async def test_runs_are_shown_from_the_ledger(lost: Lost) -> None:
     assert running["closed"] is not None
     with pytest.raises(NotFound, match="RunNotInLedger"):
         await show_run_from_ledger(session, "unknown")
+
+
+async def test_runs_are_listed_from_the_ledger(lost: Lost) -> None:
+    rows = await list_runs_from_ledger(lost.sessions["fabrikam"])
+    known = {row["run"]: (row["query"], row["caller"], row["state"], row["failure"]) for row in rows}
+    assert known[FINISHED] == (QUERY, "fabrikam", "COMPLETED", "")
+    assert known[RUNNING] == (QUERY, "fabrikam", "FAILED", "RunTerminated")
+    assert [row["started"] for row in rows] == sorted((row["started"] for row in rows), reverse=True)
+    for run_id in (FINISHED, RUNNING):
+        assert known[run_id][2] == (await show_run_from_ledger(lost.sessions["fabrikam"], run_id))["state"]
 
 
 async def test_an_approved_query_is_adopted_and_runs(lost: Lost) -> None:

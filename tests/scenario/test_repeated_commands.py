@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, nullcontext, suppress
@@ -33,12 +32,14 @@ from cleanroom.identifiers import (
     CLEAN_ROOM_QUEUE,
     FRONTEND_QUEUE,
     SPARK_SERVICE_QUEUE,
+    cleanup_workflow_id,
     collaborator_queue,
     dataset_workflow_id,
     document_digest,
     query_workflow_id,
     run_workflow_id,
 )
+from cleanroom.messages.cleanup import HeldFound, JobsFound
 from cleanroom.messages.query import (
     BallotRecorded,
     DatasetOwners,
@@ -51,17 +52,21 @@ from cleanroom.messages.query import (
 from cleanroom.settings import Settings
 from cleanroom.spark.job import JobParameters
 from cleanroom.temporal.workers import WorkerSpec, create_worker
+from starters.operations.cleanup import run_cleanup
 from starters.operations.conclude import conclude_run
 from starters.operations.datasets import publish_dataset
 from starters.operations.decisions import recorded_decision, send_decision
 from starters.operations.queries import create_query, propose_query, update_query, withdraw_query
+from starters.operations.query_renewal import renew_query
 from starters.operations.runs import cancel_run, start_run
 from starters.operations.session import Session
 from tests.answering import LATER, answering
+from tests.killed_commands import EVERYWHERE, Killed, Requests
 from tests.release_worker import AT_ONCE
 from tests.temporal_env import TEST_KEYRING, client_with, temporal_env, unique
 from tests.unit.workflows import worlds
 from tests.unit.workflows.driver import ARGUMENTS
+from workflows.cleanup import Cleanup
 from workflows.conclude_run import ConcludeRun
 from workflows.prepare import Prepare
 from workflows.publish_query import PublishQuery
@@ -71,38 +76,8 @@ from workflows.run_query import RunQuery
 pytestmark = pytest.mark.scenario
 _ = temporal_env
 
-EVERYWHERE = os.environ.get("CLEANROOM_TEST_KILLS") == "all"
 EFFECTS = ("start_workflow_execution", "update_workflow_execution", "signal_workflow_execution", "request_cancel_workflow_execution")
 PARTIES = {name: f"u-{name}" for name in ("contosso", "fabrikam", "litware")}
-
-
-class Killed(BaseException):
-    """Ends a command at a request."""
-
-
-@dataclass
-class Requests:
-    """Counts the requests of a command, and kills it at one of them."""
-
-    number: int = 0
-    kill_at: int | None = None
-    """Number of the request at which to kill. None kills at the first one that has an effect."""
-    kills: bool = False
-    after: bool = False
-    """Whether the request is answered before the kill."""
-    dead: bool = False
-
-    async def pass_through(self, name: str, send: Callable[[], Awaitable[Any]]) -> Any:
-        """Send a request, or kill the command. A dead command sends nothing."""
-        number, self.number = self.number, self.number + 1
-        here = self.kills and not self.dead and (name in EFFECTS if self.kill_at is None else number == self.kill_at)
-        self.dead = self.dead or here
-        if self.dead and not (here and self.after):
-            raise Killed(name)
-        answer = await send()
-        if self.dead:
-            raise Killed(name)
-        return answer
 
 
 class Governance:
@@ -178,9 +153,10 @@ class Governance:
         }
         # They do not end, and occupy no slot of a worker.
         held = {"await_query_change": LATER, "build_job": LATER}
+        nothing = {"find_held": HeldFound(read_at=worlds.READ_AT, runs=()), "list_jobs": JobsFound()}
         drafts = {"create_document": self.store_draft, "update_document": self.store_draft}
         datasets, queries = worlds.publish_dataset_answers(), worlds.publish_query_answers()
-        return worlds.prepare_answers() | worlds.run_query_answers() | queries | datasets | own | drafts | held
+        return worlds.prepare_answers() | worlds.run_query_answers() | queries | datasets | own | drafts | held | nothing
 
 
 class Documents:
@@ -202,6 +178,19 @@ class Documents:
             return self._governance.documents[name]
 
         found: Document = await self._requests.pass_through("get_document", read)
+        return found
+
+    async def find(self, name: str) -> Document | None:
+        try:
+            return await self.get(name)
+        except NotFound:
+            return None
+
+    async def list_documents(self, labels: Any = None) -> list[Document]:
+        async def read() -> list[Document]:
+            return list(self._governance.documents.values())
+
+        found: list[Document] = await self._requests.pass_through("list_documents", read)
         return found
 
 
@@ -246,13 +235,15 @@ class Bench:
 @pytest_asyncio.fixture(loop_scope="session")
 async def bench(temporal_env: WorkflowEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     monkeypatch.setattr("starters.operations.own_drafts.verify_draft_matches_spec", _same_text)
+    monkeypatch.setattr("starters.operations.query_names.author", lambda document: "u-fabrikam")
+    monkeypatch.setattr("starters.operations.query_renewal.author", lambda document: "u-fabrikam")
     monkeypatch.setattr("starters.operations.conclude._pinned_ticket", _no_ledger)
     # The collaborators' workers run.
     monkeypatch.setattr("starters.operations.decisions.serve_own_queue", lambda session: nullcontext())
     monkeypatch.setattr("starters.operations.query_workflow.OWN_WORKER_SECONDS", 60.0)
     governance = Governance()
     answer = answering(governance.answers(), ARGUMENTS)
-    workflows = {FRONTEND_QUEUE: (PublishQuery, PublishS3Dataset), CLEAN_ROOM_QUEUE: (RunQuery, Prepare, ConcludeRun)}
+    workflows = {FRONTEND_QUEUE: (PublishQuery, PublishS3Dataset), CLEAN_ROOM_QUEUE: (RunQuery, Prepare, ConcludeRun, Cleanup)}
     async with AsyncExitStack() as stack:
         for queue in (FRONTEND_QUEUE, CLEAN_ROOM_QUEUE, SPARK_SERVICE_QUEUE, *map(collaborator_queue, PARTIES)):
             spec = WorkerSpec(queue, queue, workflows.get(queue, ()), (answer,), **AT_ONCE)
@@ -295,6 +286,11 @@ async def _proposed(bench: Bench, name: str) -> None:
     await propose_query(bench.session("fabrikam"), name)
 
 
+async def _accepted(bench: Bench, name: str) -> None:
+    text = query_spec(name).digest()
+    bench.governance.documents[name] = Document(id=name, state="Accepted", version="2.5", data=text, proposer_id="u-fabrikam")
+
+
 async def _running(bench: Bench, name: str) -> None:
     await start_run(bench.session("fabrikam"), "totals", "1" * 64, name)
 
@@ -307,6 +303,19 @@ async def _terminated(bench: Bench, name: str) -> None:
 async def _approve(session: Session, name: str) -> Any:
     # Each command signs again, so that the token of a repetition is another one.
     return await send_decision(session, name, "approve", DecisionMessage(decision=f"approve u-contosso {unique('token')}"))
+
+
+async def _reject(session: Session, name: str) -> Any:
+    async with session.governance() as client:
+        card: Any = SimpleNamespace(name=name, document=await session.documents(client).get(name))
+    recorded = await recorded_decision(session, card, "reject")
+    if recorded is not None:
+        return recorded
+    return await send_decision(session, name, "reject", DecisionMessage(decision=f"reject u-contosso {unique('token')}"))
+
+
+async def _clean_up(session: Session, name: str) -> Any:
+    return await run_cleanup(session, apply=True)
 
 
 async def _publish(session: Session, name: str) -> Any:
@@ -347,6 +356,21 @@ CASES = {
         query_workflow_id,
         _proposed,
     ),
+    "query reject": Case(
+        "contosso",
+        _reject,
+        lambda name: {f"draft {name}": 1, f"proposal {name}": 1, f"rejection {name}": 1},
+        query_workflow_id,
+        _proposed,
+    ),
+    "query renew": Case(
+        "fabrikam",
+        lambda session, name: renew_query(session, name, query_spec(name)),
+        lambda name: {f"draft {name}-r2": 1, f"proposal {name}-r2": 1},
+        lambda collaboration, name: query_workflow_id(collaboration, f"{name}-r2"),
+        _accepted,
+    ),
+    "cleanup": Case("litware", _clean_up, lambda name: {}, lambda collaboration, name: cleanup_workflow_id(collaboration, "apply")),
     "dataset publish": Case("contosso", _publish, lambda name: {}, dataset_workflow_id),
     "run start": Case("fabrikam", lambda session, name: start_run(session, "totals", "1" * 64, name), lambda name: {}, run_workflow_id),
     "run cancel": Case("fabrikam", cancel_run, lambda name: {}, run_workflow_id, _running),
@@ -359,7 +383,7 @@ async def killed_and_repeated(bench: Bench, case: Case, kill_at: int | None, *, 
     name = unique("q").replace("_", "-")
     if case.before is not None:
         await case.before(bench, name)
-    requests = Requests(kills=True, kill_at=kill_at, after=after)
+    requests = Requests(kills=True, kill_at=kill_at, after=after, effects=EFFECTS)
     with suppress(Killed):
         await case.command(bench.session(case.party, requests), name)
     reached = requests.dead
@@ -369,7 +393,7 @@ async def killed_and_repeated(bench: Bench, case: Case, kill_at: int | None, *, 
     described = await handle.describe()
     first = await anext(handle.fetch_history_events(page_size=1))
     assert described.run_id == first.workflow_execution_started_event_attributes.first_execution_run_id, "the workflow was started twice"
-    counted = {kind: count for kind, count in bench.governance.effects.items() if kind.endswith(f" {name}")}
+    counted = {kind: count for kind, count in bench.governance.effects.items() if kind.split(" ")[-1] in (name, f"{name}-r2")}
     expected = case.effects(name)
     assert set(counted) == set(expected)
     assert all(count <= expected[kind] for kind, count in counted.items()), counted
@@ -438,7 +462,7 @@ async def test_a_repeated_decision_waits_for_the_vote_of_the_killed_command(benc
     name = unique("slow")
     await _proposed(bench, name)
     with suppress(Killed):
-        await _approve(bench.session("contosso", Requests(kills=True, after=True)), name)
+        await _approve(bench.session("contosso", Requests(kills=True, after=True, effects=EFFECTS)), name)
     handle = bench.env.client.get_workflow_handle(query_workflow_id("flights", name), result_type=QueryState)
     repeated = asyncio.create_task(_approve(bench.session("contosso"), name))
     async with asyncio.timeout(60):

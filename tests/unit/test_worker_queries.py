@@ -11,8 +11,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from temporalio.api.enums.v1 import PendingActivityState, TaskQueueType
 from temporalio.api.taskqueue.v1 import PollerInfo
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueResponse
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueResponse, DescribeWorkflowExecutionResponse
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowQueryFailedError
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import CancelledError, TerminatedError
@@ -46,12 +47,15 @@ class World:
         self.answers, self.polled, self.ends, self.id = list(answers), polled, ends, "cr/flights/run/r-1"
         self.workflow_service, self.namespace, self.asked = self, "default", []
         found = TypedSearchAttributes([SearchAttributePair(attributes.STAGE, "run.watch"), SearchAttributePair(attributes.QUERY, "delays")])
-        self.described = SimpleNamespace(status=status, task_queue="clean-room", typed_search_attributes=found)
+        self.pending = DescribeWorkflowExecutionResponse()
+        self.described = SimpleNamespace(
+            status=status, task_queue="clean-room", typed_search_attributes=found, raw_description=self.pending
+        )
 
     async def describe_task_queue(self, request: Any) -> DescribeTaskQueueResponse:
-        assert request.task_queue.name == "clean-room"
         answer = DescribeTaskQueueResponse()
-        if self.polled is not None:
+        served = ("clean-room", TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW)
+        if self.polled is not None and (request.task_queue.name, request.task_queue_type) == served:
             poller = PollerInfo()
             poller.last_access_time.FromDatetime(datetime.now(UTC) - timedelta(seconds=self.polled))
             answer.pollers.append(poller)
@@ -169,6 +173,62 @@ async def test_following_a_workflow_warns_once_about_a_missing_worker(
     stderr = capsys.readouterr().err
     assert stderr.count("waiting") == 1
     assert stderr.index("first") < stderr.index("continues in the background")
+
+
+async def fail_soon(following: Any) -> None:
+    """Wait for a command that must end by itself."""
+    async with asyncio.timeout(5):
+        await following
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [LATE, RPCError("workflow must handle at least one workflow task before it can be queried", RPCStatusCode.FAILED_PRECONDITION, b"")],
+    ids=["no answer", "no workflow task yet"],
+)
+@pytest.mark.parametrize("polled", [None, 300.0], ids=["never", "five minutes ago"])
+async def test_a_command_that_no_worker_serves_ends_within_seconds(polled: float | None, answer: RPCError) -> None:
+    """The workflow continues when a worker starts, and the command says which one."""
+    world: Any = World(answer, polled=polled)
+    with pytest.raises(Unavailable, match=r"No worker polls task queue 'clean-room'\. The workflow continues") as caught:
+        await fail_soon(workflow_progress.follow_timeline(world, world, "cleanup (dry-run)"))
+    assert (caught.value.code, caught.value.exit_code) == ("NoWorker", 7)
+    assert "cleanroom worker clean-room" in (caught.value.hint or "")
+
+
+async def test_a_step_that_waits_for_the_worker_of_another_queue_is_named_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(workflow_progress, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(workflow_progress, "LOOK_SECONDS", 0.0)
+    world: Any = World(("running: look",))
+    scheduled, started = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED, PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
+    for queue, state, name in (("spark-service", scheduled, "list_jobs"), ("frontend", started, "verify_decision")):
+        item = world.pending.pending_activities.add(state=state)
+        item.activity_type.name, item.activity_options.task_queue.name = name, queue
+    following = asyncio.ensure_future(workflow_progress.follow_timeline(world, world, "cleanup"))
+    while len(world.asked) < 4:
+        await asyncio.sleep(0)
+    following.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await following
+    stderr = " ".join(capsys.readouterr().err.split())
+    assert stderr.count("step list_jobs of cleanup waits for task queue 'spark-service', which no worker polls") == 1
+    assert "cleanroom worker spark-service" in stderr
+    assert "frontend" not in stderr
+
+
+async def test_a_cleanup_that_no_worker_serves_is_not_started() -> None:
+    from starters.operations.cleanup import run_cleanup
+
+    server: Any = World(polled=None)
+
+    async def temporal() -> Any:
+        return server
+
+    session: Any = SimpleNamespace(require_encryption=lambda: None, temporal=temporal, collaboration="flights")
+    with pytest.raises(Unavailable, match="NoWorker"):
+        await run_cleanup(session, apply=True)
 
 
 async def test_conclude_of_a_completed_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

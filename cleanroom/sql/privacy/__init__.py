@@ -13,8 +13,8 @@ called a *release*. Rows that are grouped by every identity form one row per per
 The following is refused, because the condition would not mean what it says:
 
 * two releases of one view in one result: their differences reveal the suppressed groups (:mod:`~cleanroom.sql.privacy.release`);
-* rows that the query text copies or chooses: joins without an equality, constants, LATERAL VIEW, a union of a view with itself,
-  LIMIT, and windows that are not PARTITION BY the identity (:mod:`~cleanroom.sql.privacy.rows`);
+* rows that the query text copies or chooses: joins without an equality, constants, LATERAL VIEW that does not count persons, a union
+  of a view with itself, LIMIT, and windows that are not PARTITION BY the identity (:mod:`~cleanroom.sql.privacy.rows`);
 * aggregates that reveal a value of one person (MIN, MAX, FIRST, COLLECT_LIST, percentiles), except MIN and MAX of a column that its
   owner lists as publishable (:mod:`~cleanroom.sql.privacy.aggregates`);
 * aggregates of expressions that can single out rows (:mod:`~cleanroom.sql.privacy.polynomials`). A CASE, IF or FILTER is allowed if

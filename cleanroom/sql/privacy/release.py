@@ -14,7 +14,7 @@ from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.vocabulary import FUNCTIONS
 
-MAX_COUNTED = 12
+MAX_COUNTED = 16
 """Conditions under which a SELECT counts persons. Every two of them are compared."""
 MAX_PARTS = 32
 """Parts into which the conditions inside aggregates may divide a group. Each costs a distinct count per protected input."""

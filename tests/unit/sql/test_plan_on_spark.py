@@ -149,7 +149,7 @@ def test_no_leak_shows_in_spark_and_the_plan_of_its_text_is_refused(name: str, s
     check = check_of(spark, catalog, rows(name))
     executed, accepted = 0, []
     for kind, items in LEAKS.items():
-        step = 2 * STEP if name in ("twins", "second", "open") and STEP > 1 else 1
+        step = 2 * STEP if name in ("twins", "second", "open", "mixed") and STEP > 1 else 1
         for sql in [sql for key, sql in items if key == name][::step]:
             verdict = check_sql(split_statements(sql), catalog)
             if verdict.allowed:

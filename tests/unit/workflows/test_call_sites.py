@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 
+from cleanroom.messages.query import BallotRecorded
 from tests.unit.workflows.driver import HELD, Call, Driver, Timing, timing
 from tests.unit.workflows.worlds import (
     RUN,
@@ -85,6 +86,7 @@ EXPECTED = {
     ("PublishQuery", "create_document"): (FABRIKAM, OFFLINE),
     ("PublishQuery", "determine_dataset_owners"): (FRONTEND, SERVICE),
     ("PublishQuery", "generate_query_document"): (FRONTEND, SERVICE),
+    ("PublishQuery", "notify"): (CONTOSSO, Timing(60, DAYS, 10, 6, 10, 4, 1800)),
     ("PublishQuery", "propose_query"): (FABRIKAM, OFFLINE),
     ("PublishQuery", "reject_query"): (CONTOSSO, replace(OFFLINE, total=30 * DAYS)),
     ("PublishQuery", "update_document"): (FABRIKAM, OFFLINE),
@@ -141,6 +143,11 @@ def calls() -> dict[tuple[str, str], list[Call]]:
         query.update("withdraw", message)
         query.update("withdraw", message)
         note(query)
+    with publish_query(accept_query=BallotRecorded(proposal_state="Open", ballots={"u-litware": "accepted"})) as waiting:
+        waiting.update("propose", message)
+        waiting.update("approve", {"decision": "approve u-litware"})
+        waiting.advance(days=1)
+        found["PublishQuery", "notify"] = [call for call in waiting.calls if call.name == "notify"]
     return found
 
 

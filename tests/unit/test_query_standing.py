@@ -1,0 +1,363 @@
+"""The state of a query that commands show is the one that a run would meet."""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import WorkflowExecutionStatus
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
+
+from cleanroom.documents.query import QUERY_LABELS
+from cleanroom.documents.specs import QuerySpec
+from cleanroom.errors import CleanRoomError, NotFound, Refused
+from cleanroom.governance import Document
+from cleanroom.identifiers import decision_document_id
+from cleanroom.publishing.adoption import query_specification
+from cleanroom.runs.authority import RunAuthority
+from cleanroom.runs.reader import Consent
+from cleanroom.settings import Settings
+from cleanroom.temporal import attributes
+from starters.operations import query_renewal, query_standing
+from starters.operations.query_names import accepted_versions, generations, latest_name
+from starters.operations.query_renewal import renew_query
+from starters.operations.query_standing import accepted_record, decision_lines, ended_state, listed_states, next_command, standing_record
+from starters.operations.session import Session
+from tests.audit_records import COLLABORATION, QUERY
+from tests.audit_world import AuditWorld
+from tests.refusals import refused
+
+
+class World(AuditWorld):
+    """Governance with the demo's query, approved for two runs, as a client and as a reader."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, max_runs=2)
+        self.started: frozenset[str] = frozenset()
+        self.off = False
+        self.client = self
+
+    async def __aenter__(self) -> World:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        return None
+
+    async def runs_started(self, query: str) -> frozenset[str]:
+        return self.started if query == QUERY else frozenset()
+
+    async def consent(self, document_id: str) -> Consent:
+        if self.off and document_id == QUERY:
+            return Consent(status="disabled", code="UserDocumentRuntimeOptionDisabled", message="off")
+        return Consent(status="enabled")
+
+    async def list_documents(self, labels: Mapping[str, str] | None = None) -> list[Document]:
+        wanted = dict(labels or {}).items()
+        return [document for document in self.documents.values() if wanted <= dict(document.labels or {}).items()]
+
+    async def find(self, name: str) -> Document | None:
+        return self.documents.get(name)
+
+    def renewal(self, name: str, proposer: str = "fabrikam", **changes: Any) -> None:
+        """Add a document with the text of the query and another name."""
+        text = str(self.documents[QUERY].data).replace(f'"name":"{QUERY}"', f'"name":"{name}"')
+        if proposer != "fabrikam":
+            text = text.replace(self.users["fabrikam"], self.users[proposer])
+        self.accept(name, text, proposer, ("contosso", "litware"), QUERY_LABELS)
+        self.documents[name] = self.documents[name].model_copy(update=changes)
+
+
+DRAFT = {"state": "Draft", "proposer_id": "", "proposal_id": ""}
+PROPOSED = {"state": "Proposed"}
+
+
+@pytest.fixture(scope="module")
+def genuine(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("standing"))
+
+
+@pytest.fixture
+def world(genuine: World) -> World:
+    found = copy.copy(genuine)
+    found.documents, found.client = dict(genuine.documents), found
+    return found
+
+
+@pytest.fixture
+def session(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    monkeypatch.setattr("cleanroom.runs.reader.UserReader", lambda client, contract: client)
+    monkeypatch.setattr(query_standing, "now", lambda: world.now)
+
+    class Here(Session):
+        def governance(self) -> Any:
+            return world
+
+        def documents(self, client: Any) -> Any:
+            return client
+
+    settings = Settings(profile="fabrikam", party="fabrikam", parties=world.users, collaboration=COLLABORATION, keys_dir=tmp_path / "keys")
+    return Here(settings, plaintext=True)
+
+
+async def met(world: World) -> str:
+    """Return the code with which a run is refused now, or the empty string."""
+    try:
+        await RunAuthority(world, COLLABORATION, lambda: world.now).authorise(world.ticket)
+    except CleanRoomError as error:
+        return error.code
+    return ""
+
+
+def expire(world: World) -> None:
+    world.decide("litware", expires=world.now + dt.timedelta(hours=1), reason="until the audit")
+    world.now += dt.timedelta(hours=2)
+
+
+def use_up(world: World) -> None:
+    world.started = frozenset({"a" * 64, "b" * 64})
+
+
+def withdraw(world: World) -> None:
+    world.off = True
+
+
+def lose(world: World) -> None:
+    del world.documents[decision_document_id(world.documents[QUERY].proposal_id, world.users["litware"])]
+
+
+@pytest.mark.parametrize(
+    ("change", "state", "code"),
+    [
+        (lambda world: None, "Approved", ""),
+        (expire, "Expired", "ApprovalExpired"),
+        (use_up, "Exhausted", "ApprovalRunsExhausted"),
+        (withdraw, "Consent Withdrawn", "UserDocumentRuntimeOptionDisabled"),
+        (lose, "Refused", "SignedDecisionMissing"),
+        (lambda world: (expire(world), use_up(world), withdraw(world)), "Expired", "ApprovalExpired"),
+    ],
+    ids=["approved", "expired", "runs used up", "consent withdrawn", "decision missing", "all at once"],
+)
+async def test_the_state_of_an_accepted_query_is_what_a_run_meets(
+    change: Any, state: str, code: str, world: World, session: Session
+) -> None:
+    change(world)
+    found = await accepted_record(session, world, world.documents[QUERY])  # type: ignore[arg-type]
+    assert (found["state"], found["refusal"]["code"] if found["refusal"] else "", await met(world)) == (state, code, code)
+    shown = await standing_record(session, QUERY, "anything")
+    expected = {"Approved": "run start", "Consent Withdrawn": "consent on"}.get(state, "query renew")
+    assert shown["next"] == f"cleanroom {expected} {QUERY}"
+    if code in ("ApprovalExpired", "ApprovalRunsExhausted"):
+        assert found["refusal"]["hint"] == f"Ask the owners again: {shown['next']}"
+
+
+async def test_each_decision_shows_its_expiry_its_limit_and_the_runs_used(world: World, session: Session) -> None:
+    world.decide("contosso", max_runs=None)
+    expire(world)
+    world.started = frozenset({"a" * 64})
+    decisions = (await accepted_record(session, world, world.documents[QUERY]))["decisions"]  # type: ignore[arg-type]
+    by_limit = {item["max_runs"]: item for item in decisions}
+    assert [(item["runs_used"], item["problem"]) for item in (by_limit[None], by_limit[2])] == [(1, ""), (1, "ApprovalExpired")]
+    assert by_limit[2]["reason"] == "until the audit"
+    lines = decision_lines(decisions)
+    assert sum("valid until" in line and "1 of any number of runs used" in line for line in lines) == 1
+    assert sum("expired 20" in line and "1 of 2 runs used: until the audit" in line for line in lines) == 1
+
+
+# ---------------------------------------------------------------------- workflows
+
+
+def workflow(status: WorkflowExecutionStatus = WorkflowExecutionStatus.RUNNING, stage: str = "approved", **values: Any) -> Any:
+    pairs = [SearchAttributePair(attributes.STAGE, f"query.{stage}")]
+    pairs += [SearchAttributePair(getattr(attributes, key), value) for key, value in values.items()]
+    return type("Described", (), {"status": status, "typed_search_attributes": TypedSearchAttributes(pairs)})()
+
+
+@pytest.mark.parametrize(
+    ("status", "stage", "state"),
+    [
+        (WorkflowExecutionStatus.RUNNING, "draft", None),
+        (None, "draft", None),
+        (WorkflowExecutionStatus.COMPLETED, "expired", "Expired"),
+        (WorkflowExecutionStatus.COMPLETED, "withdrawn", "Withdrawn"),
+        (WorkflowExecutionStatus.CANCELED, "proposed", "Cancelled"),
+        (WorkflowExecutionStatus.TERMINATED, "proposed", "Terminated"),
+        (WorkflowExecutionStatus.TIMED_OUT, "draft", "Terminated"),
+        (WorkflowExecutionStatus.FAILED, "creating", "Failed"),
+    ],
+)
+def test_a_query_whose_workflow_has_ended_has_a_state_that_leads_to_its_renewal(
+    status: WorkflowExecutionStatus | None, stage: str, state: str | None
+) -> None:
+    assert ended_state(workflow(status, stage)) == state  # type: ignore[arg-type]
+    if state:
+        assert next_command(state, "totals") == "cleanroom query renew totals"
+
+
+@pytest.mark.parametrize(
+    ("row", "found", "state"),
+    [
+        ("Approved", {"RUN_LIMIT": 2}, "Approved"),
+        ("Approved", {"RUN_LIMIT": 2, "used": 2}, "Exhausted"),
+        ("Approved", {"used": 2}, "Approved"),
+        ("Approved", {"EXPIRES_AT": dt.timedelta(0)}, "Expired"),
+        ("Approved", {"EXPIRES_AT": dt.timedelta(seconds=1)}, "Approved"),
+        ("Approved", {"status": WorkflowExecutionStatus.CANCELED}, "Approved"),
+        ("Not Approved", {"status": WorkflowExecutionStatus.CANCELED}, "Cancelled"),
+        ("Draft", {"status": WorkflowExecutionStatus.COMPLETED, "stage": "expired"}, "Expired"),
+        ("Draft", {"stage": "draft"}, "Draft"),
+        ("Approved", None, "Approved"),
+    ],
+)
+async def test_a_list_shows_the_same_states(row: str, found: dict[str, Any] | None, state: str, world: World, session: Session) -> None:
+    """A run of a cancelled query that all owners approved is possible, so it is shown as approved."""
+    shown = {}
+    if found is not None:
+        world.started = frozenset(str(number) for number in range(found.pop("used", 0)))
+        values = {key: world.now + value if key == "EXPIRES_AT" else value for key, value in found.items()}
+        shown[QUERY] = workflow(**values)
+    rows = [{"query": QUERY, "state": row}]
+    await listed_states(session, world, rows, shown)  # type: ignore[arg-type]
+    assert rows[0]["state"] == state
+
+
+# ---------------------------------------------------------------------- names
+
+
+async def test_a_first_name_means_the_latest_version_and_runs_use_the_latest_accepted_one(world: World, session: Session) -> None:
+    assert await latest_name(session, QUERY) == QUERY
+    assert await latest_name(session, "unknown") == "unknown"
+    world.renewal(f"{QUERY}-r2")
+    world.renewal(f"{QUERY}-r10", **PROPOSED)
+    assert await latest_name(session, QUERY) == f"{QUERY}-r10"
+    assert await latest_name(session, QUERY, accepted=True) == f"{QUERY}-r2"
+    assert await latest_name(session, f"{QUERY}-r2") == f"{QUERY}-r2"
+    assert await accepted_versions(session, QUERY) == [QUERY, f"{QUERY}-r2"]
+    assert await accepted_versions(session, "contosso-flights") == ["contosso-flights"]
+
+
+@pytest.mark.parametrize("changes", [DRAFT, PROPOSED, {}], ids=["draft", "proposed", "accepted"])
+async def test_a_document_of_another_proposer_is_no_renewal(changes: dict[str, Any], world: World, session: Session) -> None:
+    world.renewal(f"{QUERY}-r2", "contosso", **changes)
+    assert await latest_name(session, QUERY) == QUERY
+    assert await latest_name(session, QUERY, accepted=True) == QUERY
+
+
+async def test_names_that_only_look_like_renewals_are_queries_of_their_own(world: World, session: Session) -> None:
+    for name in (f"{QUERY}-r1", f"{QUERY}-r02", f"{QUERY}-rx", "other-r2"):
+        world.renewal(name)
+    assert [document.id for document in await generations(session, QUERY)] == [QUERY]
+    assert [document.id for document in await generations(session, "other-r2")] == ["other-r2"]
+
+
+async def test_the_versions_before_are_shown_with_their_decisions(world: World, session: Session) -> None:
+    world.renewal(f"{QUERY}-r2", **PROPOSED)
+    use_up(world)
+    found = await standing_record(session, f"{QUERY}-r2", "Not Approved")
+    assert [(item["query"], item["state"], len(item["decisions"])) for item in found["renews"]] == [(QUERY, "Exhausted", 2)]
+    assert found["next"] == f"cleanroom query approve {QUERY}-r2"
+    before = await standing_record(session, QUERY, "Approved")
+    assert (before["state"], before["renewed_as"], before["next"]) == ("Exhausted", f"{QUERY}-r2", f"cleanroom query show {QUERY}-r2")
+
+
+# ---------------------------------------------------------------------- renewals
+
+
+class Commands:
+    """The commands that a renewal uses, recorded."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, open_workflow: bool) -> None:
+        self.calls: list[tuple[str, str, str]] = []
+        self.open_workflow = open_workflow
+        for name in ("create_query", "propose_query", "update_query", "adopt_query"):
+            monkeypatch.setattr(query_renewal, name, self._command(name.removesuffix("_query")))
+        monkeypatch.setattr(query_renewal, "find_query", self.find)
+        monkeypatch.setattr(query_renewal, "read_state", self.state)
+        monkeypatch.setattr(query_renewal, "query_record", lambda session, state: {"query": state})
+
+    def _command(self, kind: str) -> Any:
+        async def execute(session: Session, first: Any, second: QuerySpec | None = None, **options: Any) -> dict[str, Any]:
+            spec = first if isinstance(first, QuerySpec) else second
+            name = first.name if isinstance(first, QuerySpec) else first
+            self.calls.append((kind, name, spec.sql or "" if spec else "-"))
+            return {}
+
+        return execute
+
+    async def find(self, session: Session, name: str) -> Any:
+        if not self.open_workflow:
+            raise NotFound("WorkflowNotFound", name)
+        return type("Found", (), {"ended": False})
+
+    async def state(self, session: Session, name: str) -> str:
+        return name
+
+
+def own_text(world: World, monkeypatch: pytest.MonkeyPatch, *, own: bool) -> None:
+    monkeypatch.setattr(query_renewal, "has_own_text", lambda session, document, spec=None: own)
+
+
+@pytest.mark.parametrize("with_file", [False, True], ids=["same text", "new text"])
+async def test_an_accepted_query_is_renewed_by_another_document(
+    with_file: bool, world: World, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = Commands(monkeypatch, open_workflow=True)
+    world.renewal(f"{QUERY}-r2", "contosso", **DRAFT)
+    spec, _ = query_specification(world.documents[QUERY], COLLABORATION)
+    new = QuerySpec(name=QUERY, inputs=spec.inputs, output=spec.output, sql="SELECT 1") if with_file else None
+    record = await renew_query(session, QUERY, new)
+    assert [call[:2] for call in commands.calls] == [("create", f"{QUERY}-r3"), ("propose", f"{QUERY}-r3")], "r2 is another user's"
+    assert commands.calls[0][2] == ("SELECT 1" if with_file else "")
+    assert (record["query"], record["renews"]) == (f"{QUERY}-r3", [QUERY])
+
+
+@pytest.mark.parametrize(
+    ("changes", "open_workflow", "expected"),
+    [
+        (PROPOSED, True, []),
+        (PROPOSED, False, ["adopt"]),
+        (DRAFT, False, ["adopt", "propose"]),
+        (DRAFT, True, ["propose"]),
+    ],
+    ids=["open proposal", "cancelled proposal", "expired proposal", "rejected"],
+)
+async def test_a_draft_or_proposal_keeps_its_name(
+    changes: dict[str, Any], open_workflow: bool, expected: list[str], world: World, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = Commands(monkeypatch, open_workflow=open_workflow)
+    own_text(world, monkeypatch, own=True)
+    world.documents[QUERY] = world.documents[QUERY].model_copy(update=changes)
+    record = await renew_query(session, QUERY)
+    assert commands.calls == [(kind, QUERY, "-") for kind in expected]
+    assert (record["query"], record["renews"]) == (QUERY, [])
+
+
+async def test_a_killed_renewal_continues_with_the_text_of_the_version_before(
+    world: World, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = Commands(monkeypatch, open_workflow=True)
+    own_text(world, monkeypatch, own=False)
+    world.renewal(f"{QUERY}-r2", **DRAFT)
+    record = await renew_query(session, QUERY)
+    assert [call[:2] for call in commands.calls] == [("update", f"{QUERY}-r2"), ("propose", f"{QUERY}-r2")]
+    assert record["renews"] == [QUERY]
+
+
+async def test_only_the_proposer_renews(world: World, session: Session) -> None:
+    session.settings = session.settings.model_copy(update={"party": "contosso"})
+    with pytest.raises(Refused, match="only fabrikam") as caught:
+        await renew_query(session, QUERY)
+    assert caught.value.code == "NotQueryProposer"
+    assert await refused(renew_query(session, "unknown")) == "UserDocumentNotFound"
+
+
+async def test_an_open_proposal_of_another_text_is_withdrawn_first(world: World, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = Commands(monkeypatch, open_workflow=True)
+    own_text(world, monkeypatch, own=False)
+    world.documents[QUERY] = world.documents[QUERY].model_copy(update=PROPOSED)
+    spec, _ = query_specification(world.documents[QUERY], COLLABORATION)
+    assert await refused(renew_query(session, QUERY, spec)) == "AlreadyProposed"
+    assert commands.calls == []
