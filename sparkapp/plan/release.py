@@ -20,11 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.conditions import Condition, Floors, argument, conjuncts, without_alias
 from sparkapp.plan.rows import Person, Rows
 from sparkapp.plan.tree import Node, refused
+
+if TYPE_CHECKING:
+    from sparkapp.plan.terms import Terms
 
 
 @dataclass
@@ -75,20 +79,29 @@ class Groups:
 
 
 @dataclass
-class PartialRelease:
-    """Groups whose conditions do not cover everything yet: joins with other groups follow.
+class Release:
+    """Groups, and what their conditions do not cover yet: joins with other groups may follow.
 
     Attributes:
         groups: The groups.
         source: Their rows.
         persons: Whom the conditions do not count.
         compared: Canonical texts of the identities whose groups still have to be compared.
+        terms: The aggregates.
+        counted: All groups with conditions, and the numbers of the attributes that are the identity which each of them counts.
     """
 
     groups: Groups
     source: Rows
     persons: list[Person]
     compared: frozenset[str]
+    terms: Terms
+    counted: list[tuple[Groups, frozenset[int]]]
+
+    @property
+    def missing(self) -> bool:
+        """Whether conditions are missing."""
+        return bool(self.persons or self.compared)
 
     @property
     def floor(self) -> int:

@@ -41,10 +41,11 @@ class ReleasedGroups:
         values: Expressions over the rows of a group that are not computed from the rows per person, and their names.
     """
 
-    def __init__(self, kinds: list[PersonGroups], floor: int, keys: Sequence[Value]) -> None:
+    def __init__(self, kinds: list[PersonGroups], floor: int, keys: Sequence[Value], scope: Scope) -> None:
         """Create the groups, given those with the conditions on each kind of person, the strictest floor and the group keys."""
         self.values: dict[str, str] = {}
         self._kinds, self._floor, self._keys = kinds, floor, keys
+        self._unique = list(_one_row_per_person(scope, kinds[0].person))
         self._names = dict(zip((key.sql for key in keys), kinds[0].columns(), strict=True))
 
     def merge(self, released: Iterable[ReleasedAggregate], is_person: Callable[[str], bool]) -> None:
@@ -86,6 +87,8 @@ class ReleasedGroups:
     def source(self) -> str:
         """FROM clause of a SELECT that reads the groups."""
         first, *others = self._kinds
+        if not (others or self.values or first.table):
+            first.join_later(self._unique)
         columns = first.columns()
         text = f"\nFROM {first.sql()} AS `{first.alias}`" + "".join(groups.semi_join(columns) for groups in others)
         for index, overlapping in enumerate(groups.overlapping(self._floor) for groups in self._kinds if groups.table):
@@ -152,9 +155,9 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         if all(key.sources <= decided and not key.outer_join_markers and "SELECT" not in key.sql for key in keys):
             continue  # each person is in one group
         groups.table = f"__cr_rows{number}{groups.alias.removeprefix(GROUPS)}"
-    released = ReleasedGroups(list(kinds.values()), floor, keys)
-    released.merge(scope.released, is_person)
-    return released
+    found = ReleasedGroups(list(kinds.values()), floor, keys, scope)
+    found.merge(scope.released, is_person)
+    return found
 
 
 def _persons(scope: Scope) -> dict[str, str]:
@@ -168,6 +171,16 @@ def _persons(scope: Scope) -> dict[str, str]:
         every = list(dict.fromkeys(certain[:1] or [item.reference for item in items]))
         persons[kind] = every[0] if len(every) == 1 else f"COALESCE({', '.join(every)})"
     return persons
+
+
+def _one_row_per_person(scope: Scope, person: str) -> Iterator[tuple[str, str, str]]:
+    """Relations with at most one row for each person, by which they are joined: alias, text of the join, and column of the identity."""
+    for relation in scope.relations.values():
+        text, conditions = scope.joins.get(relation.alias, ("", []))
+        for name in relation.unique_on or () if len(relation.unique_on or ()) == len(conditions) == 1 else ():
+            column = relation.columns[name].sql if name in relation.columns else ""
+            if conditions[0].sql in (f"{person} = {column}", f"{column} = {person}"):
+                yield relation.alias, text, column
 
 
 def _counted(scope: Scope) -> list[str]:

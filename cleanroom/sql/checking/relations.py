@@ -189,7 +189,10 @@ def _join(node: exp.Expr, ctx: Context) -> str:
     names = {name.lower() for name in using}
     scope.show([*(value for _, value in merged), *(value for value in visible if value.name.lower() not in names)])
     on = conjunction(conditions)
-    return f"\n{word} {text}" + (f" ON {on}" if on else "")
+    text = f"\n{word} {text}" + (f" ON {on}" if on else "")
+    if word == "JOIN":
+        scope.joins[right.alias] = text, conditions
+    return text
 
 
 def _protect_rows(

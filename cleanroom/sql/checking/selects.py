@@ -137,6 +137,7 @@ def _rows(node: exp.Select, ctx: Context) -> tuple[str, str]:
     attached = attach(joined, scope.protected, scope.equal.keys)
     scope.multiplied = attached.overlapping
     _warn_of_joins(attached, ctx)
+    scope.joins = {alias: (written_out(join, scope, attached.enforce), parts) for alias, (join, parts) in scope.joins.items()}
     return written_out(text, scope, attached.enforce), condition
 
 

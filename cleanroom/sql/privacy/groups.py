@@ -11,6 +11,7 @@ common table expression.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cleanroom.sql.model import SUM, ReleasedAggregate
@@ -19,6 +20,7 @@ from cleanroom.sql.rendering import parenthesised, subquery
 GROUPS = "__cr_g"
 """Alias of the groups of a release."""
 _PERSONS = "__cr_r"
+_ALIASES = re.compile("`([^`]*)`[.]`")
 
 
 class PersonGroups:
@@ -40,6 +42,8 @@ class PersonGroups:
         self._per_person: dict[str, str] = {}
         self._shares: dict[str, str] = {}
         self._columns: dict[str, str] = {}
+        self._late_joins: dict[str, str] = {}
+        self._late_keys: list[str] = []
 
     def require_persons(self, enough: str) -> None:
         """Require ``enough`` (``>= 5``) distinct persons."""
@@ -118,10 +122,35 @@ class PersonGroups:
         """The column of the rows per person that contains ``text``."""
         return f"`{_PERSONS}`.`{self._per_person.setdefault(text, f'__cr_c{len(self._per_person)}')}`"
 
+    def join_later(self, relations: Iterable[tuple[str, str, str]]) -> None:
+        """Join relations with the rows per person instead of the rows, if nothing but group keys reads them.
+
+        Args:
+            relations: Relations with at most one row per person: alias, text of the join, and column that equals the identity.
+        """
+        source, where = self.source
+        for alias, text, column in relations:
+            rest = source.replace(text, "", 1)
+            late = [key for key in self.keys if set(_ALIASES.findall(key)) == {alias}]
+            read = [rest, where, self.person, *self._per_person, *(key for key in self.keys if key not in late)]
+            if rest != source and not any(f"`{alias}`." in part for part in read):
+                source = rest
+                self._late_keys += late
+                self._late_joins[text] = f"{text[: text.rindex(' ON ')]} ON `__cr_q`.`__cr_p` = {column}"
+        self.source = source, where
+
     def rows(self) -> str:
         """The subquery that computes the rows per person."""
-        inner = [*aliased(self.keys), f"{self.person} AS `__cr_p`", *(f"{text} AS `{name}`" for text, name in self._per_person.items())]
-        return subquery(_select(inner) + "".join(self.source) + f"\nGROUP BY {', '.join([*self.keys, self.person])}")
+        keys = dict(zip(aliased(self.keys), self.keys, strict=True))
+        early = {text: key for text, key in keys.items() if key not in self._late_keys}
+        inner = [*early, f"{self.person} AS `__cr_p`", *(f"{text} AS `{name}`" for text, name in self._per_person.items())]
+        rows = subquery(_select(inner) + "".join(self.source) + f"\nGROUP BY {', '.join([*early.values(), self.person])}")
+        if not self._late_joins:
+            return rows
+        read = [f"`__cr_k{number}`" for number, key in enumerate(self.keys) if key not in self._late_keys]
+        read += ["`__cr_p`", *(f"`{name}`" for name in self._per_person.values())]
+        outer = [*(text for text in keys if text not in early), *(f"`__cr_q`.{name} AS {name}" for name in read)]
+        return subquery(f"{_select(outer)}\nFROM {rows} AS `__cr_q`{''.join(self._late_joins.values())}")
 
     def sql(self) -> str:
         """The subquery that computes the groups."""
