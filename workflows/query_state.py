@@ -290,7 +290,8 @@ class QueryStateMachine:
             self.expires = min(decision.expires, self.expires or decision.expires)
             self.approvals_expire_at = min(decision.expires, self.approvals_expire_at or decision.expires)
             self.run_limit = min((limit for limit in (decision.max_runs, self.run_limit) if limit is not None), default=None)
-        self.ballots = dict(recorded.ballots)
+        # Ballots of one proposal are never taken back. `recorded` may be older than a vote that was counted before.
+        self.ballots |= recorded.ballots
         self.deputies |= {decision.approver_id: decision.deputy} if decision.deputy else {}
         if recorded.proposal_state == "Accepted":
             self._approve(now)

@@ -17,8 +17,7 @@ from cleanroom.sql.catalog import Catalog, Column, View, unique_members, view_of
 from cleanroom.sql.gate import analyse, check_sql, rendering_problem
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.sparkconf import locked_spark_conf, locked_sql_conf
-from cleanroom.sql.text.parsing import split_statements
-from cleanroom.sql.text.tokens import strip_invisible
+from cleanroom.sql.text.tokens import split_statements, strip_invisible
 from cleanroom.sql.verdict import (
     AppliedFloor,
     GateVerdict,

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlglot import exp
-
 from cleanroom.documents.query import QuerySegment
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.checking.columns import check_distinct_columns
-from cleanroom.sql.checking.nodes import located_at
-from cleanroom.sql.checking.queries import Statement, check_statement
-from cleanroom.sql.context import Context, Findings, Rules
+from cleanroom.sql.checking.expressions import expression
+from cleanroom.sql.checking.queries import Statement, query, statement
+from cleanroom.sql.context import Context, Findings, Readers, Rules
 from cleanroom.sql.lineage import card_of, lineage_of
 from cleanroom.sql.model import CheckedQuery
 from cleanroom.sql.privacy import release
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.text.parsing import parse_statement
+from cleanroom.sql.text.tokens import END, Tokens
 from cleanroom.sql.verdict import GateVerdict, OutputColumn, Reason, RewrittenSegment, Warning
 from cleanroom.sql.vocabulary import NUMERIC
 
@@ -43,7 +41,6 @@ class QueryCheck:
         self.rules = rules
         self.findings = Findings()
         self.views: dict[str, CheckedQuery] = {}
-        self._last: exp.Expr = exp.Null()
 
     def statement(self, text: str, *, last: bool) -> Statement:
         """Check the statement of one segment.
@@ -52,14 +49,20 @@ class QueryCheck:
             Refusal: The check cannot continue. Other refusals are in :attr:`findings`.
         """
         try:
-            self._last = parse_statement(text, rereading=self.rules.rereading)
-            with located_at(self._last):
-                statement = check_statement(self._last, Context(self.rules, self.findings, self.views, Scope()), last=last)
+            tokens = Tokens(text, rereading=self.rules.rereading)
+            if tokens.kinds[0] in (";", END):
+                raise Refusal("EmptySegment", "the segment contains no statement")
+            ends = [index for index, kind in enumerate(tokens.kinds) if kind == ";"]
+            if (ends and ends[-1] - ends[0] != len(ends) - 1) or (ends and tokens.kinds[ends[-1] + 1] != END):
+                where = tokens.position(ends[0])
+                raise Refusal("MultipleStatements", "a segment contains exactly one statement; put each into its own segment", where)
+            with tokens.located(0):
+                out = statement(Context(self.rules, self.findings, tokens, Readers(expression, query), self.views, Scope()), last=last)
         except RecursionError as error:
             raise Refusal("QueryTooComplex", "the query is nested too deeply") from error
-        if statement.view is not None:
-            self.views[statement.view.lower()] = statement.query
-        return statement
+        if out.view is not None:
+            self.views[out.view.lower()] = out.query
+        return out
 
     def check_conditions(self, segment: QuerySegment, statement: Statement) -> None:
         """Check the preconditions and post-filters of a segment."""
@@ -88,15 +91,13 @@ class QueryCheck:
             if field.type not in NUMERIC:
                 raise Refusal("TypeNotAllowed", f"postFilters: {field.name} is {field.type}; a filter compares numbers")
 
-    def check_result(self, query: CheckedQuery) -> None:
+    def check_result(self, result: CheckedQuery) -> None:
         """Check the owners' rules for what leaves the clean room."""
-        with located_at(self._last):
-            release.check_result(query)
-            check_distinct_columns(query, "the result")
-        for field in query.fields:
+        release.check_result(result)
+        check_distinct_columns(result, "the result")
+        for field in result.fields:
             try:
-                with located_at(self._last):
-                    release.check_output(field, self.rules.catalog)
+                release.check_output(field, self.rules.catalog)
             except Refusal as refusal:
                 self.findings.note(refusal)
 
@@ -116,7 +117,7 @@ def analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
     misshapen = _shape_problem([segment for _, segment in ordered])
     if misshapen is not None:
         return _refused(misshapen)
-    check = QueryCheck(Rules.of(catalog))
+    check = QueryCheck(Rules(catalog))
     refusals = check.findings.refusals
     rewritten: list[RewrittenSegment] = []
     for place, (index, segment) in enumerate(ordered, start=1):
@@ -127,6 +128,8 @@ def analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
             if last and not refusals:
                 check.check_result(statement.query)
         except Refusal as refusal:
+            if refusal.code == "Unparsable":  # the other reasons may be misreadings
+                refusals.clear()
             refusals.append(refusal)
         if refusals:
             return _refused(*(refusal.reason(index) for refusal in refusals))
@@ -166,11 +169,11 @@ def rendering_problem(statements: Sequence[str], catalog: Catalog) -> Reason | N
         None if every statement renders to itself. Otherwise the reason, with the index of the statement as ``segment``; its code is
         ``UnstableRendering`` if the statement is accepted but renders to a different text.
     """
-    check = QueryCheck(Rules.of(catalog, rereading=True))
+    check = QueryCheck(Rules(catalog, rereading=True))
     for index, text in enumerate(statements):
         try:
             statement = check.statement(text, last=index == len(statements) - 1)
-        except (Refusal, AttributeError, KeyError, TypeError, ValueError) as error:
+        except Refusal as error:
             refusal = error if isinstance(error, Refusal) else Refusal("UnstableRendering", "it is not a rendering of the gate")
             check.findings.refusals.append(refusal)
         if check.findings.refusals:

@@ -46,7 +46,10 @@ class Value:
     aggregated: bool = False  # contains an aggregate
     windowed: bool = False  # contains a window function
     name: str = ""  # name of the output column; for an expression, if the query gives no alias
-    operator_chain: str = ""  # AND, OR or ||: a chain, which needs no parentheses inside a longer chain of the same operator
+    operator: str = ""  # AND, OR or || of a chain, which needs no parentheses inside a longer chain of the same operator; or =
+    parts: tuple[Value, ...] = ()  # conditions that AND combines, or the sides of an equality
+    negated: str = ""  # text of the negation of a condition, if NOT may stand inside of it
+    semi_join: SemiJoin | None = None  # rows of persons that the condition reads: it must be a condition on every row of a SELECT
     constant: float | None = None  # value of a numeric constant, if known
     flag: bool = False  # 0, 1 or NULL by its form
     made_by_text: bool = False  # the text chooses the rows that have the value: it is a count, or an outer join supplies it
@@ -83,6 +86,14 @@ class Value:
 
 
 _facts = attrgetter(*Value.__slots__)
+
+
+class SemiJoin(NamedTuple):
+    """A condition of the form ``column IN (SELECT ...)`` or ``EXISTS (SELECT ...)`` on protected rows."""
+
+    protected: list[ProtectedInput]  # protected inputs of the subquery
+    column: Value | None  # column on the left of IN; None for EXISTS
+    type: str  # type of the column that the subquery of IN returns
 
 
 class KeyPair(NamedTuple):

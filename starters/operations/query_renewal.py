@@ -103,7 +103,7 @@ async def _propose_last(session: Session, last: Document, spec: QuerySpec | None
     if not await _has_open_workflow(session, name):
         await adopt_query(session, name, **periods)
     if last.state == "Draft":
-        if text is not None:
+        if text is not None and not has_own_text(session, last, text):
             await update_query(session, text)
         await propose_query(session, name, text)
     else:

@@ -15,8 +15,9 @@ import pytest_asyncio
 from temporalio.testing import WorkflowEnvironment
 
 import activities
-from tests.faults.expectations import NOT_COVERED, difference_of
-from tests.faults.matrix import LOSSES, PROCESS_KILLS, WHOLE, Matrix, open_matrix
+from tests.faults.cells import LOSSES, PROCESS_KILLS, WHOLE, wire_cells
+from tests.faults.expectations import NOT_COVERED, rule_of
+from tests.faults.matrix import Matrix, open_matrix
 from tests.faults.proxy import FAULTS, KILLS
 from tests.faults.report import PAGE, load_recording
 from tests.faults.rows import Cell
@@ -42,8 +43,8 @@ async def matrix(temporal_env: WorkflowEnvironment, tmp_path_factory: pytest.Tem
 def short_group(matrix: Matrix, scenario: str) -> list[Cell]:
     """One cell per activity: its last write, if it has one that is sent in every run, and the next fault."""
     found: dict[tuple[str, str], list[Cell]] = {}
-    for cell in matrix.cells(scenario):
-        if difference_of(cell) is None:
+    for cell in wire_cells(matrix.recording, scenario):
+        if rule_of(cell) is None:
             found.setdefault((cell.row.workflow, cell.row.activity), []).append(cell)
     group = []
     for number, cells in enumerate(found.values()):

@@ -150,3 +150,36 @@ def test_groups_that_may_share_persons_are_compared(name: str) -> None:
 def test_groups_by_a_column_that_is_not_unique_per_person_are_compared() -> None:
     assert "LEFT ANTI JOIN" in check_sql(ONE_GROUP["declared unique"], GUARDED).sql
     assert "LEFT ANTI JOIN" in check_sql(ONE_GROUP["declared unique"], with_unique("clicks", "user_key", "device")).sql
+
+
+# -- tables with one row per person -----------------------------------------------------------------------------------
+
+LATE = {
+    "group key": f"SELECT t.device, COUNT(*) AS n, SUM(o.amount) AS s FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
+    "expression of it": f"SELECT upper(t.device) AS d, AVG(o.amount) AS m FROM orders o JOIN {_DEVICES} ON t.user_key = o.user_key WHERE o.status = 'paid' GROUP BY upper(t.device)",
+    "another table": f"SELECT t.device, COUNT(w.seg) AS n FROM orders o JOIN {_DEVICES} ON t.user_key = o.user_key JOIN weights w ON o.user_key = w.user_key GROUP BY t.device",
+}
+EARLY = {
+    "condition": f"SELECT t.device, COUNT(*) AS n FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key WHERE t.device <> 'tv' GROUP BY t.device",
+    "condition of the join": f"SELECT t.device, COUNT(*) AS n FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key AND o.status = 'paid' GROUP BY t.device",
+    "aggregate": f"SELECT t.device, COUNT(t.device) AS n FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
+    "key of both": f"SELECT COALESCE(t.device, o.region) AS k, COUNT(*) AS n FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY COALESCE(t.device, o.region)",
+    "other aggregates": f"SELECT t.device, STDDEV(o.amount) AS d FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*LATE, *EARLY])
+def test_table_of_persons_is_joined_with_the_rows_per_person_if_only_group_keys_read_it(
+    name: str, connection: duckdb.DuckDBPyConnection
+) -> None:
+    sql = LATE.get(name) or EARLY[name]
+    verdict = check_sql(sql, LOW)
+    assert verdict.allowed, verdict.reasons
+    assert ("__cr_q" in verdict.sql) == (name in LATE)
+    assert same_rows(run_verdict(connection, verdict), run(connection, sql), ordered=False), verdict.sql
+
+
+def test_table_with_several_rows_per_person_is_joined_with_the_rows() -> None:
+    late = ONE_GROUP["declared unique"]
+    assert "__cr_q" in check_sql(late, with_unique("clicks", "user_key")).sql
+    assert "__cr_q" not in check_sql(late, with_unique("clicks", "user_key", "device")).sql

@@ -146,6 +146,8 @@ class Driver:
     """Input of the next run."""
     cancelled: bool = False
     suggest_continue: bool = False
+    build_id: str = "build-1"
+    """Build of the worker that executes the workflow."""
     metrics: MetricRecorder = field(default_factory=MetricRecorder)
     history_length: int = 10
     """Number of events, as the server counts them."""
@@ -318,6 +320,8 @@ class Driver:
     def _activate(self, *jobs: WorkflowActivationJob) -> None:
         activation = WorkflowActivation(run_id="r", jobs=jobs, continue_as_new_suggested=self.suggest_continue)
         activation.history_length = self.history_length
+        activation.deployment_version_for_current_task.deployment_name = "frontend"
+        activation.deployment_version_for_current_task.build_id = self.build_id
         activation.timestamp.FromDatetime(self.now)
         completion = self._instance.activate(activation)
         assert not completion.HasField("failed"), completion.failed.failure.message

@@ -406,6 +406,31 @@ def test_a_repeated_rejection_is_already_recorded() -> None:
         assert refusal(query, query.update("approve", vote())).code == "BallotAlreadySubmitted"
 
 
+def test_a_decision_that_arrives_before_the_vote_is_counted_is_not_cast_again() -> None:
+    with publish_query() as query:
+        propose(query)
+        # The poll stops before a vote is counted, which takes until the server has cancelled its activity.
+        query.slow_cancellation = True
+        first = query.update("approve", vote())
+        assert query.updates[first] is HELD
+        assert refusal(query, query.update("approve", vote())).code == "BallotPending"
+        query.finish("await_query_change", CancelledError("stopped"))
+        assert outcome(query, first).accepted == ("contosso",)
+        assert query.names.count("accept_query") == 1
+
+
+def test_the_answer_to_an_earlier_vote_does_not_take_back_a_later_one() -> None:
+    with publish_query(accept_query=HELD) as query:
+        propose(query)
+        query.update("approve", vote("u-contosso"))
+        query.update("approve", vote("u-litware"))
+        first, second = [call for call in query.calls if call.name == "accept_query"]
+        both = {"u-contosso": "accepted", "u-litware": "accepted"}
+        query.end_together({second: BallotRecorded(proposal_state="Open", ballots=both)})
+        query.end_together({first: BallotRecorded(proposal_state="Open", ballots={"u-contosso": "accepted"})})
+        assert query.query("state").accepted == ("contosso", "litware")
+
+
 def test_a_vote_that_waits_for_its_worker_neither_blocks_others_nor_is_repeated() -> None:
     with publish_query(accept_query=[HELD, BallotRecorded(proposal_state="Open", ballots={"u-litware": "accepted"})]) as query:
         propose(query)
@@ -841,6 +866,26 @@ def test_a_query_continues_with_its_state_and_the_votes_that_wait() -> None:
         assert "create_document" not in next_run.names
         assert next_run.names[:2] == ["await_query_change", "verify_decision"]
         assert state(next_run).stage == "Approved"
+
+
+def test_a_query_that_a_worker_of_another_version_took_over_continues_as_new() -> None:
+    """So a patch in its code is needed for one upgrade, and not for the lifetime of the query."""
+    with publish_query() as query:
+        propose(query)
+        query.update("approve", vote())
+        query.build_id = "build-2"
+        query.signal("no-such-signal", 1)
+        assert (query.continued.carried.stage, query.continued.carried.accepted) == ("Proposed", ("contosso",))
+    with publish_query(query.continued) as next_run:
+        next_run.advance(hours=1)
+        assert not next_run.ended
+
+
+def test_a_query_that_stays_on_its_version_does_not_continue() -> None:
+    with publish_query() as query:
+        propose(query)
+        query.signal("no-such-signal", 1)
+        assert not query.ended
 
 
 def test_a_query_does_not_continue_while_a_command_runs() -> None:
