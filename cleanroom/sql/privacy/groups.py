@@ -1,11 +1,10 @@
 """The subquery that computes the groups of a release: rows, then one row per group and person, then one row per group.
 
-The rows are read once. Every condition of a floor is about persons, so that it is a condition on the rows per person: how many there
-are, how many of them contribute to an aggregate, and how much the largest of them has of a sum. Most aggregates of the query are
-computed from the same rows: a sum is the sum of the persons' sums. If all of them are, the query reads the groups; otherwise it reads
-its rows again, and a LEFT SEMI JOIN with the groups leaves out those that must not be shown. Where a person may be in several groups,
-a LEFT ANTI JOIN removes the groups that differ from another one by a few persons. It reads the rows per person a second time, as a
-common table expression.
+Every condition of a floor is about persons, so that it is a condition on the rows per person: how many there are, how many of them
+contribute to an aggregate, and how much the largest of them has of a sum. Most aggregates of the query are computed from the same rows:
+a sum is the sum of the persons' sums. The others aggregate the rows again, and are joined with the groups. Where a person may be in
+several groups, a LEFT ANTI JOIN removes the groups that differ from another one by a few persons. It reads the rows per person a second
+time, as a common table expression.
 """
 
 from __future__ import annotations

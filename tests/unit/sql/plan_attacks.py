@@ -132,7 +132,6 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("deviation", "PlanFloorMissing", [("STDDEV(`orders`.`amount`)", "COUNT(DISTINCT CASE WHEN `orders`.`day` > DATE '2020-01-01' THEN `orders`.`user_key` END)")]),
     ("deviation", "PlanRowsOfPersons", [("STDDEV(`orders`.`amount`)", "COLLECT_LIST(`orders`.`amount`)")]),
     ("deviation", "PlanColumnNotAllowed", [("STDDEV(`orders`.`amount`)", "MAX(`orders`.`amount`)")]),
-    ("deviation", "PlanColumnNotAllowed", [("STDDEV(`orders`.`amount`)", "STDDEV(`orders`.`amount`) FILTER(WHERE `orders`.`age` > 30)")]),
     ("guarded overlap", "PlanFloorMissing", [("LEFT ANTI JOIN", "LEFT SEMI JOIN")]),
     # Joins.
     ("overlap", "PlanFloorMissing", [("LEFT ANTI JOIN", "LEFT SEMI JOIN")]),
@@ -171,7 +170,7 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("one group", "PlanFloorMissing", [("`t`.`device`", "CONCAT(`t`.`device`, `__cr_q`.`__cr_c1`)")]),
     ("one group", "PlanFloorMissing", [("`__cr_q`.`__cr_c1` AS", "`__cr_q`.`__cr_c1` * 2 AS")]),
     ("one group", "PlanFloorMissing", [("`__cr_p` = `t`.`user_key`", "`__cr_p` = `t`.`device`")]),
-    ("one group", "PlanFloorMissing", [("`__cr_p` = `t`.`user_key`", "`__cr_p` <=> `t`.`user_key`")]),
+    ("one group", "PlanJoinNotAllowed", [("`__cr_p` = `t`.`user_key`", "`__cr_p` <=> `t`.`user_key`")]),
     ("one group", "PlanFloorMissing", [("`__cr_p` = `t`.`user_key`", "`__cr_p` = `t`.`user_key` AND `t`.`device` = 'ios'")]),
     ("one group", "PlanFloorMissing", [("AS `__cr_q`\n", "AS `__cr_q`\n    JOIN `weights` AS `w` ON `__cr_q`.`__cr_p` = `w`.`user_key`\n")]),
     ("overlap", "PlanJoinNotAllowed", [("`o`.`user_key` = `c`.`user_key`", "`o`.`region` = `c`.`campaign`")]),
