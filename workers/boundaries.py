@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,6 +70,8 @@ class BoundaryWorker:
     max_concurrent_activities: int = 32
     """Activities at the same time. A run occupies one slot of the clean room and one of the Spark service from its submission to its
     end, for the activities that watch it. They wait most of the time. If they filled all slots, no activity could end a run."""
+    works: Callable[[], Awaitable[None]] | None = None
+    """Tries the boundary's credentials: the worker is not ready before it returns."""
     heartbeat_seconds: float | None = None
     """Shortest interval of heartbeats; without it, the default of :mod:`cleanroom.temporal.workers`. They also deliver cancellations."""
 
@@ -114,6 +116,15 @@ def boundary_worker(settings: Settings, bootstrap: Bootstrap | None = None) -> B
 def _freshness(client: GovernanceUserClient) -> GovernanceFreshness:
     """Let the activities of a worker wait for what other workers have seen in governance."""
     return GovernanceFreshness(client.catch_up, lambda: str(client.position))
+
+
+def _signs_in(client: GovernanceUserClient) -> Callable[[], Awaitable[None]]:
+    """Return a function that signs in to Entra ID, and reads what governance shows to registered users only."""
+
+    async def works() -> None:
+        await client.list_identities()
+
+    return works
 
 
 def _collaborator(settings: Settings) -> BoundaryWorker:
@@ -163,6 +174,7 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
         activities=tuple(activities),
         resources=(client,),
         interceptors=(_freshness(client),),
+        works=_signs_in(client),
     )
 
 
@@ -187,6 +199,7 @@ def _frontend(settings: Settings) -> BoundaryWorker:
         ),
         resources=(client,),
         interceptors=(_freshness(client),),
+        works=_signs_in(client),
     )
 
 
@@ -226,6 +239,7 @@ def _clean_room(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
         ),
         resources=(user, client),
         interceptors=(_freshness(user),),
+        works=_signs_in(user),
         heartbeat_seconds=1,
     )
 
@@ -251,4 +265,5 @@ def _spark_service(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
         ),
         resources=(user, service),
         interceptors=(_freshness(user),),
+        works=_signs_in(user),
     )

@@ -104,7 +104,7 @@ async def serve(
         health_host=health_host,
         extra=_heartbeat_options(worker.heartbeat_seconds),
     )
-    await run_worker(client, spec, resources=(*worker.resources, *_workload(settings, client, runtime, telemetry)))
+    await run_worker(client, spec, resources=(*worker.resources, *_workload(settings, client, runtime, telemetry)), works=worker.works)
 
 
 def _workload(settings: Settings, client: Client, runtime: Runtime, telemetry: Telemetry) -> Sequence[AbstractAsyncContextManager[Any]]:
