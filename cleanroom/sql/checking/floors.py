@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.context import Context
@@ -67,14 +68,12 @@ class ReleasedGroups:
         """``text`` of the SELECT with columns of the groups in place of its group keys and aggregates."""
         if text in self._names:
             return self._names[text]
-        found, known = text, "SELECT" not in text
-        if known:
-            whole = {key.sql for key in self._keys if key.precedence < ATOM}
-            parts = [(_WHOLE if name in whole else _ATOM).format(re.escape(name)) for name in sorted(self._names, key=len, reverse=True)]
-            names = self._names | {f"({name})": self._names[name] for name in whole}
-            found = re.sub("|".join([*parts, _TOKENS]), lambda match: names.get(match[0], match[0]), text)
-            known = all(name in names.values() or not _COLUMN.fullmatch(name) for name in re.findall(_TOKENS, found))
-        if known:
+        if "(" not in text and "`.`" not in text:
+            return text  # output columns only
+        names, pattern = self._replacements
+        found = pattern.sub(lambda match: names.get(match[0], match[0]), text)
+        left = [name for name in pattern.findall(found) if _COLUMN.fullmatch(name) and name not in names.values()]
+        if not left and "SELECT" not in text:
             return found
         if " OVER (" in text or text.startswith("\n"):
             raise Refusal(
@@ -83,6 +82,14 @@ class ReleasedGroups:
                 "give the expression an alias, and use that",
             )
         return self._value(text)
+
+    @cached_property
+    def _replacements(self) -> tuple[dict[str, str], re.Pattern[str]]:
+        """What replaces keys and aggregates, and a pattern that finds them, literals and names."""
+        whole = {key.sql for key in self._keys if key.precedence < ATOM}
+        longest = sorted(self._names, key=len, reverse=True)
+        parts = [(_WHOLE if name in whole else _ATOM).format(re.escape(name)) for name in longest]
+        return self._names | {f"({name})": self._names[name] for name in whole}, re.compile("|".join([*parts, _TOKENS]))
 
     def source(self) -> str:
         """FROM clause of a SELECT that reads the groups."""
