@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ _COMPLETED = re.compile(r'^service_requests\{[^}]*operation="RespondWorkflowTask
 
 def measure(seconds: int = 60, rows: int = 20_000) -> dict[str, float]:
     """Play the demo, wait, and return the figures of the next ``seconds``."""
+    # `timeout` and Ctrl-C must not leave a cloud running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder) / "cloud"
         try:
