@@ -27,6 +27,7 @@ from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
 from activities.key_vault import KeyVault
 from activities.notifications import Notifications
+from activities.query_watch import Watcher
 from activities.run_origin import run_origin
 from activities.s3 import S3
 from activities.spark_service import SparkServiceActivities
@@ -51,6 +52,7 @@ from workflows.publish_azure_dataset import PublishAzureDataset
 from workflows.publish_query import PublishQuery
 from workflows.publish_s3_dataset import PublishS3Dataset
 from workflows.run_query import RunQuery
+from workflows.watch_queries import WatchQueries
 
 logger = logging.getLogger("cleanroom.worker")
 
@@ -182,11 +184,12 @@ def _frontend(settings: Settings) -> BoundaryWorker:
     client = governance_client(settings, credential(settings.credential, ca_file=settings.ca_file))
     documents = UserDocuments(client, settings.collaboration)
     frontend = Frontend(documents, UserReader(client, settings.collaboration), settings.collaboration)
+    watcher = Watcher(documents, settings.collaboration)
     return BoundaryWorker(
         name="frontend",
         task_queue=FRONTEND_QUEUE,
         deployment="frontend",
-        workflows=(PublishAzureDataset, PublishS3Dataset, PublishQuery),
+        workflows=(PublishAzureDataset, PublishS3Dataset, PublishQuery, WatchQueries),
         activities=(
             frontend.get_clean_room_identity,
             frontend.get_clean_room_policy,
@@ -194,7 +197,8 @@ def _frontend(settings: Settings) -> BoundaryWorker:
             frontend.generate_query_document,
             frontend.determine_dataset_owners,
             frontend.verify_decision,
-            frontend.await_query_change,
+            frontend.find_query_change,
+            watcher.watch_queries,
             Notifications(settings, documents).notify,
         ),
         resources=(client,),

@@ -10,18 +10,11 @@ from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.model import NO_NAMES, OR, ROWS, CheckedQuery, ColumnKey, ProtectedInput, Value
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.text.tokens import Tokens
+from cleanroom.sql.text.tokens import NO_TEXT, Tokens
 
 MAX_EXPANSION = 1024 * 1024
 """Characters that relations, aliases, ordinals and ``*`` of one query may expand to, in total."""
 MAX_REASONS = 50
-
-
-class Rules(NamedTuple):
-    """The rules that a query is checked against."""
-
-    catalog: Catalog  # views that the query may read
-    rereading: bool = False  # the text is the gate's own rendering: it may read every column, and owners' rules do not apply again
 
 
 @dataclass(slots=True)
@@ -73,12 +66,12 @@ class Findings:
 class Context(NamedTuple):
     """Where in a query a check is."""
 
-    rules: Rules  # rules of the query
+    catalog: Catalog  # views that the query may read, with the owners' rules
     findings: Findings  # what is collected over the whole query
-    text: Tokens  # text of the statement
     readers: Readers  # the functions that read an expression and a query
     relations: Mapping[str, CheckedQuery]  # temporary views and common table expressions in force, by lower-case name
     scope: Scope  # scope of the SELECT
+    text: Tokens = NO_TEXT  # text of the statement
     clause: str = "output"  # how the lineage names the use of columns here: `join`, `filter`, `output`, or the name of an aggregate
     aggregate: str = ""  # name of the aggregate whose arguments are being checked, or empty
     aggregates_allowed: bool = False  # the clause may contain aggregates and window functions
@@ -88,7 +81,7 @@ class Context(NamedTuple):
 
     def for_select(self, scope: Scope) -> Context:
         """The context of a SELECT with ``scope``; clauses and aggregates around it do not apply inside."""
-        return Context(*self[:5], scope)
+        return Context(*self[:4], scope, self.text)
 
     def in_clause(self, clause: str, *, aggregates: bool = False) -> Context:
         """This context in a clause of the SELECT."""
@@ -123,9 +116,7 @@ class Context(NamedTuple):
         return self.readers.query(self, parent, hidden)
 
     def record(self, value: Value) -> None:
-        """Record in the lineage that this clause reads ``value``. The gate's own rendering needs no lineage."""
-        if self.rules.rereading:
-            return
+        """Record in the lineage that this clause reads ``value``."""
         uses, clause = self.findings.uses, self.clause
         for view, column, _ in value.origins:
             uses.setdefault((view, column), set()).add(clause)

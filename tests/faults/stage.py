@@ -80,7 +80,7 @@ class Stage:
         await publish_dataset(self.people["contosso"], self.flights)
         await publish_dataset(self.people["litware"], self.planes)
         await publish_dataset(self.people["litware"], self.output)
-        await create_query(self.people["fabrikam"], self.query("approved-0"), reconcile_seconds=1)
+        await create_query(self.people["fabrikam"], self.query("approved-0"))
         await propose_query(self.people["fabrikam"], "approved-0")
         self._card = await read_card(self.people["litware"], "approved-0")
         await self.decide({"litware": "approve", "contosso": "approve"}, "approved-0")
@@ -101,7 +101,7 @@ class Stage:
 
     async def create(self, query: QuerySpec) -> None:
         """Create a query."""
-        created = asyncio.create_task(create_query(self.people["fabrikam"], query, reconcile_seconds=1))
+        created = asyncio.create_task(create_query(self.people["fabrikam"], query))
         if self.signals == "early":
             await self._send_early(query.name)
         await created
@@ -299,7 +299,8 @@ async def repeated(act: Callable[[], Awaitable[T]]) -> T:
         try:
             return await act()
         except (RPCError, Unavailable) as error:
-            if error_from_failure(error).code != "TemporalUnavailable":
+            # Workers connect again within seconds. Until then, the server knows none.
+            if error_from_failure(error).code not in ("TemporalUnavailable", "NoWorker"):
                 raise
             await asyncio.sleep(0.5)
     return await act()

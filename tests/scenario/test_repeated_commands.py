@@ -159,7 +159,7 @@ class Governance:
             )
         }
         # They do not end, and occupy no slot of a worker.
-        held = {"await_query_change": LATER, "build_job": LATER}
+        held = {"find_query_change": LATER, "build_job": LATER}
         nothing = {"find_held": HeldFound(read_at=worlds.READ_AT, runs=()), "list_jobs": JobsFound()}
         drafts = {"create_document": self.store_draft, "update_document": self.store_draft}
         datasets, queries = worlds.publish_dataset_answers(), worlds.publish_query_answers()

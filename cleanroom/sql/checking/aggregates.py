@@ -56,7 +56,7 @@ def _check_place(name: str, distinct: bool, star: bool, ctx: Context) -> None:
 
 def _value(name: str, args: Sequence[Value], distinct: bool, ctx: Context) -> Value:
     """The value of an aggregate; COUNT without arguments is ``COUNT(*)``."""
-    scope, use, catalog, function = ctx.scope, name.lower(), ctx.rules.catalog, FUNCTIONS[name]
+    scope, use, catalog, function = ctx.scope, name.lower(), ctx.catalog, FUNCTIONS[name]
     if len(args) > 1 and name == "COUNT" and not distinct:
         raise Refusal("WrongArguments", "COUNT takes one column, or DISTINCT several")
     for arg in args:
@@ -97,11 +97,11 @@ def _filtered(value: Value, condition: Value, ctx: Context) -> Value:
     """``SUM(x) FILTER (WHERE condition)``."""
     scope = ctx.scope
     text = f"{value.sql} FILTER(WHERE {condition.sql})"
-    check_condition([condition], ctx.rules.catalog)
+    check_condition([condition], ctx.catalog)
     if scope.aggregates_persons:
         released = scope.released[-1:]
         scope.released[-1:] = [item._replace(where=condition.sql, sql=text) for item in released]
-        scope.divide(condition_divisions([condition], ctx.rules.catalog))
+        scope.divide(condition_divisions([condition], ctx.catalog))
         check_one_relation(scope, [condition], [arg for item in released for arg in item.args if not arg.identity])
     out = combine(text, value.type, ATOM, [value, condition])
     out.aggregated, out.ungrouped, out.degree = True, False, None
@@ -110,7 +110,7 @@ def _filtered(value: Value, condition: Value, ctx: Context) -> Value:
 
 def _warn_of_argument(name: str, arg: Value, ctx: Context) -> None:
     """Record that an aggregate over several persons contains a product, or values of a view without a floor."""
-    catalog, mixture = ctx.rules.catalog, FUNCTIONS[name].disclosure == "mixture"
+    catalog, mixture = ctx.catalog, FUNCTIONS[name].disclosure == "mixture"
     columns = [f"{view}.{column}" for view, column in protected_columns(arg, catalog)]
     if mixture and columns and (arg.degree or 0) > 1:
         ctx.findings.warn("ProductOfColumns", f"{name} of a product of {', '.join(columns)}")

@@ -36,12 +36,12 @@ def group_by(ctx: Context, items: Sequence[Item]) -> None:
     scope.group_text = "\nGROUP BY " + ", ".join(key.sql for key in keys)
     scope.group_keys = {key.sql for key in keys}
     if not scope.protected:
-        check_condition(keys, ctx.rules.catalog, "GROUP BY")
+        check_condition(keys, ctx.catalog, "GROUP BY")
         return
     scope.per_person = is_per_person(scope.protected, keys, scope.equal)
     scope.plain_group_keys = [key.sql for key in keys if key.plain]
     if not scope.per_person:
-        check_group_keys(keys, ctx.rules.catalog)
+        check_group_keys(keys, ctx.catalog)
 
 
 def _group_key(ctx: Context, items: Sequence[Item]) -> Value:
@@ -86,7 +86,7 @@ def order_by(ctx: Context, outputs: Sequence[Output]) -> str:
         with text.located(text.at):
             key, value = _sort_key(ctx, outputs)
             # The order of the rows, and which of them LIMIT shows, tell the values by which they are sorted.
-            check_condition([value], ctx.rules.catalog, "ORDER BY")
+            check_condition([value], ctx.catalog, "ORDER BY")
         parts.append(key + direction(text))
     return "\nORDER BY " + ", ".join(parts)
 

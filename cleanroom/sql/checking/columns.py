@@ -226,7 +226,7 @@ def check_column_name(name: str) -> None:
 def check_new_relation_name(name: str, ctx: Context) -> None:
     """Refuse a name that an input view or an earlier relation of the query already has, so that it cannot be misread."""
     check_relation_name(name)
-    if ctx.rules.catalog.view(name) is not None or name.lower() in ctx.relations:
+    if ctx.catalog.view(name) is not None or name.lower() in ctx.relations:
         raise Refusal("NameShadowsView", f"{name} is already the name of another relation; choose another")
 
 

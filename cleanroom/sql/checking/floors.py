@@ -74,7 +74,7 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         keys: Its group keys.
         source: Its FROM and WHERE clauses.
     """
-    scope, catalog = ctx.scope, ctx.rules.catalog
+    scope, catalog = ctx.scope, ctx.catalog
     keys = list({key.sql: key for key in keys}.values())
     texts = [key.sql for key in keys]
     floor = rows.strictest_floor(scope.protected, catalog)
@@ -174,7 +174,7 @@ def _require_contributors(groups: PersonGroups, scope: Scope, floor: int, ctx: C
     counted: dict[str, str] = {}
     found = []
     for item in scope.released:
-        args = [arg for arg in item.args if arg.sources and not arg.identity and not aggregates.is_flag(arg, ctx.rules.catalog)]
+        args = [arg for arg in item.args if arg.sources and not arg.identity and not aggregates.is_flag(arg, ctx.catalog)]
         if args and FUNCTIONS[item.name].disclosure != "condition":
             found.append((item, args))
             names.setdefault(tuple(arg.sql for arg in args), set()).add(item.name)
@@ -242,7 +242,7 @@ def _summed(scope: Scope, ctx: Context) -> list[str]:
     numbers = {value.sql: value for relation in relations for value in relation.columns.values() if value.type in NUMERIC}
     for item in scope.released:
         for arg in item.args if FUNCTIONS[item.name].disclosure == "mixture" else ():
-            if not arg.sources or aggregates.is_flag(arg, ctx.rules.catalog):
+            if not arg.sources or aggregates.is_flag(arg, ctx.catalog):
                 continue
             names = _COLUMN.findall(arg.sql)
             columns = sorted(numbers.keys() & names)
@@ -255,7 +255,7 @@ def _summed(scope: Scope, ctx: Context) -> list[str]:
                 texts = products if products and not arg.mixed else [*columns, *products]
             found |= dict.fromkeys(texts)
             args.add((arg.sql, item.where))
-    known = [text for text in found if text in numbers and aggregates.protected_columns(numbers[text], ctx.rules.catalog)]
+    known = [text for text in found if text in numbers and aggregates.protected_columns(numbers[text], ctx.catalog)]
     scaled = next((text for text in known if numbers[text].mixed or numbers[text].scale != 1), None)
     if len(args) < 2:
         return []
@@ -270,7 +270,7 @@ def _summed(scope: Scope, ctx: Context) -> list[str]:
 
 def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:
     """The values whose sum one person may dominate."""
-    catalog = ctx.rules.catalog
+    catalog = ctx.catalog
     if FUNCTIONS[item.name].disclosure != "mixture":
         return []
     args = [arg for arg in item.args if aggregates.protected_columns(arg, catalog) and not aggregates.is_flag(arg, catalog)]

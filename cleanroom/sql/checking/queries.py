@@ -170,8 +170,18 @@ class Statement:
 def statement(ctx: Context, *, last: bool) -> Statement:
     """Read one statement. The last one of a query is its SELECT; those before it create temporary views."""
     text = ctx.text
-    if text.kinds[0] == "CREATE":
-        return _create_view(ctx, last)
+    if text.kinds[0] in (";", END):
+        raise Refusal("EmptySegment", "the segment contains no statement")
+    end = text.kinds.index(";") if ";" in text.kinds else len(text.kinds) - 1
+    if any(kind not in (";", END) for kind in text.kinds[end:]):
+        where = text.position(end)
+        raise Refusal("MultipleStatements", "a segment contains exactly one statement; put each into its own segment", where)
+    with text.located(0):
+        return _create_view(ctx, last) if text.kinds[0] == "CREATE" else _select(ctx, last)
+
+
+def _select(ctx: Context, last: bool) -> Statement:
+    text = ctx.text
     if not text.begins_query(0) and text.kinds[0] != "(":
         if text.kinds[0] in RESERVED:
             raise text.unexpected()
@@ -185,9 +195,8 @@ def statement(ctx: Context, *, last: bool) -> Statement:
 
 
 def _end(text: Tokens) -> None:
-    while text.accept(";"):
-        pass
-    text.expect(END)
+    if not text.accept(";"):
+        text.expect(END)
 
 
 def _create_view(ctx: Context, last: bool) -> Statement:

@@ -17,6 +17,7 @@ from cleanroom.sql.privacy.release import SelectRelease, output_field, select_re
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import HIDDEN_COLUMN, conjunction, quote
 from cleanroom.sql.scope import Scope
+from cleanroom.sql.text.remedies import outside_language
 from cleanroom.sql.text.tokens import NUMBER, SET_OPERATORS, TEXT
 
 _AFTER_ITEMS = (",", "FROM", "WHERE", "GROUP", "HAVING", "QUALIFY", "ORDER", "LIMIT", *SET_OPERATORS, ")")
@@ -49,7 +50,7 @@ def select(ctx: Context, parent: Scope | None, hidden: bool, prefix: str, *, alo
     limited = limit(text) if alone else ""
     values = [value for _, value in clauses.outputs]
     groups: ReleasedGroups | None = None
-    release = select_release(scope, values, distinct=clauses.distinct, qualified=bool(clauses.qualify), catalog=ctx.rules.catalog)
+    release = select_release(scope, values, distinct=clauses.distinct, qualified=bool(clauses.qualify), catalog=ctx.catalog)
     if release.aggregates_rows:
         keys = scope.keys if release.distinct_keys is None else [value for value in values if value.origins or value.sources]
         groups = released_groups(ctx, keys, clauses.source)
@@ -96,6 +97,9 @@ def _clauses(ctx: Context, alone: bool) -> _Clauses:
     joined = from_clause(ctx.in_clause("join")) if text.kinds[text.at] == "FROM" else ""
     text.expect("SELECT")
     distinct = text.accept("DISTINCT")
+    if text.kinds[text.at] == "ON":
+        how = "ClauseNotAllowed: DISTINCT ON; write QUALIFY ROW_NUMBER() OVER (PARTITION BY …) = 1"
+        raise outside_language(how, text.position())
     places = [text.at]
     for place in text.places(len(text.kinds), *_AFTER_ITEMS, ""):
         if text.kinds[place] == ",":
@@ -194,7 +198,7 @@ def _having(ctx: Context) -> list[str]:
                 rows.check_no_rows(part.semi_join.protected)
             if part.ungrouped:
                 raise Refusal("NotGrouped", "HAVING may read group keys and aggregates only")
-            exposure.check_condition([part], ctx.rules.catalog)
+            exposure.check_condition([part], ctx.catalog)
     return [conjunction([part]) for part in conditions]
 
 
@@ -204,7 +208,7 @@ def _qualify(ctx: Context) -> str:
     start = ctx.text.at
     value = ctx.in_clause("filter", aggregates=True)._replace(in_qualify=True).expression()
     with ctx.text.located(start):
-        exposure.check_condition([value], ctx.rules.catalog)
+        exposure.check_condition([value], ctx.catalog)
         if not value.windowed:
             raise Refusal("ClauseNotAllowed", "QUALIFY needs a window function; use WHERE or HAVING")
         if ctx.scope.group_keys is not None and value.ungrouped:
