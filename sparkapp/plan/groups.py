@@ -175,7 +175,7 @@ class Aggregates:
         self._require_same(canonical.text(node.child), release)
         columns = {**outer, **source.columns}
         items = {item.id: without_alias(item) for item in node.expressions("aggregateExpressions")}
-        terms = replace(release.terms, columns=columns, canonical=canonical)
+        terms: Terms = replace(release.terms, columns=columns, canonical=canonical)
         terms.read(items.values())
         terms.require(release.groups.floors)
         terms.require_counted(release.counted)

@@ -20,15 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.conditions import Condition, Floors, argument, conjuncts, without_alias
 from sparkapp.plan.rows import Person, Rows
 from sparkapp.plan.tree import Node, refused
-
-if TYPE_CHECKING:
-    from sparkapp.plan.terms import Terms
 
 
 @dataclass
@@ -87,7 +84,7 @@ class Release:
         source: Their rows.
         persons: Whom the conditions do not count.
         compared: Canonical texts of the identities whose groups still have to be compared.
-        terms: The aggregates.
+        terms: The aggregates: :class:`sparkapp.plan.terms.Terms`.
         counted: All groups with conditions, and the numbers of the attributes that are the identity which each of them counts.
     """
 
@@ -95,7 +92,7 @@ class Release:
     source: Rows
     persons: list[Person]
     compared: frozenset[str]
-    terms: Terms
+    terms: Any
     counted: list[tuple[Groups, frozenset[int]]]
 
     @property
