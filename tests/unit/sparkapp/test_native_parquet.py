@@ -22,7 +22,7 @@ from cleanroom.datasets.parquet import open_parquet
 from cleanroom.documents.dataset import FieldType
 from cleanroom.errors import CleanRoomError
 from cleanroom.spark.job import JobParameters
-from sparkapp import native_parquet, object_server, views
+from sparkapp import jvm, native_parquet, object_server, views
 from sparkapp.failures import redact_error, unread_dataset
 from sparkapp.listing import DatasetListing, list_objects
 from sparkapp.native_parquet import NativeParquet, is_native
@@ -149,6 +149,19 @@ def test_other_rows_than_the_manifests_are_refused(world: DatasetWorld) -> None:
 
 
 # --- the server
+
+
+def test_socket_has_a_path_of_its_allowed_length_also_below_a_long_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for length in (74, 75, 200):
+        folder = "/tmp/" + "x" * (length - 5)
+        made: list[str | None] = []
+        monkeypatch.setattr(jvm.tempfile, "tempdir", folder)
+        monkeypatch.setattr(
+            jvm.tempfile, "mkdtemp", lambda prefix, dir, folder=folder: made.append(dir) or f"{dir or folder}/{prefix}12345678"
+        )
+        path = jvm.new_socket()
+        assert len(str(path)) <= jvm.SOCKET_PATH_BYTES == 107
+        assert made == ([None] if length == 74 else ["/tmp"])
 
 
 class Reader:
