@@ -151,17 +151,14 @@ def test_other_rows_than_the_manifests_are_refused(world: DatasetWorld) -> None:
 # --- the server
 
 
-def test_socket_has_a_path_of_its_allowed_length_also_below_a_long_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for length in (74, 75, 200):
-        folder = "/tmp/" + "x" * (length - 5)
-        made: list[str | None] = []
-        monkeypatch.setattr(jvm.tempfile, "tempdir", folder)
-        monkeypatch.setattr(
-            jvm.tempfile, "mkdtemp", lambda prefix, dir, folder=folder: made.append(dir) or f"{dir or folder}/{prefix}12345678"
-        )
-        path = jvm.new_socket()
-        assert len(str(path)) <= jvm.SOCKET_PATH_BYTES == 107
-        assert made == ([None] if length == 74 else ["/tmp"])
+@pytest.mark.parametrize(("length", "parent"), [(73, None), (74, "/tmp"), (200, "/tmp")])
+def test_path_of_the_socket_is_short_also_below_a_long_folder(monkeypatch: pytest.MonkeyPatch, length: int, parent: str | None) -> None:
+    folder = "/tmp/" + "x" * (length - 5)
+    made: list[str | None] = []
+    monkeypatch.setattr(jvm.tempfile, "tempdir", folder)
+    monkeypatch.setattr(jvm.tempfile, "mkdtemp", lambda prefix, dir: made.append(dir) or f"{dir or folder}/{prefix}12345678")
+    assert len(str(jvm.new_socket())) <= jvm.SOCKET_PATH_BYTES == 107
+    assert made == [parent]
 
 
 class Reader:
