@@ -302,7 +302,10 @@ class QueryStateMachine:
         # Ballots of one proposal are never taken back. `recorded` may be older than a vote that was counted before.
         self.ballots |= recorded.ballots
         self.deputies |= {decision.approver_id: decision.deputy} if decision.deputy else {}
-        if recorded.proposal_state == "Accepted":
+        if recorded.proposal_state == "Accepted" and self.stage == "Approved":
+            # The poll has seen it before, without this decision's expiry.
+            self.expires = self.approvals_expire_at
+        elif recorded.proposal_state == "Accepted":
             self._approve(now)
         elif recorded.proposal_state == "Rejected":
             self.return_to_draft(now, "returned to draft", "", "one owner rejected")

@@ -17,13 +17,6 @@ MAX_EXPANSION = 1024 * 1024
 MAX_REASONS = 50
 
 
-class Rules(NamedTuple):
-    """The rules that a query is checked against."""
-
-    catalog: Catalog  # views that the query may read
-    rereading: bool = False  # the text is the gate's own rendering: it may read every column, and owners' rules do not apply again
-
-
 @dataclass(slots=True)
 class Findings:
     """What the checks of one query collect, across its segments."""
@@ -73,7 +66,7 @@ class Findings:
 class Context(NamedTuple):
     """Where in a query a check is."""
 
-    rules: Rules  # rules of the query
+    catalog: Catalog  # views that the query may read, with the owners' rules
     findings: Findings  # what is collected over the whole query
     text: Tokens  # text of the statement
     readers: Readers  # the functions that read an expression and a query
@@ -123,9 +116,7 @@ class Context(NamedTuple):
         return self.readers.query(self, parent, hidden)
 
     def record(self, value: Value) -> None:
-        """Record in the lineage that this clause reads ``value``. The gate's own rendering needs no lineage."""
-        if self.rules.rereading:
-            return
+        """Record in the lineage that this clause reads ``value``."""
         uses, clause = self.findings.uses, self.clause
         for view, column, _ in value.origins:
             uses.setdefault((view, column), set()).add(clause)

@@ -69,19 +69,10 @@ class Value:
         return out
 
     @staticmethod
-    def of_column(
-        sql: str,
-        type: str,
-        name: str,
-        sources: frozenset[str],
-        origins: frozenset[Origin] = NO_ORIGINS,
-        exposed: frozenset[ColumnKey] = NO_COLUMNS,
-        degree: int | None = 1,
-    ) -> Value:
-        """An unchanged column of the relation whose alias is the one member of ``sources``."""
-        out = Value(sql, type)
-        out.name, out.sources, out.origins, out.exposed, out.degree = name, sources, origins, exposed, degree
-        out.plain = out.joinable = out.ungrouped = True
+    def of_column(sql: str, type: str, name: str, alias: str, key: ColumnKey) -> Value:
+        """The column ``key`` of an input view, which has the ``alias``."""
+        out = Value(sql, type, degree=1, origins=frozenset([(*key, "value")]), exposed=frozenset([key]), sources=frozenset([alias]))
+        out.name, out.plain, out.joinable, out.ungrouped = name, True, True, True
         return out
 
 

@@ -12,19 +12,13 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 
 from cleanroom.errors import CleanRoomError
-from cleanroom.temporal import attributes
-from cleanroom.temporal.converter import data_converter
-from localcloud.launcher import temporal_server
-from localcloud.launcher.processes import Ready, free_ports
 from tests.faults.cells import all_cells, groups, kill_cells, wire_cells
 from tests.faults.expectations import exists
 from tests.faults.matrix import Matrix, open_matrix
@@ -32,7 +26,7 @@ from tests.faults.outcomes import Outcomes
 from tests.faults.report import load_recording, save_recording, write_page
 from tests.faults.rows import Cell, Outcome, Recording
 from tests.faults.scenarios import SCENARIOS
-from tests.faults.services import Killable
+from tests.faults.services import killable_server
 from tests.temporal_env import TEST_KEYRING, server_options
 
 TRIES = 4
@@ -61,7 +55,7 @@ async def run_cells(matrix: Matrix, cells: Sequence[Cell], kept: Outcomes) -> li
             started = time.monotonic()
             try:
                 outcomes = await matrix.run_group(group)
-            except (CleanRoomError, RPCError, AssertionError) as error:
+            except (CleanRoomError, RPCError, AssertionError, TimeoutError) as error:
                 # The other cells must still run.
                 outcomes = [Outcome(cell, hit=False, wrong=f"{type(error).__name__}: {error}") for cell in group]
             for outcome in outcomes:
@@ -74,29 +68,6 @@ async def run_cells(matrix: Matrix, cells: Sequence[Cell], kept: Outcomes) -> li
             missed = sum(not outcome.hit for outcome in outcomes)
             print(f"{group[0].row.scenario}: {len(group)} cells, {missed} not met, {time.monotonic() - started:.1f} s", flush=True)
     return list(done.values())
-
-
-@asynccontextmanager
-async def killable_server(folder: Path) -> AsyncIterator[tuple[Client, Killable]]:
-    """Run Temporal's server with a database file."""
-    port, http, metrics = free_ports(3)
-    keys = {key.name: key.indexed_value_type.name.title().replace("_", "") for key in attributes.ALL}
-    service = temporal_server.service(
-        database=folder / "temporal.db",
-        port=port,
-        ui_port=None,
-        http_port=http,
-        metrics_port=metrics,
-        log=folder / "temporal.log",
-        search_attributes=keys,
-    )
-    # The database has the search attributes already.
-    server = await asyncio.to_thread(Killable, service, Ready(kind="tcp", port=port))
-    try:
-        converter = data_converter(TEST_KEYRING, accept_unbound=True)
-        yield await Client.connect(f"127.0.0.1:{port}", data_converter=converter), server
-    finally:
-        await asyncio.to_thread(server.stop)
 
 
 async def run_wire(folder: Path, slice: Slice) -> list[Outcome]:

@@ -13,8 +13,8 @@ from tests.faults.expectations import rule_of
 from tests.faults.proxy import FAULTS, KILLS
 from tests.faults.rows import Cell, Recording, Row
 
-PER_ACTIVITY = 4
-"""Cells of one activity that one run meets: each attempt meets one. An activity has at least eight attempts."""
+PER_ACTIVITY = 8
+"""Cells of one activity that one run meets: each attempt meets one."""
 LOSSES = ("lost before", "lost after")
 """Faults at the boundary of an activity: the attempt is lost before, or after all its effects."""
 PROCESS_KILLS = ("worker killed before", "worker killed after", "server killed before", "server killed after")

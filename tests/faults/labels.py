@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
@@ -26,6 +26,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
+from cleanroom.temporal import retries
 from tests.faults.proxy import LABEL, Rule, template
 
 CURRENT: contextvars.ContextVar[str] = contextvars.ContextVar("CURRENT", default="")
@@ -118,6 +119,20 @@ class _Labelled(ActivityInboundInterceptor):
             attempts.lose.remove(found)
             if await asyncio.to_thread(attempts.on_loss, found):
                 raise ApplicationError("injected", type="AttemptLost", next_retry_delay=BACKOFF)
+
+
+@contextmanager
+def unlimited_attempts() -> Iterator[None]:
+    """Lift the limits of attempts: a run that meets many faults needs more attempts than a run that meets one."""
+    timings = [timing for timing in vars(retries).values() if isinstance(timing, retries.Timing)]
+    before = [timing.retry for timing in timings]
+    try:
+        for timing, retry in zip(timings, before, strict=True):
+            object.__setattr__(timing, "retry", replace(retry, maximum_attempts=0))
+        yield
+    finally:
+        for timing, retry in zip(timings, before, strict=True):
+            object.__setattr__(timing, "retry", retry)
 
 
 def _answered_slowly(method: str, target: str) -> bool:

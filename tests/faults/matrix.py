@@ -1,4 +1,4 @@
-"""Runs the cells of the fault matrix. Cells of a group that fails run again alone, so each failure names its cell."""
+"""Runs the cells of the fault matrix. A group that fails runs again in halves, so each failure names its cell."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from tests.faults.cells import WHOLE, mode_of
 from tests.faults.clock import JumpingClock, jumping
 from tests.faults.cloud import fault_cloud, publish_keys
 from tests.faults.expectations import expected
-from tests.faults.labels import RESTART, Attempts, Boundary
+from tests.faults.labels import RESTART, Attempts, Boundary, unlimited_attempts
 from tests.faults.proxy import KILLS, Rule
 from tests.faults.rows import Cell, Left, Outcome, Recording, Row
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.stage import Stage, close_stage, open_stage
 from tests.faults.worker import worker_processes
 
+RUN_SECONDS = 900
+"""Limit of one run. It takes seconds."""
 FAILURES_OF_A_GROUP = 3
 """Cells of a group that may fail before the others are not run."""
 
@@ -39,6 +41,8 @@ class Matrix:
         self.restart_server: Callable[[], None] | None = None
         """Kills Temporal's server and starts it on its database file."""
         self.errors: list[tuple[str, str, str]] = []
+        self.profiles: tuple[str, ...] = ()
+        """The workers that the present run needs."""
         self._numbers = count(1)
 
     async def _run(self, scenario: str, cells: Sequence[Cell]) -> tuple[Left, dict[Cell, bool], set[Row]]:
@@ -54,14 +58,16 @@ class Matrix:
             cell: Rule(ids[cell.row.workflow], cell.row.activity, cell.row.request, cell.fault) for cell in cells if cell.row.request
         }
         cloud.proxy.calls.clear()
+        self.profiles = found.profiles
         cloud.proxy.rules = list(on_wire.values())
         attempts = Attempts(lose=list(at_boundary.values()))
         if any(rule.fault in KILLS for rule in on_wire.values()):
             attempts.backoff = RESTART
         attempts.slow = [rule for rule in on_wire.values() if rule.fault == "slow"]
         mode = mode_of(cells[0].fault) if cells else ""
-        async with MODES[mode](self, attempts):
-            left = await found.run(self.stage, name)
+        with unlimited_attempts() if len(cells) > 1 else contextlib.nullcontext():
+            async with MODES[mode](self, attempts), asyncio.timeout(RUN_SECONDS):
+                left = await found.run(self.stage, name)
         self.errors = attempts.errors
         rows = {Row(scenario, kinds[call.workflow], call.activity, call.request) for call in cloud.proxy.calls if call.workflow in kinds}
         rows |= {Row(scenario, kinds[id], activity) for id, activity, _ in attempts.seen if id in kinds}
@@ -85,7 +91,7 @@ class Matrix:
             self.recording.steady |= self.recording.rows & rows & more
 
     async def run_group(self, group: Sequence[Cell]) -> list[Outcome]:
-        """Run the cells of a group together, and each alone if they do not end as expected."""
+        """Run the cells of a group together, and in smaller groups if they do not end as expected."""
         scenario = group[0].row.scenario
         left, hit, _ = await self._run(scenario, group)
         wanted = self.recording.left[scenario]
@@ -97,17 +103,18 @@ class Matrix:
             wrong += " (errors: " + "; ".join(f"{error} {number}x" for error, number in sorted(errors.items())) + ")"
         if not wrong or len(group) == 1:
             return [Outcome(cell, hit[cell], wrong) for cell in group]
-        # Not all of them, so that a fault that every cell meets does not run hundreds of times.
-        alone: list[Outcome] = []
-        for cell in group:
-            if sum(bool(outcome.wrong) for outcome in alone) == FAILURES_OF_A_GROUP:
-                alone.append(Outcome(cell, hit=False, wrong="not run: the cells before it in its group have failed"))
-            else:
-                alone += await self.run_group([cell])
-        if not any(outcome.wrong for outcome in alone):
-            # Only the combination fails.
-            alone[0].wrong = f"together with {len(group) - 1} other faults: {wrong}"
-        return alone
+        # Halves, down to the cells that fail alone.
+        print(f"together, {len(group)} faults leave {wrong:.1000}", flush=True)
+        middle = len(group) // 2
+        outcomes = await self.run_group(group[:middle])
+        if sum(bool(outcome.wrong) for outcome in outcomes) >= FAILURES_OF_A_GROUP:
+            reason = "not run: the cells before it in its group have failed"
+            return [*outcomes, *(Outcome(cell, hit=False, wrong=reason) for cell in group[middle:])]
+        outcomes += await self.run_group(group[middle:])
+        if not any(outcome.wrong for outcome in outcomes):
+            # Only the combination fails. A fault may have met another request than in a smaller group.
+            outcomes[0].wrong = f"together with {len(group) - 1} other faults: {wrong}"
+        return outcomes
 
 
 def difference(expected: Left, found: Left) -> str:
@@ -158,6 +165,7 @@ async def _signalling(matrix: Matrix, attempts: Attempts, *, how: str) -> AsyncI
 @contextlib.asynccontextmanager
 async def _killed_workers(matrix: Matrix, attempts: Attempts, **options: Any) -> AsyncIterator[None]:
     boundaries = list(attempts.lose)
+    options["profiles"] = matrix.profiles
     with ExitStack() as stack:
         start = partial(stack.enter_context, worker_processes(matrix.stage.cloud.layout.state, boundaries, **options))
         processes = await asyncio.to_thread(start)

@@ -37,6 +37,7 @@ from starters.operations.datasets import publish_dataset
 from starters.operations.queries import update_query, withdraw_query
 from starters.operations.query_workflow import read_state
 from starters.operations.runs import start_run
+from tests.faults.cloud import WORKERS
 from tests.faults.rows import Left
 from tests.faults.stage import Stage, repeated, without_names
 from tests.local_cloud.world import flights_spec, planes_spec
@@ -56,6 +57,8 @@ class Scenario:
     workflows: tuple[str, ...]
     focus: tuple[str, ...] = ()
     """Activities with cells; all of the workflows if empty."""
+    profiles: tuple[str, ...] = WORKERS
+    """The workers that it needs, where each is a process."""
     failures: tuple[str, ...] = ("",)
     """Codes with which the run without faults ends; empty for success."""
 
@@ -71,7 +74,7 @@ class Scenario:
 class PublishAzure(Scenario):
     """Contosso publishes a dataset from Blob Storage."""
 
-    name, workflows = "publish-azure", ("PublishAzureDataset",)
+    name, workflows, profiles = "publish-azure", ("PublishAzureDataset",), ("frontend", "contosso")
 
     def ids(self, stage: Stage, name: str) -> dict[str, str]:
         return {"PublishAzureDataset": dataset_workflow_id(stage.collaboration, name)}
@@ -93,7 +96,7 @@ class PublishAzure(Scenario):
 class PublishS3(Scenario):
     """Litware publishes a dataset from S3."""
 
-    name, workflows = "publish-s3", ("PublishS3Dataset",)
+    name, workflows, profiles = "publish-s3", ("PublishS3Dataset",), ("frontend", "litware")
 
     def ids(self, stage: Stage, name: str) -> dict[str, str]:
         return {"PublishS3Dataset": dataset_workflow_id(stage.collaboration, name)}
@@ -119,7 +122,7 @@ async def _publish(stage: Stage, owner: str, spec: DatasetSpec, ids: Mapping[str
 class ApprovedQuery(Scenario):
     """Fabrikam creates, updates, proposes, withdraws and proposes a query. Both owners approve it. The draft also changes elsewhere."""
 
-    name, workflows = "approved-query", ("PublishQuery",)
+    name, workflows, profiles = "approved-query", ("PublishQuery",), ("frontend", "contosso", "litware", "fabrikam")
 
     def ids(self, stage: Stage, name: str) -> dict[str, str]:
         return {"PublishQuery": query_workflow_id(stage.collaboration, name)}
@@ -144,7 +147,7 @@ class ApprovedQuery(Scenario):
 class RejectedQuery(Scenario):
     """Litware rejects a query of Fabrikam, who then closes the draft."""
 
-    name, workflows = "rejected-query", ("PublishQuery",)
+    name, workflows, profiles = "rejected-query", ("PublishQuery",), ("frontend", "contosso", "litware", "fabrikam")
 
     def ids(self, stage: Stage, name: str) -> dict[str, str]:
         return {"PublishQuery": query_workflow_id(stage.collaboration, name)}

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import threading
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+from temporalio.client import Client
+
 from cleanroom.secret import write_secret_file
-from localcloud.launcher import seaweedfs
+from cleanroom.temporal import attributes
+from cleanroom.temporal.converter import data_converter
+from localcloud.launcher import seaweedfs, temporal_server
 from localcloud.launcher.layout import Layout
 from localcloud.launcher.processes import Ready, RunningService, Service, free_ports
 from localcloud.launcher.standin_configs import write_configs
@@ -18,6 +25,7 @@ from localcloud.launcher.topology import seaweedfs_service
 from localcloud.standins.serving import serving
 from tests.faults.proxy import FaultProxy
 from tests.faults.stand_ins import STAND_INS, StandIn, StandIns
+from tests.temporal_env import TEST_KEYRING
 
 IN_THREADS = ("kubernetes",)
 """Stand-ins that never run as processes: the pods of Kubernetes run in the process of the tests."""
@@ -121,3 +129,26 @@ class Services:
             self.nodes.lag = 0.0
         stack = self._threads[name] = ExitStack()
         self._proxy.forward(name, stack.enter_context(serving(app, name, self._layout.certificate(name))))
+
+
+@asynccontextmanager
+async def killable_server(folder: Path) -> AsyncIterator[tuple[Client, Killable]]:
+    """Run Temporal's server with a database file."""
+    port, http, metrics = free_ports(3)
+    keys = {key.name: key.indexed_value_type.name.title().replace("_", "") for key in attributes.ALL}
+    service = temporal_server.service(
+        database=folder / "temporal.db",
+        port=port,
+        ui_port=None,
+        http_port=http,
+        metrics_port=metrics,
+        log=folder / "temporal.log",
+        search_attributes=keys,
+    )
+    # The database has the search attributes already.
+    server = await asyncio.to_thread(Killable, service, Ready(kind="tcp", port=port))
+    try:
+        converter = data_converter(TEST_KEYRING, accept_unbound=True)
+        yield await Client.connect(f"127.0.0.1:{port}", data_converter=converter), server
+    finally:
+        await asyncio.to_thread(server.stop)

@@ -299,7 +299,8 @@ async def repeated(act: Callable[[], Awaitable[T]]) -> T:
         try:
             return await act()
         except (RPCError, Unavailable) as error:
-            if error_from_failure(error).code != "TemporalUnavailable":
+            # Workers connect again within seconds. Until then, the server knows none.
+            if error_from_failure(error).code not in ("TemporalUnavailable", "NoWorker"):
                 raise
             await asyncio.sleep(0.5)
     return await act()

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -51,16 +51,16 @@ class WorkerProcesses:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def start(self, die: Sequence[Boundary] = (), *, file_bytes: int | None = None) -> None:
-        """Start all workers and wait until they poll. Each of them kills itself at the boundaries ``die`` that it reaches.
+    def start(self, die: Sequence[Boundary] = (), *, profiles: Collection[str] = WORKERS, file_bytes: int | None = None) -> None:
+        """Start workers and wait until they poll. Each of them kills itself at the boundaries ``die`` that it reaches.
 
         ``file_bytes`` limits the size of files that the first processes write, as a full disk does, until an attempt has failed.
         """
         self._die = [[item.workflow, item.activity, item.loss] for item in die]
-        for profile in WORKERS:
+        for profile in profiles:
             self._send(profile, file_bytes)
         with self._lock:
-            assert self._lock.wait_for(lambda: len(self.ready) == len(WORKERS), 180), "the workers are not ready"
+            assert self._lock.wait_for(lambda: len(self.ready) == len(profiles), 180), "the workers are not ready"
 
     def _send(self, profile: str, file_bytes: int | None = None) -> None:
         assert self._parent.stdin is not None

@@ -56,7 +56,7 @@ def _check_place(name: str, distinct: bool, star: bool, ctx: Context) -> None:
 
 def _value(name: str, args: Sequence[Value], distinct: bool, ctx: Context) -> Value:
     """The value of an aggregate; COUNT without arguments is ``COUNT(*)``."""
-    scope, use, catalog, function = ctx.scope, name.lower(), ctx.rules.catalog, FUNCTIONS[name]
+    scope, use, catalog, function = ctx.scope, name.lower(), ctx.catalog, FUNCTIONS[name]
     if len(args) > 1 and name == "COUNT" and not distinct:
         raise Refusal("WrongArguments", "COUNT takes one column, or DISTINCT several")
     for arg in args:
@@ -97,11 +97,11 @@ def _filtered(value: Value, condition: Value, ctx: Context) -> Value:
     """``SUM(x) FILTER (WHERE condition)``."""
     scope = ctx.scope
     text = f"{value.sql} FILTER(WHERE {condition.sql})"
-    check_condition([condition], ctx.rules.catalog)
+    check_condition([condition], ctx.catalog)
     if scope.aggregates_persons:
         released = scope.released[-1:]
         scope.released[-1:] = [item._replace(where=condition.sql, sql=text) for item in released]
-        scope.divide(condition_divisions([condition], ctx.rules.catalog))
+        scope.divide(condition_divisions([condition], ctx.catalog))
         check_one_relation(scope, [condition], [arg for item in released for arg in item.args if not arg.identity])
     out = combine(text, value.type, ATOM, [value, condition])
     out.aggregated, out.ungrouped, out.degree = True, False, None
@@ -110,7 +110,7 @@ def _filtered(value: Value, condition: Value, ctx: Context) -> Value:
 
 def _warn_of_argument(name: str, arg: Value, ctx: Context) -> None:
     """Record that an aggregate over several persons contains a product, or values of a view without a floor."""
-    catalog, mixture = ctx.rules.catalog, FUNCTIONS[name].disclosure == "mixture"
+    catalog, mixture = ctx.catalog, FUNCTIONS[name].disclosure == "mixture"
     columns = [f"{view}.{column}" for view, column in protected_columns(arg, catalog)]
     if mixture and columns and (arg.degree or 0) > 1:
         ctx.findings.warn("ProductOfColumns", f"{name} of a product of {', '.join(columns)}")
@@ -134,7 +134,7 @@ def window(name: str, ctx: Context) -> Value:
     if text.kinds[text.at] != "(":
         raise outside_language(CONSTRUCTS["WINDOW"], text.position())
     text.at += 1
-    partition, order, over = [], [], []
+    partition, operands, over = list[Value](), list(args), list[str]()
     if text.accept("PARTITION"):
         text.expect("BY")
         partition = inside.expressions()
@@ -143,13 +143,20 @@ def window(name: str, ctx: Context) -> Value:
         text.expect("BY")
         keys = list[str]()
         while not keys or text.accept(","):
-            order.append(inside.expression())
-            keys.append(order[-1].sql + direction(text))
+            operands.append(inside.expression())
+            keys.append(operands[-1].sql + direction(text))
         over.append("ORDER BY " + ", ".join(keys))
     if text.kinds[text.at] in ("ROWS", "RANGE"):
         over.append(_frame(ctx))
     text.expect(")")
-    return _over(name, args, partition, order, " ".join(over), ctx)
+    operands += window_parts(ctx.scope, partition)
+    if ctx.scope.group_keys is None:  # the text may choose rows of each person
+        ctx.scope.overlapping = ctx.scope.overlapping or bool(ctx.scope.protected)
+    kind = "long" if star else result_type(FUNCTIONS[name], [arg.type for arg in args])
+    shown = "*" if star else ", ".join(arg.sql for arg in args)
+    out = combine(f"{name}({shown}) OVER ({' '.join(over)})", kind, ATOM, operands)
+    out.windowed, out.degree = True, None
+    return out
 
 
 def _frame(ctx: Context) -> str:
@@ -181,18 +188,6 @@ def _bound(ctx: Context) -> str:
         raise Refusal("ClauseNotAllowed", how, text.position(text.at - 1))
     text.at += 1
     return f"{amount} {word}"
-
-
-def _over(name: str, args: Sequence[Value], partition: Sequence[Value], order: Sequence[Value], over: str, ctx: Context) -> Value:
-    """The value of an aggregate or a window function over the window ``over``."""
-    operands = [*args, *order, *window_parts(ctx.scope, partition)]
-    if ctx.scope.group_keys is None:  # the text may choose rows of each person
-        ctx.scope.overlapping = ctx.scope.overlapping or bool(ctx.scope.protected)
-    kind = result_type(FUNCTIONS[name], [arg.type for arg in args]) if args or name != "COUNT" else "long"
-    text = ", ".join(arg.sql for arg in args) if args or name != "COUNT" else "*"
-    out = combine(f"{name}({text}) OVER ({over})", kind, ATOM, operands)
-    out.windowed, out.degree = True, None
-    return out
 
 
 def direction(text: Tokens) -> str:

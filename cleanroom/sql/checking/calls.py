@@ -15,7 +15,7 @@ from cleanroom.sql.privacy.exposure import check_condition, check_one_relation
 from cleanroom.sql.privacy.polynomials import highest_degree
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised
-from cleanroom.sql.text.remedies import CONSTRUCTS, not_listed, outside_language
+from cleanroom.sql.text.remedies import CONSTRUCTS, not_listed, outside_language, remedy
 from cleanroom.sql.text.tokens import NUMBER
 from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, TYPES, result_type, widest
 
@@ -54,9 +54,9 @@ def _conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value]
     """
     scope = ctx.scope
     divides = bool(ctx.aggregate) and scope.aggregates_persons
-    check_condition(conditions, ctx.rules.catalog)
+    check_condition(conditions, ctx.catalog)
     if divides:
-        scope.divide(condition_divisions(conditions, ctx.rules.catalog))
+        scope.divide(condition_divisions(conditions, ctx.catalog))
         check_one_relation(scope, conditions, [result for result in results if not result.identity])
     degree = highest_degree(results) if divides else None
     for test in conditions:
@@ -90,7 +90,8 @@ def call(ctx: Context) -> Value:
     count = 0 if text.at == end else 1 + sum(1 for _ in text.places(end, ","))
     if not function.least <= count <= function.most:
         takes = f"{function.least} to {function.most}" if function.most > function.least else function.most
-        raise Refusal("WrongArguments", f"{name} takes {takes} arguments, and not {count}")
+        how = remedy(name)
+        raise Refusal("WrongArguments", f"{name} takes {takes} arguments, and not {count}{how and '; '}{how}")
     over = text.kinds[end + 1] == "OVER"
     if over and function.kind in ("aggregate", "window") and not distinct:
         return window(name, ctx)

@@ -173,7 +173,7 @@ def _chain(left: Value, symbol: str, level: int, ctx: Context) -> Value:
 
 
 def _warn_of_or(value: Value, ctx: Context) -> None:
-    columns = [f"{view}.{name}" for view, name in sorted(value.exposed) if ctx.rules.catalog.has_floor(view)]
+    columns = [f"{view}.{name}" for view, name in sorted(value.exposed) if ctx.catalog.has_floor(view)]
     if columns:
         ctx.findings.warn("OrOverProtectedColumns", f"OR combines conditions on {', '.join(columns)}")
 

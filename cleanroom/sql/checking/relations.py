@@ -13,7 +13,7 @@ from cleanroom.sql.checking.columns import alias_of, check_column_name, check_di
 from cleanroom.sql.checking.expressions import condition
 from cleanroom.sql.checking.values import combine
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import ATOM, NO_COLUMNS, NO_ORIGINS, PREDICATE, CheckedQuery, KeyPair, ProtectedInput, Relation, Value
+from cleanroom.sql.model import ATOM, PREDICATE, CheckedQuery, KeyPair, ProtectedInput, Relation, Value
 from cleanroom.sql.privacy import rows
 from cleanroom.sql.privacy.exposure import check_condition
 from cleanroom.sql.privacy.joins import comparable
@@ -49,17 +49,20 @@ def _relation(ctx: Context) -> tuple[Relation, str]:
             how = "a relation is one plain name; files, formats and catalogues cannot be read"
             raise Refusal("MultiPartName", f"{f'{name}.{text.values[text.at]}'[:120]!r}: {how}", text.position())
         if text.kinds[text.at] == "(":
-            raise Refusal("TableFunctionNotAllowed", "a table function (range, read_files, explode …) is not allowed as a relation")
+            raise Refusal(
+                "TableFunctionNotAllowed",
+                "a table function (range, unnest …) is not allowed as a relation; write LATERAL VIEW EXPLODE(array) t AS column",
+            )
         written = text.alias()
         if text.kinds[text.at] == "(":
             raise Refusal("ClauseNotAllowed", "column aliases after the name of a relation are not allowed")
-        query, view = ctx.relations.get(name.lower()), ctx.rules.catalog.view(name)
+        query, view = ctx.relations.get(name.lower()), ctx.catalog.view(name)
         if query is not None:
             relation = _add_query(alias_of(scope, written, name), query, ctx)
         elif view is not None:
             relation, name = _add_view(view, alias_of(scope, written, view.name), ctx), view.name
         else:
-            known = sorted([view.name for view in ctx.rules.catalog.views] + list(ctx.relations))
+            known = sorted([view.name for view in ctx.catalog.views] + list(ctx.relations))
             hint = suggestion(name, known, otherwise=f"the query may read {', '.join(known)}")
             raise text.construct(text.at - 1) or Refusal("UnknownRelation", f"unknown view {name[:120]!r}: {hint}")
         return relation, f"{quote(name)} AS {quote(relation.alias)}"
@@ -84,19 +87,16 @@ def _derived_table(ctx: Context) -> tuple[Relation, str]:
 
 def _add_view(view: View, written: str, ctx: Context) -> Relation:
     """Add an input view to the scope. Each of its rows is about the persons that its identity columns name."""
-    scope, rereading = ctx.scope, ctx.rules.rereading
+    scope = ctx.scope
     alias = unique_alias(written, scope)
-    visible = view.columns if rereading else view.visible()
-    identities = view.identity_columns if view.min_group_size > 0 and not rereading else ()
+    visible = view.visible()
+    identities = view.identity_columns if view.min_group_size > 0 else ()
     key = view.name.lower()
     ctx.findings.expand(_EXPANSION_PER_COLUMN * len(visible))
-    source = frozenset([alias])
     columns = {}
     for column in visible:
         name = column.name.lower()
-        origins = NO_ORIGINS if rereading else frozenset([(key, name, "value")])
-        exposed = NO_COLUMNS if rereading else frozenset([(key, name)])
-        columns[name] = Value.of_column(qualified(alias, column.name), column.type, column.name, source, origins, exposed)
+        columns[name] = Value.of_column(qualified(alias, column.name), column.type, column.name, alias, (key, name))
         columns[name].identity = name in identities
     forbidden = frozenset([column.name.lower() for column in view.columns]) - columns.keys()
     relation = Relation(alias, written, columns, forbidden, view.name, view.unique_on)
@@ -227,7 +227,10 @@ def _join(word: str, ctx: Context) -> str:
     names = {name.lower() for name in using}
     scope.show([*merged, *(value for value in visible if value.name.lower() not in names)])
     on = conjunction(conditions)
-    return f"\n{word} {rendered}" + (f" ON {on}" if on else "")
+    rendered = f"\n{word} {rendered}" + (f" ON {on}" if on else "")
+    if word == "JOIN":
+        scope.joins[right.alias] = rendered, conditions
+    return rendered
 
 
 def _protect_rows(
@@ -274,7 +277,7 @@ def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Co
     second = right.columns[key]
     out = combine(f"{first.sql} = {second.sql}", "boolean", PREDICATE, [first, second], identity=True)
     out.identity = False
-    check_condition([out], ctx.rules.catalog, f"USING ({name[:80]})")
+    check_condition([out], ctx.catalog, f"USING ({name[:80]})")
     _record_equality(first, second, ctx, in_every_row=word == "JOIN")
     ctx.record(first)
     ctx.record(second)
@@ -308,7 +311,7 @@ def conjuncts(ctx: Context, *, in_every_row: bool) -> list[Value]:
                 first, second = part.parts
                 rows.check_identities(first, second)
                 _record_equality(first, second, ctx, in_every_row=in_every_row)
-            check_condition([part], ctx.rules.catalog)
+            check_condition([part], ctx.catalog)
     return parts
 
 
@@ -325,7 +328,7 @@ def _record_equality(first: Value, second: Value, ctx: Context, *, in_every_row:
         equal.keys.append(KeyPair(first, second))
         if first.plain and second.plain and first.type == second.type:
             equal.equate_if_found(first, second)
-    if rows.self_join_copies_rows(equal.views_behind(first), equal.views_behind(second), ctx.rules.catalog):
+    if rows.self_join_copies_rows(equal.views_behind(first), equal.views_behind(second), ctx.catalog):
         scope.may_copy_rows = True
     if in_every_row and first.plain and second.plain and first.type == second.type:
         equal.equate(first, second)
@@ -350,7 +353,7 @@ def _lateral_view(ctx: Context) -> str:
     text.expect(")")
     if value.type != "array":
         raise Refusal("TypeNotAllowed", f"{name} needs an array (split, collect_list, array …), not {value.type}")
-    check_condition([value], ctx.rules.catalog, name)
+    check_condition([value], ctx.catalog, name)
     alias = text.name() if text.is_alias(text.at) else "exploded"
     text.accept("AS")
     columns = [text.name()]

@@ -87,8 +87,8 @@ class Tokens:
         at: Index of the next token that the checks read.
     """
 
-    def __init__(self, text: str, *, rereading: bool = False) -> None:
-        """Read ``text``. The gate's own rendering, ``rereading``, may use reserved names."""
+    def __init__(self, text: str, *, rewritten: bool = False) -> None:
+        """Read ``text``. A text that the gate has ``rewritten`` may use reserved names."""
         self.text, self.at = text, 0
         self.kinds: list[str] = []
         self.values: list[str] = []
@@ -99,7 +99,7 @@ class Tokens:
         self._scan()
         if len(self.kinds) > MAX_TOKENS:
             raise Refusal("QueryTooLarge", f"the segment has {len(self.kinds)} tokens; the limit is {MAX_TOKENS}")
-        if not rereading and "__" in text:
+        if not rewritten and "__" in text:
             self._check_names()
         self._match_parentheses()
         self.kinds += [END] * 8

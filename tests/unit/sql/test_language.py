@@ -10,6 +10,7 @@ import pytest
 
 import cleanroom.sql.checking
 from cleanroom.sql import Catalog, Column, View, check_sql
+from cleanroom.sql.text.remedies import REMEDIES
 from cleanroom.sql.vocabulary import FUNCTIONS, TYPES
 from tests.unit.sql.world import OPEN
 
@@ -108,6 +109,39 @@ def test_statement_of_which_the_parser_skips_or_adds_words_is_refused(sql: str) 
 )
 def test_spelling_without_a_meaning_of_its_own_is_allowed(sql: str) -> None:
     assert check_sql(sql, OPEN).allowed, check_sql(sql, OPEN).reasons
+
+
+FOREIGN = {
+    "SELECT IFF(spend > 1, 1, 0) AS x FROM events": "IF(condition, x, y)",
+    "SELECT kind, STRING_AGG(note, ',') AS x FROM events GROUP BY kind": "ARRAY_JOIN(COLLECT_LIST(x), separator)",
+    "SELECT DATEADD(day, 7, day) AS x FROM events": "INTERVAL",
+    "SELECT DATEDIFF(week, day, day) AS x FROM events": "DATEDIFF(end, start)",
+    "SELECT ISNULL(note, '') AS x FROM events": "COALESCE",
+    "SELECT SAFE_CAST(note AS INT) AS x FROM events": "TRY_CAST",
+    "SELECT COUNTIF(spend > 1) AS x FROM events": "COUNT_IF",
+    "SELECT APPROX_QUANTILES(spend, 4) AS x FROM events": "PERCENTILE_APPROX",
+    "SELECT TOP 10 kind FROM events": "LIMIT",
+    "SELECT DISTINCT ON (kind) kind, spend FROM events ORDER BY kind, day": "QUALIFY",
+    "SELECT x FROM events, UNNEST(SPLIT(note, ' ')) AS x": "LATERAL VIEW EXPLODE",
+    "SELECT TO_CHAR(day, 'YYYY') AS x FROM events": "DATE_FORMAT",
+    "SELECT JSON_VALUE(note, '$.a') AS x FROM events": "GET_JSON_OBJECT",
+    "SELECT note->>'a' AS x FROM events": "",
+    "SELECT day::timestamp AS x FROM events": "CAST",
+}
+
+
+@pytest.mark.parametrize("sql", FOREIGN, ids=lambda sql: sql[:40])
+def test_form_of_another_system_is_refused_with_that_of_spark(sql: str) -> None:
+    (reason,) = check_sql(sql, OPEN).reasons
+    assert FOREIGN[sql] in reason.message
+    assert reason.position is not None
+
+
+def test_remedies_for_functions_name_functions_of_the_language() -> None:
+    assert len(REMEDIES) >= 100
+    for name, remedy in REMEDIES.items():
+        assert name not in FUNCTIONS or name in ("ISNULL", "DATEDIFF", "DATE_DIFF"), name
+        assert set(re.findall(r"([A-Z_0-9]+)\(", remedy)) <= FUNCTIONS.keys() | {"CAST", "TRY_CAST"}, remedy
 
 
 def test_only_these_words_are_in_the_language() -> None:

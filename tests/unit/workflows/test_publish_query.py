@@ -17,6 +17,7 @@ from cleanroom.messages.query import (
     GovernanceQueryState,
     QueryProposed,
     QueryState,
+    VerifiedDecision,
 )
 from cleanroom.temporal.failures import error_from_failure
 from tests.unit.workflows.driver import HELD, START, Driver
@@ -418,6 +419,29 @@ def test_a_decision_that_arrives_before_the_vote_is_counted_is_not_cast_again() 
         query.finish("find_query_change", CancelledError("stopped"))
         assert outcome(query, first).accepted == ("contosso",)
         assert query.names.count("accept_query") == 1
+
+
+def test_a_vote_that_the_poll_sees_first_approves_the_query_once() -> None:
+    """As after a kill of the voter's worker between its vote and its answer."""
+    soon = START + timedelta(days=5)
+    later = {"u-contosso": START + timedelta(days=30), "u-litware": soon}
+
+    def verified(request: Any) -> VerifiedDecision:
+        decision = decided(request)
+        return decision.model_copy(update={"expires": later[decision.approver_id]})
+
+    both = {"u-contosso": "accepted", "u-litware": "accepted"}
+    first = BallotRecorded(proposal_state="Open", ballots={"u-contosso": "accepted"}, seen="2.13")
+    with publish_query(accept_query=[first, HELD], verify_decision=verified) as query:
+        propose(query)
+        query.update("approve", vote("u-contosso"))
+        query.update("approve", vote("u-litware"))
+        query.finish("find_query_change", seen_in_governance(state="Accepted", proposal_id="p-1", ballots=both, version="2.14"))
+        query.advance(seconds=4)
+        assert state(query).stage == "Approved"
+        query.finish("accept_query", BallotRecorded(proposal_state="Accepted", ballots=both, seen="2.14"))
+        assert events(query).count("approved by all") == 1
+        assert (state(query).accepted, state(query).expires) == (("contosso", "litware"), soon)
 
 
 def test_the_answer_to_an_earlier_vote_does_not_take_back_a_later_one() -> None:
