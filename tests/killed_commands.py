@@ -29,21 +29,27 @@ class Requests:
     after: bool = False
     """Whether the request is answered before the kill."""
     dead: bool = False
+    error: Callable[[str], BaseException] = Killed
+    """What ends the command, by the name of the request."""
+    spared: tuple[str, ...] = ()
+    """Names of the requests that are answered in any case, and not counted."""
     victim: asyncio.Task[Any] | None = None
     """The command. Other tasks of it end with it, as those of a process do."""
 
     async def pass_through(self, name: str, send: Callable[[], Awaitable[Any]]) -> Any:
         """Send a request, or kill the command. A dead command sends nothing."""
+        if name in self.spared:
+            return await send()
         number, self.number = self.number, self.number + 1
         here = self.kills and not self.dead and (name in self.effects if self.kill_at is None else number == self.kill_at)
         self.dead = self.dead or here
         if self.dead and not (here and self.after):
             self._end()
-            raise Killed(name)
+            raise self.error(name)
         answer = await send()
         if self.dead:
             self._end()
-            raise Killed(name)
+            raise self.error(name)
         return answer
 
     def _end(self) -> None:

@@ -35,6 +35,7 @@ from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
 from activities.key_vault import KeyVault
 from activities.notifications import Notifications
+from activities.query_watch import Watcher
 from activities.s3 import S3
 from activities.spark_service import SparkServiceActivities
 from cleanroom.temporal.converter import data_converter
@@ -50,7 +51,7 @@ UNTIL_CANCELLED: Any = object()
 """The answer of an activity that runs until its cancellation is requested, and then ends as cancelled."""
 CLASSES = (
     *(AzureAd, Blob, CleanRoomCleanup, CleanRoomGovernance, CleanRoomSecrets, CollaboratorGovernance),
-    *(Frontend, KeyVault, Notifications, S3, SparkServiceActivities),
+    *(Frontend, KeyVault, Notifications, S3, SparkServiceActivities, Watcher),
 )
 CONVERTER = data_converter(None)
 WAITS = int(workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED)
