@@ -27,6 +27,7 @@ from cleanroom.identifiers import (
     prepare_workflow_id,
     query_workflow_id,
     run_workflow_id,
+    watch_workflow_id,
 )
 from cleanroom.messages.query import QueryState
 from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, pinned_event_id, runs_event_id
@@ -122,10 +123,12 @@ async def _publish(stage: Stage, owner: str, spec: DatasetSpec, ids: Mapping[str
 class ApprovedQuery(Scenario):
     """Fabrikam creates, updates, proposes, withdraws and proposes a query. Both owners approve it. The draft also changes elsewhere."""
 
-    name, workflows, profiles = "approved-query", ("PublishQuery",), ("frontend", "contosso", "litware", "fabrikam")
+    name, workflows = "approved-query", ("PublishQuery", "WatchQueries")
+    profiles = ("frontend", "contosso", "litware", "fabrikam")
 
     def ids(self, stage: Stage, name: str) -> dict[str, str]:
-        return {"PublishQuery": query_workflow_id(stage.collaboration, name)}
+        watch = watch_workflow_id(stage.collaboration)
+        return {"PublishQuery": query_workflow_id(stage.collaboration, name), "WatchQueries": watch}
 
     async def run(self, stage: Stage, name: str) -> Left:
         author, proposals = stage.people["fabrikam"], []
