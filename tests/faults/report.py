@@ -115,8 +115,9 @@ def _states(cells: Sequence[Cell], known: Mapping[Cell, Outcome]) -> list[str]:
     lines = ["| path | cells | " + " | ".join(STATES) + " |", "|---|--:|" + "--:|" * len(STATES)]
     for name, found in counts.items():
         lines.append(f"| {name} | {found.total()} | " + " | ".join(str(found[state]) for state in STATES) + " |")
-    unmet = [str(cell) for cell in cells if _state(known.get(cell)) in ("failed", "not met")]
-    return [*lines, "", *([f"* {text}" for text in unmet] + [""] if unmet else [])]
+    rest = [(cell, _state(known.get(cell))) for cell in cells]
+    bad = [f"| {cell.row.scenario} | {cell} | {state} |" for cell, state in rest if state in ("failed", "not met")]
+    return [*lines, "", *(["| path | cell | outcome |", "|---|---|---|", *bad, ""] if bad else [])]
 
 
 def _rules(excluded: int) -> list[str]:
