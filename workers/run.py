@@ -20,6 +20,7 @@ from cleanroom.settings import Settings
 from cleanroom.temporal.build import build_id
 from cleanroom.temporal.client import connect
 from cleanroom.temporal.json_logs import configure_json_logging
+from cleanroom.temporal.memory import keep_freed_memory
 from cleanroom.temporal.telemetry import worker_runtime
 from cleanroom.temporal.versions import Deployment, current_build
 from cleanroom.temporal.workers import WorkerSpec, run_worker
@@ -82,6 +83,7 @@ async def serve(
         CleanRoomError: A setting is missing, or Temporal cannot be reached.
         PreconditionFailed: ``DeploymentVersioned``.
     """
+    keep_freed_memory()
     worker = boundary_worker(settings, bootstrap)
     if bootstrap is not None and bootstrap.development:
         logger.warning("NOT CONFIDENTIAL: the trust document may name development attestation roots (%s)", worker.name)

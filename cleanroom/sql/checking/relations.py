@@ -227,7 +227,10 @@ def _join(word: str, ctx: Context) -> str:
     names = {name.lower() for name in using}
     scope.show([*merged, *(value for value in visible if value.name.lower() not in names)])
     on = conjunction(conditions)
-    return f"\n{word} {rendered}" + (f" ON {on}" if on else "")
+    rendered = f"\n{word} {rendered}" + (f" ON {on}" if on else "")
+    if word == "JOIN":
+        scope.joins[right.alias] = rendered, conditions
+    return rendered
 
 
 def _protect_rows(

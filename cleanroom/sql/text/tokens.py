@@ -320,7 +320,3 @@ class Tokens:
 def _position(text: str, offset: int) -> Position:
     """Position of the character at ``offset``."""
     return Position(line=text.count("\n", 0, offset) + 1, column=offset - text.rfind("\n", 0, offset))
-
-
-NO_TEXT = Tokens("")
-"""The tokens of no statement."""
