@@ -52,7 +52,8 @@ def dump(classes: str, file: Path) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as listed:
         listed.write(classes)
         listed.flush()
-        command = [java(), "-Xshare:dump", "-XX:+UseSerialGC", f"-XX:SharedClassListFile={listed.name}", f"-XX:SharedArchiveFile={new}"]
+        options = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]  # one thread, without the compiler for long runs
+        command = [java(), "-Xshare:dump", *options, f"-XX:SharedClassListFile={listed.name}", f"-XX:SharedArchiveFile={new}"]
         subprocess.run([*command, "-Xlog:disable", "-cp", class_path(spark_home())], check=True, timeout=1800)  # noqa: S603 - our own program
     new.replace(file)
 

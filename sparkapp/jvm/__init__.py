@@ -19,9 +19,15 @@ OBJECTS_PROPERTY = "cleanroom.objects"
 """System property of a JVM: path of the socket on which :mod:`sparkapp.object_server` serves."""
 
 
+SOCKET_PATH_BYTES = 107
+"""Longest path of a Unix domain socket in Linux (unix(7)). Folders for temporary files can have longer names."""
+
+
 def new_socket() -> Path:
     """Return a path for that socket in a new folder of mode 0700."""
-    return Path(tempfile.mkdtemp(prefix="cleanroom-objects-")) / "socket"
+    name = "cleanroom-objects-xxxxxxxx/socket"
+    fits = len(os.fsencode(tempfile.gettempdir())) + 1 + len(name) <= SOCKET_PATH_BYTES
+    return Path(tempfile.mkdtemp(prefix="cleanroom-objects-", dir=None if fits else "/tmp")) / "socket"  # noqa: S108 - a new folder
 
 
 def spark_home() -> Path:

@@ -174,16 +174,13 @@ def from_clause(ctx: Context) -> Source:
 
 
 def written_out(source: Source, enforce: Mapping[str, Sequence[str]]) -> str:
-    """The text of a FROM clause. The rows of the relations in ``enforce`` are unique on the given columns."""
-    return "".join(part if isinstance(part, str) else _unique(part, enforce.get(part.alias, ())) for part in source)
-
-
-def _unique(relation: Relation, key: Sequence[str]) -> str:
-    if not key:
-        return relation.text
-    shown = ",\n  ".join(f"{qualified(relation.alias, value.name)} AS {quote(value.name)}" for value in relation.columns.values())
-    inner = f"SELECT\n  {shown}\nFROM {relation.text}\nQUALIFY COUNT(*) OVER (PARTITION BY {', '.join(key)}) = 1"
-    return f"{subquery(inner)} AS {quote(relation.alias)}"
+    """The text of a FROM clause. The rows of the relations in ``enforce`` are made unique on the given columns."""
+    for relation in source:
+        if isinstance(relation, Relation) and (key := enforce.get(relation.alias)):
+            shown = ",\n  ".join(f"{qualified(relation.alias, value.name)} AS {quote(value.name)}" for value in relation.columns.values())
+            inner = f"SELECT\n  {shown}\nFROM {relation.text}\nQUALIFY COUNT(*) OVER (PARTITION BY {', '.join(key)}) = 1"
+            relation.text = f"{subquery(inner)} AS {quote(relation.alias)}"
+    return "".join(part if isinstance(part, str) else part.text for part in source)
 
 
 def _join(word: str, ctx: Context) -> Source:
@@ -220,6 +217,8 @@ def _join(word: str, ctx: Context) -> Source:
     names = {name.lower() for name in using}
     scope.show([*merged, *(value for value in visible if value.name.lower() not in names)])
     on = conjunction(conditions)
+    if word == "JOIN":
+        scope.joins[right.alias] = conditions
     return [f"\n{word} ", right, f" ON {on}" if on else ""]
 
 

@@ -58,7 +58,7 @@ def select(ctx: Context, parent: Scope | None, hidden: bool, prefix: str, *, alo
     rows.check_limit(protected, bool(limited))
     if scope.releases and clauses.order and limited:
         ctx.findings.warn("OrderWithLimit", "ORDER BY with LIMIT shows only the first or last groups")
-    rows.check_exploded(scope, groups is not None and groups.merged)
+    rows.check_exploded(scope, groups is not None)
     if groups is not None:
         sql = _render_groups(clauses, release, groups, scope)
         prefix = groups.with_clause(prefix)
@@ -134,23 +134,11 @@ def _render(clauses: _Clauses, carried: list[ProtectedInput], scope: Scope) -> s
 def _render_groups(clauses: _Clauses, release: SelectRelease, groups: ReleasedGroups, scope: Scope) -> str:
     """The text of a SELECT that releases aggregates, without LIMIT."""
     distinct = clauses.distinct and release.distinct_keys is None
-    texts = [*(value.sql for _, value in clauses.outputs), clauses.qualify, clauses.order, *clauses.having]
-    replaced = groups.replaced(texts)
-    names = [quote(name) for name, _ in clauses.outputs]
-    if replaced is None:
-        rows.check_exploded(scope, False)
-    else:
-        columns = [f"{text} AS {name}" for text, name in zip(replaced, names, strict=False)]
-        qualify, order, *having = replaced[len(names) :]
-        return _text(distinct, columns, groups.source(), "WHERE", having, clauses._replace(qualify=qualify, order=order))
-    columns = [f"{text} AS {name}" for text, name in zip(texts, names, strict=False)]
-    group = scope.group_text
-    if release.distinct_keys:
-        group = "\nGROUP BY " + ", ".join(release.distinct_keys)
-    # Without group keys there is a row even if the rows are left out.
-    having = clauses.having if group else [*clauses.having, "MAX(1) = 1"]
-    source, where = clauses.source
-    return _text(distinct, columns, source + groups.guards() + where + group, "HAVING", having, clauses)
+    columns = [f"{groups.replaced(value.sql)} AS {quote(name)}" for name, value in clauses.outputs]
+    having = [groups.replaced(text) for text in clauses.having]
+    ends = clauses._replace(qualify=groups.replaced(clauses.qualify), order=groups.replaced(clauses.order))
+    rows.check_exploded(scope, not groups.values)
+    return _text(distinct, columns, groups.source(), "WHERE", having, ends)
 
 
 def _text(distinct: bool, columns: list[str], source: str, word: str, conditions: list[str], clauses: _Clauses) -> str:

@@ -22,7 +22,7 @@ from cleanroom.datasets.parquet import open_parquet
 from cleanroom.documents.dataset import FieldType
 from cleanroom.errors import CleanRoomError
 from cleanroom.spark.job import JobParameters
-from sparkapp import native_parquet, object_server, views
+from sparkapp import jvm, native_parquet, object_server, views
 from sparkapp.failures import redact_error, unread_dataset
 from sparkapp.listing import DatasetListing, list_objects
 from sparkapp.native_parquet import NativeParquet, is_native
@@ -149,6 +149,16 @@ def test_other_rows_than_the_manifests_are_refused(world: DatasetWorld) -> None:
 
 
 # --- the server
+
+
+@pytest.mark.parametrize(("length", "parent"), [(73, None), (74, "/tmp"), (200, "/tmp")])
+def test_path_of_the_socket_is_short_also_below_a_long_folder(monkeypatch: pytest.MonkeyPatch, length: int, parent: str | None) -> None:
+    folder = "/tmp/" + "x" * (length - 5)
+    made: list[str | None] = []
+    monkeypatch.setattr(jvm.tempfile, "tempdir", folder)
+    monkeypatch.setattr(jvm.tempfile, "mkdtemp", lambda prefix, dir: made.append(dir) or f"{dir or folder}/{prefix}12345678")
+    assert len(str(jvm.new_socket())) <= jvm.SOCKET_PATH_BYTES == 107
+    assert made == [parent]
 
 
 class Reader:
