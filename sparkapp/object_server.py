@@ -79,6 +79,8 @@ class ObjectServer:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.parent.rmdir()
 
     def _serve_object(self, connection: socket.socket) -> None:
         """Answer the requests of one reader. It reads one object, so the last opened segments are kept for the next request."""

@@ -196,7 +196,7 @@ def serve(world: DatasetWorld) -> Iterator[Callable[[], Reader]]:
     server.close()
     for reader in readers:
         reader.socket.close()
-    assert not server.path.exists()
+    assert not server.path.parent.exists()
 
 
 def path_of(world: DatasetWorld, stored: str = "a b.parquet", **changes: Any) -> tuple[str, int]:
