@@ -14,6 +14,7 @@ from cleanroom.sql.rendering import quote
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.text.remedies import not_listed, outside_language, suggestion
 from cleanroom.sql.text.tokens import Tokens
+from cleanroom.sql.vocabulary import EXTRACT_FIELDS
 
 Output = tuple[str, Value]
 """Name and expression of an output column."""
@@ -97,6 +98,8 @@ def _unknown_column(name: str, table: str, scope: Scope) -> Refusal:
         return Refusal("UnknownRelation", f"unknown relation {table[:120]!r}")
     names = sorted({value.name for relation in relations for value in relation.columns.values()})
     hint = suggestion(name, names, otherwise=f"known here: {', '.join(names[:20])}")
+    if name.upper() in EXTRACT_FIELDS:
+        hint = f"a unit is a text before the date, as in DATE_TRUNC('{name.upper()}', x)"
     return Refusal("UnknownColumn", f"unknown column {shown!r}: {hint}")
 
 
