@@ -52,7 +52,6 @@ from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.redaction import redact
 from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.guards import MessageGuard
-from cleanroom.temporal.heap import HeapTrimmer
 from cleanroom.temporal.heartbeat import AutoHeartbeatInterceptor
 from cleanroom.temporal.json_logs import LogSubject
 from cleanroom.temporal.keyring import Keyring
@@ -119,14 +118,10 @@ def sandbox_runner() -> SandboxedWorkflowRunner:
 
 
 class CompletionRunner(WorkflowRunner):
-    """Runs workflows with another runner, and passes what each workflow task completes with to :meth:`completed`.
-
-    It also returns the memory of large tasks.
-    """
+    """Runs workflows with another runner, and passes what each workflow task completes with to :meth:`completed`."""
 
     def __init__(self, runner: WorkflowRunner) -> None:
         self._runner = runner
-        self._heap = HeapTrimmer()
 
     def prepare_workflow(self, defn: Any) -> None:
         """Delegate; called by the SDK."""
@@ -144,7 +139,6 @@ class CompletionRunner(WorkflowRunner):
         def activate_and_pass(act: WorkflowActivation) -> WorkflowActivationCompletion:
             completion = activate(act)
             self.completed(completion)
-            self._heap.executed(len(act.jobs))
             return completion
 
         instance.activate = activate_and_pass  # type: ignore[method-assign]
@@ -152,6 +146,7 @@ class CompletionRunner(WorkflowRunner):
 
     def completed(self, completion: WorkflowActivationCompletion) -> None:
         """Read or change ``completion`` before the SDK receives it."""
+        raise NotImplementedError
 
 
 class _UnversionedRunner(CompletionRunner):
@@ -180,7 +175,7 @@ def create_worker(client: Client, spec: WorkerSpec) -> Worker:
         "workflows": spec.workflows,
         "activities": spec.activities,
         "interceptors": [LogSubject(), AutoHeartbeatInterceptor(), *spec.interceptors, MessageGuard(), ErrorTranslation()],
-        "workflow_runner": (CompletionRunner if spec.version is not None else _UnversionedRunner)(sandbox_runner()),
+        "workflow_runner": sandbox_runner(),
         "workflow_failure_exception_types": FAILURE_TYPES,
         "max_concurrent_activities": spec.max_concurrent_activities,
         "max_concurrent_workflow_tasks": spec.max_concurrent_workflow_tasks,
@@ -196,6 +191,8 @@ def create_worker(client: Client, spec: WorkerSpec) -> Worker:
         options["deployment_config"] = WorkerDeploymentConfig(
             version=spec.version, use_worker_versioning=True, default_versioning_behavior=_default_behavior(spec.workflows)
         )
+    else:
+        options["workflow_runner"] = _UnversionedRunner(options["workflow_runner"])
     worker = Worker(client, task_queue=spec.task_queue, **options)
     if spec.workflows:
         # The SDK has no option for this. It fails a workflow task whose code does not yield within 2 s and tries again forever, also
