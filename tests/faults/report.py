@@ -86,11 +86,11 @@ def write_page(outcomes: Sequence[Outcome], cells: Sequence[Cell], excluded: int
     found = [known[cell] for cell in cells if cell in known]
     state = states(cells, known)
     counts = Counter(state.values())
-    runs = sorted({(outcome.date, outcome.commit) for outcome in found})
-    when = ", ".join(f"{date} (commit `{commit}`)" for date, commit in runs)
+    when = ", ".join(sorted({outcome.date for outcome in found}))
+    commits = ", ".join(sorted({f"`{outcome.commit}`" for outcome in found}))
     text = f"The matrix has {len(cells)} cells. {len(found)} have run, {counts['as expected']} have met their fault and ended as expected."
     text += f" The requests of {counts['met elsewhere']} more were sent by another activity of the path, which met the fault."
-    text += f" They ran on {when}."
+    text += f" They ran on {when}, at the commits {commits}."
     lines = [*textwrap.wrap(text, 118), "", *_states(state), *_rules(excluded), table(state)]
     before, rest = page.read_text().split(BEGIN)
     after = rest.split(END)[1]

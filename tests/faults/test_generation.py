@@ -100,7 +100,7 @@ def test_page_counts_the_cells_of_each_activity_and_fault(tmp_path: Path) -> Non
     assert "old" not in text
     first = text.split("\n\n")[2].replace("\n", " ")
     assert first.startswith("The matrix has 5 cells. 4 have run, 2 have met their fault and ended as expected.")
-    assert first.endswith("They ran on 2026-01-02 (commit `abc`).")
+    assert first.endswith("They ran on 2026-01-02, at the commits `abc`.")
     assert "| run | 4 | 2 | 0 | 1 | 0 | 1 |\n| approved-query | 1 | 0 | 0 | 0 | 1 | 0 |" in text
     assert f"| run | {cells[0]} | failed |\n| approved-query | {cells[3]} | not met |\n" in text
     assert "exclude 7 cells" in text
