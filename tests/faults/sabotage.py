@@ -165,7 +165,7 @@ SABOTAGES: tuple[Sabotage, ...] = (
         "approved-query", "propose_query", "lagging governance", "",
     ),
     Sabotage(
-        "clocks must be equal", lambda: patch.object(consent, "CLOCK_SECONDS", -30),
+        "clocks must be equal", lambda: patch.object(consent, "CLOCK_SECONDS", 0),
         "run", "issue_consent_receipt", "clock jumps", "",
     ),
 )  # fmt: skip
