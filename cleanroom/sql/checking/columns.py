@@ -172,7 +172,7 @@ def output_values(items: Sequence[Item], ctx: Context) -> list[Output]:
         except Refusal as refusal:
             refusal.position = refusal.position or ctx.text.position(item.place)
             ctx.findings.note(refusal)
-            # Later references to its last word, which may be its alias, are no further reasons.
+            # Its last word may be its alias: later references to it add no reason.
             name, value = ctx.text.values[item.end - 1], Value("NULL", "unknown")
             scope.aliases[name.lower()] = item.place
         outputs.append((name or f"_c{len(outputs)}", value))
@@ -255,7 +255,7 @@ def unique_alias(name: str, scope: Scope) -> str:
 
 
 def column_names(text: Tokens) -> list[str]:
-    """Read names of columns in parentheses, as in ``AS t(a, b)``; none if there are no parentheses."""
+    """Read names of columns in parentheses, as in ``AS t(a, b)``. Without parentheses the list is empty."""
     if not text.accept("("):
         return []
     names = [text.name()]

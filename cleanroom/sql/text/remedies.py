@@ -128,7 +128,7 @@ REMEDIES = {
     for names, _, remedy in (line.strip().partition(" = ") for line in _FUNCTIONS.strip().splitlines())
     for name in names.split()
 }
-"""What the language has in place of functions of other systems, and of other forms of its own functions."""
+"""What the language has in place of functions of other systems, and of other forms of functions that it has."""
 
 
 def outside_language(construct: str, position: Position | None) -> Refusal:

@@ -232,7 +232,7 @@ class Tokens:
         return self.values[self.at - 1]
 
     def alias(self) -> str:
-        """Read an alias, with or without AS; empty if there is none."""
+        """Read an alias, with or without AS; empty if something else follows."""
         after_as = self.accept("AS")
         if self.is_alias(self.at):
             self.at += 1
