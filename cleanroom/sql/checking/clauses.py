@@ -62,7 +62,7 @@ def _group_key(ctx: Context, items: Sequence[Item]) -> Value:
 
 
 def _ordinal(text: Tokens) -> str:
-    """Read the number of an output column that stands alone; empty if there is none."""
+    """Read the number of an output column that stands alone; empty if the key is something else."""
     if text.kinds[text.at] != NUMBER or not text.values[text.at].isdecimal() or text.continues(text.at + 1):
         return ""
     text.at += 1

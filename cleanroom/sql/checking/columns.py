@@ -14,6 +14,7 @@ from cleanroom.sql.rendering import quote
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.text.remedies import not_listed, outside_language, suggestion
 from cleanroom.sql.text.tokens import Tokens
+from cleanroom.sql.vocabulary import EXTRACT_FIELDS
 
 Output = tuple[str, Value]
 """Name and expression of an output column."""
@@ -97,6 +98,8 @@ def _unknown_column(name: str, table: str, scope: Scope) -> Refusal:
         return Refusal("UnknownRelation", f"unknown relation {table[:120]!r}")
     names = sorted({value.name for relation in relations for value in relation.columns.values()})
     hint = suggestion(name, names, otherwise=f"known here: {', '.join(names[:20])}")
+    if name.upper() in EXTRACT_FIELDS:
+        hint = f"a unit is a text before the date, as in DATE_TRUNC('{name.upper()}', x)"
     return Refusal("UnknownColumn", f"unknown column {shown!r}: {hint}")
 
 
@@ -169,7 +172,7 @@ def output_values(items: Sequence[Item], ctx: Context) -> list[Output]:
         except Refusal as refusal:
             refusal.position = refusal.position or ctx.text.position(item.place)
             ctx.findings.note(refusal)
-            # Later references to its last word, which may be its alias, are no further reasons.
+            # Its last word may be its alias: later references to it add no reason.
             name, value = ctx.text.values[item.end - 1], Value("NULL", "unknown")
             scope.aliases[name.lower()] = item.place
         outputs.append((name or f"_c{len(outputs)}", value))
@@ -252,7 +255,7 @@ def unique_alias(name: str, scope: Scope) -> str:
 
 
 def column_names(text: Tokens) -> list[str]:
-    """Read names of columns in parentheses, as in ``AS t(a, b)``; none if there are no parentheses."""
+    """Read names of columns in parentheses, as in ``AS t(a, b)``. Without parentheses the list is empty."""
     if not text.accept("("):
         return []
     names = [text.name()]

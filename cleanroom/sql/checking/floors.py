@@ -19,7 +19,7 @@ from cleanroom.sql.privacy.groups import GROUPS, PersonGroups, joined
 from cleanroom.sql.privacy.joins import decided_by
 from cleanroom.sql.privacy.release import FloorCondition, counted_persons, floor_conditions, test_of
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import parenthesised, qualified
+from cleanroom.sql.rendering import conjunction, parenthesised, qualified
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.vocabulary import FUNCTIONS, NUMERIC
 
@@ -183,11 +183,11 @@ def _persons(scope: Scope) -> dict[str, str]:
 def _one_row_per_person(scope: Scope, person: str) -> Iterator[tuple[str, str, str]]:
     """Relations with at most one row for each person, by which they are joined: alias, text of the join, and column of the identity."""
     for relation in scope.relations.values():
-        text, conditions = scope.joins.get(relation.alias, ("", []))
+        conditions = scope.joins.get(relation.alias, [])
         for name in relation.unique_on or () if len(relation.unique_on or ()) == len(conditions) == 1 else ():
             column = relation.columns[name].sql if name in relation.columns else ""
             if conditions[0].sql in (f"{person} = {column}", f"{column} = {person}"):
-                yield relation.alias, text, column
+                yield relation.alias, f"\nJOIN {relation.text} ON {conjunction(conditions)}", column
 
 
 def _counted(scope: Scope) -> list[str]:

@@ -8,7 +8,7 @@ from cleanroom.sql.checking.clauses import group_by, limit, order_by
 from cleanroom.sql.checking.columns import Output, check_grouped, output_values, select_items
 from cleanroom.sql.checking.expressions import condition
 from cleanroom.sql.checking.floors import ReleasedGroups, released_groups
-from cleanroom.sql.checking.relations import conjuncts, from_clause, written_out
+from cleanroom.sql.checking.relations import Source, conjuncts, from_clause, written_out
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import CheckedQuery, ProtectedInput
 from cleanroom.sql.privacy import exposure, rows
@@ -94,7 +94,7 @@ def _clauses(ctx: Context, alone: bool) -> _Clauses:
     """Read the clauses, and check them in the order in which they apply to the rows: FROM comes before the SELECT list."""
     text = ctx.text
     start = text.at
-    joined = from_clause(ctx.in_clause("join")) if text.kinds[text.at] == "FROM" else ""
+    joined: Source = from_clause(ctx.in_clause("join")) if text.kinds[text.at] == "FROM" else []
     text.expect("SELECT")
     distinct = text.accept("DISTINCT")
     if text.kinds[text.at] == "ON":
@@ -147,7 +147,7 @@ def _text(distinct: bool, columns: list[str], source: str, word: str, conditions
     return f"{select}\n  " + ",\n  ".join(columns) + source + condition + clauses.qualify + clauses.order
 
 
-def _rows(joined: str, ctx: Context) -> tuple[str, str]:
+def _rows(joined: Source, ctx: Context) -> tuple[str, str]:
     """FROM and WHERE, rendered. Afterwards the scope knows which rows are protected and that the query has not copied any."""
     scope, where = ctx.scope, ""
     if _begins("WHERE", ctx):
@@ -159,8 +159,7 @@ def _rows(joined: str, ctx: Context) -> tuple[str, str]:
     attached = attach(candidates, scope.protected, scope.equal.keys)
     scope.multiplied = attached.overlapping
     _warn_of_joins(attached, ctx)
-    scope.joins = {alias: (written_out(join, scope, attached.enforce), parts) for alias, (join, parts) in scope.joins.items()}
-    return written_out(joined, scope, attached.enforce), where
+    return written_out(joined, attached.enforce), where
 
 
 def _begins(word: str, ctx: Context) -> bool:
