@@ -17,7 +17,13 @@ WITH_THE_DEMO = frozenset({"test_demo_result.py", "test_canary.py", "test_crashe
 """Scenario files on the cloud that the demo starts."""
 IN_ONE_JVM = frozenset(
     f"tests/unit/{name}.py"
-    for name in ("sql/test_on_spark", "sql/test_operators_on_spark", "sql/test_plan_on_spark", "test_sparkapp_run", "test_sparkapp_run_failures")
+    for name in (
+        "sql/test_on_spark",
+        "sql/test_operators_on_spark",
+        "sql/test_plan_on_spark",
+        "test_sparkapp_run",
+        "test_sparkapp_run_failures",
+    )
 )
 """Files that run Spark in the process of the tests. The JVM of the first one serves the others, with its code already compiled."""
 FIRST = (
