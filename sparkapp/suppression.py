@@ -70,7 +70,10 @@ def hold_persons(spark: SparkSession, frame: DataFrame) -> tuple[DataFrame, Supp
     found = _first_release(plan)
     if found is None:
         return frame, None
-    persons, groups, shown = (Frame(dataset.ofRows(spark._jsparkSession, node), spark).persist() for node in found)
+    persons, groups, shown = (Frame(dataset.ofRows(spark._jsparkSession, node), spark) for node in found)
+    # Without joins, those that are shown are a filter of the groups.
+    for part in (persons, groups, *([shown] if found[2].nodeName() == "Join" else [])):
+        part.persist()
     keys = tuple(name for name in persons.columns if name.startswith("__cr_k"))
     return Frame(dataset.ofRows(spark._jsparkSession, plan), spark), Suppression(persons, groups, shown, keys)
 
