@@ -15,7 +15,7 @@ from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import SUM, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.privacy import aggregates, rows
-from cleanroom.sql.privacy.groups import GROUPS, PersonGroups, joined
+from cleanroom.sql.privacy.groups import GROUPS, PersonGroups, joined, presence
 from cleanroom.sql.privacy.joins import decided_by
 from cleanroom.sql.privacy.release import FloorCondition, counted_persons, floor_conditions, test_of
 from cleanroom.sql.refusal import Refusal
@@ -35,6 +35,7 @@ class ReleasedGroups(NamedTuple):
     floor: int  # the strictest floor
     keys: Sequence[Value]  # the group keys
     merged: bool  # all aggregates are columns of the first groups
+    distinct: list[str]  # counts of different values, which need enough of them
 
     def with_clause(self, prefix: str) -> str:
         """The WITH clause ``prefix``, extended by the rows per person if they are read several times."""
@@ -88,6 +89,7 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         kind: PersonGroups(GROUPS + f"_{number}" * bool(number), texts, person, source)
         for number, (kind, person) in enumerate(persons_of.items())
     }
+    differences = _differences(scope, ctx) if floor > 1 else []
     always, optional = _optional(scope)
     for condition in floor_conditions(always, scope.divisions, floor):
         _require(condition, kinds[scope.equal.person(condition.identity)], scope)
@@ -109,8 +111,9 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
             else:
                 groups.require_contributors(term[0], few)
         groups.require_counted(tests, repeated, f"NOT BETWEEN 1 AND {floor - 1}")
-        for one, two in itertools.combinations(_summed(scope, ctx), 2) if floor > 1 else ():
-            groups.require(f"COALESCE({one}, 0) <> COALESCE({two}, 0)", f"NOT BETWEEN 1 AND {floor - 1}")
+        for one, two in differences:
+            sides = (text if text == "1" else f"COALESCE({text}, 0)" for text in (one, two))
+            groups.require(" <> ".join(sides), f"NOT BETWEEN 1 AND {floor - 1}")
     number = ctx.findings.release(scope.protected, floor)
     scope.releases |= {(number, item.view) for item in scope.protected}
     overlap = bool(keys) and floor > 1 and (scope.overlapping or scope.multiplied)
@@ -125,7 +128,9 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         if all(key.sources <= decided and not key.outer_join_markers and "SELECT" not in key.sql for key in keys):
             continue  # each person is in one group
         groups.table = f"__cr_rows{number}{groups.alias.removeprefix(GROUPS)}"
-    return ReleasedGroups(list(kinds.values()), floor, keys, first.merge(scope.released, is_person))
+    counts = [item for item in scope.released if item.distinct or item.name == "APPROX_COUNT_DISTINCT"]
+    distinct = dict.fromkeys(item.sql for item in counts if not any(arg.identity for arg in item.args))
+    return ReleasedGroups(list(kinds.values()), floor, keys, first.merge(scope.released, is_person), list(distinct))
 
 
 def _persons(scope: Scope) -> dict[str, str]:
@@ -168,36 +173,24 @@ def _optional(scope: Scope) -> tuple[list[ProtectedInput], list[ProtectedInput]]
 
 
 def _require_contributors(groups: PersonGroups, scope: Scope, floor: int, ctx: Context) -> None:
-    """Require contributors to each aggregate, and that none or enough persons lack a value where the aggregates show how many do."""
-    few = f"NOT BETWEEN 1 AND {floor - 1}"
-    names: dict[tuple[str, ...], set[str]] = {}
-    counted: dict[str, str] = {}
-    found = []
+    """Require contributors to each aggregate."""
     for item in scope.released:
-        args = [arg for arg in item.args if arg.sources and not arg.identity and not aggregates.is_flag(arg, ctx.rules.catalog)]
-        if args and FUNCTIONS[item.name].disclosure != "condition":
-            found.append((item, args))
-            names.setdefault(tuple(arg.sql for arg in args), set()).add(item.name)
-    for item, args in found:
+        args, mixture = _values(item, ctx), FUNCTIONS[item.name].disclosure == "mixture"
+        if not args or FUNCTIONS[item.name].disclosure == "condition":
+            continue
         texts = [parenthesised(arg, SUM) for arg in args]
-        mixture = FUNCTIONS[item.name].disclosure == "mixture"
-        present = " AND ".join(f"{text} IS NOT NULL" for text in texts)
         empty = bool(item.where) or any(arg.sql.startswith(("CASE ", "IF(")) for arg in args)
-        enough = few if empty else f">= {floor}"
+        enough = f"NOT BETWEEN 1 AND {floor - 1}" if empty else f">= {floor}"
         if item.name in _SUMS and (not empty or floor > 1):
             groups.require_contributors(_where(texts[0], item), enough)
         elif not empty or floor > 1:
-            test = " AND ".join(f"{text} <> 0" for text in texts) if mixture else present
-            groups.require(f"({item.where}) IS TRUE AND {present} AND {test}" if item.where else test, enough)
-        # COUNT(x), an aggregate of two columns, or two aggregates of x show how many values are NULL.
-        several = len(args) > 1 or len(names[tuple(arg.sql for arg in args)]) > 1
-        if not empty and (FUNCTIONS[item.name].disclosure == "count" or several):
-            counted[" OR ".join(f"{text} IS NULL" for text in texts)] = present
-    for missing in counted if floor > 1 else ():
-        groups.require(missing, few)
-        for other, present in counted.items():  # two counts show how many rows have one value and not the other
-            if other != missing:
-                groups.require(f"({missing}) AND {present}" if " OR " in missing else f"{missing} AND {present}", few)
+            test = " AND ".join(f"{text} <> 0" if mixture else f"{text} IS NOT NULL" for text in texts)
+            groups.require(f"({item.where}) IS TRUE AND {test}" if item.where else test, enough)
+
+
+def _values(item: ReleasedAggregate, ctx: Context) -> list[Value]:
+    """Arguments that are values of persons."""
+    return [arg for arg in item.args if arg.sources and not arg.identity and not aggregates.is_flag(arg, ctx.rules.catalog)]
 
 
 def _where(text: str, item: ReleasedAggregate) -> str:
@@ -231,41 +224,79 @@ def _terms(scope: Scope, catalog: Catalog) -> Iterator[tuple[tuple[str, ...], st
                 yield from ((pair, where) for pair in itertools.combinations(read, 2))
 
 
-def _summed(scope: Scope, ctx: Context) -> list[str]:
-    """The different columns and products that the aggregates combine, whatever the factors and constants.
+def _differences(scope: Scope, ctx: Context) -> list[tuple[str, str]]:
+    """Pairs of values that the aggregates add up: columns, products, and 1 for each row that they count.
 
-    If two of them differ for a few persons only, so do their sums.
+    If the two differ for a few persons only, so do their sums. Factors and constants do not matter. A moment contains the squares and
+    products of its arguments. Two sums of one column, and a sum with a constant, show how many rows have a value.
     """
-    found: dict[str, None] = {}
-    args: set[tuple[str, str]] = set()
     relations = scope.relations.values()
     numbers = {value.sql: value for relation in relations for value in relation.columns.values() if value.type in NUMERIC}
+    found: dict[str, str] = {}  # a value, the presence of one, or a condition, which divides the group, so that its parts are counted
+    forms: dict[tuple[frozenset[str], str], set[tuple[str, ...]]] = {}
+    summed = set()
     for item in scope.released:
-        for arg in item.args if FUNCTIONS[item.name].disclosure == "mixture" else ():
-            if not arg.sources or aggregates.is_flag(arg, ctx.rules.catalog):
-                continue
-            names = _COLUMN.findall(arg.sql)
-            columns = sorted(numbers.keys() & names)
-            products = [" * ".join(pair) for pair in itertools.combinations(columns, 2)] if (arg.degree or 1) > 1 else []
-            if item.where:
-                texts = [f"CASE WHEN {item.where} THEN {arg.sql} END", *columns]
-            elif arg.sql.startswith(("CASE ", "IF(")) or not numbers.keys() >= set(names):
-                texts = [arg.sql, *columns]
-            else:
-                texts = products if products and not arg.mixed else [*columns, *products]
-            found |= dict.fromkeys(texts)
-            args.add((arg.sql, item.where))
+        form = (item.name, *(arg.sql for arg in item.args))
+        forms.setdefault((frozenset(_COLUMN.findall(" ".join(form))), item.where), set()).add(form)
+    for item in scope.released:
+        kind, args = FUNCTIONS[item.name].disclosure, _values(item, ctx)
+        names = frozenset(_COLUMN.findall(" ".join([item.name, *(arg.sql for arg in item.args)])))
+        if kind == "condition" or not any(arg.sources for arg in item.args):
+            found[_counted_row(item) if kind == "condition" or item.where else "1"] = "condition"
+        elif kind == "count" and args:
+            found |= {_counted_row(item): "presence", "1": "condition"}
+        elif kind == "mixture" and args:
+            summed |= {(arg.sql, item.where) for arg in args}
+            found |= dict.fromkeys((text for arg in args for text in _parts(arg, item, numbers)), "value")
+            if aggregates.POWERS.get(item.name) == aggregates.MAX_POWER:
+                found |= dict.fromkeys(_squares(args, item), "value")
+            mixed = any(arg.mixed for arg in args)
+            if len(args) > 1 or len(forms[names, item.where]) > 1 or mixed:
+                found[_counted_row(item)] = "presence"
+            found |= {f"CASE WHEN {name} IS NOT NULL THEN 1 END": "presence" for name in sorted(names) if mixed and len(names) > 1}
+            if mixed or item.name not in ("SUM", "TRY_SUM"):
+                found["1"] = "condition"
     known = [text for text in found if text in numbers and aggregates.protected_columns(numbers[text], ctx.rules.catalog)]
     scaled = next((text for text in known if numbers[text].mixed or numbers[text].scale != 1), None)
-    if len(args) < 2:
-        return []
-    if scaled is not None:
+    if len(summed) > 1 and scaled is not None:
         raise Refusal(
             "ConditionalAggregate",
             f"an earlier step multiplies {numbers[scaled].name} by a constant or adds to it: next to sums of other values, which could "
             "differ from it for one person, multiply the result instead",
         )
-    return list(found)
+    counts = {text for text in found if text in numbers and numbers[text].made_by_text}  # how many rows a person has
+    pairs = itertools.combinations(found, 2) if len(forms) > 1 or "1" in found else ()
+    return [
+        (one, two)
+        for one, two in pairs
+        if {found[one], found[two]} != {"condition"}
+        and not ({one, two} & counts and "1" in (one, two))
+        and ({found[one], found[two]} != {"presence", "value"} or set(_COLUMN.findall(one)) & set(_COLUMN.findall(two)))
+    ]
+
+
+def _counted_row(item: ReleasedAggregate) -> str:
+    return f"CASE WHEN {presence(item)} THEN 1 END"
+
+
+def _parts(arg: Value, item: ReleasedAggregate, numbers: dict[str, Value]) -> list[str]:
+    """Columns and products that an argument consists of; the argument itself if it has a condition or is not a number."""
+    names = _COLUMN.findall(arg.sql)
+    columns = sorted(numbers.keys() & names)
+    products = [_product(numbers[one], numbers[two]) for one, two in itertools.combinations(columns, 2)] if (arg.degree or 1) > 1 else []
+    if item.where or arg.sql.startswith(("CASE ", "IF(")) or not numbers.keys() >= set(names):
+        return [_where(arg.sql, item), *columns]
+    return products if products and not arg.mixed else [*columns, *products]
+
+
+def _squares(args: Sequence[Value], item: ReleasedAggregate) -> list[str]:
+    return [_where(_product(one, two), item) for one, two in itertools.combinations_with_replacement(args, 2)]
+
+
+def _product(one: Value, two: Value) -> str:
+    """The product as a double: that of two whole numbers may overflow."""
+    factors = (value.sql if value.plain and value.type == "number" else f"CAST({value.sql} AS DOUBLE)" for value in (one, two))
+    return " * ".join(factors)
 
 
 def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:
@@ -274,4 +305,5 @@ def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:
     if FUNCTIONS[item.name].disclosure != "mixture":
         return []
     args = [arg for arg in item.args if aggregates.protected_columns(arg, catalog) and not aggregates.is_flag(arg, catalog)]
-    return [_where(parenthesised(arg, SUM), item) for arg in args]
+    squares = _squares(args, item) if aggregates.POWERS.get(item.name) == aggregates.MAX_POWER else []
+    return [*(_where(parenthesised(arg, SUM), item) for arg in args), *squares]

@@ -119,8 +119,9 @@ def _render_groups(clauses: _Clauses, release: SelectRelease, groups: ReleasedGr
     group = scope.group_text
     if release.distinct_keys:
         group = "\nGROUP BY " + ", ".join(release.distinct_keys)
-    # Without group keys there is a row even if the rows are left out.
-    having = clauses.having if group else [*clauses.having, "MAX(1) = 1"]
+    having = [*clauses.having, *(f"{count} >= {groups.floor}" for count in groups.distinct)]
+    if not group:
+        having.append("MAX(1) = 1")  # otherwise there is a row even if the rows are left out
     source, where = clauses.source
     return _text(distinct, columns, source + groups.guards() + where + group, "HAVING", having, clauses)
 
