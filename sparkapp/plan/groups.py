@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.comparisons import unchanged
-from sparkapp.plan.conditions import conjuncts, test_of, without_alias
+from sparkapp.plan.comparisons import attributes, plain, unchanged
+from sparkapp.plan.conditions import conjuncts, number_of, test_of, without_alias
 from sparkapp.plan.expressions import EXTREMES, Columns, require_conditions, require_shown
 from sparkapp.plan.overlap import OverlappingGroups
 from sparkapp.plan.release import Groups, PartialRelease, counted_test, groups_of, require_floors, require_merges
@@ -75,7 +75,8 @@ class Aggregates:
             raise refused("PlanRowsOfPersons", "an aggregate reads rows of persons that EXPLODE repeats")
         merged = [part for value in groups.released() for part in groups.merged(value)]
         terms = Terms(self._walk, source, columns, groups.canonical)
-        terms.read(part for part in merged if part.kind == "AggregateExpression" and part.children[0].kind != "BoolOr")
+        calls_of_persons = [part for part in merged if part.kind == "AggregateExpression" and part.children[0].kind != "BoolOr"]
+        terms.read(calls_of_persons, merged=True)
         for call in calls:
             if call.children[0].kind == "Count":
                 test = counted_test(call, groups)
@@ -177,6 +178,7 @@ class Aggregates:
                 raise refused("PlanFloorMissing", "a release is not joined with its groups by all of its keys")
         terms.require(releases[0][0].floors)
         terms.require_counted(releases)
+        self._require_values(node, having, canonical, columns, releases[0][0].floors.persons)
         if persons:
             raise refused("PlanFloorMissing", f"the persons of {persons[0].view} are not counted")
         if compared:
@@ -190,6 +192,23 @@ class Aggregates:
         if having is not None:
             self._require_having(having, {**outer, **out})
         return Rows(out)
+
+    @staticmethod
+    def _require_values(node: Node, having: Node | None, canonical: Canonical, columns: Columns, floor: int) -> None:
+        """Require that HAVING demands enough different values where the aggregates count them."""
+        counts = [part for item in node.expressions("aggregateExpressions") for part in item.walk() if part.kind == "AggregateExpression"]
+        counts = [part for part in counts if part.fields.get("isDistinct") or part.children[0].kind == "HyperLogLogPlusPlus"]
+        found = {
+            canonical.text(part)
+            for part in counts
+            if not any(columns[id].identity for arg in part.children[0].children for id in attributes(arg) if id in columns)
+        }
+        outputs = {item.id: canonical.text(item.child) for item in node.expressions("aggregateExpressions") if item.kind == "Alias"}
+        for part in conjuncts(having.expression("condition")) if having is not None else ():
+            if part.kind == "GreaterThanOrEqual" and (number_of(part.children[1]) or 0) >= floor:
+                found -= {outputs.get(id, "") for id in plain(part.children[0])}
+        if found:
+            raise refused("PlanFloorMissing", "groups with few different values are not left out")
 
     def _guard_groups(self, node: Node, outer: Columns) -> tuple[Groups, Rows]:
         while node.kind in ("SubqueryAlias", "Project"):

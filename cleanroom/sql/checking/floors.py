@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
@@ -111,9 +111,8 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
             else:
                 groups.require_contributors(term[0], few)
         groups.require_counted(tests, repeated, f"NOT BETWEEN 1 AND {floor - 1}")
-        for one, two in differences:
-            sides = (text if text == "1" else f"COALESCE({text}, 0)" for text in (one, two))
-            groups.require(" <> ".join(sides), f"NOT BETWEEN 1 AND {floor - 1}")
+        for test in differences:
+            groups.require(test, f"NOT BETWEEN 1 AND {floor - 1}")
     number = ctx.findings.release(scope.protected, floor)
     scope.releases |= {(number, item.view) for item in scope.protected}
     overlap = bool(keys) and floor > 1 and (scope.overlapping or scope.multiplied)
@@ -224,59 +223,67 @@ def _terms(scope: Scope, catalog: Catalog) -> Iterator[tuple[tuple[str, ...], st
                 yield from ((pair, where) for pair in itertools.combinations(read, 2))
 
 
-def _differences(scope: Scope, ctx: Context) -> list[tuple[str, str]]:
-    """Pairs of values that the aggregates add up: columns, products, and 1 for each row that they count.
+def _differences(scope: Scope, ctx: Context) -> list[str]:
+    """Tests of rows for which two values that the aggregates add up differ: columns, products, and 1 for each row that they count.
 
-    If the two differ for a few persons only, so do their sums. Factors and constants do not matter. A moment contains the squares and
+    If they do for a few persons only, so do their sums. Factors and constants do not matter. A moment contains the squares and
     products of its arguments. Two sums of one column, and a sum with a constant, show how many rows have a value.
     """
     relations = scope.relations.values()
     numbers = {value.sql: value for relation in relations for value in relation.columns.values() if value.type in NUMERIC}
-    found: dict[str, str] = {}  # a value, the presence of one, or a condition, which divides the group, so that its parts are counted
+    names = [frozenset(_COLUMN.findall(" ".join(arg.sql for arg in item.args))) for item in scope.released]
     forms: dict[tuple[frozenset[str], str], set[tuple[str, ...]]] = {}
-    summed = set()
-    for item in scope.released:
-        form = (item.name, *(arg.sql for arg in item.args))
-        forms.setdefault((frozenset(_COLUMN.findall(" ".join(form))), item.where), set()).add(form)
-    for item in scope.released:
+    for read, item in zip(names, scope.released, strict=True):
+        forms.setdefault((read, item.where), set()).add((item.name, *(arg.sql for arg in item.args)))
+    sums, conditions, present = dict[str, None](), dict[str, None](), dict[str, None]()
+    args_summed, counts_rows, moment = set(), False, False
+    for read, item in zip(names, scope.released, strict=True):
         kind, args = FUNCTIONS[item.name].disclosure, _values(item, ctx)
-        names = frozenset(_COLUMN.findall(" ".join([item.name, *(arg.sql for arg in item.args)])))
         if kind == "condition" or not any(arg.sources for arg in item.args):
-            found[_counted_row(item) if kind == "condition" or item.where else "1"] = "condition"
+            counts_rows = True
+            if presence(item):
+                conditions[presence(item)] = None
         elif kind == "count" and args:
-            found |= {_counted_row(item): "presence", "1": "condition"}
+            counts_rows = True
+            present[presence(item)] = None
         elif kind == "mixture" and args:
-            summed |= {(arg.sql, item.where) for arg in args}
-            found |= dict.fromkeys((text for arg in args for text in _parts(arg, item, numbers)), "value")
+            args_summed |= {(arg.sql, item.where) for arg in args}
+            sums |= dict.fromkeys(text for arg in args for text in _parts(arg, item, numbers))
             if aggregates.POWERS.get(item.name) == aggregates.MAX_POWER:
-                found |= dict.fromkeys(_squares(args, item), "value")
-            mixed = any(arg.mixed for arg in args)
-            if len(args) > 1 or len(forms[names, item.where]) > 1 or mixed:
-                found[_counted_row(item)] = "presence"
-            found |= {f"CASE WHEN {name} IS NOT NULL THEN 1 END": "presence" for name in sorted(names) if mixed and len(names) > 1}
-            if mixed or item.name not in ("SUM", "TRY_SUM"):
-                found["1"] = "condition"
-    known = [text for text in found if text in numbers and aggregates.protected_columns(numbers[text], ctx.rules.catalog)]
-    scaled = next((text for text in known if numbers[text].mixed or numbers[text].scale != 1), None)
-    if len(summed) > 1 and scaled is not None:
+                sums, moment = sums | dict.fromkeys(_squares(args, item)), True
+            several = len(args) > 1 or any(arg.mixed for arg in args)
+            if several and len(read) > 1:
+                present |= {f"{name} IS NOT NULL": None for name in sorted(read)}
+            elif several or len(forms[read, item.where]) > 1:
+                present[presence(item)] = None
+            counts_rows = counts_rows or several or item.name not in ("SUM", "TRY_SUM")
+    _check_scaled(sums, numbers, len(args_summed), ctx)
+    pairs = itertools.combinations(sums, 2) if moment or len(args_summed) > 1 else ()
+    found = [f"COALESCE({one}, 0) <> COALESCE({two}, 0)" for one, two in pairs]
+    if counts_rows:
+        plain = [text for text in sums if " * " not in text]
+        found += [f"{text} {'= 0' if text in numbers and _counts(numbers[text], ctx) else '<> 1'}" for text in plain]
+        found += [f"NOT ({test})" for test in present]
+    for one, two in itertools.chain(itertools.combinations(present, 2), itertools.product(present, conditions)):
+        found.append(f"({one}) <> ({two})")
+    return found
+
+
+def _counts(value: Value, ctx: Context) -> bool:
+    """Whether a value is how many rows or values a person has."""
+    return value.made_by_text and not aggregates.protected_columns(value, ctx.rules.catalog)
+
+
+def _check_scaled(sums: Iterable[str], numbers: dict[str, Value], several: int, ctx: Context) -> None:
+    """Refuse sums of several values, one of which an earlier step has scaled."""
+    known = [numbers[text] for text in sums if text in numbers and aggregates.protected_columns(numbers[text], ctx.rules.catalog)]
+    scaled = next((value for value in known if value.mixed or value.scale != 1), None)
+    if several > 1 and scaled is not None:
         raise Refusal(
             "ConditionalAggregate",
-            f"an earlier step multiplies {numbers[scaled].name} by a constant or adds to it: next to sums of other values, which could "
+            f"an earlier step multiplies {scaled.name} by a constant or adds to it: next to sums of other values, which could "
             "differ from it for one person, multiply the result instead",
         )
-    counts = {text for text in found if text in numbers and numbers[text].made_by_text}  # how many rows a person has
-    pairs = itertools.combinations(found, 2) if len(forms) > 1 or "1" in found else ()
-    return [
-        (one, two)
-        for one, two in pairs
-        if {found[one], found[two]} != {"condition"}
-        and not ({one, two} & counts and "1" in (one, two))
-        and ({found[one], found[two]} != {"presence", "value"} or set(_COLUMN.findall(one)) & set(_COLUMN.findall(two)))
-    ]
-
-
-def _counted_row(item: ReleasedAggregate) -> str:
-    return f"CASE WHEN {presence(item)} THEN 1 END"
 
 
 def _parts(arg: Value, item: ReleasedAggregate, numbers: dict[str, Value]) -> list[str]:
