@@ -10,9 +10,8 @@ DOCS_STAMP := $(DOCS_VENV)/.installed
 export CLEANROOM_NODE_DIR := $(CURDIR)/$(VENV)/node
 # Container images often set it. Each of dozens of processes would then compile about 1,500 modules again, in three seconds.
 unexport PYTHONDONTWRITEBYTECODE
-# Class data archive of the classes that Spark loads (tests/spark_archive.py). Java's messages about it are not shown.
-SPARK_ARCHIVE := $(VENV)/spark.jsa
-WITH_ARCHIVE = JDK_JAVA_OPTIONS='-XX:+IgnoreUnrecognizedVMOptions "-XX:SharedArchiveFile=$(CURDIR)/$(SPARK_ARCHIVE)" -Xlog:disable -Xlog:all=error:stderr'
+# Code and class data archive for Spark's JVMs, among PySpark's files (sparkapp/jvm_build.py, sparkapp/jvm_archive.py).
+JVM_STAMP := $(VENV)/.jvm-built
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 MUTANTS ?=
@@ -20,7 +19,7 @@ FAULTS ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check demo test test-lag test-faults test-recovery test-kills mutants lint reference docs histories bench clean test-load
+.PHONY: help setup check demo classes test test-lag test-faults test-recovery test-kills mutants lint reference docs histories bench clean test-load
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +27,7 @@ help: ## show this help
 check: ## check that the machine has what it needs, and print how to install what is missing
 	@python3 scripts/check_machine.py
 
-setup: $(STAMP) $(NODE_STAMP) ## install everything into .venv
+setup: $(STAMP) $(NODE_STAMP) $(JVM_STAMP) ## install everything into .venv
 
 $(STAMP): requirements.lock pyproject.toml
 	@python3 scripts/check_machine.py
@@ -42,25 +41,29 @@ $(NODE_STAMP): localcloud/node/package-lock.json $(STAMP)
 	@$(PY) -m localcloud install
 	@touch $@
 
-$(SPARK_ARCHIVE): $(STAMP)
-	@rm -f $@
-	@$(PY) -m tests.spark_archive $@ >$(VENV)/spark-archive.log 2>&1 || true
-	@test -s $@ || touch $@
+# Without an archive, Spark only starts more slowly.
+$(JVM_STAMP): sparkapp/jvm/SealedFiles.java sparkapp/jvm/classes.txt.gz sparkapp/jvm_build.py sparkapp/jvm_archive.py $(STAMP)
+	@$(PY) -m sparkapp.jvm_build >$(VENV)/jvm.log 2>&1 || { cat $(VENV)/jvm.log; exit 1; }
+	@$(PY) -m sparkapp.jvm_archive >>$(VENV)/jvm.log 2>&1 || echo "note: this Java wrote no class archive; see $(VENV)/jvm.log" >&2
+	@touch $@
+
+classes: setup ## record the classes of the class data archive again, after an update of Spark
+	@$(PY) -m sparkapp.jvm_archive --record
 
 demo: setup ## run three companies, two clouds, one approved query, up to a real result
 	@$(VENV)/bin/cleanroom demo $(DEMO_ARGS)
 
-test: setup $(SPARK_ARCHIVE) ## run the tests, on real servers
-	@test ! -s $(SPARK_ARCHIVE) || export $(WITH_ARCHIVE); $(PY) -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
+test: setup ## run the tests, on real servers
+	@$(PY) -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
 mutants: setup ## put small faults into the code, and list those that no test notices (MUTANTS="cleanroom/keys --sample 200")
 	@$(PY) -m scripts.mutants $(MUTANTS)
 
 LAG_TESTS := tests/scenario/test_query_lifecycle.py tests/scenario/test_crashes.py tests/scenario/test_refused_requests.py \
 	tests/scenario/test_demo_result.py
-test-lag: setup $(SPARK_ARCHIVE) ## run the scenarios with governance nodes that lag behind: at random, by 400 ms and by 1,000 ms
+test-lag: setup ## run the scenarios with governance nodes that lag behind: at random, by 400 ms and by 1,000 ms
 	@COMMIT_MS=200 CLEANROOM_TEST_LAG=1 $(PY) -m pytest -q tests/scenario/test_governance_machine.py $(PYTEST_ARGS)
-	@test ! -s $(SPARK_ARCHIVE) || export $(WITH_ARCHIVE); for lag in 400 1000; do \
+	@for lag in 400 1000; do \
 		LAG_MS=$$lag COMMIT_MS=1000 $(PY) -m pytest -q $(LAG_TESTS) $(PYTEST_ARGS) || exit 1; \
 	done
 

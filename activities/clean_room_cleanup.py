@@ -6,7 +6,6 @@ terminated the run or had started no cleanup. Nothing is released on the strengt
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 from collections.abc import Iterable, Mapping, MutableMapping
 
@@ -15,6 +14,7 @@ from temporalio import activity
 from temporalio.client import WorkflowExecutionStatus
 
 from activities.clean_room_context import CleanRoomContext
+from cleanroom.concurrency import gather_limited
 from cleanroom.errors import CleanRoomError, Refused, Unavailable
 from cleanroom.identifiers import conclude_workflow_id, run_workflow_id
 from cleanroom.messages.cleanup import (
@@ -27,7 +27,7 @@ from cleanroom.messages.cleanup import (
     WorkflowState,
 )
 from cleanroom.messages.run import RunTicket
-from cleanroom.runs.held import CONCURRENT_READS, SUBJECTS, Held, HeldByRuns, Place, read_held
+from cleanroom.runs.held import SUBJECTS, Held, HeldByRuns, Place, read_held
 from cleanroom.runs.ledger import PinnedRequest
 from cleanroom.statements import RunRequest
 from cleanroom.statements.signing import peek
@@ -65,17 +65,16 @@ class CleanRoomCleanup:
             read_at = self._room.now()
             found = await read_held(self._room.user, contract, runs=request.runs, settled=self._settled)
             wanted = sorted({*found.runs, *request.jobs})
-            slots, done = asyncio.Semaphore(CONCURRENT_READS), 0
+            done = 0
 
             async def look(run_id: str) -> tuple[RunHeld, PinnedRequest | None]:
                 nonlocal done
-                async with slots:
-                    result = await self._run(run_id, found.runs.get(run_id, Held()), named=request.runs is not None)
+                result = await self._run(run_id, found.runs.get(run_id, Held()), named=request.runs is not None)
                 done += 1
                 heartbeat.record(f"{done} of {len(wanted)} runs")
                 return result
 
-            looked = dict(zip(wanted, await asyncio.gather(*map(look, wanted)), strict=True))
+            looked = dict(zip(wanted, await gather_limited(look, wanted), strict=True))
             shared, unattributed = await self._shared(found, {run_id: pinned for run_id, (_, pinned) in looked.items()})
         runs = [run.model_copy(update={"held": _counts(run.held, shared.get(run_id, {}))}) for run_id, (run, _) in looked.items()]
         if not unattributed and request.runs is None:
@@ -151,14 +150,12 @@ class CleanRoomCleanup:
             Unavailable: ``TemporalUnavailable``.
         """
         collaboration, client = self._contract(request.collaboration), activity.client()
-        slots = asyncio.Semaphore(CONCURRENT_READS)
 
         async def state(run_id: str) -> WorkflowState:
-            async with slots:
-                status = await workflow_status(client, run_workflow_id(collaboration, run_id))
-                if status is WorkflowExecutionStatus.RUNNING:
-                    return WorkflowState(state="open")
-                concluding = await workflow_status(client, conclude_workflow_id(collaboration, run_id))
+            status = await workflow_status(client, run_workflow_id(collaboration, run_id))
+            if status is WorkflowExecutionStatus.RUNNING:
+                return WorkflowState(state="open")
+            concluding = await workflow_status(client, conclude_workflow_id(collaboration, run_id))
             if concluding is WorkflowExecutionStatus.RUNNING:
                 return WorkflowState(state="concluding")
             return WorkflowState(state="unknown") if status is None else WorkflowState(state="ended", status=status.name)
@@ -172,7 +169,7 @@ class CleanRoomCleanup:
                         hint="Clean up in that namespace, or delete it first.",
                         party="operator",
                     )
-            states = await asyncio.gather(*map(state, request.runs))
+            states = await gather_limited(state, request.runs)
             return StatesFound(namespace_id=await namespace_id(client), states=dict(zip(request.runs, states, strict=True)))
 
 

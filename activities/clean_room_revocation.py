@@ -8,8 +8,9 @@ from collections.abc import Collection
 from activities.clean_room_context import CleanRoomContext
 from activities.clean_room_grants import revoke
 from activities.clean_room_release import all_done
+from cleanroom.concurrency import CONCURRENT_READS
 from cleanroom.messages.run import Grant, Revoked
-from cleanroom.runs.held import CONCURRENT_READS, SECRETS, Held, read_held
+from cleanroom.runs.held import SECRETS, Held, read_held
 
 
 async def revoke_everything(room: CleanRoomContext, run_id: str, derived: Collection[str]) -> Revoked:

@@ -11,13 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import re
 from collections.abc import Collection, Mapping, Sequence
 
 from temporalio import activity
 
 from activities.clean_room_context import CleanRoomContext
 from activities.clean_room_grants import grant, revoke
+from activities.clean_room_job_secrets import (
+    datasets_with_secrets,
+    federated_subjects,
+    key_version,
+    own_secrets,
+    source_secret,
+    staged_secrets,
+)
 from activities.clean_room_release import all_done, undo_unless_confirmed
 from activities.clean_room_revocation import revoke_everything
 from cleanroom.clients.azure import Federation, federated_credential
@@ -42,7 +49,6 @@ from cleanroom.messages.run import (
     StagedSecrets,
     StageRequest,
 )
-from cleanroom.runs.assembly import owned_secret
 from cleanroom.runs.authorised import AuthorisedRun, Dataset
 from cleanroom.runs.held import EVENTS, SECRETS, SUBJECTS, WRITER
 from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, run_facts, runs_event_id
@@ -136,7 +142,7 @@ class CleanRoomSecrets:
                 vault=vault,
                 credential=credential,
                 name=kek.name,
-                version=_key_version(kek.id),
+                version=key_version(kek.id),
                 attestor=room.attestor,
                 maa=MaaClient(maa_url, roots),
             )
@@ -155,8 +161,8 @@ class CleanRoomSecrets:
         messages = self._room.verifier.resolve(request.ticket, request.proof)
         verified = await self._room.verifier.verify_release(*messages, request.dataset)
         item = verified.run.dataset(request.dataset)
-        kinds = [secret.kind for secret in _staged_secrets(verified.job) if secret.dataset == request.dataset]
-        sources = [_source(item, kind) for kind in kinds]
+        kinds = [secret.kind for secret in staged_secrets(verified.job) if secret.dataset == request.dataset]
+        sources = [source_secret(item, kind) for kind in kinds]
         values: dict[str, Secret] = dict(zip(kinds, await asyncio.gather(*map(self._room.client.get_secret, sources)), strict=True))
         KEY_RELEASES.add(activity.metric_meter(), len(values), source="governance")
         if "key" in values:
@@ -166,14 +172,16 @@ class CleanRoomSecrets:
     async def _stage(self, dataset: str, verified: VerifiedRun, values: Mapping[str, Secret]) -> StagedSecrets:
         """Store this run's copies of a dataset's secrets. Only the clean room can read them until they are granted to pods."""
         run_id = verified.job.run_id
-        staged = [secret for secret in _staged_secrets(verified.job) if secret.dataset == dataset and secret.kind in values]
+        staged = [secret for secret in staged_secrets(verified.job) if secret.dataset == dataset and secret.kind in values]
         if not staged:
             raise Refused("SecretNotInJob", f"run {run_id!r}: dataset {dataset!r} has no {' or '.join(values) or 'secret'} in governance.")
 
         async def undo() -> None:
             await all_done(self._room.overwrite(secret.secret_id) for secret in staged)
 
-        async with undo_unless_confirmed(self._room, verified, [verified.run.dataset(dataset)], undo, together=_releases(verified.job)):
+        async with undo_unless_confirmed(
+            self._room, verified, [verified.run.dataset(dataset)], undo, together=datasets_with_secrets(verified.job)
+        ):
             await all_done(
                 self._room.client.put_secret(run_secret_name(run_id, dataset, secret.kind), values[secret.kind]) for secret in staged
             )
@@ -192,7 +200,7 @@ class CleanRoomSecrets:
         names = dict.fromkeys(secret.dataset for secret in request.secrets)
         messages = self._room.verifier.resolve(request.ticket, request.proof)
         verified = await self._room.verifier.verify_release(*messages, *names)
-        known = {(item.dataset, item.kind, item.secret_id) for item in _staged_secrets(verified.job)}
+        known = {(item.dataset, item.kind, item.secret_id) for item in staged_secrets(verified.job)}
         for secret in request.secrets:
             if (secret.dataset, secret.kind, secret.secret_id) not in known:
                 raise Refused(
@@ -201,7 +209,7 @@ class CleanRoomSecrets:
                 )
         datasets = [verified.run.dataset(name) for name in names]
         places = [(SECRETS, secret.secret_id) for secret in request.secrets]
-        granted = await self._grant(verified, datasets, places, together=_releases(verified.job))
+        granted = await self._grant(verified, datasets, places, together=datasets_with_secrets(verified.job))
         self._room.verifier.finish(verified, names)
         return granted
 
@@ -227,9 +235,9 @@ class CleanRoomSecrets:
     async def configure_idp(self, request: ConfigureIdpRequest) -> Grants:
         """Grant the run's driver and executor pods ID tokens for the owners' managed identities, and the run's audit events."""
         verified = await self._room.verifier.verify_token_release(request.ticket, request.proof)
-        if not _staged_secrets(verified.job):
+        if not staged_secrets(verified.job):
             await self._leave_a_secret(verified.job)
-        places = [*((SUBJECTS, subject) for subject in _subjects(verified.run)), (EVENTS, WRITER)]
+        places = [*((SUBJECTS, subject) for subject in federated_subjects(verified.run)), (EVENTS, WRITER)]
         return await self._grant(verified, verified.run.identity_datasets, places)
 
     # ------------------------------------------------------------------ consent
@@ -248,14 +256,14 @@ class CleanRoomSecrets:
         async with undo_unless_confirmed(self._room, verified, run.datasets, lambda: self._take_back(verified)):
             await self._write_receipt(job, enabled_receipt(job, verified_at=started, authorised_until=run.expires))
             await self._make_network_secret(job)
-            for secret_id in _own_secrets(job):
+            for secret_id in own_secrets(job):
                 own = await grant(self._room.client, SECRETS, secret_id, verified.policies.host_data())
                 GRANTS.add(activity.metric_meter(), len(own), change="made")
         return StagedSecret(dataset=job.query_id, kind="consent", secret_id=job.consent_secret_id)
 
     async def _take_back(self, verified: VerifiedRun) -> None:
         """Overwrite the run's own secrets, the consent receipt first, and take back their grants."""
-        own = _own_secrets(verified.job)
+        own = own_secrets(verified.job)
         for secret_id in own:
             await self._room.overwrite(secret_id)
         await self._ungrant(verified, [(SECRETS, secret_id) for secret_id in own])
@@ -375,52 +383,3 @@ class CleanRoomSecrets:
             # For example, this version's query gate refuses a query that an earlier version allowed.
             activity.logger.warning("the guests of the run follow from its secrets alone: %s", error.code)
             return frozenset()
-
-
-def _key_version(key_id: str) -> str | None:
-    """Return the version in ``https://<vault>/keys/<name>/<version>``, so that a newer version of the key is not used instead."""
-    match = re.fullmatch(r"https://[^/]+/keys/[^/]+/([0-9a-zA-Z]+)", key_id)
-    return match[1] if match else None
-
-
-def _source(item: Dataset, kind: str) -> str:
-    """Return the ID of the owner's secret that a dataset document names.
-
-    Raises:
-        Refused: ``SecretOwnerMismatch``.
-        InvalidInput: ``StoreConfigurationSecretIdMissing``, ``UnexpectedSecretBackingResourceType``.
-    """
-    point = item.dataset.dataset_access_point
-    if kind == "connection":
-        return owned_secret(point.store.provider.decoded().get("secretId"), item)
-    secrets = point.protection.encryption_secrets
-    if secrets is None or secrets.dek.secret.backing_resource.type != "Cgs":
-        raise InvalidInput("UnexpectedSecretBackingResourceType", f"dataset {point.name!r}: its key is not stored in governance.")
-    return owned_secret(secrets.dek.secret.backing_resource.name, item)
-
-
-def _staged_secrets(job: JobConfig) -> tuple[StagedSecret, ...]:
-    """Return every dataset secret that the job's pods read."""
-    staged: list[StagedSecret] = []
-    for dataset in (*job.datasets, job.datasink):
-        if dataset.key_secret_id:
-            staged.append(StagedSecret(dataset=dataset.name, kind="key", secret_id=dataset.key_secret_id))
-        if dataset.access.kind == "aws-s3":
-            staged.append(StagedSecret(dataset=dataset.name, kind="connection", secret_id=dataset.access.connection_secret_id))
-    return tuple(staged)
-
-
-def _releases(job: JobConfig) -> frozenset[str]:
-    """Return the names of the datasets of which secrets are released."""
-    return frozenset(secret.dataset for secret in _staged_secrets(job))
-
-
-def _own_secrets(job: JobConfig) -> tuple[str, ...]:
-    """Return the IDs of the secrets that the clean room itself creates for the job's pods."""
-    return (job.consent_secret_id, *((job.network_secret_id,) if job.network_secret_id else ()))
-
-
-def _subjects(run: AuthorisedRun) -> list[str]:
-    """Return the federated subjects of the owners whose datasets pods read with a managed identity."""
-    owners = {item.owner_id for item in run.identity_datasets}
-    return [federated_subject(run.document.contract_id, owner) for owner in sorted(owners)]

@@ -8,8 +8,7 @@ from temporalio import activity
 
 from activities.governance_policy import read_policy
 from cleanroom.documents.query import parse_query
-from cleanroom.errors import Conflict, Internal, PreconditionFailed, Refused
-from cleanroom.governance import observed_transactions
+from cleanroom.errors import Conflict, PreconditionFailed, Refused
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, document_digest, federated_subject, is_older_transaction
 from cleanroom.messages.publish import CleanRoomDetailsRequest, CleanRoomIdentity, CleanRoomPolicy, Descriptor, DescriptorRequest
 from cleanroom.messages.query import (
@@ -23,7 +22,8 @@ from cleanroom.messages.query import (
     VerifyDecisionRequest,
 )
 from cleanroom.publishing.descriptor import generate_descriptor
-from cleanroom.publishing.query_document import generate_query, owners_of, read_dataset
+from cleanroom.publishing.query_document import generate_query, owners_of, read_used_datasets
+from cleanroom.publishing.query_states import read_query_state
 from cleanroom.publishing.user_documents import UserDocuments
 from cleanroom.runs.deputies import verify_decision
 from cleanroom.runs.published_keys import published_keys
@@ -94,8 +94,7 @@ class Frontend:
         document = await self._documents.get(request.query)
         query = parse_query(str(document.data), document_id=request.query)
         application = query.application
-        inputs = tuple([await read_dataset(self._reader, item.specification, item.view, "read") for item in application.input_dataset])
-        sink = await read_dataset(self._reader, application.output_dataset.specification, application.output_dataset.view, "write")
+        inputs, sink = await read_used_datasets(self._reader, application.input_dataset, application.output_dataset)
         pins = {pin.id: (pin.version, pin.digest) for pin in query.approval.datasets} if query.approval else {}
         for item in (*inputs, sink):
             if pins.get(item.dataset.name) != (item.document.version, item.document.digest):
@@ -147,45 +146,13 @@ class Frontend:
             deputy=signed.deputy,
         )
 
-    async def _query_state(self, query: str) -> GovernanceQueryState:
-        with observed_transactions() as answers:
-            document = await self._documents.find(query)
-        seen = str(answers[0]) if answers else ""
-        if document is None:
-            return GovernanceQueryState(state="Missing", seen=seen)
-        state = GovernanceQueryState(
-            state=document.state,
-            version=document.version or "",
-            digest=document_digest(str(document.data)),
-            proposal_id=document.proposal_id,
-            approvers=tuple(sorted(item.approver_id for item in document.approvers or ())),
-            seen=seen,
-        )
-        if not document.proposal_id:
-            return state
-        status = await self._documents.client.proposal_status(document.proposal_id)
-        ballots = {ballot.approver_id: ballot.ballot for ballot in status.ballots}
-        return state.model_copy(update={"proposal_state": status.state, "ballots": ballots})
-
     @activity.defn
-    async def await_query_change(self, request: QueryChangeRequest) -> GovernanceQueryState:
-        """Return the state of the query in governance if it differs from ``known``.
-
-        Otherwise fail, so that Temporal retries the activity after the polling interval. Retries add no events to the history.
-
-        Raises:
-            PreconditionFailed: ``NothingChanged`` (retryable).
-        """
+    async def find_query_change(self, request: QueryChangeRequest) -> GovernanceQueryState | None:
+        """Return the state of the query in governance if it differs from ``known``, and otherwise None."""
         self._require_collaboration(request.collaboration)
-        try:
-            now, known = await self._query_state(request.query), request.known
-        except Internal as error:
-            # The retries of this activity do not end. The workflow shows this error, and polls again.
-            error.retryable = False
-            raise
-        if now.state == known.state == "Draft" and not now.seen and is_older_transaction(now.version, known.version):
-            raise PreconditionFailed("NothingChanged", "the answer of governance is older than what is known.", retryable=True)
+        now, known = await read_query_state(self._documents, request.query), request.known
+        older = now.state == known.state == "Draft" and not now.seen and is_older_transaction(now.version, known.version)
         same_text = known.state != "Draft" or (now.version, now.digest) == (known.version, known.digest)
-        if same_text and (now.state, now.proposal_id, now.ballots) == (known.state, known.proposal_id, known.ballots):
-            raise PreconditionFailed("NothingChanged", "the query in governance has not changed.", retryable=True)
+        if older or (same_text and (now.state, now.proposal_id, now.ballots) == (known.state, known.proposal_id, known.ballots)):
+            return None
         return now

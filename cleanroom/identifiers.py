@@ -137,6 +137,11 @@ def query_workflow_id(collaboration: str, query: str) -> str:
     return joined("/", "cr", collaboration, "query", query)
 
 
+def watch_workflow_id(collaboration: str) -> str:
+    """Return the ID of the workflow that watches the open queries of a collaboration."""
+    return joined("/", "cr", collaboration, "watch")
+
+
 def run_workflow_id(collaboration: str, run_id: str) -> str:
     """Return the ID of a run's RunQuery workflow."""
     return joined("/", "cr", collaboration, "run", run_id)

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from cleanroom.documents.dataset import DatasetDocument
-from cleanroom.documents.query import QuerySegments
+from cleanroom.documents.query import QuerySegment, QuerySegments
 from cleanroom.documents.result_types import result_type_fits
 from cleanroom.errors import Refused
-from cleanroom.spark.job import JobConfig, JobDataset
-from cleanroom.sql import Catalog, GateVerdict, Reason, View, analyse, rendering_problem, view_of
+from cleanroom.spark.job import JobConfig
+from cleanroom.sql import Catalog, GateVerdict, Reason, analyse, view_of
 
 MAX_REASONS_SHOWN = 20
 
@@ -123,51 +123,32 @@ def _output_problems(verdict: GateVerdict, output: DatasetDocument) -> list[Reas
 def verify_rendering(job: JobConfig) -> None:
     """Verify that the SQL of a job is the gate's rendering of the approved text under the owners' floors.
 
-    The pod calls this before it gives anything to Spark. There are two independent checks:
-
-    1. The approved text goes through the gate again. The result must equal the job's segments.
-    2. Every segment is parsed as the gate parses its own output. It must render to the same text and may name only the job's
-       views, so that nothing outside of the gate's language reaches Spark.
+    The pod calls this before it gives anything to Spark. The approved text goes through the gate again, and the result must equal the
+    job's segments. A job without the text is accepted if no floor applies: its segments must be their own rendering, so that nothing
+    outside of the gate's language reaches Spark.
 
     Raises:
         Refused: ``QueryNotRendered``, or ``QuerySourceMissing`` if floors apply and the job does not contain the approved text.
     """
-    _verify_rewrite(job)
+    if not job.source and job.has_floors():
+        raise Refused(
+            "QuerySourceMissing",
+            "job: it does not contain the approved text, so the pod cannot enforce the owners' floors again.",
+        )
     # `sorted` is stable: segments with the same sequence number keep the order in which they run.
     segments = sorted(job.segments, key=lambda segment: segment.execution_sequence)
-    catalog = Catalog(views=tuple(_loaded_view(dataset) for dataset in job.datasets))
-    problem = rendering_problem([segment.sql for segment in segments], catalog)
-    if problem is not None:
-        why = problem.message if problem.code == "UnstableRendering" else problem.code
-        raise _not_rendered((problem.segment or 0) + 1, why)
-
-
-def _verify_rewrite(job: JobConfig) -> None:
-    if not job.source:
-        if job.has_floors():
-            raise Refused(
-                "QuerySourceMissing",
-                "job: it does not contain the approved text, so the pod cannot enforce the owners' floors again.",
-            )
-        return
-    verdict = analyse(job.source, job_catalog(job))
+    found = [(item.execution_sequence, item.sql, tuple(item.pre_conditions), tuple(item.post_filters)) for item in segments]
+    written = [
+        QuerySegment(execution_sequence=number, data=sql, pre_conditions=pre or None, post_filters=post or None)
+        for number, sql, pre, post in found
+    ]
+    verdict = analyse(job.source or written, job_catalog(job))
     if not verdict.allowed:
-        raise _not_rendered(1, verdict.reasons[0].code)
+        raise _not_rendered((verdict.reasons[0].segment or 0) + 1, verdict.reasons[0].code)
     expected = [(item.execution_sequence, item.sql, item.pre_conditions, item.post_filters) for item in verdict.rewritten]
-    found = [(item.execution_sequence, item.sql, item.pre_conditions, item.post_filters) for item in job.segments]
     if expected != found:
         number = next((i for i, pair in enumerate(zip(expected, found, strict=False), 1) if pair[0] != pair[1]), len(expected))
         raise _not_rendered(number, "it differs from the gate's rewrite of the approved text under the owners' floors")
-
-
-def _loaded_view(dataset: JobDataset) -> View:
-    """The columns that the pod loads: those that the query may read and the identity column of the floor."""
-    visible = {name.lower() for name in (*dataset.allowed_fields, dataset.floors.identity_column) if name}
-    return view_of(
-        dataset.view_name,
-        {name: kind for name, kind in dataset.schema_fields.items() if name.lower() in visible},
-        owner=dataset.owner_id,
-    )
 
 
 def _not_rendered(number: int, why: str) -> Refused:

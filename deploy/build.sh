@@ -15,7 +15,7 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 for role in worker spark; do
   name=cleanroom/$role:$version
   # shellcheck disable=SC2086 - BUILD_ARGS are several words
-  buildah build --format oci --layers --timestamp "$SOURCE_DATE_EPOCH" ${BASE:+--build-arg "BASE=$BASE"} \
+  buildah build --format oci --layers --timestamp "$SOURCE_DATE_EPOCH" --build-arg "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" ${BASE:+--build-arg "BASE=$BASE"} \
     ${BUILD_ARGS:-} --ignorefile deploy/.containerignore --file deploy/Containerfile --target "$role" --tag "$name" .
   rm -f "$out/$role.oci.tar" "$out/$role.docker.tar"
   buildah push --quiet --digestfile "$out/$role.digest" "$name" "oci-archive:$out/$role.oci.tar:$name"

@@ -20,13 +20,14 @@ from sparkapp.consent import require_consent
 from sparkapp.execution import run_segments
 from sparkapp.failures import failure_code, redact_error, redact_for_floors, report_failure, write_termination
 from sparkapp.launch import network_secret_file
+from sparkapp.object_server import serving_objects
 from sparkapp.output import compute, conform, discard, seal_receipt, write_result
 from sparkapp.plan_check import PlanCheck
 from sparkapp.pod import Pod
 from sparkapp.reporting import Reporter
 from sparkapp.session import on_cluster, open_session, require_locked
 from sparkapp.suppression import hold_persons
-from sparkapp.views import LoadFailed, View, open_datasets, register_views
+from sparkapp.views import LoadFailed, OpenedDataset, View, complete_views, open_datasets, query_over, register_views
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -109,20 +110,28 @@ def _run(session: Future[tuple[SparkSession, float]], reporter: Reporter) -> Res
     with reporter.step("wait for Spark"):
         spark, start_seconds = session.result()
     reporter.progress("Spark has started")
+    with serving_objects(spark, pod):
+        return _run_query(spark, datasets, reporter, start_seconds)
+
+
+def _run_query(spark: SparkSession, datasets: list[OpenedDataset], reporter: Reporter, start_seconds: float) -> ResultReceipt:
+    pod, job = reporter.pod, reporter.job
     spark_started = time.monotonic()
     with reporter.step("load datasets"), _reported_load(reporter):
-        views = register_views(spark, pod, datasets, on_loaded=functools.partial(_loaded, reporter))
+        views = register_views(spark, pod, job, datasets, on_loaded=functools.partial(_loaded, reporter))
     require_consent(pod, before="the query ran")
     require_locked(spark)
     catalog = job_catalog(job)
     check = PlanCheck(spark, catalog)
-    with reporter.step("run segments"):
+    with reporter.step("run segments"), _reported_load(reporter), query_over(views, read_all=job.has_floors()):
         frame = run_segments(spark, job, views, check, on_segment=lambda number, of: reporter.progress(f"segment {number} of {of}"))
-    with reporter.step("compute result"):
-        held, suppression = hold_persons(spark, frame)
-        result = compute(conform(held, job.datasink))
-        floor = max(view.min_group_size for view in catalog.views)
-        suppressed_rows = suppression.count(floor) if suppression else None
+    with reporter.step("compute result"), _reported_load(reporter):
+        with query_over(views, read_all=job.has_floors()):
+            held, suppression = hold_persons(spark, frame)
+            result = compute(conform(held, job.datasink))
+            floor = max(view.min_group_size for view in catalog.views)
+            suppressed_rows = suppression.count(floor) if suppression else None
+        complete_views(views, on_loaded=functools.partial(_loaded, reporter))
     reporter.progress("the query is complete")
     require_consent(pod, before="the result was written")
     try:

@@ -55,14 +55,23 @@ class TaskFailed(Exception):
     """A typed failure that leaves a Python worker of Spark. Only text survives, so the message contains the encoded error."""
 
 
-def redact_task_errors(steps: Iterator[T]) -> Iterator[T]:
-    """Yield ``steps``; replace every error by a :class:`TaskFailed` without data, because Spark logs a task's traceback."""
+def redact_task_errors(steps: Iterator[T], *, dataset: str | None = None) -> Iterator[T]:
+    """Yield ``steps``; replace every error by a :class:`TaskFailed` without data, because Spark logs a task's traceback.
+
+    Args:
+        steps: The task's work.
+        dataset: The dataset that the task reads, if any; see :func:`unread_dataset`.
+    """
     try:
         yield from steps
-    except CleanRoomError as error:
-        raise TaskFailed(_encode(error)) from None
     except Exception as error:
-        raise TaskFailed(_encode(_unexpected(error))) from None
+        raise TaskFailed(encode_failure(error, dataset=dataset)) from None
+
+
+def unread_dataset(error: BaseException) -> str | None:
+    """Return the name of the dataset that a task failed to read, or None if ``error`` is another failure."""
+    marked = _MARKED.search(str(error))
+    return json.loads(base64.b64decode(marked[1])).get("dataset") if marked else None
 
 
 def redact_error(error: BaseException) -> CleanRoomError:
@@ -123,8 +132,11 @@ def _unexpected(error: BaseException) -> CleanRoomError:
     return Internal("PayloadError", f"The payload failed with {type(error).__name__} at {where}. The message is withheld.")
 
 
-def _encode(error: CleanRoomError) -> str:
-    return f"{_MARK}{base64.b64encode(json.dumps(error.to_dict()).encode()).decode()}:"
+def encode_failure(error: Exception, *, dataset: str | None) -> str:
+    """Return ``error`` without data as text, from which :func:`redact_error` restores it. See :func:`redact_task_errors`."""
+    failure = error if isinstance(error, CleanRoomError) else _unexpected(error)
+    value = {**failure.to_dict(), "dataset": dataset}
+    return f"{_MARK}{base64.b64encode(json.dumps(value).encode()).decode()}:"
 
 
 def retry_transient(seconds: float, call: Callable[[], T]) -> T:

@@ -14,10 +14,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import javaproperties
@@ -29,6 +29,7 @@ from cleanroom.spark.network import NETWORK_CONF, NETWORK_SECRET, SECRET_FILE
 from cleanroom.spark.tombstone import require_secret
 from sparkapp.config import job_from_environment
 from sparkapp.failures import redact_error, report_failure
+from sparkapp.jvm import OBJECTS_PROPERTY, archive_options, class_path, new_socket, spark_home
 from sparkapp.pod import Pod
 
 _NUMBER, _SIZE, _NAME, _HOST = r"\d{1,9}", r"\d{1,9}([kmgt]b?)?", r"[A-Za-z0-9._-]{1,253}", r"[A-Za-z0-9.:\[\]_-]{1,253}"
@@ -106,7 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[:1] == ["driver"]:
             command, environment = driver_command(given[1:], job, os.environ)
         elif given == ["executor"]:
-            command, environment = executor_command(job, _attested_pod(), os.environ)
+            objects = new_socket()
+            command, environment = executor_command(job, _attested_pod(), os.environ, objects)
+            if any(dataset.format == "parquet" for dataset in job.datasets):
+                _serve_objects(objects, environment)
         else:
             raise InvalidInput("RoleUnknown", f"container: {' '.join(given[:1]) or 'no argument'} is neither driver nor executor.")
         os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is needed
@@ -142,7 +146,7 @@ def driver_command(arguments: Sequence[str], job: JobConfig, environment: Mappin
     except javaproperties.InvalidUEscapeError:
         raise InvalidInput("SparkPropertiesInvalid", "spark.properties: an escape sequence is not \\u and four hex digits.") from None
     folder = _configuration_folder()
-    properties = driver_properties(given, job, environment)
+    properties = {**driver_properties(given, job, environment), "spark.driver.extraJavaOptions": " ".join(_options(folder))}
     write_secret_file(folder / "spark.properties", javaproperties.dumps(properties, timestamp=None, sort_keys=True).encode("ascii"))
     home = spark_home()
     command = [str(home / "bin/spark-submit"), "--properties-file", str(folder / "spark.properties")]
@@ -168,13 +172,26 @@ def driver_properties(given: Mapping[str, str], job: JobConfig, environment: Map
     return {**kept, **NETWORK_CONF, "spark.submit.deployMode": "client", f"spark.executorEnv.{JOB_CONFIG_VARIABLE}": job.encode()}
 
 
-def executor_command(job: JobConfig, pod: Pod, environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+def _serve_objects(objects: Path, environment: Mapping[str, str]) -> None:
+    """Start the server from which Spark's readers in this pod read (:mod:`sparkapp.object_server`).
+
+    It ends with the JVM, which keeps the other end of its standard input open without using it.
+    """
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    command = [sys.executable, "-P", "-m", "sparkapp.object_server", str(objects)]
+    subprocess.Popen(command, stdin=read, env=dict(environment), close_fds=True)  # noqa: S603 - our own program
+    os.close(read)
+
+
+def executor_command(job: JobConfig, pod: Pod, environment: Mapping[str, str], objects: Path) -> tuple[list[str], dict[str, str]]:
     """Return the command line and the environment of an executor's JVM. Writes the run's network secret to a new file.
 
     Args:
         job: The job of this pod.
         pod: The pod's identity.
         environment: The environment of this container.
+        objects: The socket of the server that opens the run's objects for Spark.
 
     Raises:
         PreconditionFailed: ``ExecutorVariableMissing``, ``NetworkSecretMissing``.
@@ -197,9 +214,9 @@ def executor_command(job: JobConfig, pod: Pod, environment: Mapping[str, str]) -
     # Spark reads the secret from a file only if the master begins with k8s. The executor gets the real address from its driver.
     settings = {**NETWORK_CONF, SECRET_FILE: str(secret), "spark.master": "k8s://driver"}
     command = [
-        *(_java(environment), *_MODULES, f"-Xmx{environment['SPARK_EXECUTOR_MEMORY']}"),
-        *(f"-D{name}={value}" for name, value in settings.items()),
-        *("-cp", f"{folder}:{home / 'jars'}/*", _EXECUTOR_CLASS),
+        *(_java(environment), *_MODULES, *_options(folder), f"-Xmx{environment['SPARK_EXECUTOR_MEMORY']}"),
+        *(f"-D{name}={value}" for name, value in {**settings, OBJECTS_PROPERTY: str(objects)}.items()),
+        *("-cp", class_path(home), _EXECUTOR_CLASS),
     ]
     for option, name in options.items():
         command += [option, environment[name]]
@@ -228,16 +245,12 @@ def network_secret_file(job: JobConfig, pod: Pod) -> Path:
     return file
 
 
-def spark_home() -> Path:
-    """Return the folder of the installed PySpark, which includes its jars and scripts.
+def _options(folder: Path) -> list[str]:
+    """Return the options of both JVMs: no logs, and the class data archive of the image.
 
-    Raises:
-        PreconditionFailed: ``SparkNotInstalled``.
+    Java uses the archive only with the class path that it was made for, so the configuration of logs is not on it.
     """
-    found = find_spec("pyspark")
-    if found is None or not found.submodule_search_locations:
-        raise PreconditionFailed("SparkNotInstalled", "image: PySpark is not installed.")
-    return Path(next(iter(found.submodule_search_locations)))
+    return [f"-Dlog4j2.configurationFile=file://{folder}/log4j2.properties", *archive_options()]
 
 
 def _configuration_folder() -> Path:
@@ -257,7 +270,7 @@ def _environment(given: Mapping[str, str], home: Path, folder: Path) -> dict[str
     return {
         **{name: value for name, value in given.items() if _VARIABLES.fullmatch(name)},
         "SPARK_HOME": str(home),
-        "SPARK_CONF_DIR": str(folder),
+        "SPARK_CONF_DIR": str(folder / "none"),
         "PYTHONPATH": os.pathsep.join(paths),
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_DRIVER_PYTHON": sys.executable,

@@ -33,10 +33,26 @@ class DatasetListing:
     """First bytes of the objects in the manifest, in hex."""
     etags: dict[str, str] = field(default_factory=dict)
     """The objects' versions. Every read demands them, so that a replaced object fails the run instead of mixing rows."""
+    rows: int | None = None
+    """Rows of the objects according to the manifest; None without a manifest."""
 
     def stored_bytes(self) -> int:
         """Return the stored bytes of all objects."""
         return sum(self.objects.values())
+
+    def require_rows(self, found: int) -> None:
+        """Compare the number of rows that were read with the manifest.
+
+        Raises:
+            Refused: ``DatasetTampered``.
+        """
+        if self.rows is not None and found != self.rows:
+            raise Refused(
+                "DatasetTampered",
+                f"dataset {self.dataset.name!r}: its objects have {found} rows, and the manifest lists {self.rows}.",
+                hint="The owner can upload the dataset again.",
+                party=self.dataset.owner_id,
+            )
 
 
 def dataset_key(pod: Pod, dataset: JobDataset) -> Secret | None:
@@ -111,7 +127,8 @@ def list_objects(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Da
         verified = frozenset(name for name in objects if name in entries and entries[name].csv == dialect)
         unsplittable = frozenset(name for name in objects if name not in verified or not entries[name].splittable)
     headers = {name: entry.header for name, entry in entries.items()}
-    return DatasetListing(dataset, objects, unsplittable, manifest is not None, missing, verified, headers, etags)
+    rows = sum(entries[name].rows for name in objects) if manifest else None
+    return DatasetListing(dataset, objects, unsplittable, manifest is not None, missing, verified, headers, etags, rows)
 
 
 def _is_data(name: str) -> bool:

@@ -28,7 +28,7 @@ from cleanroom.spark.job import JobConfig, JobDataset, ResultObject, ResultRecei
 from sparkapp.failures import redact_task_errors
 from sparkapp.listing import dataset_key
 from sparkapp.pod import Pod
-from sparkapp.views import SPARK_TYPES
+from sparkapp.reading import SPARK_TYPES
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -11,8 +11,8 @@ from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.tree import Node, parse_plan, refused
 from sparkapp.plan.vocabulary import require_known, view_name
 from sparkapp.plan.walk import PlanWalk
+from sparkapp.reading import SPARK_TYPES
 from sparkapp.session import open_session
-from sparkapp.views import SPARK_TYPES
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cleanroom.errors import PreconditionFailed, Refused
 from cleanroom.spark.network import NETWORK_CONF, SECRET_FILE
 from cleanroom.sql import locked_spark_conf, locked_sql_conf
+from sparkapp.jvm import archive_options
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -35,16 +36,21 @@ PYTHON_CONF = {
     "spark.python.daemon.module": "sparkapp.daemon",
     "spark.sql.adaptive.enabled": "true",
 }
+READING_CONF = {
+    # Sealed objects that Spark's own readers read; see sparkapp/object_server.py.
+    "spark.hadoop.fs.cleanroom.impl": "cleanroom.SealedFiles",
+}
 CLUSTER_CONF = {
     **NETWORK_CONF,
     # Executors attest themselves before they join. A plan made without them would have fewer partitions than they have cores.
     "spark.scheduler.maxRegisteredResourcesWaitingTime": "300s",
 }
+JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 LOCAL_CONF = {
     # A single short-lived process on few cores, without network access.
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
-    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto",
+    JAVA_OPTIONS: "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
     "spark.shuffle.compress": "false",
     "spark.sql.codegen.wholeStage": "true",
 }
@@ -89,10 +95,11 @@ def open_session(app_name: str, *, network_secret: Path | None = None) -> SparkS
         conf.setMaster(f"local[{cores}]").set("spark.sql.shuffle.partitions", str(max(2, cores)))
         for name, value in LOCAL_CONF.items():
             conf.set(name, value)
+        conf.set(JAVA_OPTIONS, " ".join([LOCAL_CONF[JAVA_OPTIONS], *archive_options()]))
     else:
         for name, value in {**CLUSTER_CONF, SECRET_FILE: str(network_secret)}.items():
             conf.set(name, value)
-    for name, value in {**PYTHON_CONF, **locked_spark_conf(), **ENCRYPTION_CONF, **LOGGING_CONF}.items():
+    for name, value in {**PYTHON_CONF, **READING_CONF, **locked_spark_conf(), **ENCRYPTION_CONF, **LOGGING_CONF}.items():
         conf.set(name, value)
     return SparkSession.builder.config(conf=conf).appName(app_name).getOrCreate()
 

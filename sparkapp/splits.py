@@ -66,12 +66,15 @@ def plan_splits(pod: Pod, listing: DatasetListing, *, parallelism: int) -> tuple
         parallelism: How many tasks can run at the same time.
     """
     splits: list[InputSplit] = []
-    for name, size in listing.objects.items():
-        verified = name in listing.verified
-        header, etag = listing.headers.get(name), listing.etags.get(name, "")
-        whole = InputSplit(name, size, 0, WHOLE_OBJECT, size, verified=verified, header=header, etag=etag)
-        splits += _split_object(pod, listing.dataset, whole, splittable=name not in listing.unsplittable)
+    for name in listing.objects:
+        splits += _split_object(pod, listing.dataset, whole_object(listing, name), splittable=name not in listing.unsplittable)
     return _group_splits(splits, listing.stored_bytes(), parallelism)
+
+
+def whole_object(listing: DatasetListing, name: str) -> InputSplit:
+    """Return the split that covers an object."""
+    size, header, etag = listing.objects[name], listing.headers.get(name), listing.etags.get(name, "")
+    return InputSplit(name, size, 0, WHOLE_OBJECT, size, verified=name in listing.verified, header=header, etag=etag)
 
 
 def _split_object(pod: Pod, dataset: JobDataset, whole: InputSplit, *, splittable: bool) -> list[InputSplit]:

@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
-import sqlglot
-from sqlglot import exp
 
 from cleanroom.datasets.schema import arrow_schema
-from cleanroom.documents.dataset import FieldType, Format
+from cleanroom.documents.dataset import Format
 from cleanroom.errors import CleanRoomError, PreconditionFailed
 from cleanroom.spark.job import JobConfig, JobDataset
-from sparkapp.failures import redact_error, redact_task_errors
+from sparkapp.failures import redact_error, unread_dataset
 from sparkapp.listing import DatasetListing, list_objects
+from sparkapp.native_parquet import NativeParquet, native_parquet
 from sparkapp.pod import Pod
-from sparkapp.splits import InputSplit, plan_splits, read_task
+from sparkapp.reading import TaskReading, ddl
+from sparkapp.references import is_read_once, needed_columns
+from sparkapp.splits import plan_splits, read_task
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-SPARK_TYPES: dict[FieldType, str] = {
-    "string": "string",
-    "integer": "int",
-    "long": "bigint",
-    "number": "double",
-    "boolean": "boolean",
-    "date": "date",
-    "timestamp": "timestamp",
-}
-
 
 DRIVER_BYTES: dict[Format, int] = {"csv": 64 << 20, "json": 64 << 20, "parquet": 16 << 20}
 """Up to this stored size the driver reads a dataset itself while Spark starts. That takes less time than to start
@@ -46,10 +36,11 @@ Python workers, which attest themselves. The limit for Parquet is lower because 
 
 @dataclass(frozen=True)
 class View:
-    """A registered dataset and its number of rows."""
+    """A registered dataset and its number of rows. With a ``reading``, the number is the manifest's until :func:`complete_views`."""
 
     listing: DatasetListing
     rows: int
+    reading: TaskReading | None = None
 
     @property
     def dataset(self) -> JobDataset:
@@ -59,11 +50,12 @@ class View:
 
 @dataclass(frozen=True)
 class OpenedDataset:
-    """A dataset whose objects are listed. ``table`` contains the rows of a small dataset."""
+    """A dataset whose objects are listed: with its rows if it is small, or with the way in which Spark itself reads it."""
 
     listing: DatasetListing
     columns: tuple[str, ...]
     table: pa.Table | None
+    native: NativeParquet | None = None
 
 
 class LoadFailed(Exception):
@@ -73,30 +65,6 @@ class LoadFailed(Exception):
         super().__init__(dataset.name)
         self.dataset = dataset
         self.error = error
-
-
-def needed_columns(job: JobConfig, dataset: JobDataset) -> list[str]:
-    """Return the columns that the SQL may and can refer to, in file order, and at least one.
-
-    The SQL may refer to the allowed columns and, in the gate's counts, to the identity column of the owner's
-    privacy floor. A superset of the columns is sufficient. Therefore every identifier in the SQL counts as a column
-    name, and a star (other than in ``count(*)``) or SQL that cannot be parsed counts as all columns.
-    """
-    visible = {name.lower() for name in (*dataset.allowed_fields, dataset.floors.identity_column) if name}
-    allowed = [name for name in dataset.schema_fields if name.lower() in visible]
-    named: set[str] = set()
-    for segment in job.segments:
-        try:
-            trees = sqlglot.parse(segment.sql, dialect="spark")
-        except sqlglot.errors.SqlglotError:
-            return allowed
-        for tree in trees:
-            if tree is None:
-                continue
-            if any(not isinstance(star.parent, exp.Count) for star in tree.find_all(exp.Star)):
-                return allowed
-            named |= {identifier.name.lower() for identifier in tree.find_all(exp.Identifier)}
-    return [name for name in allowed if name.lower() in named] or allowed[:1]
 
 
 def open_datasets(pod: Pod, job: JobConfig, *, on_start: Callable[[JobDataset], None]) -> list[OpenedDataset]:
@@ -117,7 +85,10 @@ def _open(pod: Pod, job: JobConfig, dataset: JobDataset, on_start: Callable[[Job
     on_start(dataset)
     listing = list_objects(pod, dataset, job.parameters)
     columns = needed_columns(job, dataset)
-    table = read_table(pod, listing, columns) if listing.stored_bytes() <= DRIVER_BYTES[dataset.format] else None
+    if listing.stored_bytes() > DRIVER_BYTES[dataset.format]:
+        return OpenedDataset(listing, tuple(columns), None, native_parquet(pod, listing, columns))
+    table = read_table(pod, listing, columns)
+    listing.require_rows(table.num_rows)
     return OpenedDataset(listing, tuple(columns), table)
 
 
@@ -130,43 +101,98 @@ def read_table(pod: Pod, listing: DatasetListing, columns: Sequence[str]) -> pa.
     return pa.Table.from_batches([batch for part in parts for batch in part], schema=arrow_schema(listing.dataset.schema_fields, columns))
 
 
-def register_views(spark: SparkSession, pod: Pod, datasets: Sequence[OpenedDataset], *, on_loaded: Callable[[View], None]) -> list[View]:
-    """Register every dataset under its view name, and read those that the driver has not read.
+def register_views(
+    spark: SparkSession, pod: Pod, job: JobConfig, datasets: Sequence[OpenedDataset], *, on_loaded: Callable[[View], None]
+) -> list[View]:
+    """Register every dataset under its view name. Spark's tasks read those that the driver has not read.
 
-    Spark reads each of those once into its memory and spills encrypted data to disk. Thus errors in the data are
-    found before the query runs, the numbers of rows are known for preconditions, and a dataset that is used twice
-    is decrypted once.
+    A dataset with a manifest that the job reads once is read while the query runs, without a copy in Spark's memory.
+    :func:`complete_views` verifies it afterwards. Spark reads any other dataset into its memory now, once, and spills
+    encrypted data to disk.
 
     Args:
         spark: The session.
         pod: The pod's identity.
+        job: The job.
         datasets: From :func:`open_datasets`.
-        on_loaded: Called after each dataset.
+        on_loaded: Called for each dataset whose rows have all been read.
 
     Raises:
         LoadFailed: The first dataset that could not be opened.
     """
 
     def register(opened: OpenedDataset) -> View:
-        view = _register(spark, pod, opened)
-        on_loaded(view)
+        view = _register(spark, pod, job, opened)
+        if view.reading is None:
+            on_loaded(view)
         return view
 
     return _for_each(datasets, lambda opened: opened.listing.dataset, register)
 
 
-def _register(spark: SparkSession, pod: Pod, opened: OpenedDataset) -> View:
+def complete_views(views: Sequence[View], *, on_loaded: Callable[[View], None]) -> None:
+    """Read the rows that the query did not need, and verify the number of rows of every view. Call it before a result leaves the pod.
+
+    Args:
+        views: From :func:`register_views`.
+        on_loaded: Called for each dataset that was read while the query ran.
+
+    Raises:
+        LoadFailed: The first dataset whose rows cannot be read, or are not as many as the manifest lists.
+    """
+
+    def complete(view: View) -> None:
+        if view.reading is not None:
+            view.reading.complete()
+            on_loaded(view)
+
+    _for_each(views, lambda view: view.dataset, complete)
+
+
+@contextmanager
+def query_over(views: Sequence[View], *, read_all: bool) -> Iterator[None]:
+    """Report an error of a dataset's rows, which a query meets while it runs, as the failure of that dataset.
+
+    Args:
+        views: The views of the query.
+        read_all: Whether to read all rows if the query fails, so that the report of a failing dataset does not depend
+            on the rows that the query had read before.
+
+    Raises:
+        LoadFailed: A task could not read a dataset.
+    """
+    try:
+        yield
+    except Exception as error:
+        failed = next((view.dataset for view in views if view.dataset.name == unread_dataset(error)), None)
+        if failed is not None:
+            raise LoadFailed(failed, redact_error(error)) from None
+        if read_all:
+            complete_views(views, on_loaded=lambda view: None)
+        raise
+
+
+def _register(spark: SparkSession, pod: Pod, job: JobConfig, opened: OpenedDataset) -> View:
     from pyspark import StorageLevel
 
-    dataset = opened.listing.dataset
+    listing, dataset = opened.listing, opened.listing.dataset
+    reading: TaskReading | None = None
     if opened.table is not None:
-        frame, rows = spark.createDataFrame(opened.table, schema=_ddl(dataset, opened.columns)), opened.table.num_rows
+        frame, rows = spark.createDataFrame(opened.table, schema=ddl(dataset, opened.columns)), opened.table.num_rows
+    elif opened.native is not None:
+        frame, rows = opened.native.frame(spark), opened.native.rows
     else:
-        frame = read_frame(spark, pod, opened.listing, opened.columns).persist(StorageLevel.MEMORY_AND_DISK)
-        rows = frame.count()
+        reading = TaskReading(spark, pod, listing, opened.columns)
+        frame = reading.frame()
+        if listing.rows is None or not is_read_once(job, dataset) or _unique_columns(frame, dataset):
+            frame = frame.persist(StorageLevel.MEMORY_AND_DISK)
+            frame.count()
+            rows, reading = reading.complete(), None
+        else:
+            rows = listing.rows
     require_unique(frame, dataset)
     frame.createOrReplaceTempView(dataset.view_name)
-    return View(opened.listing, rows)
+    return View(listing, rows, reading)
 
 
 def require_unique(frame: DataFrame, dataset: JobDataset) -> None:
@@ -180,8 +206,8 @@ def require_unique(frame: DataFrame, dataset: JobDataset) -> None:
     """
     from pyspark.sql import functions
 
-    names = dataset.unique_columns
-    if names is None or not set(names) <= set(frame.columns):
+    names = _unique_columns(frame, dataset)
+    if not names:
         return
     columns = [functions.col(f"`{name.replace('`', '``')}`") for name in names]
     for column in columns:
@@ -195,20 +221,10 @@ def require_unique(frame: DataFrame, dataset: JobDataset) -> None:
         )
 
 
-def read_frame(spark: SparkSession, pod: Pod, listing: DatasetListing, columns: Sequence[str]) -> DataFrame:
-    """Return the dataset as a DataFrame whose tasks decrypt and parse their own splits in Arrow.
-
-    It uses ``mapInArrow`` over a range of task numbers instead of a Python data source. Both run the same reader in
-    the same workers, but Spark starts additional Python processes to plan the scans of a data source, which takes 4
-    s more for the first scan.
-    """
-    tasks = plan_splits(pod, listing, parallelism=spark.sparkContext.defaultParallelism)
-    read = functools.partial(_read_tasks, pod, listing.dataset, tuple(columns), tasks)
-    return spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(read, _ddl(listing.dataset, columns))
-
-
-def _ddl(dataset: JobDataset, columns: Sequence[str]) -> str:
-    return ", ".join(f"`{name.replace('`', '``')}` {SPARK_TYPES[dataset.schema_fields[name]]}" for name in columns)
+def _unique_columns(frame: DataFrame, dataset: JobDataset) -> tuple[str, ...]:
+    """Return the columns that the owner declares unique, if the query names all of them."""
+    names = dataset.unique_columns
+    return names if names is not None and set(names) <= set(frame.columns) else ()
 
 
 def _for_each(items: Sequence[Item], dataset_of: Callable[[Item], JobDataset], work: Callable[[Item], Result]) -> list[Result]:
@@ -220,11 +236,3 @@ def _for_each(items: Sequence[Item], dataset_of: Callable[[Item], JobDataset], w
 
     with ThreadPoolExecutor(max_workers=min(4, len(items))) as pool:
         return [future.result() for future in [pool.submit(guarded, item) for item in items]]
-
-
-def _read_tasks(
-    pod: Pod, dataset: JobDataset, columns: Sequence[str], tasks: Sequence[Sequence[InputSplit]], numbers: Iterator[pa.RecordBatch]
-) -> Iterator[pa.RecordBatch]:
-    for batch in numbers:
-        for number in batch.column(0).to_pylist():
-            yield from redact_task_errors(read_task(pod, dataset, columns, tasks[number]))

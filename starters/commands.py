@@ -34,6 +34,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "query": Command("query", "app", "Create and propose queries, and decide on them."),
     "run": Command("run", "app", "Run approved queries."),
     "cleanup": Command("cleanup", "cleanup", "Find and undo what ended runs have left: grants, secrets, Spark jobs."),
+    "doctor": Command("doctor", "doctor", "Check everything that a profile needs, and say how to repair what does not work."),
     "key": Command("keys", "app", "Publish or retire your signing key."),
     "deputy": Command("deputies", "app", "Name deputies. A deputy decides on queries in your name."),
     "secret": Command("secrets", "app", "Store secrets that dataset files refer to by name."),

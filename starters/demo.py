@@ -211,7 +211,7 @@ class _Demo:
 
     def propose(self) -> None:
         query = load_query_spec(SPECS / f"{QUERY}.yaml")
-        run_async(create_query(self.fabrikam, query.model_copy(update={"pre_conditions": None}), reconcile_seconds=5))
+        run_async(create_query(self.fabrikam, query.model_copy(update={"pre_conditions": None})))
         stricter = query.model_copy(update={"pre_conditions": (PreCondition(view_name="flights", min_row_count=1000),)})
         run_async(update_query(self.litware, stricter))
         proposed = run_async(propose_query(self.fabrikam, QUERY, stricter))

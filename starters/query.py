@@ -13,11 +13,11 @@ from starters.lint import lint
 from starters.operations.adopt import adopt_query
 from starters.operations.queries import (
     create_query,
-    list_queries,
     propose_query,
     update_query,
     withdraw_query,
 )
+from starters.operations.query_list import list_queries
 from starters.operations.query_names import latest_name
 from starters.operations.query_renewal import renew_query
 from starters.operations.query_show import show_query
@@ -44,9 +44,6 @@ app.command("lint")(lint)
 
 File = Annotated[Path, typer.Argument(help="YAML file of the query.", show_default=False)]
 ApprovalDays = Annotated[float, typer.Option(min=0.0001, max=MAX_DAYS, help="Days until an open proposal expires.")]
-ReconcileSeconds = Annotated[
-    int, typer.Option(min=1, max=86400, help="Interval at which the workflow looks for votes that were cast without this tool.")
-]
 
 
 def _latest(session: Session, name: str) -> str:
@@ -61,7 +58,6 @@ def create(
     profile: Profile = None,
     config: ConfigFile = None,
     approval_days: ApprovalDays = DEFAULT_APPROVAL_SECONDS / 86400,
-    reconcile_seconds: ReconcileSeconds = 60,
     plaintext: Plaintext = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -76,7 +72,7 @@ def create(
         session = Session.load(profile, config, plaintext=plaintext)
         spec = load_query_spec(file)
         approval_seconds = max(1, round(approval_days * 86400))
-        record = run_async(create_query(session, spec, approval_seconds=approval_seconds, reconcile_seconds=reconcile_seconds))
+        record = run_async(create_query(session, spec, approval_seconds=approval_seconds))
         print_record(record, output, title=f"query {spec.name}")
 
 
@@ -127,7 +123,6 @@ def renew(
     profile: Profile = None,
     config: ConfigFile = None,
     approval_days: ApprovalDays = DEFAULT_APPROVAL_SECONDS / 86400,
-    reconcile_seconds: ReconcileSeconds = 60,
     plaintext: Plaintext = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -143,7 +138,7 @@ def renew(
         session = Session.load(profile, config, plaintext=plaintext)
         spec = load_query_spec(file) if file is not None else None
         approval_seconds = max(1, round(approval_days * 86400))
-        record = run_async(renew_query(session, name, spec, approval_seconds=approval_seconds, reconcile_seconds=reconcile_seconds))
+        record = run_async(renew_query(session, name, spec, approval_seconds=approval_seconds))
         print_record(record, output, title=f"query {record['query']}")
 
 
@@ -221,7 +216,6 @@ def adopt(
     profile: Profile = None,
     config: ConfigFile = None,
     approval_days: ApprovalDays = DEFAULT_APPROVAL_SECONDS / 86400,
-    reconcile_seconds: ReconcileSeconds = 60,
     plaintext: Plaintext = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -234,26 +228,30 @@ def adopt(
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         approval_seconds = max(1, round(approval_days * 86400))
-        record = run_async(adopt_query(session, name, approval_seconds=approval_seconds, reconcile_seconds=reconcile_seconds))
+        record = run_async(adopt_query(session, name, approval_seconds=approval_seconds))
         print_record(record, output, title=f"query {name}")
 
 
 @app.command("list")
 def list_(
     mine: Annotated[bool, typer.Option("--mine", help="List only the queries that wait for your decision.")] = False,
+    from_governance: Annotated[
+        bool, typer.Option("--from-governance", help="Read every query from governance. This takes longer, and shows no times.")
+    ] = False,
     profile: Profile = None,
     config: ConfigFile = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """List the queries of the collaboration, as governance holds them, and for whom they wait.
+    """List the queries of the collaboration, and for whom they wait.
 
-    The times and the last reminder are those that the Web UI shows. They are missing if Temporal does not answer.
+    States and times are those of the Web UI. Drafts and open proposals are compared with governance, which takes precedence. If Temporal
+    does not answer, governance alone is read, and the times are missing.
 
     Example: cleanroom query list --mine --profile litware
     """
     with error_boundary(output):
         session = Session.load(profile, config)
-        rows = run_async(list_queries(session, waiting_for=session.party if mine else None))
+        rows = run_async(list_queries(session, waiting_for=session.party if mine else None, from_governance=from_governance))
         columns = ("query", "state", "version", "pending", "accepted", "since", "expires", "reminded")
         print_rows(rows, output, columns=columns, title="queries")
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from cleanroom.clients.objects import Digesting, ObjectInfo, Progress, Source, Stored, require_key
+from cleanroom.clients.objects import ObjectInfo, Progress, Source, Stored, require_key, source_pieces
 from cleanroom.errors import Conflict, NotFound
 
 
 @dataclass(frozen=True)
 class FolderStore:
-    """An object store below ``root``. ``reads`` lists every range that was read: name, offset, length."""
+    """An object store below ``root``. ``reads`` lists every range that was read: name, offset, length.
+
+    ``staged`` lists every staged upload and its expected size, and ``uploads`` the uploads.
+    """
 
     root: Path
     reads: list[tuple[str, int, int]] = field(default_factory=list, compare=False)
+    staged: list[tuple[str, int | None]] = field(default_factory=list, compare=False)
+
+    uploads: list[FolderUpload] = field(default_factory=list, compare=False)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         for path in sorted(self.root.rglob("*")):
@@ -49,14 +57,51 @@ class FolderStore:
         if path.exists() and not overwrite:
             raise Conflict("ObjectExists", f"{key!r} exists.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = Digesting(source)
+        digest = hashlib.sha256()
         with path.open("wb") as file:
-            while piece := stream.read(1_000_003):
+            for piece in source_pieces(source):
                 file.write(piece)
-        return Stored(key, stream.size, stream.hexdigest())
+                digest.update(piece)
+            return Stored(key, file.tell(), digest.hexdigest())
+
+    def stage(self, key: str, size: int | None = None, **options: Any) -> FolderUpload:
+        self.staged.append((key, size))
+        self.uploads.append(FolderUpload(self, key))
+        return self.uploads[-1]
 
     def delete(self, key: str) -> None:
         (self.root / key).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Do nothing."""
+
+
+@dataclass
+class FolderUpload:
+    """A staged upload, which :meth:`FolderStore.put` stores when it is committed."""
+
+    store: FolderStore
+    key: str
+    pieces: list[bytes] = field(default_factory=list)
+    ended: str = ""
+
+    def write(self, data: bytes) -> None:
+        assert not self.ended
+        self.pieces.append(data)
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def commit(self) -> None:
+        assert not self.ended
+        self.ended = "committed"
+        self.store.put(self.key, iter(self.pieces))
+
+    def abort(self) -> None:
+        self.ended = self.ended or "aborted"
+
+    def __enter__(self) -> FolderUpload:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.abort()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,15 +29,36 @@ class Requests:
     after: bool = False
     """Whether the request is answered before the kill."""
     dead: bool = False
+    error: Callable[[str], BaseException] = Killed
+    """What ends the command, by the name of the request."""
+    spared: tuple[str, ...] = ()
+    """Names of the requests that are answered in any case, and not counted."""
+    victim: asyncio.Task[Any] | None = None
+    """The command. Other tasks of it end with it, as those of a process do."""
 
     async def pass_through(self, name: str, send: Callable[[], Awaitable[Any]]) -> Any:
         """Send a request, or kill the command. A dead command sends nothing."""
+        if name in self.spared:
+            return await send()
         number, self.number = self.number, self.number + 1
         here = self.kills and not self.dead and (name in self.effects if self.kill_at is None else number == self.kill_at)
         self.dead = self.dead or here
         if self.dead and not (here and self.after):
-            raise Killed(name)
+            self._end()
+            raise self.error(name)
         answer = await send()
         if self.dead:
-            raise Killed(name)
+            self._end()
+            raise self.error(name)
         return answer
+
+    def _end(self) -> None:
+        if self.victim is not None:
+            self.victim.cancel()
+
+    async def run(self, command: Coroutine[Any, Any, Any]) -> None:
+        """Run a command until it ends or is killed."""
+        self.victim = asyncio.ensure_future(command)
+        await asyncio.wait([self.victim])
+        if not self.dead:
+            await self.victim

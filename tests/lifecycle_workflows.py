@@ -14,8 +14,11 @@ with workflow.unsafe.imports_passed_through():
     from cleanroom.errors import PreconditionFailed
     from cleanroom.temporal import attributes
     from cleanroom.temporal.heartbeat import Heartbeater
-    from cleanroom.temporal.retries import POLL, STANDARD, WATCH, Timing
+    from cleanroom.temporal.retries import STANDARD, WATCH, Timing
     from tests.codec_models import Note
+
+POLL = Timing(timedelta(seconds=20), timedelta(hours=2), RetryPolicy(initial_interval=timedelta(seconds=10), backoff_coefficient=1))
+"""Polls by retries, every 10 s."""
 
 
 @activity.defn
@@ -94,7 +97,7 @@ class Polling:
         waiting = attributes.updates((attributes.STAGE, "waiting"), (attributes.PENDING_FOR, ["contosso", "litware"]))
         workflow.upsert_search_attributes(waiting)
         before = workflow.now()
-        attempts = await workflow.execute_activity(ready_on, note, **POLL.within(timedelta(hours=2)).config("poll"))
+        attempts = await workflow.execute_activity(ready_on, note, **POLL.config("poll"))
         await workflow.sleep(timedelta(days=30))
         await workflow.execute_activity(ready_on, Note(text="n"), **STANDARD.config("again"))
         workflow.upsert_search_attributes(attributes.updates((attributes.STAGE, "done"), (attributes.PENDING_FOR, None)))

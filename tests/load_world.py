@@ -26,11 +26,16 @@ from temporalio.service import GrpcCompression
 
 from activities.frontend import Frontend
 from activities.notifications import Notifications
+from activities.query_watch import Watcher
 from cleanroom.documents.specs import QuerySpec
-from cleanroom.identifiers import FRONTEND_QUEUE, collaborator_queue, document_digest, query_workflow_id
+from cleanroom.governance import OidcIssuerInfo
+from cleanroom.governance.position import observe
+from cleanroom.identifiers import FRONTEND_QUEUE, TransactionId, collaborator_queue, document_digest, query_workflow_id
 from cleanroom.messages.query import Collaborator, DecisionMessage, PublishQueryInput, QueryState
+from cleanroom.publishing.user_documents import UserDocuments
 from cleanroom.runs.reader import UserReader
 from cleanroom.statements import Decision, SigningKey, load_or_create_signing_key, sign
+from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.keyring import Keyring
@@ -39,6 +44,7 @@ from tests.unit.activities.governance import COLLABORATION, Caller, Governance, 
 from tests.unit.activities.owners import NAMES, PARTIES, Owner
 from tests.unit.activities.publishing import publish_dataset
 from workflows.publish_query import PublishQuery
+from workflows.watch_queries import WatchQueries
 
 YEARS = dt.timedelta(days=3650)
 CONCURRENT = 40
@@ -74,6 +80,14 @@ class LoadGovernance(Governance):
         return next((item for item in self.found.of.get(document_id, ()) if item[1].state == "Open"), None)
 
 
+class LoadCaller(Caller):
+    """The frontend's client. Its answers tell the end of the ledger."""
+
+    async def oidc_issuer_info(self) -> OidcIssuerInfo:
+        observe(TransactionId(2, self.governance.transaction))
+        return await super().oidc_issuer_info()
+
+
 @dataclass
 class Load:
     """A collaboration of three owners, and the queries that were started."""
@@ -101,10 +115,11 @@ class Load:
 
     def workers(self) -> Iterable[WorkerSpec]:
         """The activities of the frontend and of the three collaborators."""
-        client: Any = Caller(self.governance, "u-frontend")
-        documents = self.owners["fabrikam"].documents
-        frontend = Frontend(type(documents)(client, COLLABORATION), UserReader(client, COLLABORATION), COLLABORATION)
-        own = (frontend.generate_query_document, frontend.determine_dataset_owners, frontend.verify_decision, frontend.await_query_change)
+        client: Any = LoadCaller(self.governance, "u-frontend")
+        documents = UserDocuments(client, COLLABORATION)
+        frontend = Frontend(documents, UserReader(client, COLLABORATION), COLLABORATION)
+        drafts = (frontend.generate_query_document, frontend.determine_dataset_owners)
+        own = (*drafts, frontend.verify_decision, frontend.find_query_change, Watcher(documents, COLLABORATION).watch_queries)
         yield WorkerSpec("frontend", FRONTEND_QUEUE, (), own)
         for name, owner in self.owners.items():
             at = owner.worker
@@ -132,6 +147,7 @@ class Load:
                 id=query_workflow_id(COLLABORATION, name),
                 task_queue=FRONTEND_QUEUE,
                 priority=fair_share(COLLABORATION, "fabrikam"),
+                search_attributes=start_attributes(collaboration=COLLABORATION, kind="query", query=name, proposer="fabrikam"),
             )
 
         async def propose(name: str) -> None:
@@ -224,12 +240,12 @@ def failed_workflow_tasks(url: str) -> Counter[str]:
 
 
 @asynccontextmanager
-async def load(client: Client, folder: Path, keyring: Keyring) -> AsyncIterator[Load]:
-    """A collaboration with its workers."""
+async def load(client: Client, folder: Path, keyring: Keyring, *, cached: int = 1000) -> AsyncIterator[Load]:
+    """A collaboration with its workers; ``cached`` is how many workflows their worker keeps in memory."""
     file = folder / "keyring.json"
     keyring.save(file)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.load_world", client.service_client.config.target_host, client.namespace, str(file)
+        sys.executable, "-m", "tests.load_world", client.service_client.config.target_host, client.namespace, str(file), str(cached)
     )
     try:
         world = Load(client, folder, psutil.Process(process.pid))
@@ -243,13 +259,13 @@ async def load(client: Client, folder: Path, keyring: Keyring) -> AsyncIterator[
         await process.wait()
 
 
-async def serve(address: str, namespace: str, keyring: Path) -> None:
+async def serve(address: str, namespace: str, keyring: Path, cached: int) -> None:
     """Run the frontend's workflows until the process is stopped."""
     converter = data_converter(Keyring.load(keyring), accept_unbound=True)
     client = await Client.connect(address, namespace=namespace, data_converter=converter, grpc_compression=GrpcCompression.NONE)
-    async with create_worker(client, WorkerSpec("frontend", FRONTEND_QUEUE, (PublishQuery,), ())):
+    async with create_worker(client, WorkerSpec("frontend", FRONTEND_QUEUE, (PublishQuery, WatchQueries), (), max_cached_workflows=cached)):
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], sys.argv[2], Path(sys.argv[3])))
+    asyncio.run(serve(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])))

@@ -172,7 +172,7 @@ async def deployment(world: PrepareWorld, temporal: Client, cluster: Cluster) ->
         # Any registered user may read what the frontend reads.
         reader = await user("spark-service")
         front = Frontend(UserDocuments(reader, COLLABORATION), UserReader(reader, COLLABORATION), COLLABORATION)
-        queries = [front.generate_query_document, front.determine_dataset_owners, front.verify_decision, front.await_query_change]
+        queries = [front.generate_query_document, front.determine_dataset_owners, front.verify_decision, front.find_query_change]
         await serve(reader, FRONTEND_QUEUE, (PublishQuery,), queries)
         for name in PARTIES:
             person, settings = await user(name), settings_of(world, name)

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +27,7 @@ from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
 from activities.key_vault import KeyVault
 from activities.notifications import Notifications
+from activities.query_watch import Watcher
 from activities.run_origin import run_origin
 from activities.s3 import S3
 from activities.spark_service import SparkServiceActivities
@@ -51,6 +52,7 @@ from workflows.publish_azure_dataset import PublishAzureDataset
 from workflows.publish_query import PublishQuery
 from workflows.publish_s3_dataset import PublishS3Dataset
 from workflows.run_query import RunQuery
+from workflows.watch_queries import WatchQueries
 
 logger = logging.getLogger("cleanroom.worker")
 
@@ -70,6 +72,8 @@ class BoundaryWorker:
     max_concurrent_activities: int = 32
     """Activities at the same time. A run occupies one slot of the clean room and one of the Spark service from its submission to its
     end, for the activities that watch it. They wait most of the time. If they filled all slots, no activity could end a run."""
+    works: Callable[[], Awaitable[None]] | None = None
+    """Tries the boundary's credentials: the worker is not ready before it returns."""
     heartbeat_seconds: float | None = None
     """Shortest interval of heartbeats; without it, the default of :mod:`cleanroom.temporal.workers`. They also deliver cancellations."""
 
@@ -114,6 +118,15 @@ def boundary_worker(settings: Settings, bootstrap: Bootstrap | None = None) -> B
 def _freshness(client: GovernanceUserClient) -> GovernanceFreshness:
     """Let the activities of a worker wait for what other workers have seen in governance."""
     return GovernanceFreshness(client.catch_up, lambda: str(client.position))
+
+
+def _signs_in(client: GovernanceUserClient) -> Callable[[], Awaitable[None]]:
+    """Return a function that signs in to Entra ID, and reads what governance shows to registered users only."""
+
+    async def works() -> None:
+        await client.list_identities()
+
+    return works
 
 
 def _collaborator(settings: Settings) -> BoundaryWorker:
@@ -163,6 +176,7 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
         activities=tuple(activities),
         resources=(client,),
         interceptors=(_freshness(client),),
+        works=_signs_in(client),
     )
 
 
@@ -170,11 +184,12 @@ def _frontend(settings: Settings) -> BoundaryWorker:
     client = governance_client(settings, credential(settings.credential, ca_file=settings.ca_file))
     documents = UserDocuments(client, settings.collaboration)
     frontend = Frontend(documents, UserReader(client, settings.collaboration), settings.collaboration)
+    watcher = Watcher(documents, settings.collaboration)
     return BoundaryWorker(
         name="frontend",
         task_queue=FRONTEND_QUEUE,
         deployment="frontend",
-        workflows=(PublishAzureDataset, PublishS3Dataset, PublishQuery),
+        workflows=(PublishAzureDataset, PublishS3Dataset, PublishQuery, WatchQueries),
         activities=(
             frontend.get_clean_room_identity,
             frontend.get_clean_room_policy,
@@ -182,11 +197,13 @@ def _frontend(settings: Settings) -> BoundaryWorker:
             frontend.generate_query_document,
             frontend.determine_dataset_owners,
             frontend.verify_decision,
-            frontend.await_query_change,
+            frontend.find_query_change,
+            watcher.watch_queries,
             Notifications(settings, documents).notify,
         ),
         resources=(client,),
         interceptors=(_freshness(client),),
+        works=_signs_in(client),
     )
 
 
@@ -226,6 +243,7 @@ def _clean_room(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
         ),
         resources=(user, client),
         interceptors=(_freshness(user),),
+        works=_signs_in(user),
         heartbeat_seconds=1,
     )
 
@@ -251,4 +269,5 @@ def _spark_service(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
         ),
         resources=(user, service),
         interceptors=(_freshness(user),),
+        works=_signs_in(user),
     )

@@ -20,11 +20,13 @@ from cleanroom.settings import Settings
 from cleanroom.temporal.build import build_id
 from cleanroom.temporal.client import connect
 from cleanroom.temporal.json_logs import configure_json_logging
+from cleanroom.temporal.memory import keep_freed_memory
 from cleanroom.temporal.telemetry import worker_runtime
 from cleanroom.temporal.versions import Deployment, current_build
 from cleanroom.temporal.workers import WorkerSpec, run_worker
 from cleanroom.trust import Bootstrap
 from workers.boundaries import boundary_worker
+from workers.watch_keeper import WatchKeeper
 from workers.workload import Workload
 
 logger = logging.getLogger("cleanroom.worker")
@@ -81,6 +83,7 @@ async def serve(
         CleanRoomError: A setting is missing, or Temporal cannot be reached.
         PreconditionFailed: ``DeploymentVersioned``.
     """
+    keep_freed_memory()
     worker = boundary_worker(settings, bootstrap)
     if bootstrap is not None and bootstrap.development:
         logger.warning("NOT CONFIDENTIAL: the trust document may name development attestation roots (%s)", worker.name)
@@ -104,14 +107,18 @@ async def serve(
         health_host=health_host,
         extra=_heartbeat_options(worker.heartbeat_seconds),
     )
-    await run_worker(client, spec, resources=(*worker.resources, *_workload(settings, client, runtime, telemetry)))
+    resources = (*worker.resources, *_query_resources(settings, client, runtime, telemetry))
+    await run_worker(client, spec, resources=resources, works=worker.works)
 
 
-def _workload(settings: Settings, client: Client, runtime: Runtime, telemetry: Telemetry) -> Sequence[AbstractAsyncContextManager[Any]]:
-    """Return the reader of the workload's gauges. The frontend's worker exports them; no other boundary knows the queries."""
-    if telemetry.metrics_address is None or settings.boundary != "frontend":
+def _query_resources(
+    settings: Settings, client: Client, runtime: Runtime, telemetry: Telemetry
+) -> Sequence[AbstractAsyncContextManager[Any]]:
+    """Return what the frontend's worker runs in the background: the watcher's keeper, and the reader of the workload's gauges."""
+    if settings.boundary != "frontend":
         return ()
-    return (Workload(client, settings, runtime.metric_meter),)
+    keeper = WatchKeeper(client, settings.collaboration)
+    return (keeper,) if telemetry.metrics_address is None else (keeper, Workload(client, settings, runtime.metric_meter))
 
 
 async def _version(client: Client, deployment: Deployment | None, build: str | None, *, versioned: bool) -> WorkerDeploymentVersion | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from temporalio import workflow
 
 T = TypeVar("T")
+ENDS: Final = (Exception, asyncio.CancelledError)
+"""What ends a step of a workflow. ``except ENDS`` replaces ``finally`` and ``except BaseException``, which also run when a worker that
+shuts down discards the workflow's coroutines. Then there is no event loop, and each call of :mod:`temporalio.workflow` fails."""
 
 
 async def await_then_cancel(work: Awaitable[T]) -> T:

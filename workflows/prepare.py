@@ -50,7 +50,7 @@ with workflow.unsafe.imports_passed_through():
     from cleanroom.spark.signed import ServiceReport
     from cleanroom.temporal.failures import error_from_failure
     from cleanroom.temporal.retries import PROPAGATION, STANDARD
-    from workflows.cancellation import await_then_cancel
+    from workflows.cancellation import ENDS, await_then_cancel
     from workflows.story import Story
 
 T = TypeVar("T")
@@ -215,10 +215,11 @@ class Prepare:
         branches = [asyncio.create_task(self._secrets_of(evidence, dataset)) for dataset in _with_secrets(job)]
         try:
             await asyncio.gather(*branches)
-        finally:
+        except ENDS:
             for branch in branches:
                 branch.cancel()
             await asyncio.gather(*branches, return_exceptions=True)
+            raise
 
     async def _secrets_of(self, evidence: Evidence, dataset: JobDataset) -> None:
         """Obtain the secrets of one dataset from Key Vault or governance, then grant the run's copies to the pods of both roles."""

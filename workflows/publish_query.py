@@ -292,6 +292,11 @@ class PublishQuery:
         """Enqueue a withdrawal."""
         self._commands.enqueue(Command("withdraw", message))
 
+    @workflow.signal(description="Compare with governance. The watcher of open queries sends this when governance has changed.")
+    def look(self) -> None:
+        """Wake the poll of governance."""
+        self._poll.wake()
+
     @workflow.signal(dynamic=True, description="Any other signal is refused, and shown.")
     def unknown(self, name: str, arguments: Sequence[RawValue]) -> None:
         """Refuse a signal without a handler. The SDK would keep it, in case that the workflow sets a handler later."""

@@ -35,14 +35,16 @@ RECEIVED = "received; see the result with `cleanroom query show`"
 """Answer to an update whose command the next history executes."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class PendingVote:
-    """A verified decision that waits for its voter's worker."""
+    """A verified decision until its vote is counted."""
 
     command: Command
     kind: Literal["approve", "reject"]
     token: str
     task: asyncio.Task[None]
+    recorded: bool = False
+    """Whether the ballot is in governance. Then it only has to be counted, and nothing cancels it."""
 
 
 class QueryCommands:
@@ -93,7 +95,8 @@ class QueryCommands:
     @property
     def idle(self) -> bool:
         """Whether all that is left is votes that wait for their voters' workers, and signals that wait to be handled."""
-        return not self._running and not any(command.awaited for command in self._queue)
+        counting = any(vote.recorded for vote in self._votes.values())
+        return not self._running and not counting and not any(command.awaited for command in self._queue)
 
     def enqueue(self, command: Command) -> None:
         """Add a command to the queue, or refuse it."""
@@ -160,7 +163,8 @@ class QueryCommands:
     def cancel_votes(self) -> None:
         """Cancel pending votes because their proposal has ended."""
         for vote in self._votes.values():
-            vote.task.cancel()
+            if not vote.recorded:
+                vote.task.cancel()
 
     async def create(self) -> None:
         """Write the first draft, as authorised by the workflow's input."""
@@ -313,8 +317,8 @@ class QueryCommands:
     async def _cast_vote(self, command: Command, decision: VerifiedDecision, token: str) -> None:
         query, proposal_id = self._query, self._query.proposal_id
         recorded = await self._steps.cast_vote(decision, token)
-        # The ballot is in governance now: `cancel_votes` must not cancel this task any longer.
-        self._votes.pop(decision.approver_id, None)
+        # It stays in `_votes` until it is counted, so that no other decision of this voter is cast until then.
+        self._votes[decision.approver_id].recorded = True
         query.vote_cast(workflow.now(), decision)
         if query.proposal_id == proposal_id:
             await self._poll.stop()

@@ -1,9 +1,10 @@
-"""Polls governance in the background until it differs from the state that a ``PublishQuery`` workflow shows."""
+"""Waits in the background until governance differs from the state that a ``PublishQuery`` workflow shows."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
@@ -14,10 +15,14 @@ from workflows.query_state import QueryStateMachine
 from workflows.query_steps import QuerySteps
 
 UNREADABLE = "governance cannot be read"
+SHORTEST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(minutes=10)
+"""Pause before a document that cannot be read is read again. It doubles with each attempt."""
+WAKE_INTERVAL = timedelta(seconds=1)
+"""Shortest time between two reads that wake-ups cause."""
 
 
 class GovernancePoll:
-    """At most one poll at a time.
+    """At most one poll at a time. A poll reads governance once, and then again whenever it is woken.
 
     A poll compares governance with the state at its start. Stop it before the workflow changes that state: otherwise it reports
     the workflow's own change.
@@ -26,7 +31,13 @@ class GovernancePoll:
     def __init__(self, query: QueryStateMachine, steps: QuerySteps) -> None:
         self._query = query
         self._steps = steps
+        self._pause = SHORTEST_PAUSE
+        self._woken, self._read_at = False, workflow.now() - WAKE_INTERVAL
         self._task: asyncio.Task[GovernanceQueryState | None] | None = None
+
+    def wake(self) -> None:
+        """Read governance, because it may have changed. The watcher of the collaboration's queries calls this, by a signal."""
+        self._woken = True
 
     def ensure_running(self) -> None:
         """Start a poll unless one is running."""
@@ -66,16 +77,26 @@ class GovernancePoll:
 
     async def _poll(self) -> GovernanceQueryState | None:
         try:
-            state = await self._steps.await_query_change()
+            while (state := await self._read()) is None:
+                await workflow.wait_condition(lambda: self._woken)
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
             reason = error_from_failure(error).code
         else:
             if state.state != "Missing":
+                self._pause = SHORTEST_PAUSE
                 return state
             reason = "DocumentNotFound"
-        # Show the reason and poll again after the interval. The workflow handles commands during this sleep.
+        # Show the reason and read again after a pause. The workflow handles commands during this sleep.
         self._query.record_once(workflow.now(), UNREADABLE, reason)
-        await workflow.sleep(self._steps.interval, summary=UNREADABLE)
+        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+        await workflow.sleep(pause, summary=UNREADABLE)
         return None
+
+    async def _read(self) -> GovernanceQueryState | None:
+        """Read governance once. Anyone who reaches Temporal can wake a query, so wake-ups cause at most one read per second."""
+        if self._woken and (wait := self._read_at + WAKE_INTERVAL - workflow.now()) > timedelta():
+            await workflow.sleep(wait)
+        self._woken, self._read_at = False, workflow.now()
+        return await self._steps.find_query_change()

@@ -24,6 +24,7 @@ from typing import Any
 from cleanroom.documents.specs import QuerySpec
 from cleanroom.errors import CleanRoomError, PreconditionFailed
 from cleanroom.identifiers import is_older_transaction, latest_transaction
+from cleanroom.messages.known import KnownState
 from cleanroom.messages.query import (
     AuthorisedCommand,
     BallotRecorded,
@@ -141,6 +142,14 @@ class QueryStateMachine:
             ballots={} if draft else self.ballots,
             seen=self.seen,
         )
+
+    def known(self) -> KnownState | None:
+        """Return what this query knows of governance; None before there is a draft, and of a closed query."""
+        if self.stage == "Approved":
+            return KnownState.of(
+                GovernanceQueryState(state="Accepted", version=self.version, proposal_id=self.proposal_id, ballots=self.ballots)
+            )
+        return KnownState.of(self.expected_governance_state()) if self.stage in ("Draft", "Proposed") else None
 
     def snapshot(self) -> QueryState:
         """Return the whole state as a message, for the Temporal query ``state`` and for continue-as-new."""
@@ -290,9 +299,13 @@ class QueryStateMachine:
             self.expires = min(decision.expires, self.expires or decision.expires)
             self.approvals_expire_at = min(decision.expires, self.approvals_expire_at or decision.expires)
             self.run_limit = min((limit for limit in (decision.max_runs, self.run_limit) if limit is not None), default=None)
-        self.ballots = dict(recorded.ballots)
+        # Ballots of one proposal are never taken back. `recorded` may be older than a vote that was counted before.
+        self.ballots |= recorded.ballots
         self.deputies |= {decision.approver_id: decision.deputy} if decision.deputy else {}
-        if recorded.proposal_state == "Accepted":
+        if recorded.proposal_state == "Accepted" and self.stage == "Approved":
+            # The poll has seen it before, without this decision's expiry.
+            self.expires = self.approvals_expire_at
+        elif recorded.proposal_state == "Accepted":
             self._approve(now)
         elif recorded.proposal_state == "Rejected":
             self.return_to_draft(now, "returned to draft", "", "one owner rejected")

@@ -48,7 +48,7 @@ class QueryStatusPage:
         """Update the current details, and the search attributes if they changed. Each update of attributes adds a history event."""
         query, self._due = self._query, False
         workflow.set_current_details(query_details(query, self._proposer))
-        shown = (query.stage, query.pending(), query.voters("accepted"), query.digest, query.expires, query.reminded)
+        shown = (query.stage, query.pending(), query.voters("accepted"), query.digest, query.expires, query.reminded, query.known())
         if shown != self._shown:
             self._shown = shown
             self._enter(query.stage)
@@ -59,6 +59,8 @@ class QueryStatusPage:
             if query.reminded or self._reminded:
                 changed.append((attributes.REMINDED, query.reminded[-1] if query.reminded else None))
             self._reminded = bool(query.reminded)
+            if (known := query.known()) is not None:
+                changed.append((attributes.KNOWN, str(known)))
             workflow.upsert_search_attributes(attributes.updates(*changed))
 
     def _enter(self, stage: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
 
 from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
@@ -34,7 +33,7 @@ from cleanroom.messages.query import (
     VoteRequest,
     WithdrawRequest,
 )
-from cleanroom.temporal.retries import NOTIFY, POLL, STANDARD
+from cleanroom.temporal.retries import NOTIFY, STANDARD
 from workflows.query_state import QueryStateMachine
 
 COLLABORATOR_TIMEOUT = timedelta(days=1)
@@ -43,8 +42,6 @@ NOTIFICATION_TIMEOUT = timedelta(days=1)
 """How long a reminder waits for the recipient's worker."""
 OPERATOR = "operator"
 """Recipient of the notifications that the frontend's worker sends."""
-POLL_TIMEOUT = timedelta(days=366)
-"""Timeout of one poll of governance: longer than any deadline. The poll starts again after continue-as-new."""
 
 
 class QuerySteps:
@@ -55,7 +52,6 @@ class QuerySteps:
         self._proposer = input.proposer
         self.proposer = input.proposer.name
         self._query = query
-        self.interval = timedelta(seconds=input.reconcile_seconds)
 
     def authorised_command(self, message: AuthorMessage) -> AuthorisedCommand:
         """Convert an author's message to the form that the author's worker takes."""
@@ -193,11 +189,11 @@ class QuerySteps:
             ),
         )
 
-    async def await_query_change(self) -> GovernanceQueryState:
-        """Poll governance until the query differs from the expected state. The polls are retries, which add no history events."""
-        config = POLL.within(POLL_TIMEOUT).config("changes in governance", task_queue=FRONTEND_QUEUE)
-        config["retry_policy"] = RetryPolicy(initial_interval=self.interval, backoff_coefficient=1, maximum_interval=self.interval)
+    async def find_query_change(self) -> GovernanceQueryState | None:
+        """Read the state of the query in governance; None if it is the expected one."""
         request = QueryChangeRequest(
             collaboration=self._collaboration, query=self._query.name, known=self._query.expected_governance_state()
         )
-        return await workflow.execute_activity_method(Frontend.await_query_change, request, **config)
+        return await workflow.execute_activity_method(
+            Frontend.find_query_change, request, **STANDARD.config("changes in governance", task_queue=FRONTEND_QUEUE)
+        )

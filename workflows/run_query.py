@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
@@ -40,7 +40,7 @@ with workflow.unsafe.imports_passed_through():
     from cleanroom.temporal.failures import application_error, error_from_failure
     from cleanroom.temporal.markdown import code
     from cleanroom.temporal.retries import CLEANUP, STANDARD, WATCH
-    from workflows.cancellation import await_then_cancel, shielded
+    from workflows.cancellation import ENDS, await_then_cancel, shielded
     from workflows.prepare import Prepare
     from workflows.story import Story, failure_summary
 
@@ -84,7 +84,6 @@ class RunQuery:
         self._failure: RunFailure | None = None
         self._receipt: ResultReceipt | None = None
         self._revoked: Revoked | None = None
-        self._seconds: dict[str, float] = {}
         self._consent_watch: asyncio.Task[Any] | None = None
 
     @workflow.run
@@ -93,7 +92,7 @@ class RunQuery:
         error: BaseException | None = None
         try:
             self._receipt = await self._execute()
-        except (Exception, asyncio.CancelledError) as caught:
+        except ENDS as caught:
             error = caught
             self._failure = _failure_of(error)
         state: RunState = "COMPLETED" if error is None else "CANCELLED" if is_cancelled_exception(error) else "FAILED"
@@ -111,24 +110,24 @@ class RunQuery:
     async def _execute(self) -> ResultReceipt:
         story = self._story
         story.stage("prepare")
-        prepared = self._prepared = await self._timed("prepare", self._prepare())
+        prepared = self._prepared = await story.step("prepare", self._prepare())
         self._state = "Submitting"
         used = [item.name for item in (*prepared.job.datasets, prepared.job.datasink)]
         story.stage("submit", (attributes.DATASETS, used))
-        await self._timed("consent", self._consent_receipt(prepared))
+        await story.step("consent", self._consent_receipt(prepared))
         digests = {"job": prepared.job_digest}
         await self._audit("RUN_STARTED", "query execution started", digests | {"query": prepared.snapshot.query.digest})
-        tracking = self._tracking = await self._timed("submit", self._submit(prepared))
+        tracking = self._tracking = await story.step("submit", self._submit(prepared))
         await self._audit("SUBMITTED", f"job {tracking.name}", digests)
         self._state = "Running"
         story.stage("watch")
-        outcome = await self._timed("watch", self._watch(prepared, tracking))
+        outcome = await story.step("watch", self._watch(prepared, tracking))
         if outcome.error is not None and not outcome.may_have_completed:
             raise CleanRoomError.from_dict(outcome.error)
         self._state = "Concluding"
         story.stage("conclude")
         try:
-            return await self._timed("result", self._collect(prepared))
+            return await story.step("result", self._collect(prepared))
         except ActivityError as error:
             known = error_from_failure(error)
             # Of a job that failed, a missing receipt confirms the failure.
@@ -232,7 +231,7 @@ class RunQuery:
                 )
             )
         self._revoked = await self._attempt(
-            self._timed(
+            self._story.step(
                 "revoke",
                 workflow.execute_activity_method(
                     CleanRoomSecrets.revoke_grants,
@@ -280,13 +279,6 @@ class RunQuery:
             **STANDARD.config(f"audit: {step}", task_queue=CLEAN_ROOM_QUEUE),
         )
 
-    async def _timed(self, key: str, work: Awaitable[T]) -> T:
-        started: datetime = workflow.now()
-        try:
-            return await self._story.step(key, work)
-        finally:
-            self._seconds[key] = (workflow.now() - started).total_seconds()
-
     def _summary(self) -> str:
         """Return the final summary as Markdown: the failure with the responsible party and the next step, or the result."""
         state, failure, receipt = self._state, self._failure, self._receipt
@@ -310,7 +302,7 @@ class RunQuery:
             job=self._tracking.name if self._tracking else "",
             receipt=self._receipt,
             failure=self._failure,
-            stages=self._seconds,
+            stages=self._story.seconds,
             revoked=self._revoked,
         )
 

@@ -15,6 +15,7 @@ from cleanroom.errors import CleanRoomError
 from cleanroom.temporal import attributes, metrics
 from cleanroom.temporal.failures import error_from_failure
 from cleanroom.temporal.markdown import code, details, escape, prose
+from workflows.cancellation import ENDS
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ class Story:
         self._begin(key)
         try:
             result = await work
-        except BaseException:
+        except ENDS:
             self._end(key, "failed")
             raise
         self._end(key, "done", note)
@@ -98,7 +99,7 @@ class Story:
         """Wrap the whole run: when the block ends or raises, set ``CrOutcome`` and the footer."""
         try:
             yield
-        except BaseException as error:
+        except ENDS as error:
             if is_cancelled_exception(error):
                 self.outcome("CANCELLED")
                 self.footer = "**CANCELLED**"
@@ -111,6 +112,11 @@ class Story:
         self.outcome("succeeded")
         self.footer = "**DONE**"
         self.show()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Duration of each step that has ended."""
+        return self._seconds
 
     @property
     def current_stage(self) -> str:

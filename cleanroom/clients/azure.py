@@ -173,6 +173,12 @@ class FederatedCredentials:
         with azure_errors(doing):
             return _federation(self._operations.create_or_update(self._settings.resource_group, identity, name, body))
 
+    def get(self, identity: str, name: str) -> Federation | None:
+        """Return what the federated credential ``name`` of ``identity`` trusts; None if it does not exist."""
+        with azure_errors(f"list the federated credentials of {identity}"):
+            found = {item.name.lower(): _federation(item) for item in self._operations.list(self._settings.resource_group, identity)}
+        return found.get(name.lower())
+
     def delete(self, identity: str, name: str) -> None:
         """Delete a federated credential. A missing one is not an error."""
         with azure_errors(f"delete federated credential {name} of {identity}"):
@@ -235,6 +241,16 @@ class RoleAssignments:
                 if same_scope and str(item.role_definition_id).rpartition("/")[2].lower() == role_id:
                     return _assignment(item, role)
         raise Unavailable("RoleAssignmentExists", f"Could not {doing}: it exists under another name and is not listed yet.")
+
+    def has(self, scope: str, role: str, principal_id: str) -> bool:
+        """Return whether ``principal_id`` has the built-in ``role`` on exactly ``scope``."""
+        role_id = ROLE_IDS[role]
+        with azure_errors(f"list the role assignments on {scope}"):
+            found = self._operations.list_for_scope(scope.lstrip("/"), filter=f"principalId eq '{principal_id}'")
+            return any(
+                str(item.scope).lower() == scope.lower() and str(item.role_definition_id).rpartition("/")[2].lower() == role_id
+                for item in found
+            )
 
     def revoke(self, assignment: RoleAssignment) -> None:
         """Delete a role assignment. A missing one is not an error."""

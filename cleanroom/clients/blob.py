@@ -19,11 +19,9 @@ from cleanroom.clients.azure_credentials import client_options
 from cleanroom.clients.azure_faults import azure_errors, unexpected_answer
 from cleanroom.clients.objects import (
     BLOCK_BYTES,
-    BoundedReads,
     ObjectInfo,
     Progress,
-    Source,
-    Stored,
+    StoreBase,
     UploadLimits,
     check_range,
     object_changed,
@@ -33,6 +31,7 @@ from cleanroom.clients.objects import (
     require_list_prefix,
     require_prefix,
 )
+from cleanroom.clients.uploads import PartedUpload
 from cleanroom.clients.urls import StorageUrl, refuse_private_addresses
 from cleanroom.errors import Conflict, InvalidInput, NotFound
 from cleanroom.secret import Secret
@@ -45,7 +44,7 @@ _LIMITS: Final = UploadLimits(parts=50_000, largest_part=4000 << 20, largest_obj
 _RANGE: Final = re.compile(r"bytes=(\d+)-(\d+)")
 
 
-class BlobStore(BoundedReads):
+class BlobStore(StoreBase):
     """The blobs of one container below ``prefix``.
 
     Args:
@@ -77,12 +76,7 @@ class BlobStore(BoundedReads):
         # The SDK's default retry policy waits for most of a minute. Here the workflow retries.
         options["retry_policy"] = ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=2)
 
-        def open_service(block: int) -> BlobServiceClient:
-            return BlobServiceClient(url, credential=credential, **options | {"max_block_size": block})
-
-        # The size of a block belongs to the client, so an upload with larger blocks has its own.
-        self._open = open_service
-        self._service = self._open(BLOCK_BYTES)
+        self._service = BlobServiceClient(url, credential=credential, **options)
         self._container = self._service.get_container_client(container)
         self._cpk = {} if customer_key is None else {"cpk": _customer_key(customer_key)}
 
@@ -141,22 +135,10 @@ class BlobStore(BoundedReads):
                 raise object_changed(where, error.cause) from error
             raise
 
-    def put(self, key: str, source: Source, *, overwrite: bool = True, on_progress: Progress | None = None) -> Stored:
-        """Write an object; see :class:`ObjectStore`."""
+    def stage(self, key: str, size: int | None = None, *, overwrite: bool = True, on_progress: Progress | None = None) -> PartedUpload:
+        """Begin to write an object; see :class:`ObjectStore`."""
         where = self._where(key)
-        part, stream = _LIMITS.plan(source, where)
-        options: dict[str, Any] = dict(self._cpk)
-        if on_progress is not None:
-            options["progress_hook"] = lambda current, total: on_progress(current)
-        # Not ``parsing``, because the source may raise Python's own errors.
-        with azure_errors(f"write {where}", parsing=False):
-            service = self._service if part == BLOCK_BYTES else self._open(part)
-            blob = service.get_blob_client(self._container.container_name, self._prefix + require_key(key))
-            # The SDK commits staged blocks at the end, so a broken upload leaves the old content.
-            answer = blob.upload_blob(stream, overwrite=overwrite, max_concurrency=1, **options)
-        if not answer.get("etag"):
-            raise unexpected_answer(f"write {where}", "The answer has no ETag.")
-        return Stored(key, stream.size, stream.hexdigest())
+        return _BlobUpload(self._blob(key), self._cpk, overwrite, where=where, limits=_LIMITS, size=size, on_progress=on_progress)
 
     def delete(self, key: str) -> None:
         """Delete an object. A missing one is not an error."""
@@ -176,6 +158,41 @@ class BlobStore(BoundedReads):
 
     def _blob(self, key: str) -> Any:
         return self._container.get_blob_client(self._prefix + require_key(key))
+
+
+class _BlobUpload(PartedUpload):
+    def __init__(self, blob: Any, cpk: dict[str, Any], overwrite: bool, **upload: Any) -> None:
+        super().__init__(**upload)
+        self._blob, self._cpk = blob, cpk
+        self._condition = {} if overwrite else {"match_condition": MatchConditions.IfMissing}
+
+    def _put_whole(self, data: bytes) -> None:
+        with azure_errors(f"write {self._where}"):
+            self._require_etag(self._blob.upload_blob(data, overwrite=not self._condition, **self._cpk))
+
+    def _begin(self) -> None:
+        """Do nothing: the first block begins the blob."""
+
+    def _send(self, number: int, data: bytes) -> str:
+        # As many characters as the SDK's own IDs have, because all blocks of a blob need IDs of one length.
+        block = base64.b64encode(base64.b64encode(f"{number:032d}".encode())).decode()
+        with azure_errors(f"write {self._where}"):
+            self._blob.stage_block(block, data, length=len(data), **self._cpk)
+        return block
+
+    def _complete(self, receipts: list[str]) -> None:
+        from azure.storage.blob import BlobBlock
+
+        with azure_errors(f"write {self._where}"):
+            blocks = [BlobBlock(block_id=block) for block in receipts]
+            self._require_etag(self._blob.commit_block_list(blocks, **self._condition, **self._cpk))
+
+    def _discard(self) -> None:
+        """Do nothing: the service drops blocks that no list names."""
+
+    def _require_etag(self, answer: dict[str, Any]) -> None:
+        if not answer.get("etag"):
+            raise unexpected_answer(f"write {self._where}", "The answer has no ETag.")
 
 
 def _customer_key(key: Secret) -> CustomerProvidedEncryptionKey:

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO, Protocol, Self, runtime_checkable
 
 from cleanroom.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, Unavailable
 
@@ -47,6 +47,31 @@ class Stored:
     key: str
     size: int
     sha256: str
+
+
+class StagedUpload(Protocol):
+    """An object that is being written, and that readers see when :meth:`commit` returns.
+
+    A context manager that aborts the upload unless it was committed. See :class:`cleanroom.clients.uploads.PartedUpload`.
+    """
+
+    def write(self, data: bytes) -> None:
+        """Add bytes."""
+
+    def flush(self) -> None:
+        """Send everything that was written. Nothing may be written afterwards."""
+
+    def commit(self) -> None:
+        """Make the object visible."""
+
+    def abort(self) -> None:
+        """Drop what was sent."""
+
+    def __enter__(self) -> Self:
+        """Return the upload."""
+
+    def __exit__(self, *error: object) -> None:
+        """Abort the upload unless it was committed."""
 
 
 @runtime_checkable
@@ -99,6 +124,13 @@ class ObjectStore(Protocol):
             InvalidInput: ``ObjectTooLarge``, before anything is sent if the size is known.
         """
 
+    def stage(self, key: str, size: int | None = None, *, overwrite: bool = True, on_progress: Progress | None = None) -> StagedUpload:
+        """Begin to write an object, as :meth:`put` does. The parts depend on ``size``, the number of its bytes, if that is known.
+
+        Raises:
+            Conflict, InvalidInput: As :meth:`put`.
+        """
+
     def delete(self, key: str) -> None:
         """Delete the object. A missing one is not an error."""
 
@@ -106,8 +138,8 @@ class ObjectStore(Protocol):
         """Close the connections."""
 
 
-class BoundedReads(ABC):
-    """Shared behavior of stores: existence checks, and reads outside an object."""
+class StoreBase(ABC):
+    """Shared behavior of stores: existence checks, reads outside an object, and writes from a source."""
 
     @abstractmethod
     def size(self, key: str) -> int:
@@ -116,6 +148,21 @@ class BoundedReads(ABC):
     @abstractmethod
     def _read_within(self, key: str, offset: int, length: int, etag: str) -> bytes:
         """Read ``length`` > 0 bytes from ``offset`` >= 0. Raises ``InvalidRange`` beyond the end of the object."""
+
+    @abstractmethod
+    def stage(self, key: str, size: int | None = None, *, overwrite: bool = True, on_progress: Progress | None = None) -> StagedUpload:
+        """Begin to write an object; see :class:`ObjectStore`."""
+
+    def put(self, key: str, source: Source, *, overwrite: bool = True, on_progress: Progress | None = None) -> Stored:
+        """Write an object; see :class:`ObjectStore`."""
+        with self.stage(key, source_size(source), overwrite=overwrite, on_progress=on_progress) as upload:
+            size, digest = 0, hashlib.sha256()
+            for piece in source_pieces(source):
+                digest.update(piece)
+                size += len(piece)
+                upload.write(piece)
+            upload.commit()
+        return Stored(key, size, digest.hexdigest())
 
     def exists(self, key: str) -> bool:
         """Return whether the object exists."""
@@ -221,29 +268,26 @@ class UploadLimits:
     largest_part: int
     largest_object: int
 
-    def plan(self, source: Source, where: str) -> tuple[int, Digesting]:
-        """Return the size of the parts, and the source as a stream that ends with an error above the limit.
-
-        Parts have :data:`BLOCK_BYTES`, or more if the object has more of them than the store accepts.
+    def part_bytes(self, size: int | None, where: str) -> int:
+        """Return the bytes of a part: :data:`BLOCK_BYTES`, or more if the object has more such parts than the store accepts.
 
         Args:
-            source: The content.
+            size: The bytes of the object, or None if they are not known.
             where: The object, for error messages.
 
         Raises:
             InvalidInput: ``ObjectTooLarge``.
         """
-        size = source_size(source)
         if size is not None and size > self.largest_object:
-            raise _too_large(where, self.largest_object)
+            raise too_large(where, self.largest_object)
         part = max(BLOCK_BYTES, math.ceil((size or 0) / self.parts / _MIB) * _MIB)
         if part > self.largest_part:
-            raise _too_large(where, self.parts * self.largest_part)
-        limit = min(self.largest_object, self.parts * part)
-        return part, Digesting(source, limit=limit, where=where)
+            raise too_large(where, self.parts * self.largest_part)
+        return part
 
 
-def _too_large(where: str, limit: int) -> InvalidInput:
+def too_large(where: str, limit: int) -> InvalidInput:
+    """Return the error for an object of more than ``limit`` bytes."""
     return InvalidInput(
         "ObjectTooLarge",
         f"Could not write {where}: it has more than {limit} bytes, which is the limit of one object.",
@@ -289,57 +333,12 @@ def require_list_prefix(prefix: str) -> str:
     return prefix
 
 
-class Digesting(io.RawIOBase):
-    """Presents a source as a readable stream, and counts and hashes the bytes.
-
-    Args:
-        source: The source.
-        limit: More bytes than this are an error.
-        where: The object, for that error.
-    """
-
-    def __init__(self, source: Source, *, limit: int | None = None, where: str = "") -> None:
-        self._limit, self._where = limit, where
-        self._pieces = iter([source]) if isinstance(source, bytes) else _pieces(source)
-        self._rest = b""
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    def readable(self) -> bool:
-        """Return true."""
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Read exactly ``size`` bytes, fewer at the end of the source, or everything for -1."""
-        taken: list[bytes] = []
-        missing = size if size >= 0 else None
-        while missing is None or missing > 0:
-            if not self._rest:
-                self._rest = next(self._pieces, b"")
-                if not self._rest:
-                    break
-            piece = self._rest if missing is None else self._rest[:missing]
-            self._rest = self._rest[len(piece) :]
-            taken.append(piece)
-            if missing is not None:
-                missing -= len(piece)
-        data = taken[0] if len(taken) == 1 else b"".join(taken)
-        self._hash.update(data)
-        self.size += len(data)
-        if self._limit is not None and self.size > self._limit:
-            raise _too_large(self._where, self._limit)
-        return data
-
-    def hexdigest(self) -> str:
-        """Return the SHA-256 of the bytes that were read."""
-        return self._hash.hexdigest()
-
-
-def _pieces(source: BinaryIO | Iterable[bytes]) -> Iterator[bytes]:
-    if hasattr(source, "read"):
-        while piece := source.read(BLOCK_BYTES):
+def source_pieces(source: Source) -> Iterator[bytes]:
+    """Yield the content of an upload in pieces."""
+    if isinstance(source, bytes):
+        yield source
+    elif hasattr(source, "read"):
+        while piece := source.read(_MIB):
             yield piece
-        return
-    for piece in source:
-        if piece:
-            yield bytes(piece)
+    else:
+        yield from map(bytes, filter(None, source))

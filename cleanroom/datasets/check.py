@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cleanroom.datasets.csv_text import HEADER_BYTES, TextLayout, csv_header, read_csv
-from cleanroom.datasets.json_lines import read_json_lines
-from cleanroom.datasets.parquet import open_parquet, read_parquet
+from cleanroom.datasets.csv_text import HEADER_BYTES, check_csv, csv_header
 from cleanroom.datasets.row_blocks import Readable
 from cleanroom.documents.dataset import DatasetSchema
 from cleanroom.errors import InvalidInput
@@ -24,7 +22,7 @@ class CheckedFile:
 
 
 def check_file(
-    path: Path, schema: DatasetSchema, *, where: str | None = None, on_bytes: Callable[[int], None] | None = None
+    path: Path, schema: DatasetSchema, *, where: str | None = None, on_data: Callable[[bytes], object] | None = None
 ) -> CheckedFile:
     """Read a source file to its end and compare every row with the dataset's schema.
 
@@ -32,7 +30,8 @@ def check_file(
         path: The file.
         schema: The dataset's schema.
         where: The name of the file in errors; by default its path.
-        on_bytes: Called with the number of bytes read since the last call.
+        on_data: Called with each piece of a text file when it is read, from the first byte to the last. Whatever it receives was checked
+            when this function returns. It is not called for Parquet, which is not read in order.
 
     Raises:
         InvalidInput: ``SchemaMismatch``, naming file, column, types and row; ``SourceUnreadable``.
@@ -42,35 +41,37 @@ def check_file(
     columns = list(types)
     try:
         with path.open("rb") as raw:
+            # Each reader is imported where it is used, because it takes memory.
             if schema.format == "parquet":
+                from cleanroom.datasets.parquet import open_parquet, read_parquet
+
                 parquet = open_parquet(raw, types, columns, where=place)
                 return CheckedFile(sum(batch.num_rows for batch in read_parquet(parquet, types, columns, where=place)), True)
-            stream = _Counted(raw, on_bytes)
+            stream = _Observed(raw, on_data)
             if schema.format == "json":
+                from cleanroom.datasets.json_lines import read_json_lines
+
                 batches = read_json_lines(stream, types, columns, where=place, require_members=True)
                 return CheckedFile(sum(batch.num_rows for batch in batches), True)
             header = None
             if schema.csv_header:
                 header, start = csv_header(raw.read(HEADER_BYTES), place, schema.csv_dialect)
-                raw.seek(start)
-            layout = TextLayout(header, newlines_in_values=True, dialect=schema.csv_dialect)
-            breaks: list[None] = []
-            batches = read_csv(
-                stream, types, columns, where=place, layout=layout, at_start=header is None, on_quoted_break=lambda: breaks.append(None)
-            )
-            return CheckedFile(sum(batch.num_rows for batch in batches), not breaks)
+                raw.seek(0)
+                stream.read(start)
+            found = check_csv(stream, types, where=place, header=header, dialect=schema.csv_dialect)
+            return CheckedFile(found.rows, not found.quoted_breaks)
     except OSError as error:
         raise InvalidInput("SourceUnreadable", f"{place}: cannot be read.", cause=error.strerror) from error
 
 
-class _Counted:
-    """A stream that reports how many bytes were read from it."""
+class _Observed:
+    """A stream that shows what was read from it."""
 
-    def __init__(self, stream: Readable, on_bytes: Callable[[int], None] | None) -> None:
-        self._stream, self._on_bytes = stream, on_bytes
+    def __init__(self, stream: Readable, on_data: Callable[[bytes], object] | None) -> None:
+        self._stream, self._on_data = stream, on_data
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._stream.read(size)
-        if data and self._on_bytes:
-            self._on_bytes(len(data))
+        if data and self._on_data:
+            self._on_data(data)
         return data

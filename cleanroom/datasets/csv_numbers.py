@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,6 +16,7 @@ from cleanroom.documents.dataset import FieldType
 
 _INTEGERS: tuple[FieldType, ...] = ("integer", "long")
 _HEXADECIMAL = r"(?i)^\s*[+-]?0x"
+_WITHIN_WORD = np.array([byte >= 0x80 or chr(byte).isalnum() for byte in range(256)])
 _FINITE = r"(?i)^[^a-z]*(e[+-]?[0-9]+)?\s*$"
 
 
@@ -58,5 +60,12 @@ def require_plain_numbers(
 
 
 def _may_have_hexadecimal(block: bytes) -> bool:
-    # A search for one byte is much faster than one for two.
-    return any(letter in block and b"0" + letter in block for letter in (b"x", b"X"))
+    """Return whether ``0x`` occurs where a value may begin: not after a letter, a digit or a byte of another character."""
+    data = np.frombuffer(block, np.uint8)
+    for letter in b"xX":
+        if letter in block:
+            places = np.flatnonzero(data == letter)
+            places = places[(places > 0) & (data[places - 1] == ord("0"))]
+            if np.any((places == 1) | ~_WITHIN_WORD[data[places - 2]]):
+                return True
+    return False

@@ -8,14 +8,16 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from cleanroom.datasets.csv_numbers import require_plain_numbers
-from cleanroom.datasets.row_blocks import BOM, CsvRows, LineRows, Readable, row_blocks
+from cleanroom.datasets.csv_pattern import CsvPattern
+from cleanroom.datasets.row_blocks import BOM, CsvRows, LineRows, Readable, is_utf8, row_blocks
 from cleanroom.datasets.schema import converted, schema_mismatch, text_type
 from cleanroom.documents.dataset import CsvDialect, FieldType
 from cleanroom.errors import InvalidInput
@@ -52,7 +54,6 @@ def read_csv(
     layout: TextLayout = TextLayout(),
     first_row: int | None = 1,
     at_start: bool = True,
-    on_quoted_break: Callable[[], None] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Read rows of CSV text (RFC 4180, UTF-8, or as ``layout.dialect`` declares).
 
@@ -67,41 +68,98 @@ def read_csv(
         layout: See :class:`TextLayout`.
         first_row: Number of the first row in the file, or None if unknown.
         at_start: Whether this is the start of the object. If so, a byte order mark is dropped; elsewhere it is data.
-        on_quoted_break: Called for every block in which a quoted value contains a line break.
 
     Raises:
         InvalidInput: ``SchemaMismatch``.
     """
-    names = list(layout.header or types)
-    _require_columns(names, types, where)
-    rows = CsvRows(layout.dialect)
-    dialect = layout.dialect or CsvDialect()
-    # To look for line breaks in values costs Arrow a pass over the text.
-    plain, quoted = (_parse_options(dialect, len(names), breaks) for breaks in (False, True))
-    conversion = _conversion(dialect, types, columns)
-    strings: Mapping[str, FieldType] = dict.fromkeys(types, "string")
-    by_line = layout.verified and not layout.newlines_in_values
-    for block in row_blocks(stream, LineRows() if by_line else rows, where, at_start=at_start):
-        if not layout.verified:
-            rows.verify(block, names, where, first_row)
-        if on_quoted_break and rows.has_quoted_breaks(block):
-            on_quoted_break()
-        # Arrow drops one byte order mark at the start of what it reads.
-        text = BOM + block if block.startswith(BOM) else block
-        parse = plain if by_line or b'"' not in block else quoted
-        try:
-            table = _arrow_csv(text, names, parse, conversion)
-        except pa.ArrowInvalid as error:
-            raise _csv_mismatch(error, names, types, where, first_row) from None
-
-        def as_text(suspects: Sequence[str], text: bytes = text, parse: pacsv.ParseOptions = parse) -> pa.Table:
-            return _arrow_csv(text, names, parse, _conversion(dialect, strings, suspects))
-
-        require_plain_numbers(block, table, as_text, types, where, first_row)
-        for batch in table.to_batches():
-            yield converted(batch, types, columns, where, first_row)
+    parser = _CsvParser(types, columns, where, layout)
+    for block in row_blocks(stream, LineRows() if parser.by_line else parser.rows, where, at_start=at_start):
+        for batch in parser.parse(block, first_row):
+            yield batch
             if first_row is not None:
                 first_row += batch.num_rows
+
+
+class CountedRows(NamedTuple):
+    """The rows of a text that matches its schema."""
+
+    rows: int
+    quoted_breaks: bool
+    """Whether a quoted value contains a line break."""
+
+
+def check_csv(
+    stream: Readable, types: Mapping[str, FieldType], *, where: str, header: tuple[str, ...] | None, dialect: CsvDialect | None
+) -> CountedRows:
+    """Read CSV text to its end and compare every row with the schema, as :func:`read_csv` for all columns does, in less time.
+
+    Args:
+        stream: The text, from its first row.
+        types: Field name to type, in file order unless ``header`` differs.
+        where: The object's path, for error messages.
+        header: See :class:`TextLayout`.
+        dialect: See :class:`TextLayout`.
+
+    Raises:
+        InvalidInput: ``SchemaMismatch``.
+    """
+    # Only these need conversion. Of the other columns it is enough that their values are UTF-8.
+    typed = [name for name, kind in types.items() if kind != "string"] or list(types)[:1]
+    layout = TextLayout(header, newlines_in_values=True, dialect=dialect)
+    parser, strict = (_CsvParser(types, columns, where, layout) for columns in (typed, list(types)))
+    pattern = CsvPattern([types[name] for name in header or types], dialect)
+    rows, quoted_breaks = 0, False
+    for block in row_blocks(stream, parser.rows, where, at_start=header is None):
+        counted = pattern.count_rows(block)
+        if counted is None:
+            batches = (parser if is_utf8(block) else strict).parse(block, rows + 1)
+            counted = sum(batch.num_rows for batch in batches)
+            quoted_breaks = quoted_breaks or parser.rows.has_quoted_breaks(block)
+        rows += counted
+    return CountedRows(rows, quoted_breaks)
+
+
+class _CsvParser:
+    """Parses blocks of whole rows."""
+
+    def __init__(self, types: Mapping[str, FieldType], columns: Sequence[str], where: str, layout: TextLayout) -> None:
+        self._types, self._columns, self._where, self._verified = types, columns, where, layout.verified
+        self._names = list(layout.header or types)
+        _require_columns(self._names, types, where)
+        self.rows = CsvRows(layout.dialect)
+        self.by_line = layout.verified and not layout.newlines_in_values
+        self._dialect = layout.dialect or CsvDialect()
+        # To look for line breaks in values costs Arrow a pass over the text.
+        self._plain, self._quoted = (_parse_options(self._dialect, len(self._names), breaks) for breaks in (False, True))
+        self._conversion = _conversion(self._dialect, types, columns)
+
+    def parse(self, block: bytes, first_row: int | None) -> list[pa.RecordBatch]:
+        """Return the rows of a block whose first row has the number ``first_row`` in the file, if that is known.
+
+        Raises:
+            InvalidInput: ``SchemaMismatch``.
+        """
+        if not self._verified:
+            self.rows.verify(block, self._names, self._where, first_row)
+        # Arrow drops one byte order mark at the start of what it reads.
+        text = BOM + block if block.startswith(BOM) else block
+        options = self._plain if self.by_line or b'"' not in block else self._quoted
+        try:
+            table = _arrow_csv(text, self._names, options, self._conversion)
+        except pa.ArrowInvalid as error:
+            raise _csv_mismatch(error, self._names, self._types, self._where, first_row) from None
+        strings: Mapping[str, FieldType] = dict.fromkeys(self._types, "string")
+
+        def as_text(suspects: Sequence[str]) -> pa.Table:
+            return _arrow_csv(text, self._names, options, _conversion(self._dialect, strings, suspects))
+
+        require_plain_numbers(block, table, as_text, self._types, self._where, first_row)
+        batches = []
+        for batch in table.to_batches():
+            batches.append(converted(batch, self._types, self._columns, self._where, first_row))
+            if first_row is not None:
+                first_row += batch.num_rows
+        return batches
 
 
 def _arrow_csv(text: bytes, names: Sequence[str], parse: pacsv.ParseOptions, conversion: pacsv.ConvertOptions) -> pa.Table:

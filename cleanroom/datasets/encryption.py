@@ -156,26 +156,56 @@ def _nonce(prefix: bytes, index: int, last: bool) -> bytes:
     return prefix + index.to_bytes(4, "big") + (b"\x01" if last else b"\x00")
 
 
-def seal_stream(source: BinaryIO, key: Secret, context: str) -> Iterator[bytes]:
-    """Seal ``source`` and yield the stored bytes in pieces of at most 1 MiB. Holds two segments in memory.
+class Sealer:
+    """Seals a plaintext that arrives in pieces. It holds at most one segment of it.
 
     Args:
-        source: The plaintext, read once from its current position.
         key: The dataset key.
         context: The object's place, :func:`cleanroom.identifiers.object_context`, which is the associated data.
     """
-    salt, prefix = secrets.token_bytes(SALT_BYTES), secrets.token_bytes(PREFIX_BYTES)
-    cipher = _object_cipher(key, salt, context.encode("utf-8"))
-    header = bytes([HEADER_BYTES]) + salt + prefix
-    piece = _read_exactly(source, FIRST_PLAIN_BYTES)
-    for index in range(MAX_SEGMENTS):
-        following = _read_exactly(source, PLAIN_BYTES)
-        sealed = cipher.encrypt(_nonce(prefix, index, last=not following), piece, None)
-        yield header + sealed if index == 0 else sealed
-        if not following:
-            return
-        piece = following
-    raise InvalidInput("ObjectTooLarge", f"{context}: an object can have at most {MAX_SEGMENTS} segments of 1 MiB.")
+
+    def __init__(self, key: Secret, context: str) -> None:
+        salt, self._prefix = secrets.token_bytes(SALT_BYTES), secrets.token_bytes(PREFIX_BYTES)
+        self._cipher = _object_cipher(key, salt, context.encode("utf-8"))
+        self._context, self._index, self._rest = context, 0, b""
+        self.header = bytes([HEADER_BYTES]) + salt + self._prefix
+        """The first 40 stored bytes."""
+
+    def update(self, data: bytes) -> list[bytes]:
+        """Add plaintext, and return the stored bytes of the segments that are complete, at most 1 MiB each.
+
+        Raises:
+            InvalidInput: ``ObjectTooLarge``.
+        """
+        text, start, sealed = memoryview(self._rest + data), 0, []
+        # A full segment waits for the next byte, because the last segment is sealed as such.
+        while len(text) - start > (length := self._segment_bytes()):
+            sealed.append(self._seal(text[start : start + length], last=False))
+            start += length
+        self._rest = bytes(text[start:])
+        return sealed
+
+    def finish(self) -> bytes:
+        """Return the stored bytes of the last segment."""
+        return self._seal(memoryview(self._rest), last=True)
+
+    def _segment_bytes(self) -> int:
+        return PLAIN_BYTES if self._index else FIRST_PLAIN_BYTES
+
+    def _seal(self, piece: memoryview, *, last: bool) -> bytes:
+        if self._index == MAX_SEGMENTS:
+            raise InvalidInput("ObjectTooLarge", f"{self._context}: an object can have at most {MAX_SEGMENTS} segments of 1 MiB.")
+        sealed = self._cipher.encrypt(_nonce(self._prefix, self._index, last), piece, None)
+        self._index += 1
+        return sealed if self._index > 1 else self.header + sealed
+
+
+def seal_stream(source: BinaryIO, key: Secret, context: str) -> Iterator[bytes]:
+    """Seal ``source``, read once from its current position, and yield the stored bytes. See :class:`Sealer`."""
+    sealer = Sealer(key, context)
+    while piece := source.read(SEGMENT_BYTES):
+        yield from sealer.update(piece)
+    yield sealer.finish()
 
 
 def seal_bytes(data: bytes, key: Secret, context: str) -> bytes:
@@ -192,14 +222,6 @@ def open_bytes(sealed: bytes, key: Secret, context: str) -> bytes:
     return SealedObject(lambda offset, length: sealed[offset : offset + length], len(sealed), key, context).read_all()
 
 
-def _read_exactly(source: BinaryIO, size: int) -> bytes:
-    pieces = []
-    while size and (piece := source.read(size)):
-        pieces.append(piece)
-        size -= len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
 class SealedObject:
     """A stored object with random access. A read fetches and decrypts only the segments that it touches.
 
@@ -207,7 +229,7 @@ class SealedObject:
         read_range: Reads stored bytes; a short answer is an error.
         size: Stored size in bytes. It determines which segment is the last, and that segment authenticates it.
         key: The dataset key.
-        context: The object's place, as for :func:`seal_stream`.
+        context: The object's place, as for :class:`Sealer`.
         header: The object's first 40 bytes, if known. They are random and every segment depends on them, so they
             distinguish this object from every other object sealed under the same key and context.
 

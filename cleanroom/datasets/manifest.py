@@ -29,11 +29,10 @@ class ManifestObject(CamelModel):
 
     size: int = Field(ge=0)
     """Stored bytes."""
-    sha256: HexDigest
-    """Digest of the stored bytes."""
     header: str | None = Field(default=None, pattern=r"^[0-9a-f]{80}$")
     """The first 40 stored bytes of a sealed object in hex. They identify the object to a reader of any part of it."""
     plain_sha256: HexDigest
+    """Digest of the plaintext, by which an upload recognises a file that is stored already."""
     rows: int = Field(ge=0)
     splittable: bool = True
     """Whether a reader may start after any line break of the text."""

@@ -66,7 +66,7 @@ def read_parquet(
     batches = parquet.iter_batches(columns=list(columns), **options)
     int96 = parquet.int96_columns() & set(columns) if isinstance(parquet, _OpenedParquet) else set()
     coarse = parquet.coarse.iter_batches(columns=sorted(int96), **options) if int96 else iter(())
-    old = {name for name in columns if _in_old_calendar(parquet.metadata.metadata or {}, int96=name in int96)}
+    old = {name for name in columns if in_old_calendar(parquet.metadata.metadata or {}, int96=name in int96)}
     while True:
         with _whole_parquet(where):
             batch, check = next(batches, None), next(coarse, None)
@@ -106,7 +106,7 @@ def _require_parquet_values(column: pa.Array, field_type: FieldType, where: str,
             )
 
 
-def _in_old_calendar(metadata: Mapping[bytes, bytes], *, int96: bool) -> bool:
+def in_old_calendar(metadata: Mapping[bytes, bytes], *, int96: bool) -> bool:
     """Tell whether Spark wrote the file's dates and times in the hybrid Julian calendar.
 
     The rule is Spark's (``DataSourceUtils.datetimeRebaseSpec`` and ``int96RebaseSpec``). Spark 2 did not always write its version.

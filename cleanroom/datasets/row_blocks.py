@@ -97,6 +97,17 @@ def _read_full(stream: Readable, size: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+def is_utf8(block: bytes) -> bool:
+    """Return whether a text is UTF-8."""
+    if block.isascii():
+        return True
+    try:
+        block.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 class CsvRows:
     """Rows of CSV text (RFC 4180): they end at line feeds outside of quoted values.
 
@@ -114,6 +125,7 @@ class CsvRows:
         escape = (self._dialect.escape_character or "").encode()
         others = b'"' if self._quoted else self._dialect.delimiter.encode()
         self._escape = escape
+        self._last: tuple[bytes, np.ndarray] = b"", np.empty(0, np.intp)
         self._escaped = re.compile(re.escape(escape) + b"[" + re.escape(escape + others) + b"]") if escape else None
 
     def last_end(self, text: bytes) -> int:
@@ -163,8 +175,9 @@ class CsvRows:
         """Return the positions of all quotes that are not escaped."""
         if not self._quoted or b'"' not in text:
             return np.empty(0, np.intp)
-        positions: np.ndarray = np.flatnonzero(np.frombuffer(self._masked(text), np.uint8) == _QUOTE)
-        return positions
+        if self._last[0] is not text:
+            self._last = text, np.flatnonzero(np.frombuffer(self._masked(text), np.uint8) == _QUOTE)
+        return self._last[1]
 
     def _masked(self, text: bytes) -> bytes:
         return self._escaped.sub(b"xx", text) if self._escaped and self._escape in text else text
@@ -205,7 +218,7 @@ class CsvRows:
         return first, "a quote within a value, or text after a closing quote", hint
 
     def _bare_return(self, block: bytes, quotes: np.ndarray) -> tuple[int, str, str] | None:
-        if block.count(b"\r") == block.count(b"\r\n"):
+        if b"\r" not in block or block.count(b"\r") == block.count(b"\r\n"):
             return None
         data = np.frombuffer(block, np.uint8)
         returns = np.flatnonzero(data == _RETURN)

@@ -5,6 +5,7 @@ Error messages name object, column, row and types, but never a value, because ot
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
@@ -92,6 +93,10 @@ def convert(column: pa.Array | pa.ChunkedArray, field_type: FieldType) -> pa.Arr
 
 
 def _parse_times(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    # Most columns have times with a zone only, or without a zone only. Arrow's parser accepts one or the other.
+    for kind in (ARROW_TYPES["timestamp"], pa.timestamp("us")):
+        with contextlib.suppress(pa.ArrowInvalid):
+            return pc.cast(pc.cast(column, kind), ARROW_TYPES["timestamp"])
     timed = pc.match_substring_regex(column, _HAS_TIME)
     zoned = pc.and_(timed, pc.match_substring_regex(column, _HAS_ZONE))
     if not _all(zoned):

@@ -1,28 +1,35 @@
 """Uploads local files to an object store: checks them against the schema, seals them, and resumes after an interruption.
 
 Files are sealed unless the store encrypts. Memory use is bounded, whatever the size of the files.
+
+A large text file is read once: its rows are checked while they are sealed and sent. No object becomes visible before all files
+are checked. What was sent is lost if the upload is interrupted until then, so at most :data:`STAGED_BYTES` are sent ahead. Other files
+are read twice: to check them, and to send them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Final, Literal
 
-from cleanroom.clients.objects import ObjectStore
-from cleanroom.datasets.check import check_file
-from cleanroom.datasets.encryption import HEADER_BYTES, SEGMENT_BYTES, seal_stream, sealed_size
+from cleanroom.clients.objects import BLOCK_BYTES, ObjectStore
+from cleanroom.datasets.check import CheckedFile, check_file
+from cleanroom.datasets.encryption import SEGMENT_BYTES, Sealer, sealed_size
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, ManifestObject, read_manifest, write_manifest
 from cleanroom.datasets.sources import SourceFile, find_sources
-from cleanroom.datasets.streams import ReadOnlyStream
 from cleanroom.documents.dataset import CsvDialect, DatasetSchema
 from cleanroom.errors import CleanRoomError, Conflict, Refused
 from cleanroom.identifiers import object_context
 from cleanroom.secret import Secret
+
+STAGED_BYTES: Final = 8 << 30
+"""No further file is sent before all files are checked when this many bytes are."""
 
 _SAVE_EVERY_SECONDS = 5.0
 
@@ -87,11 +94,11 @@ def upload_dataset(
         Unavailable, Refused: From the store.
     """
     files = find_sources(sources, schema)
-    upload = Upload(store, key, collaboration, dataset, files, replace=replace, on_progress=on_progress)
-    upload.check(schema)
-    upload.load_manifest()
-    upload.seal()
-    return upload.finish()
+    with Upload(store, key, collaboration, dataset, files, replace=replace, on_progress=on_progress) as upload:
+        upload.load_manifest()
+        upload.check(schema)
+        upload.seal()
+        return upload.finish()
 
 
 @dataclass(frozen=True)
@@ -100,10 +107,12 @@ class _Checked:
     rows: int
     splittable: bool
     csv: CsvDialect | None
+    version: tuple[int, int]
+    """Of the file before it was read; see :func:`_version`."""
 
 
 class Upload:
-    """One upload. Call :meth:`check`, :meth:`load_manifest`, :meth:`seal` and :meth:`finish`, in this order.
+    """One upload. Call :meth:`load_manifest`, :meth:`check`, :meth:`seal` and :meth:`finish`, in this order, in a ``with`` block.
 
     Args:
         store: The dataset's place in a store.
@@ -131,24 +140,76 @@ class Upload:
         self._on_progress = on_progress
         self._done, self._total = 0, 2 * sum(file.size for file in files)
         self._checked: dict[str, _Checked] = {}
+        self._staged: dict[str, SealedUpload] = {}
         self._before = Manifest(dataset=dataset, complete=False)
         self._objects: dict[str, ManifestObject] = {}
         self._stored: dict[str, int] = {}
         self._uploaded: list[str] = []
         self._unchanged: list[str] = []
 
+    def __enter__(self) -> Upload:
+        """Return the upload."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Drop what was sent and did not become visible."""
+        for staged in self._staged.values():
+            staged.abort()
+
     def check(self, schema: DatasetSchema) -> None:
-        """Read every file to its end and compare all rows with ``schema``.
+        """Read every file to its end and compare all rows with ``schema``. Large text files are sent on the way.
 
         Raises:
             InvalidInput: ``SchemaMismatch``.
+            Unavailable, Refused: From the store.
         """
+        dialect = (schema.csv_dialect or CsvDialect()) if schema.format == "csv" else None
         for file in self._files:
+            version = _version(file.path)
+            result, digest = self._check_file(file, schema)
+            self._checked[file.name] = _Checked(digest, result.rows, result.splittable, dialect, version)
+
+    def _check_file(self, file: SourceFile, schema: DatasetSchema) -> tuple[CheckedFile, str]:
+        """Check a file, and return the digest of what was checked."""
+        if schema.format == "parquet":
             result = check_file(file.path, schema)
-            # The digest is computed after the check, and compared with the bytes that are sealed.
-            dialect = (schema.csv_dialect or CsvDialect()) if schema.format == "csv" else None
-            self._checked[file.name] = _Checked(_digest(file.path), result.rows, result.splittable, dialect)
+            with file.path.open("rb") as raw:
+                digest = hashlib.file_digest(raw, "sha256").hexdigest()
             self._progress("check", file.name, file.size)
+            return result, digest
+        if self._is_sent_ahead(file):
+            staged = self._stage(file)
+
+            def send(data: bytes) -> None:
+                staged.write(data)
+                self._progress("upload", file.name, 2 * len(data))
+
+            result = check_file(file.path, schema, on_data=send)
+            staged.finish()
+            return result, staged.plain_sha256
+        text = hashlib.sha256()
+
+        def hash_text(data: bytes) -> None:
+            text.update(data)
+            self._progress("check", file.name, len(data))
+
+        return check_file(file.path, schema, on_data=hash_text), text.hexdigest()
+
+    def _is_sent_ahead(self, file: SourceFile) -> bool:
+        """Return whether to send a file while it is checked: not if it may be stored already, nor if one request can send it."""
+        entry = self._before.objects.get(file.name)
+        stored = entry is not None and self._stored.get(file.name) == entry.size == self._stored_size(file)
+        sent = sum(each.size for each in self._staged.values())
+        return not stored and file.size > BLOCK_BYTES and sent < STAGED_BYTES
+
+    def _stored_size(self, file: SourceFile) -> int:
+        return file.size if self._key is None else sealed_size(file.size)
+
+    def _stage(self, file: SourceFile) -> SealedUpload:
+        context = object_context(self._collaboration, self._dataset, file.name)
+        staged = SealedUpload(self._store, self._key, file.name, context, file.size)
+        self._staged[file.name] = staged
+        return staged
 
     def load_manifest(self) -> None:
         """Read the manifest of an earlier upload and list the stored objects.
@@ -193,7 +254,7 @@ class Upload:
                     continue
                 if not self._uploaded:
                     self._save(complete=False)
-                self._seal_file(file)
+                self._store_file(file)
                 if time.monotonic() - saved > _SAVE_EVERY_SECONDS:
                     self._save(complete=False)
                     saved = time.monotonic()
@@ -228,15 +289,23 @@ class Upload:
         entry = self._objects.get(file.name)
         return entry is not None and entry.plain_sha256 == self._checked[file.name].digest and self._stored.get(file.name) == entry.size
 
-    def _seal_file(self, file: SourceFile) -> None:
+    def _store_file(self, file: SourceFile) -> None:
         checked = self._checked[file.name]
-        with file.path.open("rb") as raw:
-            context = object_context(self._collaboration, self._dataset, file.name)
-            stream = SealingStream(
-                raw, self._key, context, size=file.size, on_plain=lambda count: self._progress("upload", file.name, count)
-            )
-            self._store.put(file.name, cast(BinaryIO, stream))
-        if stream.plain_sha256() != checked.digest:
+        staged = self._staged.get(file.name)
+        if staged is None:
+            staged = self._stage(file)
+            with file.path.open("rb") as raw:
+                while data := raw.read(SEGMENT_BYTES):
+                    staged.write(data)
+                    self._progress("upload", file.name, len(data))
+            staged.finish()
+        unchanged = staged.plain_sha256 == checked.digest
+        if unchanged:
+            staged.commit()
+            unchanged = _version(file.path) == checked.version
+        del self._staged[file.name]
+        if not unchanged:
+            staged.abort()
             self._objects.pop(file.name, None)
             self._store.delete(file.name)
             raise Conflict(
@@ -246,9 +315,8 @@ class Upload:
                 retryable=True,
             )
         self._objects[file.name] = ManifestObject(
-            size=stream.stored,
-            sha256=stream.stored_sha256(),
-            header=None if self._key is None else stream.header.hex(),
+            size=staged.stored,
+            header=staged.header,
             plain_sha256=checked.digest,
             rows=checked.rows,
             splittable=checked.splittable,
@@ -268,90 +336,58 @@ class Upload:
             self._on_progress(UploadProgress(stage, name, self._done, self._total))
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as raw:
-        return hashlib.file_digest(raw, "sha256").hexdigest()
-
-
-class SealingStream(ReadOnlyStream):
-    """The stored form of ``source`` as a stream: sealed with ``key``, or unchanged without a key.
-
-    It holds at most two segments in memory and computes the digests of both forms.
+class SealedUpload:
+    """A file on its way to a store: sealed with ``key``, or unchanged without a key.
 
     Args:
-        source: The plaintext.
+        store: The dataset's place in a store.
         key: The dataset key, or None.
+        name: The object's key in the store.
         context: The object's place, :func:`cleanroom.identifiers.object_context`.
-        size: The bytes of the plaintext, if known.
-        on_plain: Called with the number of plaintext bytes after each read of ``source``.
+        size: The expected bytes of the plaintext, from which the store chooses the parts.
     """
 
-    def __init__(
-        self,
-        source: BinaryIO,
-        key: Secret | None,
-        context: str,
-        *,
-        size: int | None = None,
-        on_plain: Callable[[int], None] | None = None,
-    ) -> None:
-        super().__init__()
-        self.total_size = size if size is None or key is None else sealed_size(size)
-        """The bytes of the stream, from which a store chooses the parts of the upload."""
-        self._plain_hash, self._stored_hash = hashlib.sha256(), hashlib.sha256()
-        self._source = _HashingReader(source, self._plain_hash.update, on_plain)
-        self._pieces = self._blocks() if key is None else seal_stream(cast(BinaryIO, self._source), key, context)
-        self._rest = memoryview(b"")
-        self.stored = 0
-        """Stored bytes read so far."""
-        self.header = b""
-        """The first 40 stored bytes."""
+    def __init__(self, store: ObjectStore, key: Secret | None, name: str, context: str, size: int) -> None:
+        self._sealer = None if key is None else Sealer(key, context)
+        self._upload = store.stage(name, size if key is None else sealed_size(size))
+        self._plain = hashlib.sha256()
+        self.header = None if self._sealer is None else self._sealer.header.hex()
+        """The first 40 stored bytes of a sealed file in hex."""
+        self.size = self.stored = 0
+        """Plaintext bytes and stored bytes so far."""
 
-    def _blocks(self) -> Iterator[bytes]:
-        while block := self._source.read(SEGMENT_BYTES):
-            yield block
+    def write(self, data: bytes) -> None:
+        """Add plaintext."""
+        self._plain.update(data)
+        self.size += len(data)
+        self._send([data] if self._sealer is None else self._sealer.update(data))
 
-    def read(self, size: int | None = -1) -> bytes:
-        """Return ``size`` bytes, or fewer only at the end, because uploaders take a short read for the end."""
-        wanted = size if size is not None and size >= 0 else None
-        pieces: list[memoryview] = []
-        have = 0
-        while wanted is None or have < wanted:
-            if not self._rest:
-                following = next(self._pieces, None)
-                if following is None:
-                    break
-                self._rest = memoryview(following)
-            piece = self._rest if wanted is None else self._rest[: wanted - have]
-            self._rest = self._rest[len(piece) :]
-            pieces.append(piece)
-            have += len(piece)
-        data = b"".join(pieces)
-        self._stored_hash.update(data)
-        self.header += data[: HEADER_BYTES - len(self.header)]
-        self.stored += len(data)
-        return data
+    def finish(self) -> None:
+        """Send the rest. The object is not visible yet."""
+        if self._sealer is not None:
+            self._send([self._sealer.finish()])
+        self._upload.flush()
 
-    def tell(self) -> int:
-        """Return the number of stored bytes read so far."""
-        return self.stored
+    def commit(self) -> None:
+        """Make the object visible."""
+        self._upload.commit()
 
-    def stored_sha256(self) -> str:
-        """Return the digest of the stored bytes read so far."""
-        return self._stored_hash.hexdigest()
+    def abort(self) -> None:
+        """Drop what was sent."""
+        self._upload.abort()
 
+    def _send(self, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            self.stored += len(piece)
+            self._upload.write(piece)
+
+    @property
     def plain_sha256(self) -> str:
-        """Return the digest of the plaintext read so far."""
-        return self._plain_hash.hexdigest()
+        """The digest of the plaintext so far."""
+        return self._plain.hexdigest()
 
 
-class _HashingReader:
-    def __init__(self, source: BinaryIO, update: Callable[[bytes], None], on_plain: Callable[[int], None] | None) -> None:
-        self._source, self._update, self._on_plain = source, update, on_plain
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._source.read(size)
-        self._update(data)
-        if data and self._on_plain:
-            self._on_plain(len(data))
-        return data
+def _version(path: Path) -> tuple[int, int]:
+    """Return size and time of change of a file, which differ when a process has written to it."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns

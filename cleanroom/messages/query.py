@@ -35,8 +35,6 @@ class PublishQueryInput(Message):
     authorisation: str
     """The proposer's signed authorisation to ``create-query``, over ``spec.digest()``."""
     approval_seconds: int = Field(default=DEFAULT_APPROVAL_SECONDS, ge=1)
-    reconcile_seconds: int = Field(default=60, ge=1)
-    """Interval at which governance is polled."""
     carried: QueryState | None = None
     carried_command: AuthorisedCommand | None = None
     """The command with which the open proposal was made."""
@@ -216,8 +214,14 @@ class GovernanceQueryState(Message):
     """The state is at least as recent as this transaction."""
 
 
+class WatchQueriesInput(Message):
+    """Input of ``WatchQueries`` and of ``watch_queries``."""
+
+    collaboration: str
+
+
 class QueryChangeRequest(Message):
-    """Input of ``await_query_change``, which returns when governance differs from ``known``."""
+    """Input of ``find_query_change``, which returns what governance holds if that differs from ``known``."""
 
     collaboration: str
     query: Name

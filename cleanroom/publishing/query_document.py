@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from cleanroom.concurrency import gather_limited
 from cleanroom.documents.dataset import parse_dataset
 from cleanroom.documents.query import QUERY_LABELS, Application, ApprovalScope, InputDataset, PinnedDocument, QueryDocument, encode_segments
 from cleanroom.documents.specs import QuerySpec
@@ -45,8 +48,19 @@ async def read_dataset(reader: GovernanceReader, name: str, view: str, mode: str
 
 async def read_datasets(reader: GovernanceReader, spec: QuerySpec) -> tuple[tuple[Dataset, ...], Dataset]:
     """Read the inputs, in the order of the specification, and the output."""
-    inputs = [await read_dataset(reader, item.specification, item.view, "read") for item in spec.input_datasets()]
-    return tuple(inputs), await read_dataset(reader, spec.output, OUTPUT_VIEW, "write")
+    return await read_used_datasets(reader, spec.input_datasets(), InputDataset(specification=spec.output, view=OUTPUT_VIEW))
+
+
+async def read_used_datasets(
+    reader: GovernanceReader, inputs: Sequence[InputDataset], output: InputDataset
+) -> tuple[tuple[Dataset, ...], Dataset]:
+    """Read the inputs, in their order, and the output. Errors are those of :func:`read_dataset`."""
+
+    async def read(item: InputDataset) -> Dataset:
+        return await read_dataset(reader, item.specification, item.view, "write" if item is output else "read")
+
+    *found, sink = await gather_limited(read, (*inputs, output))
+    return tuple(found), sink
 
 
 def owners_of(inputs: tuple[Dataset, ...], sink: Dataset) -> tuple[str, ...]:

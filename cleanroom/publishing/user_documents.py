@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from azure.core.credentials import TokenCredential
 
 from cleanroom.bulkheads import bulkhead
+from cleanroom.concurrency import gather_limited
 from cleanroom.documents.dataset import parse_dataset
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, PreconditionFailed
 from cleanroom.governance import Approver, Document, GovernanceUserClient, LedgerPosition, ProposalStatus
@@ -112,17 +113,17 @@ class UserDocuments:
 
         Any user can store a document that cannot be read. It must not hide the others.
         """
-        found: list[Document | UnreadableDocument] = []
-        for name in sorted(row.id for row in await self._client.list_documents(labels)):
-            try:
-                document = await self._client.get_document(name)
-            except (Internal, Conflict, InvalidInput) as error:
-                found.append(UnreadableDocument(name, error))
-                continue
-            # Governance lists the documents of all contracts.
-            if document.contract_id == self._contract:
-                found.append(document)
-        return found
+        names = sorted(row.id for row in await self._client.list_documents(labels))
+        found = await gather_limited(self.readable, names)
+        # Governance lists the documents of all contracts.
+        return [item for item in found if isinstance(item, UnreadableDocument) or item.contract_id == self._contract]
+
+    async def readable(self, name: str) -> Document | UnreadableDocument:
+        """Return a document of any contract, or the error of one that cannot be read."""
+        try:
+            return await self._client.get_document(name)
+        except (Internal, Conflict, InvalidInput) as error:
+            return UnreadableDocument(name, error)
 
     async def put_draft(
         self, document_id: str, data: str, labels: Mapping[str, str], approvers: Sequence[str], *, replaces: str | None = None

@@ -115,6 +115,9 @@ async def stored_decision(reader: GovernanceReader, collaboration: str, document
         keys = await published_keys(reader, collaboration, owner)
         decision = (await verify_decision(reader, token, keys, collaboration=collaboration, now=now, recorded_at=stored.position)).decision
     except CleanRoomError as error:
+        if error.retryable:
+            # Governance failed, which says nothing about the approval.
+            raise
         message = f"query {document.id!r}: owner {owner}'s approval: {error.message}"
         if error.code == "StatementExpired":
             raise Refused("ApprovalExpired", message, hint=f"Ask the owners again: cleanroom query renew {document.id}") from error

@@ -15,8 +15,9 @@ from collections.abc import Callable, MutableMapping, Sequence
 
 from cachetools import LRUCache
 
+from cleanroom.concurrency import gather_limited
 from cleanroom.documents.dataset import parse_dataset
-from cleanroom.documents.query import QueryDocument, parse_query
+from cleanroom.documents.query import InputDataset, PinnedDocument, QueryDocument, parse_query
 from cleanroom.errors import NotFound, PreconditionFailed, Refused
 from cleanroom.identifiers import sha256_hex
 from cleanroom.messages.run import RunTicket
@@ -26,6 +27,7 @@ from cleanroom.runs.ledger import PinnedRequest, request_digest, run_key
 from cleanroom.runs.parameters import verify_parameters
 from cleanroom.runs.published_keys import published_keys
 from cleanroom.runs.reader import AcceptedDocument, GovernanceReader
+from cleanroom.runs.second_look import CONCURRENT_DATASETS
 from cleanroom.runs.standing import require_active, require_consent, require_open, require_unexpired
 from cleanroom.statements.model import RunRequest
 from cleanroom.statements.signing import peek, verify
@@ -133,7 +135,7 @@ class RunAuthority:
         await self._require_unexpired(run)
         document_ids = [run.document.id, *(item.document.id for item in datasets)]
         closed, consents = await asyncio.gather(
-            self._reader.run_closed(run.request.run_id), asyncio.gather(*(self._reader.consent(name) for name in document_ids))
+            self._reader.run_closed(run.request.run_id), gather_limited(self._reader.consent, document_ids, CONCURRENT_DATASETS)
         )
         require_open(run.request, closed)
         require_consent(document_ids, consents)
@@ -310,13 +312,14 @@ class RunAuthority:
         wanted = [*query.application.input_dataset, query.application.output_dataset]
         if [item.specification for item in wanted] != [pin.id for pin in approval.datasets]:
             raise Refused("DatasetPinsMismatch", f"query {query.name!r}: its pins do not name its datasets in order.")
-        datasets = await asyncio.gather(
-            *(
-                self._fetch_dataset(item.specification, item.view, pin.version, pin.digest, "write" if index == len(wanted) - 1 else "read")
-                for index, (item, pin) in enumerate(zip(wanted, approval.datasets, strict=True))
-            )
-        )
-        return tuple(datasets[:-1]), datasets[-1]
+
+        async def fetch(pinned: tuple[InputDataset, PinnedDocument]) -> Dataset:
+            item, pin = pinned
+            mode = "write" if item is query.application.output_dataset else "read"
+            return await self._fetch_dataset(item.specification, item.view, pin.version, pin.digest, mode)
+
+        *inputs, output = await gather_limited(fetch, zip(wanted, approval.datasets, strict=True), CONCURRENT_DATASETS)
+        return tuple(inputs), output
 
     async def _fetch_dataset(self, name: str, view: str, version: str, digest: str, mode: str) -> Dataset:
         document = await self._reader.accepted_document(name)
@@ -360,5 +363,5 @@ class RunAuthority:
         Raises:
             Refused: Governance's reason code, ``UserDocumentRuntimeOptionDisabled`` or ``UserDocumentNotAccepted``.
         """
-        answers = await asyncio.gather(*(self._reader.consent(document_id) for document_id in document_ids))
+        answers = await gather_limited(self._reader.consent, document_ids, CONCURRENT_DATASETS)
         require_consent(document_ids, answers)

@@ -5,12 +5,12 @@ A run leaves a secret in governance before its first grant. So the list of secre
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cleanroom.claims import HOST_DATA, NOBODY
+from cleanroom.concurrency import gather_limited
 from cleanroom.governance import Delegate
 from cleanroom.identifiers import run_of_secret
 
@@ -18,8 +18,6 @@ SECRETS, SUBJECTS, EVENTS = "secrets", "oauth-federation-subjects", "events"
 """Types of delegate policies in governance."""
 WRITER = "writer"
 """ID of the delegate policy that lets guests write audit events."""
-CONCURRENT_READS = 8
-"""How many policies are read, or secrets undone, at the same time."""
 
 Place = tuple[str, str]
 """Type and ID of a delegate policy."""
@@ -88,14 +86,12 @@ async def read_held(
     places = [(item.delegate_type, item.delegate_id) for item in await client.list_delegates(contract_id)]
     own = [place for place in places if place[0] == SECRETS and wanted(place[1]) is not None]
     common = [place for place in places if place[0] == SUBJECTS or place == (EVENTS, WRITER)]
-    slots = asyncio.Semaphore(CONCURRENT_READS)
 
     async def hosts(place: Place) -> frozenset[str]:
-        async with slots:
-            claims = await client.delegate_policy(contract_id, *place)
+        claims = await client.delegate_policy(contract_id, *place)
         return frozenset(str(value) for value in claims.get(HOST_DATA) or ()) - {NOBODY}
 
-    read = dict(zip((*own, *common), await asyncio.gather(*map(hosts, (*own, *common))), strict=True))
+    read = dict(zip((*own, *common), await gather_limited(hosts, (*own, *common)), strict=True))
     for place in own:
         if (run_id := wanted(place[1])) is not None and read[place]:
             found.setdefault(run_id, Held()).grants[place[1]] = read[place]

@@ -69,6 +69,19 @@ class KubernetesClient:
         get_code = kubernetes.client.VersionApi(self._api).get_code
         return str(call_json("read the cluster's version", get_code, members=["gitVersion"])["gitVersion"])
 
+    def pod_quotas(self) -> dict[str, int]:
+        """Return how many more pods each quota of the namespace allows, by the quota's name."""
+        body = call_json("list quotas", self._core.list_namespaced_resource_quota, self.namespace, members=["items"])
+        left = {}
+        for item in body["items"]:
+            status = item.get("status") or {}
+            hard, used = (status.get(name) or {} for name in ("hard", "used"))
+            # A quota counts pods as "pods", or as any other object.
+            for kind in ("pods", "count/pods"):
+                if kind in hard:
+                    left[item["metadata"]["name"]] = int(hard[kind]) - int(used.get(kind, 0))
+        return left
+
     # --- SparkApplications
 
     def create_or_get(self, application: dict[str, Any]) -> tuple[dict[str, Any], bool]:

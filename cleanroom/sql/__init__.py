@@ -7,18 +7,16 @@ Other packages import from this module only. Its public API:
 * :class:`Catalog`, :class:`View`, :class:`Column` and :func:`view_of` describe what a query may read. :func:`unique_members` refuses
   JSON objects with duplicate members.
 * :class:`Reason`, :class:`Lineage`, :class:`RewrittenSegment` and the other members of a verdict.
-* :func:`rendering_problem` reads statements that the gate rendered, for processes that receive them from another process.
 * :func:`split_statements` splits a file into statements; it raises :class:`Refusal`.
 * :func:`locked_spark_conf` and :func:`locked_sql_conf` are the Spark settings that the rewritten text assumes.
 * :func:`strip_invisible` makes text from a query safe to print.
 """
 
 from cleanroom.sql.catalog import Catalog, Column, View, unique_members, view_of
-from cleanroom.sql.gate import analyse, check_sql, rendering_problem
+from cleanroom.sql.gate import analyse, check_sql
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.sparkconf import locked_spark_conf, locked_sql_conf
-from cleanroom.sql.text.parsing import split_statements
-from cleanroom.sql.text.tokens import strip_invisible
+from cleanroom.sql.text.tokens import split_statements, strip_invisible
 from cleanroom.sql.verdict import (
     AppliedFloor,
     GateVerdict,
@@ -35,5 +33,5 @@ from cleanroom.sql.verdict import (
 __all__ = [
     "AppliedFloor", "Catalog", "Column", "GateVerdict", "Lineage", "OutputColumn", "OutputLineage", "Position", "Reason", "Refusal",
     "RewrittenSegment", "SourceUse", "View", "Warning", "analyse", "check_sql", "locked_spark_conf", "locked_sql_conf",
-    "rendering_problem", "split_statements", "strip_invisible", "unique_members", "view_of",
+    "split_statements", "strip_invisible", "unique_members", "view_of",
 ]  # fmt: skip

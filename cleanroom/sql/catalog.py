@@ -32,8 +32,8 @@ RELATION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 """Names of views, common table expressions and table aliases."""
 COLUMN_NAME = re.compile(r"[ -_a-~]{1,128}")
 """Names of columns: printable ASCII without the backtick, which quotes them."""
-RESERVED_PREFIXES = ("__cr_", "__f_")
-"""Prefixes of names that only the gate writes."""
+RESERVED_PREFIX = "__cr_"
+"""Prefix of names that only the gate writes."""
 
 _SPELLINGS = {
     **dict.fromkeys(("allowedFields", "allowed_fields", "allowed_columns"), "allowedColumns"),
@@ -99,7 +99,7 @@ class View(WireModel):
         if len(lowered) < len(names):
             raise ValueError(f"view {self.name}: two columns differ only by case; Spark does not tell them apart")
         for name in names:
-            if not COLUMN_NAME.fullmatch(name) or name.startswith(RESERVED_PREFIXES):
+            if not COLUMN_NAME.fullmatch(name) or name.startswith(RESERVED_PREFIX):
                 raise ValueError(f"view {self.name}: column {name!r} is not printable ASCII without backticks, or uses a reserved prefix")
         rules = [("allowed column", self.allowed_columns), ("unique column", self.unique_columns)]
         for floor in self.floors:
@@ -158,11 +158,6 @@ class View(WireModel):
     def max_share_percent(self) -> int:
         """Largest part of a sum, in percent, that may come from one person: the smallest of the floors."""
         return min((floor.max_share_percent or DEFAULT_SHARE_PERCENT for floor in self.floors if floor.min_group_size), default=100)
-
-    def withheld(self) -> tuple[tuple[str, str], ...]:
-        """View and column (lower case) of the columns that no result may show, except identities."""
-        names = [column.name.lower() for column in self.columns] if self._listed else []
-        return tuple((self.name.lower(), name) for name in names if name not in self.identity_columns and not self.may_output(name))
 
     def lists_output(self, column: str) -> bool:
         """Whether ``column`` (lower case) is listed as publishable. A floor without a list publishes nothing."""

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.model import ROWS, CheckedQuery, ColumnKey, ProtectedInput, Value
+from cleanroom.sql.model import NO_NAMES, OR, ROWS, CheckedQuery, ColumnKey, ProtectedInput, Value
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import Scope
+from cleanroom.sql.text.tokens import NO_TEXT, Tokens
 
 MAX_EXPANSION = 1024 * 1024
-"""Characters that relations, aliases, ordinals, ``*`` and named windows of one query may expand to, in total."""
+"""Characters that relations, aliases, ordinals and ``*`` of one query may expand to, in total."""
 MAX_REASONS = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The rules that a query is checked against."""
-
-    catalog: Catalog  # views that the query may read
-    rereading: bool  # the text is the gate's own rendering: it may read every column, and owners' rules do not apply again
-    withheld: frozenset[ColumnKey]  # columns that no result may show, except identities, which have separate rules
-
-    @staticmethod
-    def of(catalog: Catalog, *, rereading: bool = False) -> Rules:
-        """The rules of ``catalog``."""
-        withheld = frozenset() if rereading else frozenset([pair for view in catalog.views for pair in view.withheld()])
-        return Rules(catalog, rereading, withheld)
 
 
 @dataclass(slots=True)
@@ -60,7 +46,7 @@ class Findings:
         if self.expansion > MAX_EXPANSION:
             raise Refusal(
                 "QueryTooLarge",
-                f"the relations, aliases, ordinals, * and named windows of this query expand to more than {MAX_EXPANSION} characters; "
+                f"the relations, aliases, ordinals and * of this query expand to more than {MAX_EXPANSION} characters; "
                 "compute each part once, in a common table expression",
             )
 
@@ -80,50 +66,64 @@ class Findings:
 class Context(NamedTuple):
     """Where in a query a check is."""
 
-    rules: Rules  # rules of the query
+    catalog: Catalog  # views that the query may read, with the owners' rules
     findings: Findings  # what is collected over the whole query
+    readers: Readers  # the functions that read an expression and a query
     relations: Mapping[str, CheckedQuery]  # temporary views and common table expressions in force, by lower-case name
     scope: Scope  # scope of the SELECT
+    text: Tokens = NO_TEXT  # text of the statement
     clause: str = "output"  # how the lineage names the use of columns here: `join`, `filter`, `output`, or the name of an aggregate
     aggregate: str = ""  # name of the aggregate whose arguments are being checked, or empty
     aggregates_allowed: bool = False  # the clause may contain aggregates and window functions
-    in_window: bool = False  # inside a call of a window function
     in_qualify: bool = False  # directly inside QUALIFY, where aliases keep their names
     # Lower-case names of the aliases that are being expanded. Inside, they do not refer to themselves
-    expanding: frozenset[str] = frozenset()
+    expanding: frozenset[str] = NO_NAMES
 
     def for_select(self, scope: Scope) -> Context:
         """The context of a SELECT with ``scope``; clauses and aggregates around it do not apply inside."""
-        return Context(self.rules, self.findings, self.relations, scope)
+        return Context(*self[:4], scope, self.text)
 
     def in_clause(self, clause: str, *, aggregates: bool = False) -> Context:
         """This context in a clause of the SELECT."""
-        return Context(self.rules, self.findings, self.relations, self.scope, clause, "", aggregates)
+        return Context(*self[:6], clause, "", aggregates)
 
     def in_aggregate(self, name: str, use: str) -> Context:
         """This context inside an aggregate whose use of columns the lineage calls ``use``."""
         return self._replace(clause=use, aggregate=name)
 
-    def inside_window(self) -> Context:
-        """This context inside a call of a window function."""
-        return self._replace(clause="window", in_window=True)
-
-    def inside_qualify(self) -> Context:
-        """This context in the QUALIFY clause."""
-        return Context(self.rules, self.findings, self.relations, self.scope, "filter", aggregates_allowed=True, in_qualify=True)
-
     def expanding_alias(self, name: str) -> Context:
         """This context inside the expression that the alias ``name`` stands for."""
         return self._replace(in_qualify=False, expanding=self.expanding | {name.lower()})
 
+    def expression(self, least: int = OR) -> Value:
+        """Read and check an expression whose operators have a precedence of ``least`` or more."""
+        return self.readers.expression(self, least)
+
+    def expressions(self, end: str = "") -> list[Value]:
+        """Read expressions with commas between them, and the token ``end`` after them."""
+        values = [self.expression()]
+        while self.text.accept(","):
+            values.append(self.expression())
+        if end:
+            self.text.expect(end)
+        return values
+
+    def query(self, parent: Scope | None, hidden: bool) -> CheckedQuery:
+        """Read and check a query, which may read columns of the scope ``parent`` if it is a correlated subquery.
+
+        If ``hidden``, its output ends with the identity columns of protected rows, so that an enclosing query can count persons.
+        """
+        return self.readers.query(self, parent, hidden)
+
     def record(self, value: Value) -> None:
-        """Record in the lineage that this clause reads ``value``. The gate's own rendering needs no lineage."""
-        if self.rules.rereading:
-            return
+        """Record in the lineage that this clause reads ``value``."""
         uses, clause = self.findings.uses, self.clause
         for view, column, _ in value.origins:
-            key = (view, column)
-            if key in uses:
-                uses[key].add(clause)
-            else:
-                uses[key] = {clause}
+            uses.setdefault((view, column), set()).add(clause)
+
+
+class Readers(NamedTuple):
+    """The functions through which the readers of constructs read what is inside of them."""
+
+    expression: Callable[[Context, int], Value]
+    query: Callable[[Context, Scope | None, bool], CheckedQuery]

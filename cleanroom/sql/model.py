@@ -46,7 +46,10 @@ class Value:
     aggregated: bool = False  # contains an aggregate
     windowed: bool = False  # contains a window function
     name: str = ""  # name of the output column; for an expression, if the query gives no alias
-    operator_chain: str = ""  # AND, OR or ||: a chain, which needs no parentheses inside a longer chain of the same operator
+    operator: str = ""  # AND, OR or || of a chain, which needs no parentheses inside a longer chain of the same operator; or =
+    parts: tuple[Value, ...] = ()  # conditions that AND combines, or the sides of an equality
+    negated: str = ""  # text of the negation of a condition, if NOT may stand inside of it
+    semi_join: SemiJoin | None = None  # rows of persons that the condition reads: it must be a condition on every row of a SELECT
     constant: float | None = None  # value of a numeric constant, if known
     flag: bool = False  # 0, 1 or NULL by its form
     made_by_text: bool = False  # the text chooses the rows that have the value: it is a count, or an outer join supplies it
@@ -66,23 +69,22 @@ class Value:
         return out
 
     @staticmethod
-    def of_column(
-        sql: str,
-        type: str,
-        name: str,
-        sources: frozenset[str],
-        origins: frozenset[Origin] = NO_ORIGINS,
-        exposed: frozenset[ColumnKey] = NO_COLUMNS,
-        degree: int | None = 1,
-    ) -> Value:
-        """An unchanged column of the relation whose alias is the one member of ``sources``."""
-        out = Value(sql, type)
-        out.name, out.sources, out.origins, out.exposed, out.degree = name, sources, origins, exposed, degree
-        out.plain = out.joinable = out.ungrouped = True
+    def of_column(sql: str, type: str, name: str, alias: str, key: ColumnKey) -> Value:
+        """The column ``key`` of an input view, which has the ``alias``."""
+        out = Value(sql, type, degree=1, origins=frozenset([(*key, "value")]), exposed=frozenset([key]), sources=frozenset([alias]))
+        out.name, out.plain, out.joinable, out.ungrouped = name, True, True, True
         return out
 
 
 _facts = attrgetter(*Value.__slots__)
+
+
+class SemiJoin(NamedTuple):
+    """A condition of the form ``column IN (SELECT ...)`` or ``EXISTS (SELECT ...)`` on protected rows."""
+
+    protected: list[ProtectedInput]  # protected inputs of the subquery
+    column: Value | None  # column on the left of IN; None for EXISTS
+    type: str  # type of the column that the subquery of IN returns
 
 
 class KeyPair(NamedTuple):

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from cleanroom.sql.model import NO_NAMES, Division, KeyPair, ProtectedInput, Relation, Release, ReleasedAggregate, Value
-
-if TYPE_CHECKING:
-    from sqlglot import exp
 
 
 @dataclass(slots=True, eq=False)
@@ -20,9 +16,6 @@ class EqualColumns:
     in_joins: list[tuple[Value, Value]] = field(default_factory=list)  # unchanged columns whose equality is a condition of any join
     links: list[tuple[str, str]] = field(default_factory=list)  # aliases of relations that an equality of columns joins
     keys: list[KeyPair] = field(default_factory=list)  # columns whose equality joins two relations
-    compared: list[tuple[Value, ...]] = field(
-        default_factory=list
-    )  # columns of several relations in one condition: if one is exposed, all are
     _representatives: dict[str, str] = field(default_factory=dict)
     _persons: dict[str, str] = field(default_factory=dict)
     _views: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -68,8 +61,7 @@ class Scope:
     relations: dict[str, Relation] = field(default_factory=dict)  # relations of FROM, by lower-case name
     visible: list[Value] = field(default_factory=list)  # columns that `*` and names without an alias mean; see show
     named: dict[str, list[Value]] = field(default_factory=dict)  # the same, by lower-case name
-    aliases: dict[str, exp.Expr] = field(default_factory=dict)  # expressions that later ones may refer to, by lower-case alias
-    windows: dict[str, exp.Expr] = field(default_factory=dict)  # definitions of the WINDOW clause, by lower-case name
+    aliases: dict[str, int] = field(default_factory=dict)  # for each lower-case alias, the token at which its expression begins
     outer_reads: list[Value] = field(default_factory=list)  # columns of enclosing SELECTs that this one reads
     equal: EqualColumns = field(default_factory=EqualColumns)  # columns that conditions compare
     protected: list[ProtectedInput] = field(default_factory=list)  # inputs whose rows are under a floor

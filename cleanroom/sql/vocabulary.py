@@ -126,12 +126,13 @@ _TIMES = frozenset({"date", "timestamp"})
 NUMERIC = ("number", "float", "decimal", "long", "integer", "smallint", "tinyint")
 """Types of numbers, the widest first."""
 TYPES = {
-    "INT": ("INT", "integer"), "BIGINT": ("BIGINT", "long"), "SMALLINT": ("SMALLINT", "smallint"), "TINYINT": ("TINYINT", "tinyint"),
-    "DOUBLE": ("DOUBLE", "number"), "FLOAT": ("FLOAT", "float"), "DECIMAL": ("DECIMAL", "decimal"), "TEXT": ("STRING", "string"),
-    "VARCHAR": ("STRING", "string"), "DATE": ("DATE", "date"), "TIMESTAMP": ("TIMESTAMP", "timestamp"), "TIMESTAMPTZ":
-    ("TIMESTAMP", "timestamp"), "BOOLEAN": ("BOOLEAN", "boolean"),
+    **dict.fromkeys(("INT", "INTEGER"), ("INT", "integer")), **dict.fromkeys(("BIGINT", "LONG"), ("BIGINT", "long")),
+    **dict.fromkeys(("SMALLINT", "SHORT"), ("SMALLINT", "smallint")), **dict.fromkeys(("TINYINT", "BYTE"), ("TINYINT", "tinyint")),
+    **dict.fromkeys(("DECIMAL", "DEC", "NUMERIC"), ("DECIMAL", "decimal")), **dict.fromkeys(("FLOAT", "REAL"), ("FLOAT", "float")),
+    **dict.fromkeys(("STRING", "VARCHAR"), ("STRING", "string")), "DOUBLE": ("DOUBLE", "number"), "BOOLEAN": ("BOOLEAN", "boolean"),
+    "DATE": ("DATE", "date"), **dict.fromkeys(("TIMESTAMP", "TIMESTAMP_LTZ"), ("TIMESTAMP", "timestamp")),
 }  # fmt: skip
-"""For each type that a cast may name, by sqlglot's name: Spark's name and the name in verdicts.
+"""For each type that a cast may name: the name in the rewritten query, and in verdicts.
 
 The names in verdicts are those of dataset documents (``string integer number boolean date long timestamp``; ``number`` is a double) and
 ``float decimal smallint tinyint array interval null unknown``. They describe results to readers and decide which functions take an

@@ -25,7 +25,7 @@ from cleanroom.temporal.markdown import plain
 COLLABORATION: Final = SearchAttributeKey.for_keyword("CrCollab")
 """ID of the collaboration's contract."""
 KIND: Final = SearchAttributeKey.for_keyword("CrKind")
-"""``dataset``, ``query``, ``prepare``, ``run``, ``conclude`` or ``cleanup``."""
+"""``dataset``, ``query``, ``prepare``, ``run``, ``conclude``, ``cleanup`` or ``watch``."""
 QUERY: Final = SearchAttributeKey.for_keyword("CrQuery")
 """Name of the query document."""
 STAGE: Final = SearchAttributeKey.for_keyword("CrStage")
@@ -38,6 +38,8 @@ DIGEST: Final = SearchAttributeKey.for_keyword("CrDigest")
 """First 12 hex digits of the approved digest."""
 REMINDED: Final = SearchAttributeKey.for_keyword("CrReminded")
 """The last reminder of what the query waits for: ``reminder``, ``escalation``, ``last-reminder`` or ``renewal``."""
+KNOWN: Final = SearchAttributeKey.for_keyword("CrKnown")
+"""What the query's workflow knows of governance: state, version, proposal, and a short digest (``cleanroom/messages/known.py``)."""
 DATASETS: Final = SearchAttributeKey.for_keyword_list("CrDatasets")
 """Names of the datasets."""
 PENDING_FOR: Final = SearchAttributeKey.for_keyword_list("CrPendingFor")
@@ -64,6 +66,7 @@ ALL: Final[tuple[SearchAttributeKey[Any], ...]] = (
     PROPOSER,
     DIGEST,
     REMINDED,
+    KNOWN,
     DATASETS,
     PENDING_FOR,
     APPROVED_BY,

@@ -15,6 +15,7 @@ from cleanroom.errors import InvalidInput, Unavailable
 from cleanroom.redaction import redact
 from cleanroom.settings import TemporalSettings
 from cleanroom.temporal.converter import data_converter
+from cleanroom.temporal.failures import SERVER
 from cleanroom.temporal.keyring import Keyring
 
 
@@ -59,7 +60,7 @@ async def connect(
             cause=redact(str(error)),
             hint="Check temporal.profile and temporal.config_file.",
         ) from None
-    config.setdefault("target_host", "localhost:7233")
+    SERVER.set(config.setdefault("target_host", "localhost:7233"))
     try:
         return await Client.connect(
             **config,

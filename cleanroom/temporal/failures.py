@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Final
 
@@ -57,6 +58,10 @@ from cleanroom.redaction import redact, redact_details
 from cleanroom.temporal.keyring import CodecKeyUnknown, KeyringMissing
 from cleanroom.upstream import from_upstream
 
+SERVER: ContextVar[str] = ContextVar("SERVER", default="")
+"""Address of the server to which this context has connected last, for errors of the connection."""
+AGAIN: Final = "Then run the command again: what it has already done is not done twice."
+"""End of hints for commands that lost Temporal. `tests/scenario/test_repeated_commands.py` repeats each of them."""
 UNEXPECTED: Final = "UnexpectedError"
 UNEXPECTED_ATTEMPTS: Final = 3
 """Attempts of an activity that raises an exception of an unknown type. Few, because retries rarely heal a bug and would hide it."""
@@ -215,8 +220,12 @@ def _query_rejected(error: WorkflowQueryRejectedError, wrapper: BaseException | 
 
 
 def _temporal_timeout(cause: str | None = None) -> CleanRoomError:
-    hint = "Check with `cleanroom ps` that the workflow's worker runs."
-    return Unavailable("TemporalTimeout", "Temporal did not answer in time.", cause=cause, hint=hint)
+    hint = f"Check with `cleanroom ps` that the workflow's worker runs. {AGAIN}"
+    return Unavailable("TemporalTimeout", f"Temporal{_at_address()} did not answer in time.", cause=cause, hint=hint)
+
+
+def _at_address() -> str:
+    return f" at {address}" if (address := SERVER.get()) else ""
 
 
 def _rpc(error: RPCError, wrapper: BaseException | None) -> CleanRoomError:
@@ -250,9 +259,18 @@ def _rpc(error: RPCError, wrapper: BaseException | None) -> CleanRoomError:
             return PreconditionFailed("TemporalPrecondition", message)
         case RPCStatusCode.DEADLINE_EXCEEDED:
             return _temporal_timeout(message)
+        case RPCStatusCode.RESOURCE_EXHAUSTED:
+            return Unavailable(
+                "TemporalBusy", f"Temporal{_at_address()} limits the rate of requests.", cause=message, hint=f"Wait a moment. {AGAIN}"
+            )
         case _:
-            hint = "Check the address in the Temporal profile. Locally, `cleanroom ps` shows whether Temporal runs."
-            return Unavailable("TemporalUnavailable", "Temporal cannot be reached.", cause=message, hint=hint)
+            return Unavailable(
+                "TemporalUnavailable",
+                f"Temporal{_at_address()} cannot be reached, or the connection to it broke.",
+                cause=message,
+                hint=f"Start the server, or check the address in the Temporal profile (locally: `cleanroom ps`). {AGAIN}",
+                party="operator",
+            )
 
 
 def _key_unknown(error: CodecKeyUnknown, wrapper: BaseException | None) -> CleanRoomError:

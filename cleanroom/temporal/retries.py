@@ -82,14 +82,6 @@ PROPAGATION = Timing(
 """A call that fails until a role assignment or federated credential has propagated. Azure documents up to 10 minutes for roles
 (https://learn.microsoft.com/azure/role-based-access-control/troubleshooting). Retried every 5 to 30 s for 15 min, 15 to 33 times."""
 
-POLL = Timing(
-    start_to_close=_s(20),
-    schedule_to_close=timedelta(hours=24),
-    retry=RetryPolicy(initial_interval=_s(10), backoff_coefficient=1, maximum_interval=_s(10), maximum_attempts=0),
-)
-"""Polling by retries: every 10 s, the activity raises a retryable ``PreconditionFailed`` until its condition holds. Unlike a loop in the
-workflow, retries do not grow the history. Worst case: 24 h. Set the real deadline with :meth:`Timing.within`."""
-
 WATCH = Timing(
     start_to_close=timedelta(hours=12),
     schedule_to_close=timedelta(hours=24),

@@ -1,8 +1,9 @@
-"""The SDK runtime of a worker process: its Prometheus endpoint, and the logs of the SDK's core."""
+"""The SDK runtime of a process: the Prometheus endpoint of a worker, and the logs of the SDK's core."""
 
 from __future__ import annotations
 
 import logging
+from functools import cache
 from typing import Final
 
 from temporalio.runtime import LogForwardingConfig, LoggingConfig, PrometheusConfig, Runtime, TelemetryConfig, TelemetryFilter
@@ -12,6 +13,12 @@ from cleanroom.temporal.metrics import METRICS
 
 BOUNDARY_LABEL: Final = "boundary"
 """Label of every metric of a worker, also of the SDK's: the trust boundary."""
+
+
+@cache
+def command_runtime() -> Runtime:
+    """Return the runtime of commands. The SDK's core logs nothing, because commands print the errors of requests themselves."""
+    return Runtime(telemetry=TelemetryConfig(logging=None))
 
 
 def worker_runtime(boundary: str, *, metrics_address: str | None = None, forward_logs: bool = False) -> Runtime:

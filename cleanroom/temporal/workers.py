@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -77,6 +77,8 @@ FAILURE_TYPES: tuple[type[BaseException], ...] = (CleanRoomError,)
 """Exceptions in workflow code that fail the workflow and not only its task."""
 
 
+RETRY_SECONDS = 3.0
+"""Pause between two attempts of a worker whose credentials cannot be tried yet."""
 WORKFLOW_TASK_SECONDS = 8
 """Seconds in which workflow code must yield."""
 
@@ -229,8 +231,11 @@ async def run_worker(
     *,
     resources: Sequence[AbstractAsyncContextManager[Any]] = (),
     stop: asyncio.Event | None = None,
+    works: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Run the worker until SIGTERM, SIGINT or ``stop``, then shut it down gracefully.
+
+    It is ready when it polls and ``works()`` returns.
 
     A second signal ends the process at once.
 
@@ -239,9 +244,11 @@ async def run_worker(
         spec: The worker's configuration.
         resources: Entered before the worker starts, and closed in reverse order after it has stopped.
         stop: Set it to stop the worker.
+        works: Tries the worker's credentials. It is tried again while its error is retryable. Any other error stops the worker.
 
     Raises:
         Unavailable: ``WorkerStartFailed``.
+        CleanRoomError: The error of ``works``.
     """
     stop = stop or asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
@@ -256,11 +263,14 @@ async def run_worker(
         stopping = asyncio.create_task(stop.wait())
         try:
             await _polling(worker, running, spec)
-            state["status"] = "ok"
-            logger.info("worker %s ready on task queue %s (namespace %s)", spec.name, spec.task_queue, client.namespace)
-            if spec.ready_file:
-                spec.ready_file.parent.mkdir(parents=True, exist_ok=True)
-                spec.ready_file.write_text("ready\n")
+            if works is not None:
+                await _until_it_works(works, spec.name, stopping, running)
+            if not stop.is_set():
+                state["status"] = "ok"
+                logger.info("worker %s ready on task queue %s (namespace %s)", spec.name, spec.task_queue, client.namespace)
+                if spec.ready_file:
+                    spec.ready_file.parent.mkdir(parents=True, exist_ok=True)
+                    spec.ready_file.write_text("ready\n")
             await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
             state["status"] = "stopping"
             logger.info("worker %s stopping; running activities have %d s to finish", spec.name, spec.graceful_shutdown.total_seconds())
@@ -269,9 +279,35 @@ async def run_worker(
             await running
         finally:
             stopping.cancel()
+            if not running.done():
+                await worker.shutdown()
+                await asyncio.wait([running])
             if spec.ready_file:
                 spec.ready_file.unlink(missing_ok=True)
         logger.info("worker %s stopped", spec.name)
+
+
+async def _until_it_works(works: Callable[[], Awaitable[None]], name: str, *ends: asyncio.Future[Any]) -> None:
+    """Wait until ``works()`` returns, or until one of ``ends`` is done.
+
+    Raises:
+        CleanRoomError: An error that a retry does not change.
+    """
+    while not any(end.done() for end in ends):
+        attempt = asyncio.ensure_future(works())
+        await asyncio.wait([attempt, *ends], return_when=asyncio.FIRST_COMPLETED)
+        if not attempt.done():
+            attempt.cancel()
+            return
+        try:
+            attempt.result()
+        except CleanRoomError as error:
+            if not error.retryable:
+                raise
+            logger.warning("worker %s is not ready: %s: %s", name, error.code, error.message)
+        else:
+            return
+        await asyncio.wait(ends, timeout=RETRY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _polling(worker: Worker, running: asyncio.Task[None], spec: WorkerSpec) -> None:

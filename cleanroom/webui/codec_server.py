@@ -41,6 +41,7 @@ from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, Refused
 from cleanroom.models import FrozenModel
 from cleanroom.temporal.codec import PayloadCodec
 from cleanroom.temporal.keyring import Keyring
+from cleanroom.temporal.memory import keep_freed_memory
 from cleanroom.transport import is_loopback
 from cleanroom.webui import pages
 from cleanroom.webui.auth import COOKIE, Authenticator, OidcSettings
@@ -286,6 +287,7 @@ def serve(settings: CodecServerSettings) -> None:
     """
     import uvicorn
 
+    keep_freed_memory()
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise InvalidInput("CodecTlsIncomplete", "Only one of tls_cert and tls_key is set.", hint="Set both.")
     if settings.tls_cert is None and settings.host not in ("127.0.0.1", "::1", "localhost"):

@@ -19,9 +19,7 @@ from starters.operations.workflow_names import PUBLISH_QUERY
 from starters.terminal.output import print_status, safe
 
 
-async def adopt_query(
-    session: Session, name: str, *, approval_seconds: int = DEFAULT_APPROVAL_SECONDS, reconcile_seconds: int = 60
-) -> dict[str, Any]:
+async def adopt_query(session: Session, name: str, *, approval_seconds: int = DEFAULT_APPROVAL_SECONDS) -> dict[str, Any]:
     """Start the workflow of a query from what governance holds of it.
 
     Governance decides about the query, as before: its workflow only shows the state and executes commands. Nothing is written to
@@ -31,7 +29,6 @@ async def adopt_query(
         session: Session of any collaborator.
         name: Name of the query.
         approval_seconds: Seconds until an open proposal expires.
-        reconcile_seconds: Interval at which the workflow looks for votes that were cast elsewhere.
 
     Returns:
         The record of the query, with ``not_rebuilt``: what governance does not hold.
@@ -70,7 +67,6 @@ async def adopt_query(
         spec=found.spec,
         authorisation="",
         approval_seconds=approval_seconds,
-        reconcile_seconds=reconcile_seconds,
         carried=found.state,
         carried_command=command,
         carried_approvals_expire_at=found.approvals_expire_at,
@@ -114,7 +110,7 @@ def _same_adoption(first: PublishQueryInput, input: PublishQueryInput) -> bool:
         first.carried is not None
         and not first.authorisation
         and (first.carried_command is None) == (input.carried_command is None)
-        and (first.approval_seconds, first.reconcile_seconds) == (input.approval_seconds, input.reconcile_seconds)
+        and first.approval_seconds == input.approval_seconds
     )
 
 

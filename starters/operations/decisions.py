@@ -65,12 +65,17 @@ async def recorded_decision(session: Session, card: ApprovalCard, decision: Lite
     if document.state != "Draft":
         return None
     state = await read_state(session, card.name)
+    return state if _rejected_by(session.party, state) else None
+
+
+def _rejected_by(party: str, state: QueryState) -> bool:
+    """Return whether a collaborator has rejected the latest proposal of a query."""
     for entry in reversed(state.history):
-        if entry.event == "rejected" and entry.by == session.party:
-            return state
+        if entry.event == "rejected" and entry.by == party:
+            return True
         if entry.event in ("proposed", "updated"):
             break
-    return None
+    return False
 
 
 def decision_terms(expires_days: float, max_runs: int | None) -> Terms:
@@ -190,12 +195,14 @@ async def send_decision(
         return counted(state) or (refused is not None and refused.code != BALLOT_PENDING)
 
     def agrees(state: QueryState) -> bool:
-        return session.party in state.accepted if decision == "approve" else session.party in state.rejected or state.stage == "Draft"
+        if decision == "approve":
+            return session.party in state.accepted
+        return session.party in state.rejected or _rejected_by(session.party, state)
 
     async with serve_own_queue(session):
         state = await wait_for_state(found.client, found.handle, ended, f"The vote of {session.party}")
     refused = refusal(state)
-    if refused is not None and not (refused.code == BALLOT_PENDING and agrees(state)):
+    if refused is not None and not (refused.code in (BALLOT_PENDING, "QueryNotProposed") and agrees(state)):
         error = refused.model_dump(include={"code", "message", "cause", "hint", "category"})
         raise CleanRoomError.from_dict({key: value or None for key, value in error.items()})
     if not counted(state):

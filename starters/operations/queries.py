@@ -1,17 +1,14 @@
-"""Creates, updates, proposes, withdraws, shows and lists queries."""
+"""Creates, updates, proposes, withdraws and shows queries."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from temporalio.client import Client, WorkflowExecution, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.service import RPCError
 
-from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.documents.specs import QuerySpec
 from cleanroom.errors import CleanRoomError, Conflict
 from cleanroom.identifiers import FRONTEND_QUEUE, document_digest, query_workflow_id
@@ -23,13 +20,11 @@ from cleanroom.messages.query import (
     PublishQueryInput,
     QueryState,
 )
-from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
 from starters.operations.own_drafts import has_own_text, read_query_document, remember_own_draft, require_own_draft
-from starters.operations.query_standing import listed_states
 from starters.operations.query_workflow import (
     find_query,
     query_closed_as_error,
@@ -42,26 +37,18 @@ from starters.operations.workflow_names import PROPOSE, PUBLISH_QUERY, UPDATE, W
 from starters.terminal.output import print_status, safe
 
 if TYPE_CHECKING:
-    from cleanroom.governance import Document, GovernanceUserClient
-    from cleanroom.publishing.user_documents import UnreadableDocument
+    from cleanroom.governance import Document
 
 ENDED: Final = ("Withdrawn", "Expired", "Failed")
 
 
-LISTED = 1000
-"""Maximum number of workflows from which a list of queries takes times."""
-
-
-async def create_query(
-    session: Session, spec: QuerySpec, *, approval_seconds: int = DEFAULT_APPROVAL_SECONDS, reconcile_seconds: int = 60
-) -> dict[str, Any]:
+async def create_query(session: Session, spec: QuerySpec, *, approval_seconds: int = DEFAULT_APPROVAL_SECONDS) -> dict[str, Any]:
     """Start the workflow of a query and wait until governance holds its draft. Idempotent.
 
     Args:
         session: Session of the proposer.
         spec: The query.
         approval_seconds: Seconds until an open proposal expires.
-        reconcile_seconds: Interval at which the workflow looks for votes that were cast elsewhere.
 
     Returns:
         The record of the query, see :func:`query_record`.
@@ -79,7 +66,6 @@ async def create_query(
         spec=spec,
         authorisation=session.authorise("create-query", spec.name, spec.digest()),
         approval_seconds=approval_seconds,
-        reconcile_seconds=reconcile_seconds,
         seen=session.seen,
     )
     try:
@@ -122,7 +108,6 @@ async def _same_query(client: Client, input: PublishQueryInput) -> WorkflowHandl
             "proposer": (first.proposer.name, input.proposer.name),
             "text": (first.spec.digest()[:12], input.spec.digest()[:12]),
             "approval period": (f"{first.approval_seconds} s", f"{input.approval_seconds} s"),
-            "interval": (f"{first.reconcile_seconds} s", f"{input.reconcile_seconds} s"),
         }
     )
     if different:
@@ -305,73 +290,3 @@ async def _send_author_command(
         return outcome
 
     return await with_own_worker_fallback(session, execute())
-
-
-async def list_queries(session: Session, *, waiting_for: str | None = None) -> list[dict[str, Any]]:
-    """List the queries of the collaboration, as governance holds them, with the times that their workflows show.
-
-    Args:
-        session: Session of the command.
-        waiting_for: List only the queries that wait for the decision of this collaborator.
-    """
-    shown: dict[str, WorkflowExecution] = {}
-    # Governance alone decides what is listed, so the list is complete without Temporal.
-    with suppress(CleanRoomError, RPCError):
-        shown = await _workflows(session)
-    async with session.governance() as client:
-        rows = [await governance_row(session, client, found) for found in await session.documents(client).select(QUERY_LABELS)]
-        await listed_states(session, client, rows, shown)
-    waiting = [row for row in rows if waiting_for is None or waiting_for in row["pending"]]
-    return [row | _times(shown.get(row["query"])) for row in waiting]
-
-
-async def _workflows(session: Session) -> dict[str, WorkflowExecution]:
-    """Return the latest workflow of each query of the collaboration."""
-    client = await session.temporal()
-    found: dict[str, WorkflowExecution] = {}
-    async for workflow in client.list_workflows(f'CrCollab = "{session.collaboration}" AND CrKind = "query"', limit=LISTED):
-        name = workflow.id.rsplit("/", 1)[-1]
-        if name not in found or workflow.start_time > found[name].start_time:
-            found[name] = workflow
-    return found
-
-
-def _times(workflow: WorkflowExecution | None) -> dict[str, Any]:
-    """Return since when a query is in its stage, when it expires and its last reminder, from the search attributes."""
-    if workflow is None:
-        return {"since": None, "expires": None, "reminded": None}
-    values = workflow.typed_search_attributes
-    since, expires = values.get(attributes.STAGE_SINCE), values.get(attributes.EXPIRES_AT)
-    return {
-        "since": since.isoformat() if since else None,
-        "expires": expires.isoformat() if expires else None,
-        "reminded": values.get(attributes.REMINDED),
-    }
-
-
-async def governance_row(session: Session, client: GovernanceUserClient, document: Document | UnreadableDocument) -> dict[str, Any]:
-    """A query as governance holds it, with the names of the collaborators."""
-    from cleanroom.publishing.user_documents import UnreadableDocument
-
-    names = {user: name for name, user in session.settings.parties.items()}
-    if isinstance(document, UnreadableDocument):
-        unknown: dict[str, Any] = {key: [] for key in ("pending", "accepted", "rejected")}
-        return {"query": document.id, "state": f"unreadable: {document.error.code}", "version": None, "digest": ""} | unknown
-    ballots: dict[str, str] = {}
-    if document.proposal_id:
-        status = await client.proposal_status(document.proposal_id)
-        ballots = {ballot.approver_id: str(ballot.ballot) for ballot in status.ballots}
-
-    def voted(ballot: str) -> list[str]:
-        return sorted(names.get(user, user) for user, cast in ballots.items() if cast == ballot)
-
-    approvers = {item.approver_id for item in document.approvers or ()}
-    return {
-        "query": document.id,
-        "state": {"Proposed": "Not Approved", "Accepted": "Approved"}.get(document.state, document.state),
-        "version": document.version,
-        "digest": document_digest(str(document.data)),
-        "pending": sorted(names.get(user, user) for user in approvers - set(ballots)) if document.state == "Proposed" else [],
-        "accepted": voted("accepted"),
-        "rejected": voted("rejected"),
-    }

@@ -25,7 +25,6 @@ async def renew_query(
     spec: QuerySpec | None = None,
     *,
     approval_seconds: int = DEFAULT_APPROVAL_SECONDS,
-    reconcile_seconds: int = 60,
 ) -> dict[str, Any]:
     """Propose the same text of a query, or another one, to the owners again. Idempotent.
 
@@ -38,7 +37,6 @@ async def renew_query(
         name: Name of the query or of one of its renewals.
         spec: The new text. None proposes the text of the last version.
         approval_seconds: Seconds until the open proposal expires.
-        reconcile_seconds: Interval at which the workflow looks for votes that were cast elsewhere.
 
     Returns:
         The record of the proposed query, see :func:`starters.operations.queries.query_record`, with ``renews``.
@@ -60,23 +58,22 @@ async def renew_query(
             f"only {proposer}, who proposed query {found[0].id!r}, can renew it.",
             hint="Create a query of your own with `cleanroom query create`.",
         )
-    periods = {"approval_seconds": approval_seconds, "reconcile_seconds": reconcile_seconds}
     if last.state == "Accepted":
-        return await _propose_next(session, found, spec, periods)
+        return await _propose_next(session, found, spec, approval_seconds)
     if spec is None and last.state == "Draft" and len(found) > 1 and not has_own_text(session, last):
         # The earlier command was killed before it took note of its draft.
         spec = _specification(found[-2], session.collaboration)
-    return await _propose_last(session, last, spec, periods) | {"renews": [document.id for document in found[:-1]]}
+    return await _propose_last(session, last, spec, approval_seconds) | {"renews": [document.id for document in found[:-1]]}
 
 
-async def _propose_next(session: Session, found: list[Document], spec: QuerySpec | None, periods: dict[str, int]) -> dict[str, Any]:
+async def _propose_next(session: Session, found: list[Document], spec: QuerySpec | None, approval_seconds: int) -> dict[str, Any]:
     """Create and propose another document for a query that was accepted."""
     first, last = found[0].id, found[-1]
     # A name that another user has taken is passed over.
     name = await _free_name(session, first, renewal_number(last.id, first) + 1)
     text = spec or _specification(last, session.collaboration)
     renewed = text.model_copy(update={"name": name})
-    record = await create_query(session, renewed, **periods)
+    record = await create_query(session, renewed, approval_seconds=approval_seconds)
     await propose_query(session, name)
     print_status(f"[dim]{safe(first)} is renewed as {safe(name)}; commands find it by its first name[/dim]")
     return record | query_record(session, await read_state(session, name)) | {"renews": [document.id for document in found]}
@@ -90,7 +87,7 @@ async def _free_name(session: Session, first: str, number: int) -> str:
     return name
 
 
-async def _propose_last(session: Session, last: Document, spec: QuerySpec | None, periods: dict[str, int]) -> dict[str, Any]:
+async def _propose_last(session: Session, last: Document, spec: QuerySpec | None, approval_seconds: int) -> dict[str, Any]:
     """Propose a draft that no workflow or an open one has, or take over an open proposal."""
     name = last.id
     text = spec.model_copy(update={"name": name}) if spec is not None else None
@@ -101,9 +98,9 @@ async def _propose_last(session: Session, last: Document, spec: QuerySpec | None
             hint=f"Withdraw the proposal with `cleanroom query withdraw {name}`, then renew it.",
         )
     if not await _has_open_workflow(session, name):
-        await adopt_query(session, name, **periods)
+        await adopt_query(session, name, approval_seconds=approval_seconds)
     if last.state == "Draft":
-        if text is not None:
+        if text is not None and not has_own_text(session, last, text):
             await update_query(session, text)
         await propose_query(session, name, text)
     else:

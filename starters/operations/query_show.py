@@ -9,7 +9,8 @@ from temporalio.client import WorkflowExecutionStatus
 from cleanroom.errors import CleanRoomError, NotFound, Unavailable
 from cleanroom.messages.query import QueryState
 from cleanroom.temporal import attributes
-from starters.operations.queries import governance_row, query_record
+from starters.operations.queries import query_record
+from starters.operations.query_list import governance_row
 from starters.operations.query_names import latest_name
 from starters.operations.query_standing import ended_state, standing_record
 from starters.operations.query_workflow import find_query, state_of

@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import sys
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
@@ -193,8 +193,10 @@ class Session:
             Unavailable: ``TemporalUnavailable``.
         """
         from cleanroom.temporal.client import connect
+        from cleanroom.temporal.telemetry import command_runtime
 
-        client = await connect(self.settings.temporal, identity=f"cleanroom-cli/{self.settings.profile}", scope=scope)
+        identity, runtime = f"cleanroom-cli/{self.settings.profile}", command_runtime()
+        client = await connect(self.settings.temporal, identity=identity, scope=scope, runtime=runtime)
         self._namespace = client.namespace
         return client
 
@@ -291,23 +293,28 @@ def new_run_id() -> str:
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end; errors of the Temporal client become errors of this project.
+    """Run a coroutine to its end with :func:`with_mapped_errors`.
 
     Raises:
         CleanRoomError: Any error of the operation.
     """
+    return asyncio.run(with_mapped_errors(work))
 
-    async def with_mapped_errors() -> T:
-        try:
-            return await work
-        except Exception as error:
-            if not _is_temporal_error(error):
-                raise
-            from cleanroom.temporal.failures import error_from_failure
 
-            raise error_from_failure(error) from error
+async def with_mapped_errors(work: Awaitable[T]) -> T:
+    """Await an operation; errors of the Temporal client become errors of this project.
 
-    return asyncio.run(with_mapped_errors())
+    Raises:
+        CleanRoomError: Any error of the operation.
+    """
+    try:
+        return await work
+    except Exception as error:
+        if not _is_temporal_error(error):
+            raise
+        from cleanroom.temporal.failures import error_from_failure
+
+        raise error_from_failure(error) from error
 
 
 def _is_temporal_error(error: Exception) -> bool:

@@ -34,6 +34,8 @@ LOOK_SECONDS: Final = 0.2
 BUSY_SECONDS: Final = 10.0
 """A worker that polled this recently is considered busy, and gets the longer deadline."""
 NO_WORKER: Final = "NoWorker"
+ACTIVITIES: Final = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
+"""Kind of tasks of a worker that executes activities only."""
 _UNANSWERED = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
 
 

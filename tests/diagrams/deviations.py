@@ -47,7 +47,7 @@ VERIFY_DECISION = Deviation(
 )
 POLL = Deviation(
     "Not drawn.",
-    "`await_query_change` polls governance while a query is a draft or proposed.",
+    "`find_query_change` reads governance when a draft or proposed query is woken, because governance has changed.",
     "Collaborators can edit, propose and vote in governance directly.",
 )
 CHILD_WORKFLOW = Deviation(

@@ -35,7 +35,7 @@ DIAGRAM = Diagram(
         Arrow("FE", "CGS", "Accept Document {id: fabrikam_query} {Contosso Identity}", activity="accept_query", queue=CONTOSSO, deviation=OWN_WORKER),
         Note("CGS", "fabrikam_query State: Approved Pending: Accepted: Litware, Contosso", event="query.approved, pending: ; accepted: contosso, litware"),
     ],
-    background=[Step(activity="await_query_change", queue=FRONTEND, deviation=POLL)],
+    background=[Step(activity="find_query_change", queue=FRONTEND, deviation=POLL)],
 )
 # fmt: on
 

@@ -1,6 +1,6 @@
 """The long form of the fault matrix: ``make test-faults``, or a slice of it: ``python -m tests.faults --scenario run --fault lost``.
 
-The outcomes of slices are kept, so that the page can be written after the last one.
+Outcomes are kept as soon as they are known (:mod:`tests.faults.outcomes`). ``--resume`` runs only the cells that are not green yet.
 """
 
 from __future__ import annotations
@@ -8,125 +8,112 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 
 from cleanroom.errors import CleanRoomError
-from cleanroom.temporal import attributes
-from cleanroom.temporal.converter import data_converter
-from localcloud.launcher import temporal_server
-from localcloud.launcher.processes import free_ports
+from tests.faults.cells import all_cells, groups, kill_cells, wire_cells
 from tests.faults.expectations import exists
-from tests.faults.matrix import Matrix, groups, open_matrix
-from tests.faults.report import merge_outcomes, save_recording, write_page
-from tests.faults.rows import Cell, Outcome
+from tests.faults.matrix import Matrix, open_matrix
+from tests.faults.outcomes import Outcomes
+from tests.faults.report import load_recording, save_recording, write_page
+from tests.faults.rows import Cell, Outcome, Recording
 from tests.faults.scenarios import SCENARIOS
-from tests.faults.services import Killable
+from tests.faults.services import killable_server
 from tests.temporal_env import TEST_KEYRING, server_options
 
 TRIES = 4
 """How often a cell runs whose request was not sent. Which of two concurrent activities sends a shared request can vary."""
 
 
-async def run_cells(matrix: Matrix, cells: Sequence[Cell]) -> list[Outcome]:
+class Slice:
+    """The cells that one call of the program runs, and where their outcomes are kept."""
+
+    def __init__(self, scenarios: Sequence[str], faults: Sequence[str], outcomes: Outcomes, *, resume: bool) -> None:
+        self.scenarios, self.outcomes = scenarios, outcomes
+        self._faults = faults
+        self._green = {cell for cell, outcome in outcomes.known().items() if resume and outcome.hit and not outcome.wrong}
+
+    def of(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Return those of ``cells`` that are to be run."""
+        return [cell for cell in cells if exists(cell) and cell not in self._green and (not self._faults or cell.fault in self._faults)]
+
+
+async def run_cells(matrix: Matrix, cells: Sequence[Cell], kept: Outcomes) -> list[Outcome]:
     """Run cells until each has met its fault, at most :data:`TRIES` times."""
     done: dict[Cell, Outcome] = {}
-    for _ in range(TRIES):
+    for number in range(TRIES):
         left = [cell for cell in cells if cell not in done or not (done[cell].hit or done[cell].wrong)]
         for group in groups(left):
             started = time.monotonic()
             try:
                 outcomes = await matrix.run_group(group)
-            except (CleanRoomError, RPCError, AssertionError) as error:
+            except (CleanRoomError, RPCError, AssertionError, TimeoutError) as error:
                 # The other cells must still run.
                 outcomes = [Outcome(cell, hit=False, wrong=f"{type(error).__name__}: {error}") for cell in group]
             for outcome in outcomes:
                 done[outcome.cell] = outcome
+                if not outcome.hit and not outcome.wrong and number == TRIES - 1 and outcome.cell.row in matrix.recording.steady:
+                    outcome.wrong = f"the fault was not met in {TRIES} runs"
                 if outcome.wrong:
                     print(f"FAILED {outcome.cell}\n       {outcome.wrong}", flush=True)
+            kept.keep(outcomes)
             missed = sum(not outcome.hit for outcome in outcomes)
             print(f"{group[0].row.scenario}: {len(group)} cells, {missed} not met, {time.monotonic() - started:.1f} s", flush=True)
     return list(done.values())
 
 
-@asynccontextmanager
-async def killable_server(folder: Path) -> AsyncIterator[tuple[Client, Killable]]:
-    """Run Temporal's server with a database file."""
-    port, http, metrics = free_ports(3)
-    keys = {key.name: key.indexed_value_type.name.title().replace("_", "") for key in attributes.ALL}
-    service = temporal_server.service(
-        database=folder / "temporal.db",
-        port=port,
-        ui_port=None,
-        http_port=http,
-        metrics_port=metrics,
-        log=folder / "temporal.log",
-        search_attributes=keys,
-    )
-    server = await asyncio.to_thread(Killable, service)
-    try:
-        converter = data_converter(TEST_KEYRING, accept_unbound=True)
-        yield await Client.connect(f"127.0.0.1:{port}", data_converter=converter), server
-    finally:
-        await asyncio.to_thread(server.stop)
-
-
-async def run_wire(folder: Path, scenarios: Sequence[str], faults: Sequence[str]) -> tuple[Matrix, list[Outcome]]:
+async def run_wire(folder: Path, slice: Slice) -> list[Outcome]:
     """Run the cells in which no process is killed."""
     outcomes: list[Outcome] = []
     server = await WorkflowEnvironment.start_local(**server_options())
     async with server, open_matrix(folder, server.client, TEST_KEYRING) as matrix:
-        await matrix.record(scenarios)
-        for scenario in scenarios:
-            cells = [cell for cell in matrix.cells(scenario) if exists(cell) and (not faults or cell.fault in faults)]
-            outcomes += await run_cells(matrix, cells)
-    return matrix, outcomes
+        await matrix.record(slice.scenarios)
+        if set(slice.scenarios) == set(SCENARIOS):
+            save_recording(matrix.recording)
+        for scenario in slice.scenarios:
+            outcomes += await run_cells(matrix, slice.of(wire_cells(matrix.recording, scenario)), slice.outcomes)
+    return outcomes
 
 
-async def run_kills(folder: Path, recorded: Matrix, scenarios: Sequence[str], faults: Sequence[str]) -> list[Outcome]:
+async def run_kills(folder: Path, recording: Recording, slice: Slice) -> list[Outcome]:
     """Run the cells in which a process is killed."""
     outcomes: list[Outcome] = []
-    cells = {
-        scenario: [cell for cell in recorded.cells_of_kills(scenario) if exists(cell) and (not faults or cell.fault in faults)]
-        for scenario in scenarios
-    }
-    if not any(cells.values()):
-        return []
     async with killable_server(folder) as (client, server), open_matrix(folder / "cloud", client, TEST_KEYRING, processes=True) as matrix:
-        matrix.recording, matrix.restart_server = recorded.recording, server.kill
-        for scenario in scenarios:
-            outcomes += await run_cells(matrix, cells[scenario])
+        matrix.recording, matrix.restart_server = recording, server.kill
+        for scenario in slice.scenarios:
+            outcomes += await run_cells(matrix, slice.of(kill_cells(recording, scenario)), slice.outcomes)
     return outcomes
 
 
 async def main(arguments: argparse.Namespace) -> int:
     """Record, run the matrix, write the page; return the exit code."""
     started = time.monotonic()
-    scenarios, faults = arguments.scenario or list(SCENARIOS), arguments.fault or []
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    kept = Outcomes()
+    slice = Slice(arguments.scenario or list(SCENARIOS), arguments.fault or [], kept, resume=arguments.resume)
+    outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        matrix, outcomes = await run_wire(Path(folder) / "wire", scenarios, faults)
-        outcomes += await run_kills(Path(folder) / "kills", matrix, scenarios, faults)
-    for outcome in outcomes:
-        if not outcome.hit and not outcome.wrong and outcome.cell.row in matrix.recording.steady:
-            outcome.wrong = f"the fault was not met in {TRIES} runs"
-            print(f"FAILED {outcome.cell}: {outcome.wrong}")
+        if "wire" in arguments.part:
+            outcomes = await run_wire(Path(folder) / "wire", slice)
+        if "kills" in arguments.part:
+            outcomes += await run_kills(Path(folder) / "kills", load_recording(), slice)
     wrong, missed = [outcome for outcome in outcomes if outcome.wrong], [outcome for outcome in outcomes if not outcome.hit]
     print(f"{len(outcomes)} cells, {len(wrong)} failed, {len(missed)} not met, {time.monotonic() - started:.0f} s")
     for outcome in missed:
         print(f"not met: {outcome.cell}")
-    if not arguments.scenario:
-        save_recording(matrix.recording)
-    known = merge_outcomes(outcomes)
-    if not any(outcome.wrong for outcome in known):
-        write_page(known, sum(len(matrix.all_cells(scenario)) for scenario in SCENARIOS))
+    cells = all_cells(load_recording())
+    existing = [cell for cell in cells if exists(cell)]
+    write_page(list(kept.known().values()), existing, len(cells) - len(existing))
     return 1 if wrong else 0
 
 
@@ -134,5 +121,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="run only this scenario; can be repeated")
     parser.add_argument("--fault", action="append", help="run only this fault; can be repeated")
+    parser.add_argument(
+        "--part", choices=("wire", "kills"), nargs="*", default=("wire", "kills"), help="faults on the wire, or killed processes"
+    )
+    parser.add_argument("--resume", action="store_true", help="run only cells that have not met their fault and ended as expected")
     logging.disable(logging.CRITICAL)
     sys.exit(asyncio.run(main(parser.parse_args())))

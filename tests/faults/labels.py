@@ -13,18 +13,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import quote
 
 import httpx
+import msal.throttled_http_client
 import urllib3.connection
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
+from cleanroom.temporal import retries
 from tests.faults.proxy import LABEL, Rule, template
 
 CURRENT: contextvars.ContextVar[str] = contextvars.ContextVar("CURRENT", default="")
@@ -35,8 +37,12 @@ PATIENCE = 0.5
 """Seconds after which a client gives up a slow answer, in place of the product's 30 to 60 s."""
 BACKOFF = timedelta(milliseconds=20)
 """Delay of the next attempt of an activity, in place of 1 to 30 s."""
+RESTART = timedelta(milliseconds=500)
+"""As :data:`BACKOFF`, where a service needs a second to start again. All attempts of an activity would end before that."""
 PAUSE = 0.02
 """Longest sleep of a client between two tries, in place of up to 5 s."""
+THROTTLE = 0
+"""Seconds for which MSAL repeats an error of Entra ID without a request, in place of 5 s. The attempts above would end before that."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class Attempts:
     """Attempts of activities, and the losses at their boundaries."""
 
     lose: list[Boundary] = field(default_factory=list)
+    backoff: timedelta = BACKOFF
+    """Delay of the next attempt."""
     slow: list[Rule] = field(default_factory=list)
     """Slow answers. Their requests wait for :data:`PATIENCE` only."""
     seen: list[tuple[str, str, int]] = field(default_factory=list)
@@ -97,7 +105,7 @@ class _Labelled(ActivityInboundInterceptor):
             if error.non_retryable or error.type == "NothingChanged":
                 raise
             raise ApplicationError(
-                error.message, *error.details, type=error.type, next_retry_delay=BACKOFF, category=error.category
+                error.message, *error.details, type=error.type, next_retry_delay=attempts.backoff, category=error.category
             ) from None
         finally:
             CURRENT.set("")
@@ -111,6 +119,20 @@ class _Labelled(ActivityInboundInterceptor):
             attempts.lose.remove(found)
             if await asyncio.to_thread(attempts.on_loss, found):
                 raise ApplicationError("injected", type="AttemptLost", next_retry_delay=BACKOFF)
+
+
+@contextmanager
+def unlimited_attempts() -> Iterator[None]:
+    """Lift the limits of attempts: a run that meets many faults needs more attempts than a run that meets one."""
+    timings = [timing for timing in vars(retries).values() if isinstance(timing, retries.Timing)]
+    before = [timing.retry for timing in timings]
+    try:
+        for timing, retry in zip(timings, before, strict=True):
+            object.__setattr__(timing, "retry", replace(retry, maximum_attempts=0))
+        yield
+    finally:
+        for timing, retry in zip(timings, before, strict=True):
+            object.__setattr__(timing, "retry", retry)
 
 
 def _answered_slowly(method: str, target: str) -> bool:
@@ -164,5 +186,6 @@ def labelled() -> Iterator[None]:
         patch.object(httpx.AsyncClient, "send", httpx_send_async),
         patch.object(threading.Thread, "start", thread_start),
         patch.object(time, "sleep", short_sleep),
+        patch.object(msal.throttled_http_client.RetryAfterParser, "parse", lambda *arguments, **options: THROTTLE),
     ):
         yield

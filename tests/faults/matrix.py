@@ -1,15 +1,10 @@
-"""Runs the cells of the fault matrix.
-
-A *row* is a request of an activity, or the boundary of an activity. A *cell* is a row and a fault. A *group* is a set of cells of one
-scenario that one run meets, in different activities or in different attempts. Cells of a group that fails run again alone, so each
-failure names its cell.
-"""
+"""Runs the cells of the fault matrix. A group that fails runs again in halves, so each failure names its cell."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -20,22 +15,21 @@ from typing import Any
 from temporalio.client import Client
 
 from cleanroom.temporal.keyring import Keyring
+from tests.faults.cells import WHOLE, mode_of
 from tests.faults.clock import JumpingClock, jumping
 from tests.faults.cloud import fault_cloud, publish_keys
-from tests.faults.expectations import difference_of, exists, expected
-from tests.faults.labels import Attempts, Boundary
-from tests.faults.proxy import FAULTS, KILLS, Rule
+from tests.faults.expectations import expected
+from tests.faults.labels import RESTART, Attempts, Boundary, unlimited_attempts
+from tests.faults.proxy import KILLS, Rule
 from tests.faults.rows import Cell, Left, Outcome, Recording, Row
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.stage import Stage, close_stage, open_stage
 from tests.faults.worker import worker_processes
 
-PER_ACTIVITY = 4
-"""Cells of one activity that one run meets: each attempt meets one. An activity has at least eight attempts."""
+RUN_SECONDS = 900
+"""Limit of one run. It takes seconds."""
 FAILURES_OF_A_GROUP = 3
 """Cells of a group that may fail before the others are not run."""
-LOSSES = ("lost before", "lost after")
-"""Faults at the boundary of an activity: the attempt is lost before, or after all its effects."""
 
 
 class Matrix:
@@ -47,6 +41,8 @@ class Matrix:
         self.restart_server: Callable[[], None] | None = None
         """Kills Temporal's server and starts it on its database file."""
         self.errors: list[tuple[str, str, str]] = []
+        self.profiles: tuple[str, ...] = ()
+        """The workers that the present run needs."""
         self._numbers = count(1)
 
     async def _run(self, scenario: str, cells: Sequence[Cell]) -> tuple[Left, dict[Cell, bool], set[Row]]:
@@ -62,12 +58,16 @@ class Matrix:
             cell: Rule(ids[cell.row.workflow], cell.row.activity, cell.row.request, cell.fault) for cell in cells if cell.row.request
         }
         cloud.proxy.calls.clear()
+        self.profiles = found.profiles
         cloud.proxy.rules = list(on_wire.values())
         attempts = Attempts(lose=list(at_boundary.values()))
+        if any(rule.fault in KILLS for rule in on_wire.values()):
+            attempts.backoff = RESTART
         attempts.slow = [rule for rule in on_wire.values() if rule.fault == "slow"]
         mode = mode_of(cells[0].fault) if cells else ""
-        async with MODES[mode](self, attempts):
-            left = await found.run(self.stage, name)
+        with unlimited_attempts() if len(cells) > 1 else contextlib.nullcontext():
+            async with MODES[mode](self, attempts), asyncio.timeout(RUN_SECONDS):
+                left = await found.run(self.stage, name)
         self.errors = attempts.errors
         rows = {Row(scenario, kinds[call.workflow], call.activity, call.request) for call in cloud.proxy.calls if call.workflow in kinds}
         rows |= {Row(scenario, kinds[id], activity) for id, activity, _ in attempts.seen if id in kinds}
@@ -90,73 +90,31 @@ class Matrix:
             self.recording.rows |= {row for row in rows | more if not focus or row.activity in focus}
             self.recording.steady |= self.recording.rows & rows & more
 
-    def cells(self, scenario: str) -> list[Cell]:
-        """Return the cells of a scenario for faults other than killed processes, in a fixed order."""
-        rows = sorted((row for row in self.recording.rows if row.scenario == scenario), key=str)
-        whole = [fault for fault in WHOLE if fault not in SIGNALS or "PublishQuery" in SCENARIOS[scenario].workflows]
-        return [Cell(row, fault) for row in rows for fault in ((*LOSSES, *whole) if row.request is None else FAULTS)]
-
-    def cells_of_kills(self, scenario: str) -> list[Cell]:
-        """Return the cells of a scenario in which a process is killed.
-
-        Workers and Temporal's server are killed at the boundaries of each activity, a service at the last write of each activity to it,
-        or at its last read if it writes nothing.
-        """
-        cells, last = [], {}
-        for row in sorted((row for row in self.recording.rows if row.scenario == scenario), key=str):
-            if row.request is None:
-                cells += [Cell(row, fault) for fault in PROCESS_KILLS]
-                continue
-            key = (row.workflow, row.activity, row.request.service)
-            if key not in last or row.request.method in ("PUT", "DELETE") or last[key].request.method == "GET":
-                last[key] = row
-        return cells + [Cell(row, fault) for row in last.values() for fault in KILLS]
-
-    def all_cells(self, scenario: str) -> list[Cell]:
-        """Return the cells of a scenario that exist."""
-        return [cell for cell in (*self.cells(scenario), *self.cells_of_kills(scenario)) if exists(cell)]
-
     async def run_group(self, group: Sequence[Cell]) -> list[Outcome]:
-        """Run the cells of a group together, and each alone if they do not end as expected."""
+        """Run the cells of a group together, and in smaller groups if they do not end as expected."""
         scenario = group[0].row.scenario
         left, hit, _ = await self._run(scenario, group)
         wanted = self.recording.left[scenario]
         if len(group) == 1:
             wanted = expected(group[0], wanted)
-            left = {key: value for key, value in left.items() if key in wanted}
         wrong = difference(wanted, left)
+        if wrong:
+            errors = Counter(f"{name} {code}" for _, name, code in self.errors if code != "NothingChanged")
+            wrong += " (errors: " + "; ".join(f"{error} {number}x" for error, number in sorted(errors.items())) + ")"
         if not wrong or len(group) == 1:
-            errors = "; ".join(sorted({f"{name} {code}" for _, name, code in self.errors if code != "NothingChanged"}))
-            return [Outcome(cell, hit[cell], f"{wrong} (errors: {errors})" if wrong else "") for cell in group]
-        # Not all of them, so that a fault that every cell meets does not run hundreds of times.
-        alone: list[Outcome] = []
-        for cell in group:
-            if sum(bool(outcome.wrong) for outcome in alone) == FAILURES_OF_A_GROUP:
-                alone.append(Outcome(cell, hit=False, wrong="not run: the cells before it in its group have failed"))
-            else:
-                alone += await self.run_group([cell])
-        if not any(outcome.wrong for outcome in alone):
-            # Only the combination fails.
-            alone[0].wrong = f"together with {len(group) - 1} other faults: {wrong}"
-        return alone
-
-
-def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Distribute cells to groups with at most :data:`PER_ACTIVITY` cells per activity. Cells that differ from the others run alone."""
-    alone = [[cell] for cell in cells if difference_of(cell)]
-    queues: dict[tuple[str, str, str, str], list[Cell]] = defaultdict(list)
-    for cell in cells:
-        if difference_of(cell):
-            continue
-        queues[cell.row.scenario, mode_of(cell.fault), cell.row.workflow, cell.row.activity].append(cell)
-    made: dict[tuple[str, str], list[list[Cell]]] = defaultdict(list)
-    for (scenario, mode, _, _), queue in queues.items():
-        found = made[scenario, mode]
-        for number, cell in enumerate(queue):
-            while len(found) <= number // PER_ACTIVITY:
-                found.append([])
-            found[number // PER_ACTIVITY].append(cell)
-    return [*alone, *(group for found in made.values() for group in found)]
+            return [Outcome(cell, hit[cell], wrong) for cell in group]
+        # Halves, down to the cells that fail alone.
+        print(f"together, {len(group)} faults leave {wrong:.1000}", flush=True)
+        middle = len(group) // 2
+        outcomes = await self.run_group(group[:middle])
+        if sum(bool(outcome.wrong) for outcome in outcomes) >= FAILURES_OF_A_GROUP:
+            reason = "not run: the cells before it in its group have failed"
+            return [*outcomes, *(Outcome(cell, hit=False, wrong=reason) for cell in group[middle:])]
+        outcomes += await self.run_group(group[middle:])
+        if not any(outcome.wrong for outcome in outcomes):
+            # Only the combination fails. A fault may have met another request than in a smaller group.
+            outcomes[0].wrong = f"together with {len(group) - 1} other faults: {wrong}"
+        return outcomes
 
 
 def difference(expected: Left, found: Left) -> str:
@@ -207,6 +165,7 @@ async def _signalling(matrix: Matrix, attempts: Attempts, *, how: str) -> AsyncI
 @contextlib.asynccontextmanager
 async def _killed_workers(matrix: Matrix, attempts: Attempts, **options: Any) -> AsyncIterator[None]:
     boundaries = list(attempts.lose)
+    options["profiles"] = matrix.profiles
     with ExitStack() as stack:
         start = partial(stack.enter_context, worker_processes(matrix.stage.cloud.layout.state, boundaries, **options))
         processes = await asyncio.to_thread(start)
@@ -229,12 +188,6 @@ async def _killed_server(matrix: Matrix, attempts: Attempts) -> AsyncIterator[No
         yield
 
 
-PROCESS_KILLS = ("worker killed before", "worker killed after", "server killed before", "server killed after")
-"""Faults at the boundary of an activity: SIGKILL of the worker, and of Temporal's server."""
-SIGNALS = ("duplicated signals", "reordered signals", "early signals")
-"""Faults of paths with a query."""
-WHOLE = ("lagging governance", "clock jumps", "full disk", *SIGNALS)
-"""Faults that last for a whole run, and which every activity meets."""
 LAG_SECONDS = 0.4
 MODES: dict[str, Callable[[Matrix, Attempts], Any]] = {
     "": _in_process,
@@ -246,13 +199,6 @@ MODES: dict[str, Callable[[Matrix, Attempts], Any]] = {
     "server": _killed_server,
 }
 """How workers run, by :func:`mode_of` the fault."""
-
-
-def mode_of(fault: str) -> str:
-    """Return what a fault has in common with those that one run can meet at the same time."""
-    if fault in WHOLE:
-        return fault
-    return fault.split()[0] if fault in PROCESS_KILLS else ""
 
 
 @contextlib.asynccontextmanager

@@ -83,9 +83,17 @@ class _Message:
 def template(target: str) -> str:
     """Return a request target with ``*`` in place of the names and numbers in it."""
     parts = urlsplit(target)
-    kept = [part if re.fullmatch(r"[A-Za-z.$_]*|v[0-9]\w*|api-version", unquote(part)) else "*" for part in parts.path.split("/")]
+    kept = [_kept(unquote(part)) for part in parts.path.split("/")]
     flags = sorted(name for name in re.findall(r"(?:^|&)(watch|event_id|from_seqno|comp|list-type)=", parts.query))
     return "/".join(kept) + (f"?{'&'.join(flags)}" if flags else "")
+
+
+def _kept(part: str) -> str:
+    """Return what a template keeps of a segment: a word of the protocol, or the kind of document that an ID names."""
+    if re.fullmatch(r"[A-Za-z.$_]*|v[0-9]\w*|api-version", part):
+        return part
+    kind = re.match(r"(approver-key|approver-deputy|decision)\.", part)
+    return f"{kind[1]}.*" if kind else "*"
 
 
 class FaultProxy:

@@ -43,6 +43,9 @@ class Outcome:
     hit: bool
     wrong: str = ""
     """How what is left differs from a run without faults; empty if it does not."""
+    date: str = ""
+    commit: str = ""
+    """When it ran, and the commit of the working copy."""
 
 
 @dataclass

@@ -28,6 +28,7 @@ from cleanroom.identifiers import (
     query_workflow_id,
     run_workflow_id,
 )
+from cleanroom.messages.query import QueryState
 from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, pinned_event_id, runs_event_id
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, event_id
 from cleanroom.temporal.failures import error_from_failure
@@ -36,9 +37,11 @@ from starters.operations.datasets import publish_dataset
 from starters.operations.queries import update_query, withdraw_query
 from starters.operations.query_workflow import read_state
 from starters.operations.runs import start_run
+from tests.faults.cloud import WORKERS
 from tests.faults.rows import Left
 from tests.faults.stage import Stage, repeated, without_names
 from tests.local_cloud.world import flights_spec, planes_spec
+from workflows.query_state import SEEN
 
 REFUSED_SIGNALS = {
     *("BallotPending", "BallotAlreadySubmitted", "QueryNotProposed", "QueryClosed", "ProposalClosed"),
@@ -54,6 +57,8 @@ class Scenario:
     workflows: tuple[str, ...]
     focus: tuple[str, ...] = ()
     """Activities with cells; all of the workflows if empty."""
+    profiles: tuple[str, ...] = WORKERS
+    """The workers that it needs, where each is a process."""
     failures: tuple[str, ...] = ("",)
     """Codes with which the run without faults ends; empty for success."""
 
@@ -69,7 +74,7 @@ class Scenario:
 class PublishAzure(Scenario):
     """Contosso publishes a dataset from Blob Storage."""
 
-    name, workflows = "publish-azure", ("PublishAzureDataset",)
+    name, workflows, profiles = "publish-azure", ("PublishAzureDataset",), ("frontend", "contosso")
 
     def ids(self, stage: Stage, name: str) -> dict[str, str]:
         return {"PublishAzureDataset": dataset_workflow_id(stage.collaboration, name)}
@@ -91,7 +96,7 @@ class PublishAzure(Scenario):
 class PublishS3(Scenario):
     """Litware publishes a dataset from S3."""
 
-    name, workflows = "publish-s3", ("PublishS3Dataset",)
+    name, workflows, profiles = "publish-s3", ("PublishS3Dataset",), ("frontend", "litware")
 
     def ids(self, stage: Stage, name: str) -> dict[str, str]:
         return {"PublishS3Dataset": dataset_workflow_id(stage.collaboration, name)}
@@ -115,9 +120,9 @@ async def _publish(stage: Stage, owner: str, spec: DatasetSpec, ids: Mapping[str
 
 
 class ApprovedQuery(Scenario):
-    """Fabrikam creates, updates, proposes, withdraws and proposes a query. Both owners approve it."""
+    """Fabrikam creates, updates, proposes, withdraws and proposes a query. Both owners approve it. The draft also changes elsewhere."""
 
-    name, workflows = "approved-query", ("PublishQuery",)
+    name, workflows, profiles = "approved-query", ("PublishQuery",), ("frontend", "contosso", "litware", "fabrikam")
 
     def ids(self, stage: Stage, name: str) -> dict[str, str]:
         return {"PublishQuery": query_workflow_id(stage.collaboration, name)}
@@ -130,18 +135,19 @@ class ApprovedQuery(Scenario):
             await stage.create(text)
             changed = stage.query(name, sql=text.sql.replace(">= 25", ">= 26"))
             await repeated(lambda: update_query(author, changed))
+            await stage.change_draft(name)
             proposals.append(await stage.propose(name))
             await repeated(lambda: withdraw_query(author, name))
             proposals.append(await stage.propose(name))
             await stage.decide({"litware": "approve", "contosso": "approve"}, name)
 
-        return await _query(stage, name, act, proposals)
+        return await _query(stage, name, act, proposals, back="withdrawn")
 
 
 class RejectedQuery(Scenario):
     """Litware rejects a query of Fabrikam, who then closes the draft."""
 
-    name, workflows = "rejected-query", ("PublishQuery",)
+    name, workflows, profiles = "rejected-query", ("PublishQuery",), ("frontend", "contosso", "litware", "fabrikam")
 
     def ids(self, stage: Stage, name: str) -> dict[str, str]:
         return {"PublishQuery": query_workflow_id(stage.collaboration, name)}
@@ -151,14 +157,32 @@ class RejectedQuery(Scenario):
 
         async def act() -> None:
             await stage.create(stage.query(name))
+            await stage.change_draft(name)
             proposals.append(await stage.propose(name))
             await stage.decide({"litware": "reject"}, name)
             await repeated(lambda: withdraw_query(author, name))
 
-        return await _query(stage, name, act, proposals)
+        return await _query(stage, name, act, proposals, back="returned to draft")
 
 
-async def _query(stage: Stage, name: str, act: Callable[[], Any], proposals: list[str]) -> Left:
+def _history(state: QueryState, back: str) -> list[str]:
+    """The events of a query, without order.
+
+    The workflow may see an effect in governance before the command that had it reports it, for instance when its worker was killed.
+
+    Args:
+        state: The query.
+        back: The event with which this path returns a proposal to a draft.
+    """
+    found = []
+    for entry in state.history:
+        seen_first = entry.detail == SEEN
+        if entry.event != "governance cannot be read" and not (seen_first and entry.event in ("draft changed", "votes changed")):
+            found.append(back if seen_first and entry.event == "returned to draft" else entry.event)
+    return sorted(found)
+
+
+async def _query(stage: Stage, name: str, act: Callable[[], Any], proposals: list[str], *, back: str) -> Left:
     failure = ""
     handle = stage.temporal.get_workflow_handle(query_workflow_id(stage.collaboration, name))
     try:
@@ -185,7 +209,7 @@ async def _query(stage: Stage, name: str, act: Callable[[], Any], proposals: lis
         "accepted": sorted(state.accepted),
         "rejected": sorted(state.rejected),
         "refused": sorted({item.code for item in state.refused} - (REFUSED_SIGNALS if stage.signals else set())),
-        "history": [entry.event for entry in state.history if entry.event != "governance cannot be read"],
+        "history": _history(state, back),
         "proposals": decisions,
         "decisions": statements,
         **await stage.document(name),
@@ -284,14 +308,13 @@ async def _start_held(stage: Stage, name: str) -> WorkflowHandle[Any, Any]:
 
 async def _run_left(stage: Stage, name: str, ids: Mapping[str, str]) -> Left:
     await stage.settle()
-    job = job_name(stage.collaboration, "approved-0", name)
     pods = stage.cloud.pods
     started = await stage.events(runs_event_id("approved-0"), RUNS_SCOPE)
     entries = {step: await stage.events(event_id(name, step), event_scope(name)) for step in (*CLEAN_ROOM_STEPS, "QUERY_COMPLETED")}
     return {
         "open": await stage.open_workflows(ids),
         "sweeper": await stage.found_by_sweeper(name),
-        "applications": await asyncio.to_thread(stage.applications, job),
+        "applications": await asyncio.to_thread(stage.applications, name),
         "drivers": len(pods.started[name]),
         "grants": await stage.grants(),
         "secrets": await stage.secrets(name),

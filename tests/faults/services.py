@@ -2,56 +2,56 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
-from collections.abc import Callable
-from contextlib import ExitStack
+import threading
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+from temporalio.client import Client
+
 from cleanroom.secret import write_secret_file
-from localcloud.launcher import seaweedfs
+from cleanroom.temporal import attributes
+from cleanroom.temporal.converter import data_converter
+from localcloud.launcher import seaweedfs, temporal_server
 from localcloud.launcher.layout import Layout
 from localcloud.launcher.processes import Ready, RunningService, Service, free_ports
 from localcloud.launcher.standin_configs import write_configs
-from localcloud.launcher.supervisor import python
 from localcloud.launcher.topology import seaweedfs_service
-from localcloud.standins import maa
-from localcloud.standins.cgs import server as cgs
-from localcloud.standins.entra import server as entra
-from localcloud.standins.keyvault import server as keyvault
-from localcloud.standins.kubernetes import server as kubernetes
 from localcloud.standins.serving import serving
-from localcloud.standins.snp import server as snp
 from tests.faults.proxy import FaultProxy
+from tests.faults.stand_ins import STAND_INS, StandIn, StandIns
+from tests.temporal_env import TEST_KEYRING
 
-STAND_INS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
-    "entra": (entra.EntraConfig, entra.create_app),
-    "snp": (snp.SnpConfig, snp.create_app),
-    "maa": (maa.MaaConfig, maa.create_app),
-    "keyvault": (keyvault.KeyVaultConfig, keyvault.create_app),
-    "cgs": (cgs.CgsConfig, cgs.create_app),
-    "kubernetes": (kubernetes.KubernetesConfig, kubernetes.create_app),
-}
-"""Stand-ins that activities call, in the order of their start."""
 IN_THREADS = ("kubernetes",)
 """Stand-ins that never run as processes: the pods of Kubernetes run in the process of the tests."""
 
 
 class Killable:
-    """A process that can be killed and started again."""
+    """A process that can be killed and started again.
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    Args:
+        service: The process.
+        again: The readiness check after a kill, if it is another one than before the first start.
+    """
+
+    def __init__(self, service: Service, again: Ready | None = None) -> None:
+        self._service = service.model_copy(update={"ready": again or service.ready})
+        self._lock = threading.Lock()
         self._process = RunningService(service)
         self._process.wait_ready()
 
     def kill(self) -> None:
-        """Send SIGKILL and start the service again."""
-        os.kill(self._process.pid, signal.SIGKILL)
-        self._process.wait_stopped()
-        self._process = RunningService(self._service)
-        self._process.wait_ready()
+        """Send SIGKILL and start the service again. Concurrent calls do so one after the other."""
+        with self._lock:
+            os.kill(self._process.pid, signal.SIGKILL)
+            self._process.wait_stopped()
+            self._process = RunningService(self._service)
+            self._process.wait_ready()
 
     def stop(self) -> None:
         """End the process."""
@@ -71,7 +71,8 @@ class Services:
         self._layout, self._proxy, self._processes = layout, proxy, processes
         self._stack = ExitStack()
         self._threads: dict[str, ExitStack] = {}
-        self._killable: dict[str, Killable] = {}
+        self._stand_ins: StandIns | None = None
+        self._killable: dict[str, Killable | StandIn] = {}
         self.nodes: Any = None
         """The nodes of governance, of which one can lag behind, if governance is in a thread."""
 
@@ -82,11 +83,14 @@ class Services:
         for name in STAND_INS:
             proxy.listen(name, layout.ports[name], layout.certificate(name))
             if self._processes and name not in IN_THREADS:
-                self._start(name, self._stand_in(name))
+                self._start(name)
             else:
                 self._serve(name)
         proxy.listen("s3", layout.ports["seaweedfs-0"], layout.certificate("seaweedfs"))
-        self._start("s3", seaweedfs_service(layout, free_ports(seaweedfs.PORTS)))
+        seaweed = seaweedfs_service(layout, free_ports(seaweedfs.PORTS))
+        store = self._killable["s3"] = Killable(seaweed)
+        self._stack.callback(store.stop)
+        proxy.forward("s3", seaweed.url)
         proxy.kill = self.kill
         return self
 
@@ -103,10 +107,15 @@ class Services:
             self._threads.pop(name).close()
             self._serve(name)
 
-    def _start(self, name: str, service: Service) -> None:
-        self._killable[name] = Killable(service)
-        self._stack.callback(self._killable[name].stop)
-        self._proxy.forward(name, service.url)
+    def _start(self, name: str) -> None:
+        layout, [port] = self._layout, free_ports(1)
+        file = layout.state / f"config/{name}-behind.json"
+        write_secret_file(file, json.dumps(self._config(name) | {"port": port}).encode())
+        if self._stand_ins is None:
+            self._stand_ins = StandIns()
+            self._stack.callback(self._stand_ins.stop)
+        self._killable[name] = StandIn(self._stand_ins, name, file, port, layout.log(name))
+        self._proxy.forward(name, f"https://localhost:{port}")
 
     def _config(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self._layout.state / f"config/{name}.json").read_text())
@@ -121,15 +130,25 @@ class Services:
         stack = self._threads[name] = ExitStack()
         self._proxy.forward(name, stack.enter_context(serving(app, name, self._layout.certificate(name))))
 
-    def _stand_in(self, name: str) -> Service:
-        layout, [port] = self._layout, free_ports(1)
-        file = layout.state / f"config/{name}-behind.json"
-        write_secret_file(file, json.dumps(self._config(name) | {"port": port}).encode())
-        url = f"https://localhost:{port}"
-        return Service(
-            name=name,
-            argv=python(f"localcloud.standins.{name}", "--config", str(file)),
-            ready=Ready(kind="http", url=f"{url}/healthz", ca_file=layout.authority.ca_file),
-            url=url,
-            log=layout.log(name),
-        )
+
+@asynccontextmanager
+async def killable_server(folder: Path) -> AsyncIterator[tuple[Client, Killable]]:
+    """Run Temporal's server with a database file."""
+    port, http, metrics = free_ports(3)
+    keys = {key.name: key.indexed_value_type.name.title().replace("_", "") for key in attributes.ALL}
+    service = temporal_server.service(
+        database=folder / "temporal.db",
+        port=port,
+        ui_port=None,
+        http_port=http,
+        metrics_port=metrics,
+        log=folder / "temporal.log",
+        search_attributes=keys,
+    )
+    # The database has the search attributes already.
+    server = await asyncio.to_thread(Killable, service, Ready(kind="tcp", port=port))
+    try:
+        converter = data_converter(TEST_KEYRING, accept_unbound=True)
+        yield await Client.connect(f"127.0.0.1:{port}", data_converter=converter), server
+    finally:
+        await asyncio.to_thread(server.stop)

@@ -20,7 +20,7 @@ from cleanroom.claims import HOST_DATA, NOBODY
 from cleanroom.datasets.encryption import encode_dataset_key
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.documents.specs import QuerySpec
-from cleanroom.errors import CleanRoomError
+from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.governance import CleanRoomClient, Document, GovernanceUserClient
 from cleanroom.identifiers import (
     CLEAN_ROOM_QUEUE,
@@ -31,6 +31,7 @@ from cleanroom.messages.cleanup import CleanupInput, CleanupReport
 from cleanroom.messages.query import DecisionMessage
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.tombstone import is_tombstone
+from cleanroom.temporal.failures import error_from_failure
 from starters.operations.datasets import publish_dataset
 from starters.operations.decisions import read_card, send_decision, sign_decision
 from starters.operations.queries import create_query, propose_query
@@ -79,7 +80,7 @@ class Stage:
         await publish_dataset(self.people["contosso"], self.flights)
         await publish_dataset(self.people["litware"], self.planes)
         await publish_dataset(self.people["litware"], self.output)
-        await create_query(self.people["fabrikam"], self.query("approved-0"), reconcile_seconds=1)
+        await create_query(self.people["fabrikam"], self.query("approved-0"))
         await propose_query(self.people["fabrikam"], "approved-0")
         self._card = await read_card(self.people["litware"], "approved-0")
         await self.decide({"litware": "approve", "contosso": "approve"}, "approved-0")
@@ -100,10 +101,23 @@ class Stage:
 
     async def create(self, query: QuerySpec) -> None:
         """Create a query."""
-        created = asyncio.create_task(create_query(self.people["fabrikam"], query, reconcile_seconds=1))
+        created = asyncio.create_task(create_query(self.people["fabrikam"], query))
         if self.signals == "early":
             await self._send_early(query.name)
         await created
+
+    async def change_draft(self, query: str) -> None:
+        """Write the draft again in governance, outside of its workflow, and wait until the workflow has seen the new version."""
+        author = self.people["fabrikam"]
+        before = await read_state(author, query)
+        async with author.governance() as client:
+            held = await client.get_document(query)
+            await client.put_document(
+                query, self.collaboration, held.data, version=held.version, labels=held.labels, approvers=held.approvers
+            )
+        async with asyncio.timeout(300):
+            while (await repeated(lambda: read_state(author, query))).version == before.version:
+                await asyncio.sleep(0.1)
 
     async def propose(self, query: str) -> str:
         """Propose a query, and return the ID of the proposal."""
@@ -222,11 +236,11 @@ class Stage:
         found = (await self.temporal.get_workflow_handle(id).describe()).status
         return "running" if found is WorkflowExecutionStatus.RUNNING else "ended"
 
-    def applications(self, name: str) -> int:
-        """Number of SparkApplications with a name."""
+    def applications(self, run_id: str) -> int:
+        """Number of SparkApplications of a run, whatever their names are."""
         client = KubernetesClient.connect(self.cloud.settings("spark-service").kubernetes)
         try:
-            return sum(item["metadata"]["name"] == name for item in client.applications())
+            return sum(run_id in item["metadata"].get("labels", {}).values() for item in client.applications())
         finally:
             client.close()
 
@@ -284,8 +298,9 @@ async def repeated(act: Callable[[], Awaitable[T]]) -> T:
     for _ in range(REPETITIONS):
         try:
             return await act()
-        except RPCError as error:
-            if error.status not in (RPCStatusCode.UNAVAILABLE, RPCStatusCode.UNKNOWN, RPCStatusCode.CANCELLED):
+        except (RPCError, Unavailable) as error:
+            # Workers connect again within seconds. Until then, the server knows none.
+            if error_from_failure(error).code not in ("TemporalUnavailable", "NoWorker"):
                 raise
             await asyncio.sleep(0.5)
     return await act()

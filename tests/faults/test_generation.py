@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from tests.faults.expectations import DIFFERENCES, exists, expected
-from tests.faults.matrix import LOSSES, PER_ACTIVITY, PROCESS_KILLS, SIGNALS, WHOLE, Matrix, difference, groups, mode_of
+from tests.faults.cells import LOSSES, PER_ACTIVITY, PROCESS_KILLS, SIGNALS, WHOLE, groups, kill_cells, mode_of, wire_cells
+from tests.faults.expectations import RULES, exists, expected
+from tests.faults.matrix import difference
+from tests.faults.outcomes import Outcomes
 from tests.faults.proxy import FAULTS, KILLS, Request
-from tests.faults.report import BEGIN, END, load_recording, merge_outcomes, save_recording, write_page
+from tests.faults.report import BEGIN, END, load_recording, save_recording, write_page
 from tests.faults.rows import Cell, Outcome, Recording, Row
 
 READ, WRITE, OTHER = Request("cgs", "GET", "/a"), Request("cgs", "PUT", "/b"), Request("entra", "GET", "/c")
@@ -16,25 +17,18 @@ RUN = [Row("run", "RunQuery", "revoke", request) for request in (None, READ, WRI
 QUERY = [Row("approved-query", "PublishQuery", "vote", request) for request in (None, WRITE)]
 
 
-def matrix(rows: list[Row]) -> Matrix:
-    stage: Any = None
-    made = Matrix(stage)
-    made.recording = Recording(rows=set(rows))
-    return made
-
-
 def test_every_row_has_a_cell_for_each_fault() -> None:
-    cells = matrix([*RUN, *QUERY]).cells("run")
+    cells = wire_cells(Recording(rows={*RUN, *QUERY}), "run")
     assert {(cell.row, cell.fault) for cell in cells} == {
         *((row, fault) for row in RUN[1:] for fault in FAULTS),
         *((RUN[0], fault) for fault in (*LOSSES, *WHOLE) if fault not in SIGNALS),
     }
-    boundary = {cell.fault for cell in matrix(QUERY).cells("approved-query") if cell.row.request is None}
+    boundary = {cell.fault for cell in wire_cells(Recording(rows={*QUERY}), "approved-query") if cell.row.request is None}
     assert boundary == {*LOSSES, *WHOLE}
 
 
 def test_processes_are_killed_at_each_boundary_and_each_service_at_its_last_write() -> None:
-    cells = matrix(RUN).cells_of_kills("run")
+    cells = kill_cells(Recording(rows={*RUN}), "run")
     assert {(cell.row, cell.fault) for cell in cells} == {
         *((RUN[0], fault) for fault in PROCESS_KILLS),
         *((row, fault) for row in RUN[2:] for fault in KILLS),
@@ -42,7 +36,7 @@ def test_processes_are_killed_at_each_boundary_and_each_service_at_its_last_writ
 
 
 def test_a_group_has_cells_of_one_path_and_mode_and_few_of_an_activity() -> None:
-    cells = [cell for path in ("run", "approved-query") for cell in matrix([*RUN, *QUERY]).cells(path)]
+    cells = [cell for path in ("run", "approved-query") for cell in wire_cells(Recording(rows={*RUN, *QUERY}), path)]
     made = groups(cells)
     assert sorted(map(str, (cell for group in made for cell in group))) == sorted(map(str, cells))
     for group in made:
@@ -51,11 +45,13 @@ def test_a_group_has_cells_of_one_path_and_mode_and_few_of_an_activity() -> None
 
 
 def test_a_cell_that_differs_runs_alone() -> None:
-    item = next(item for item in DIFFERENCES if item.leaves)
-    row = Row(item.scenario, "PublishAzureDataset", item.activity, Request(*item.request.split(" ", 2)))
+    item = next(item for item in RULES if item.leaves)
+    row = Row(item.scenarios[0], "PublishAzureDataset", item.activity, Request(*item.request.split(" ", 2)))
     cells = [Cell(row, fault) for fault in FAULTS]
-    assert [cell.fault for cell in groups(cells)[0]] == [item.fault]
-    assert expected(Cell(row, item.fault), {"keys": 1, "failure": ""}) == {"keys": 2, "failure": ""}
+    assert [[cell.fault for cell in group] for group in groups(cells)[:2]] == [["twice"], ["late"]]
+    assert expected(Cell(row, "twice"), {"keys": 1, "failure": ""}) == {"keys": 2, "failure": ""}
+    late = expected(Cell(row, "late"), {"keys": 1})
+    assert [difference(late, {"keys": keys}) for keys in (1, 2, 3)] == ["", "", "keys: 3 instead of 1 or 2"]
     assert expected(Cell(row, "lost"), {"keys": 1}) == {"keys": 1}
 
 
@@ -71,25 +67,35 @@ def test_a_difference_names_what_is_left_and_what_is_missing() -> None:
     assert text == "grants: {'a': ['b']} instead of {}; votes: None instead of 1"
 
 
-def test_recording_and_outcomes_are_read_as_they_were_written(tmp_path: Path) -> None:
-    recording = Recording(rows={*RUN, *QUERY}, left={"run": {"grants": {}}})
+def test_recording_is_read_as_it_was_written(tmp_path: Path) -> None:
+    recording = Recording(rows={*RUN, *QUERY}, left={"run": {"grants": {}}}, steady={*RUN})
     save_recording(recording, tmp_path / "recording.json")
-    found = load_recording(tmp_path / "recording.json")
-    assert (found.rows, found.left) == (recording.rows, recording.left)
+    assert load_recording(tmp_path / "recording.json") == recording
+
+
+def test_last_outcome_of_each_cell_is_kept(tmp_path: Path) -> None:
     first = [Outcome(Cell(RUN[2], "lost"), hit=True), Outcome(Cell(RUN[0], "lost after"), hit=False, wrong="x")]
-    merge_outcomes(first, tmp_path / "outcomes.json")
-    again = merge_outcomes([Outcome(Cell(RUN[0], "lost after"), hit=True)], tmp_path / "outcomes.json")
-    assert {(item.cell, item.hit, item.wrong) for item in again} == {(first[0].cell, True, ""), (first[1].cell, True, "")}
+    Outcomes(tmp_path / "outcomes.jsonl").keep(first)
+    Outcomes(tmp_path / "outcomes.jsonl").keep([Outcome(Cell(RUN[0], "lost after"), hit=True)])
+    known = Outcomes(tmp_path / "outcomes.jsonl").known()
+    assert {(cell, item.hit, item.wrong) for cell, item in known.items()} == {(first[0].cell, True, ""), (first[1].cell, True, "")}
+    assert all(item.date and item.commit for item in known.values())
 
 
 def test_page_counts_the_cells_of_each_activity_and_fault(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"# Title\n\n{BEGIN}\n\nold\n\n{END}\n\nAfter.\n")
     cells = [Cell(RUN[1], "lost"), Cell(RUN[2], "lost"), Cell(RUN[0], "lost before"), Cell(QUERY[1], "cut")]
-    write_page([Outcome(cell, hit=cell.fault != "cut") for cell in cells], 9, page)
+    outcomes = [Outcome(cell, hit=cell.fault != "cut", date="2026-01-02", commit="abc") for cell in cells]
+    outcomes[0].wrong = "keys: 2 instead of 1"
+    write_page(outcomes, [*cells, Cell(RUN[3], "lost")], 7, page)
     text = page.read_text()
     assert "old" not in text
-    assert "The matrix has 9 cells. 4 have run, 3 have met their fault" in text
-    assert "1 of `cut`" in text
+    assert (
+        "The matrix has 5 cells. 4 have run, 2 have met their fault and ended as expected. They ran on 2026-01-02 (commit\n`abc`)." in text
+    )
+    assert "| run | 4 | 2 | 1 | 0 | 1 |\n| approved-query | 1 | 0 | 0 | 1 | 0 |" in text
+    assert f"* {cells[0]}\n* {cells[3]}\n" in text
+    assert "exclude 7 cells" in text
     assert "### RunQuery\n\n| activity | lost | lost before |\n|---|--:|--:|\n| `revoke` | 2 | 1 |" in text
     assert text.endswith(f"{END}\n\nAfter.\n")

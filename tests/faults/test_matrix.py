@@ -12,19 +12,18 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from temporalio.testing import WorkflowEnvironment
 
 import activities
-from tests.faults.expectations import NOT_COVERED, difference_of
-from tests.faults.matrix import LOSSES, PROCESS_KILLS, WHOLE, Matrix, open_matrix
+from tests.faults.cells import LOSSES, PROCESS_KILLS, WHOLE, kill_cells, wire_cells
+from tests.faults.expectations import NOT_COVERED, rule_of
+from tests.faults.matrix import Matrix, open_matrix
 from tests.faults.proxy import FAULTS, KILLS
 from tests.faults.report import PAGE, load_recording
 from tests.faults.rows import Cell
 from tests.faults.scenarios import SCENARIOS
-from tests.temporal_env import TEST_KEYRING, temporal_env
+from tests.faults.services import killable_server
+from tests.temporal_env import TEST_KEYRING
 from tests.unit.workflows.test_call_sites import EXPECTED
-
-__all__ = ["temporal_env"]
 
 SHORT = ("run", "publish-azure", "publish-s3", "approved-query")
 """Scenarios of the short form."""
@@ -33,17 +32,18 @@ EFFECTS = ("lost", "cut", "503", "twice", "reset", "429", "late", "500", "lost a
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def matrix(temporal_env: WorkflowEnvironment, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Matrix]:
-    async with open_matrix(tmp_path_factory.mktemp("faults") / "cloud", temporal_env.client, TEST_KEYRING) as found:
-        found.recording = load_recording()
+async def matrix(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Matrix]:
+    folder = tmp_path_factory.mktemp("faults")
+    async with killable_server(folder) as (client, server), open_matrix(folder / "cloud", client, TEST_KEYRING) as found:
+        found.recording, found.restart_server = load_recording(), server.kill
         yield found
 
 
 def short_group(matrix: Matrix, scenario: str) -> list[Cell]:
     """One cell per activity: its last write, if it has one that is sent in every run, and the next fault."""
     found: dict[tuple[str, str], list[Cell]] = {}
-    for cell in matrix.cells(scenario):
-        if difference_of(cell) is None:
+    for cell in wire_cells(matrix.recording, scenario):
+        if rule_of(cell) is None:
             found.setdefault((cell.row.workflow, cell.row.activity), []).append(cell)
     group = []
     for number, cells in enumerate(found.values()):
@@ -63,6 +63,15 @@ async def test_a_fault_in_every_activity_changes_nothing(matrix: Matrix, scenari
     assert {str(outcome.cell): outcome.wrong for outcome in outcomes if outcome.wrong} == {}
     missed = [str(outcome.cell) for outcome in outcomes if not outcome.hit and outcome.cell.row.request is None]
     assert missed == []
+
+
+@pytest.mark.scenario
+@pytest.mark.parametrize("fault", ["worker killed after", "server killed after"])
+async def test_a_killed_process_changes_nothing(matrix: Matrix, fault: str) -> None:
+    cells = kill_cells(matrix.recording, "publish-s3")
+    [cell] = [cell for cell in cells if (cell.row.activity, cell.fault) == ("propose_document", fault)]
+    [outcome] = await matrix.run_group([cell])
+    assert (outcome.hit, outcome.wrong) == (True, "")
 
 
 def defined_activities() -> set[str]:

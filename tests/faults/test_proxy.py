@@ -115,6 +115,7 @@ def test_calls_are_recorded_with_their_activity(proxied: tuple[FaultProxy, Servi
     ("target", "expected"),
     [
         ("/app/userdocuments/cell-00001", "/app/userdocuments/*"),
+        ("/app/userdocuments/approver-key.0b1c", "/app/userdocuments/approver-key.*"),
         (
             "/apis/sparkoperator.k8s.io/v1beta2/namespaces/analytics/sparkapplications",
             "/apis/*/v1beta2/namespaces/analytics/sparkapplications",

@@ -16,8 +16,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,10 @@ from cleanroom.temporal import retries
 from cleanroom.trust.bootstrap import parse_bootstrap
 from localcloud.launcher.guests import GUESTS
 from tests.faults.cloud import WORKERS, new_worker
-from tests.faults.labels import Attempts, Boundary
+from tests.faults.labels import BACKOFF, Attempts, Boundary
 
-HEARTBEAT = 5
-"""Seconds after which the server notices a killed worker, in place of 10."""
+HEARTBEAT = timedelta(seconds=3)
+"""Time after which the server notices a killed worker, in place of 10 s."""
 
 
 class WorkerProcesses:
@@ -50,16 +51,16 @@ class WorkerProcesses:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def start(self, die: Sequence[Boundary] = (), *, file_bytes: int | None = None) -> None:
-        """Start all workers and wait until they poll. Each of them kills itself at the boundaries ``die`` that it reaches.
+    def start(self, die: Sequence[Boundary] = (), *, profiles: Collection[str] = WORKERS, file_bytes: int | None = None) -> None:
+        """Start workers and wait until they poll. Each of them kills itself at the boundaries ``die`` that it reaches.
 
         ``file_bytes`` limits the size of files that the first processes write, as a full disk does, until an attempt has failed.
         """
         self._die = [[item.workflow, item.activity, item.loss] for item in die]
-        for profile in WORKERS:
+        for profile in profiles:
             self._send(profile, file_bytes)
         with self._lock:
-            assert self._lock.wait_for(lambda: len(self.ready) == len(WORKERS), 180), "the workers are not ready"
+            assert self._lock.wait_for(lambda: len(self.ready) == len(profiles), 180), "the workers are not ready"
 
     def _send(self, profile: str, file_bytes: int | None = None) -> None:
         assert self._parent.stdin is not None
@@ -121,7 +122,10 @@ def _child(state: Path, request: dict[str, Any]) -> None:
     attempts.on_start = lambda: _say("attempt", *attempts.seen[-1][:2])
     for timing in vars(retries).values():
         if isinstance(timing, retries.Timing) and timing.heartbeat is not None:
-            object.__setattr__(timing, "heartbeat", timedelta(seconds=HEARTBEAT))
+            object.__setattr__(timing, "heartbeat", HEARTBEAT)
+            # The server itself repeats an attempt whose worker is gone. A busy machine also loses attempts whose worker is alive.
+            retry = replace(timing.retry, initial_interval=BACKOFF, backoff_coefficient=1.0, maximum_attempts=0)
+            object.__setattr__(timing, "retry", retry)
     if request["file_bytes"] is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"], resource.RLIM_INFINITY))

@@ -6,15 +6,18 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
 
 from activities.authorisations import AuthorisationVerifier
 from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
+from activities.query_watch import Watcher
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.documents.specs import DatasetSpec
 from cleanroom.governance import GovernanceUserClient
@@ -23,6 +26,7 @@ from cleanroom.identifiers import (
     approver_key_document_id,
     collaborator_queue,
     user_secret_name,
+    watch_workflow_id,
 )
 from cleanroom.messages.publish import DescriptorRequest, StoredSecret
 from cleanroom.publishing.descriptor import generate_descriptor
@@ -38,12 +42,16 @@ from starters.operations.session import Session
 from tests.conformance.governance.target import Person, Target
 from tests.servers import fixed_id
 from tests.temporal_env import TEST_KEYRING, client_with
+from workers.watch_keeper import ensure_watcher
 from workflows.publish_query import PublishQuery
+from workflows.watch_queries import WatchQueries
 
 T = TypeVar("T")
 
 AUTHOR, OWNERS = "fabrikam", ("contosso", "litware")
 PEOPLE = (AUTHOR, *OWNERS)
+INTERVAL = 0.2
+"""Seconds between two looks of the watcher."""
 
 
 class World:
@@ -63,6 +71,7 @@ class World:
         self.clients: dict[str, GovernanceUserClient] = {}
         self.sessions: dict[str, Session] = {}
         self.temporal: Client
+        self._worker: Worker | None = None
         self.run(self._start())
 
     def run(self, work: Coroutine[Any, Any, T], seconds: float = 60) -> T:
@@ -109,8 +118,17 @@ class World:
         await self._publish("contosso", "machine-flights", "read")
         await self._publish("litware", "machine-output", "write")
         self.temporal = await client_with(self._env, TEST_KEYRING, accept_unbound=True)
-        for worker in (self._frontend(), *(self._collaborator(name) for name in PEOPLE)):
-            await self._stack.enter_async_context(create_worker(self.temporal, worker))
+        for name in PEOPLE:
+            await self._stack.enter_async_context(create_worker(self.temporal, self._collaborator(name)))
+        self._stack.push_async_callback(self.stop_frontend)
+        await self.start_frontend()
+        await ensure_watcher(self.temporal, self.collaboration)
+        self._stack.push_async_callback(self.watcher.terminate)
+
+    @property
+    def watcher(self) -> WorkflowHandle[Any, Any]:
+        """The watcher of the queries."""
+        return self.temporal.get_workflow_handle(watch_workflow_id(self.collaboration))
 
     async def _publish(self, owner: str, name: str, access: Literal["read", "write"]) -> None:
         spec = DatasetSpec.model_validate(
@@ -139,18 +157,32 @@ class World:
         """Return the frontend's reader."""
         return UserReader(self.clients["frontend"], self.collaboration)
 
+    async def start_frontend(self, **activities: Callable[..., Any]) -> None:
+        """Start the frontend's worker, with other ``activities`` in place of its own."""
+        spec = self._frontend()
+        own = [activities.get(item.__name__, item) for item in spec.activities]
+        self._worker = create_worker(self.temporal, replace(spec, activities=own))
+        await self._worker.__aenter__()
+
+    async def stop_frontend(self) -> None:
+        """Stop the frontend's worker, if it runs."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.__aexit__(None, None, None)
+
     def _frontend(self) -> WorkerSpec:
         frontend = Frontend(self.documents("frontend"), self.reader(), self.collaboration)
         activities = (
             frontend.generate_query_document,
             frontend.determine_dataset_owners,
             frontend.verify_decision,
-            frontend.await_query_change,
+            frontend.find_query_change,
+            Watcher(self.documents("frontend"), self.collaboration, interval=INTERVAL).watch_queries,
         )
         return WorkerSpec(
             name="frontend",
             task_queue=FRONTEND_QUEUE,
-            workflows=(PublishQuery,),
+            workflows=(PublishQuery, WatchQueries),
             activities=activities,
             interceptors=(self._freshness("frontend"),),
         )

@@ -27,9 +27,10 @@ from workflows.publish_azure_dataset import PublishAzureDataset
 from workflows.publish_query import PublishQuery
 from workflows.publish_s3_dataset import PublishS3Dataset
 from workflows.run_query import RunQuery
+from workflows.watch_queries import WatchQueries
 
 FILE: Final = FOLDER / "fingerprints.json"
-WORKFLOWS: Final = (Cleanup, ConcludeRun, Prepare, PublishAzureDataset, PublishQuery, PublishS3Dataset, RunQuery)
+WORKFLOWS: Final = (Cleanup, ConcludeRun, Prepare, PublishAzureDataset, PublishQuery, PublishS3Dataset, RunQuery, WatchQueries)
 ADVICE: Final = """
 The workflow issues other commands than before. Workflows that run now were started with the commands that are recorded.
 - If a release has the recorded commands: keep them for running workflows with `if workflow.patched("what-changed"):`, record a history of

@@ -36,15 +36,19 @@ from workflows.publish_azure_dataset import PublishAzureDataset
 from workflows.publish_query import PublishQuery
 from workflows.publish_s3_dataset import PublishS3Dataset
 from workflows.run_query import RunQuery
+from workflows.watch_queries import WatchQueries
 
 CARRIED: Final = "publish-query.carried-and-withdrawn"
 Act = Callable[[WorkflowHandle[Any, Any]], Awaitable[None]]
 REFUSED: Final = Refused("ApprovalMissing", "refused for the record")
 CLEAN_ROOM: Final = (RunQuery, Prepare, ConcludeRun, Cleanup)
+FRONTEND: Final = (PublishAzureDataset, PublishS3Dataset, PublishQuery, WatchQueries)
 SUGGESTED_END: Final = 120
 """Events after which the recording server suggests to continue as new."""
 ENDS: Final = ("completed", "failed", "canceled", "terminated")
-"""Ways in which every workflow can end. ``Cleanup`` and ``PublishQuery`` also continue as new."""
+"""Ways in which every workflow can end. ``Cleanup``, ``PublishQuery`` and ``WatchQueries`` also continue as new."""
+ENDLESS: Final = (WatchQueries,)
+"""Workflows that never complete."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,16 @@ async def _many_signals(handle: WorkflowHandle[Any, Any]) -> None:
     """Send messages until the workflow continues as new."""
     for number in range(SUGGESTED_END):
         await handle.signal("approve", {"decision": f"too early {number}"})
+
+
+async def vote(handle: WorkflowHandle[Any, Any]) -> None:
+    """Approve the open proposal, without waiting for the outcome."""
+    await handle.signal("approve", {"decision": "approve u-contosso"})
+
+
+async def look(handle: WorkflowHandle[Any, Any]) -> None:
+    """Wake the query, as the watcher does."""
+    await handle.signal("look")
 
 
 AUTHOR = AuthorMessage(party="fabrikam", authorisation="signed")
@@ -192,10 +206,13 @@ OUTCOMES: Final[dict[str, Outcome]] = {
     "publish-query.updated": Outcome(
         PublishQuery, "completed", _query(), {}, messages(("update", AUTHOR.model_copy(update={"spec": worlds.SPEC})), WITHDRAW)
     ),
-    "publish-query.cancelled": Outcome(PublishQuery, "canceled", _query(), {}, then(messages(PROPOSE), cancel_at("await_query_change"))),
-    "publish-query.terminated": Outcome(
-        PublishQuery, "terminated", _query(), {}, then(messages(PROPOSE), terminate_at("await_query_change"))
+    "publish-query.cancelled": Outcome(
+        PublishQuery, "canceled", _query(), {"accept_query": UNTIL_CANCELLED}, then(messages(PROPOSE), vote, cancel_at("accept_query"))
     ),
+    "publish-query.terminated": Outcome(
+        PublishQuery, "terminated", _query(), {"accept_query": UNTIL_CANCELLED}, then(messages(PROPOSE), vote, terminate_at("accept_query"))
+    ),
+    "publish-query.woken": Outcome(PublishQuery, "completed", _query(), {}, then(look, messages(WITHDRAW))),
     "publish-query.continued-as-new": Outcome(
         PublishQuery, "continued_as_new", _query(), {}, _many_signals, ("publish-query.carried-and-withdrawn", messages(WITHDRAW))
     ),
@@ -235,6 +252,14 @@ OUTCOMES: Final[dict[str, Outcome]] = {
         Cleanup, "terminated", SWEEP, _looked("run-1") | {"revoke_grants": UNTIL_CANCELLED}, terminate_at("revoke_grants")
     ),
     "cleanup.continued-as-new": Outcome(Cleanup, "continued_as_new", SWEEP, _looked("run-1", more=True)),
+    "watch-queries.continued-as-new": Outcome(WatchQueries, "continued_as_new", worlds.WATCH, {"watch_queries": None}),
+    "watch-queries.failed": Outcome(WatchQueries, "failed", worlds.WATCH, {"watch_queries": REFUSED}),
+    "watch-queries.cancelled": Outcome(
+        WatchQueries, "canceled", worlds.WATCH, {"watch_queries": UNTIL_CANCELLED}, cancel_at("watch_queries")
+    ),
+    "watch-queries.terminated": Outcome(
+        WatchQueries, "terminated", worlds.WATCH, {"watch_queries": UNTIL_CANCELLED}, terminate_at("watch_queries")
+    ),
 }
 """By name of the history: the workflow's, a dot, and the outcome's."""
 
@@ -242,13 +267,13 @@ DEFAULT_ANSWERS: Final[dict[str, Any]] = (
     worlds.publish_dataset_answers()
     | worlds.publish_query_answers()
     | worlds.conclude_run_answers()
-    | {"watch_consent": UNTIL_CANCELLED, "await_query_change": UNTIL_CANCELLED}
+    | {"watch_consent": UNTIL_CANCELLED, "find_query_change": None}
 )
 
 
 def _answers(outcome: Outcome) -> dict[str, Any]:
     own = worlds.prepare_answers() | worlds.run_query_answers() if outcome.workflow in (RunQuery, Prepare) else {}
-    fixed = {"watch_consent": UNTIL_CANCELLED, "await_query_change": UNTIL_CANCELLED}
+    fixed = {"watch_consent": UNTIL_CANCELLED, "find_query_change": None}
     return DEFAULT_ANSWERS | own | fixed | outcome.answers
 
 
@@ -272,7 +297,7 @@ async def record_outcomes(names: Sequence[str] = tuple(OUTCOMES)) -> None:
         client = await client_with(env, recorded_keyring())
         queues = (CLEAN_ROOM_QUEUE, FRONTEND_QUEUE, SPARK_SERVICE_QUEUE, *map(collaborator_queue, ("contosso", "fabrikam", "litware")))
         for queue in queues:
-            workflows = {CLEAN_ROOM_QUEUE: CLEAN_ROOM, FRONTEND_QUEUE: (PublishAzureDataset, PublishS3Dataset, PublishQuery)}
+            workflows = {CLEAN_ROOM_QUEUE: CLEAN_ROOM, FRONTEND_QUEUE: FRONTEND}
             await stack.enter_async_context(create_worker(client, WorkerSpec(queue, queue, workflows.get(queue, ()), (answer,), **AT_ONCE)))
         await asyncio.gather(*(_record(client, name, OUTCOMES[name]) for name in names))
 

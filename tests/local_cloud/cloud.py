@@ -160,7 +160,7 @@ class Cloud:
     def propose(self, spec: QuerySpec, *, by: Session | None = None, **options: Any) -> QueryState:
         """Create and propose a query; return its state."""
         author = by or self.fabrikam
-        run_async(create_query(author, spec, **{"reconcile_seconds": 1, **options}))
+        run_async(create_query(author, spec, **options))
         run_async(propose_query(author, spec.name))
         return run_async(read_state(author, spec.name))
 

@@ -141,7 +141,7 @@ def test_run_completes_when_every_worker_is_killed_once(cloud: Cloud, world: Wor
     assert run_async(read_state(cloud.fabrikam, concurrent.name)).stage == "Draft"
 
     query = world.query("crash", inputs={"flights": flights.name, "planes": planes.name}, output=output.name)
-    run_async(create_query(cloud.fabrikam, query, reconcile_seconds=1))
+    run_async(create_query(cloud.fabrikam, query))
     run_async(propose_query(cloud.fabrikam, query.name))
     for owner in (cloud.litware, cloud.contosso):
         state = cloud.decide(owner, query.name)

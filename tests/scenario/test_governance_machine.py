@@ -54,11 +54,10 @@ __all__ = ["temporal_env"]
 
 pytestmark = pytest.mark.scenario
 
-RECONCILE = 1
 LONGEST_LAG_MS = 1000 if os.environ.get("CLEANROOM_TEST_LAG") else 0
 """By how much the second governance node lags behind. The variable chooses the long form (``make test-lag``)."""
-SLACK = 6.0
-"""Seconds in addition to one poll interval, because the tests share two cores."""
+SLACK = 7.0
+"""Seconds until the watcher has found a change, because the tests share two cores."""
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +139,6 @@ class Governance(RuleBasedStateMachine):
             parties=parties,
             spec=spec,
             authorisation=world.sessions[AUTHOR].authorise("create-query", self.name, spec.digest()),
-            reconcile_seconds=RECONCILE,
         )
         return await world.temporal.start_workflow(
             PublishQuery.run,
@@ -166,7 +164,7 @@ class Governance(RuleBasedStateMachine):
     def seen(self) -> QueryState:
         return self.world.run(self.handle.query(PublishQuery.state))
 
-    def until(self, done: Any, seconds: float = RECONCILE + SLACK) -> QueryState:
+    def until(self, done: Any, seconds: float = SLACK) -> QueryState:
         """Wait until ``done`` accepts the workflow's state, and return the state."""
 
         async def read() -> QueryState:

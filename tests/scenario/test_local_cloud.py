@@ -22,7 +22,10 @@ from cleanroom.clients.urls import check_storage_url
 from cleanroom.errors import PreconditionFailed
 from cleanroom.governance import GovernanceUserClient
 from cleanroom.settings import Settings, load_settings
-from tests.local_cloud import Cloud, unique
+from starters.operations.doctor.checks import run_checks
+from starters.operations.doctor.plan import planned_checks
+from starters.operations.session import Session
+from tests.local_cloud import Cloud, World, unique
 
 pytestmark = pytest.mark.scenario
 PROFILES = ("contosso", "litware", "fabrikam", "frontend", "clean-room", "spark-service")
@@ -85,6 +88,17 @@ async def test_every_profile_is_a_registered_user_of_governance(state: Path, pro
     async with GovernanceUserClient(own.governance.url, token=provide, mode=own.governance.mode, ca_file=own.ca_file) as client:
         identities = {identity.id for identity in await client.list_identities()}
     assert set(own.parties.values()) < identities
+
+
+@pytest.mark.parametrize("profile", ["contosso", "litware", "clean-room", "spark-service", "operator"])
+async def test_the_doctor_finds_everything_well(state: Path, world: World, profile: str):
+    session = Session.load(profile, str(state / "cleanroom.toml"))
+    found = await run_checks(planned_checks(session), seconds=60)
+    # Other tests kill workers and terminate runs.
+    mine = [item for item in found if not item.check.startswith(("worker of ", "left of "))]
+    assert not [item for item in mine if item.state == "failed"]
+    # The stand-in of Kubernetes has no quotas.
+    assert {item.check for item in found if item.state == "skipped"} <= {"quota of the namespace", "identities of datasets"}
 
 
 def test_contosso_manages_keys_and_other_tenants_cannot(state: Path):

@@ -24,7 +24,8 @@ from cleanroom.runs.reader import UserReader
 from cleanroom.statements import Decision, load_or_create_signing_key, sign
 from cleanroom.temporal.failures import error_from_failure
 from starters.operations.deputies import deputy_key, name_deputy, revoke_deputy
-from starters.operations.queries import create_query, list_queries, propose_query, update_query, withdraw_query
+from starters.operations.queries import create_query, propose_query, update_query, withdraw_query
+from starters.operations.query_list import list_queries
 from starters.operations.query_workflow import find_query, read_state
 from starters.operations.session import Session, now, run_async
 from tests.local_cloud import Cloud, World, code_of
@@ -37,7 +38,7 @@ pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 def draft(cloud: Cloud, world: World, **options: Any) -> str:
     """Create a draft of Fabrikam and return its name."""
     spec = world.query("life")
-    run_async(create_query(cloud.fabrikam, spec, **{"reconcile_seconds": 1, **options}))
+    run_async(create_query(cloud.fabrikam, spec, **options))
     return spec.name
 
 

@@ -19,7 +19,8 @@ from cleanroom.errors import PreconditionFailed
 from cleanroom.temporal import attributes
 from cleanroom.temporal.failures import error_from_failure
 from starters.operations.decisions import read_card, send_decision, sign_decision
-from starters.operations.queries import create_query, list_queries, propose_query
+from starters.operations.queries import create_query, propose_query
+from starters.operations.query_list import list_queries
 from starters.operations.query_names import latest_name
 from starters.operations.query_renewal import renew_query
 from starters.operations.query_show import show_query
@@ -50,7 +51,7 @@ class Queries:
     async def proposed(self) -> str:
         name = unique("q")
         spec = QuerySpec(name=name, inputs={"v0": "contosso-0"}, output="litware-output", sql="SELECT region, total FROM v0")
-        await create_query(self.fabrikam, spec, reconcile_seconds=1)
+        await create_query(self.fabrikam, spec)
         await propose_query(self.fabrikam, name)
         return name
 
@@ -120,9 +121,9 @@ async def test_a_query_whose_runs_are_used_up_is_renewed_under_its_first_name(qu
     assert record["next"] == f"cleanroom query renew {name}"
     assert [(item["max_runs"], item["runs_used"]) for item in record["decisions"]] == [(1, 1), (1, 1)]
 
-    renewed = await renew_query(queries.fabrikam, name, reconcile_seconds=1)
+    renewed = await renew_query(queries.fabrikam, name)
     assert (renewed["query"], renewed["state"], renewed["pending"]) == (f"{name}-r2", "Not Approved", ["contosso", "litware"])
-    assert await renew_query(queries.fabrikam, name, reconcile_seconds=1) == renewed, "the same command again"
+    assert await renew_query(queries.fabrikam, name) == renewed, "the same command again"
     assert await queries.run(name) == "ApprovalRunsExhausted", "a proposal replaces nothing"
     await queries.approve(name, max_runs=3)
     assert await queries.states(f"{name}-r2") == ("Approved", "Approved")
@@ -138,7 +139,7 @@ async def test_a_query_whose_approvals_have_expired_is_shown_as_expired_and_rene
     assert await queries.attribute(name, attributes.STAGE) == "query.expired"
     assert await queries.run(name) == "ApprovalExpired"
     text = QuerySpec(name=name, inputs={"v0": "contosso-0"}, output="litware-output", sql="SELECT region, total FROM v0 WHERE total > 1")
-    renewed = await renew_query(queries.fabrikam, name, text, reconcile_seconds=1)
+    renewed = await renew_query(queries.fabrikam, name, text)
     assert (renewed["query"], renewed["state"]) == (f"{name}-r2", "Not Approved")
     await queries.approve(name)
     assert await queries.run(name) == f"{name}-r2"
@@ -151,7 +152,7 @@ async def test_a_cancelled_proposal_is_shown_as_cancelled_and_renewed(queries: Q
     with pytest.raises(PreconditionFailed, match="QueryClosed") as caught:
         await queries.approve(name)
     assert f"cleanroom query renew {name}" in (caught.value.hint or "")
-    renewed = await renew_query(queries.fabrikam, name, reconcile_seconds=1)
+    renewed = await renew_query(queries.fabrikam, name)
     assert (renewed["query"], renewed["state"]) == (name, "Not Approved")
     await queries.approve(name)
     assert await queries.states(name) == ("Approved", "Approved")
@@ -167,8 +168,8 @@ async def test_a_run_of_an_approved_query_needs_no_workflow_of_it(queries: Queri
 async def test_a_cancelled_draft_is_proposed_again(queries: Queries) -> None:
     name = unique("draft")
     spec = QuerySpec(name=name, inputs={"v0": "contosso-0"}, output="litware-output", sql="SELECT region, total FROM v0")
-    await create_query(queries.fabrikam, spec, reconcile_seconds=1)
+    await create_query(queries.fabrikam, spec)
     await queries.cancel(name)
     assert await queries.states(name) == ("Cancelled", "Cancelled")
-    renewed = await renew_query(queries.fabrikam, name, reconcile_seconds=1)
+    renewed = await renew_query(queries.fabrikam, name)
     assert (renewed["query"], renewed["state"]) == (name, "Not Approved")

@@ -88,7 +88,7 @@ async def lost(temporal_env: WorkflowEnvironment, tmp_path_factory: pytest.TempP
         cluster = Cluster(world)
         async with deployment(world, temporal_env.client, cluster) as sessions:
             spec = QuerySpec(name=PENDING, inputs={"v0": "contosso-0"}, output="litware-output", sql="SELECT region, total FROM v0")
-            await create_query(sessions["fabrikam"], spec, reconcile_seconds=1)
+            await create_query(sessions["fabrikam"], spec)
             await propose_query(sessions["fabrikam"], PENDING)
             await approve(sessions["contosso"], PENDING)
             finished = await run(sessions, FINISHED)
@@ -159,13 +159,13 @@ async def test_runs_are_listed_from_the_ledger(lost: Lost) -> None:
 
 async def test_an_approved_query_is_adopted_and_runs(lost: Lost) -> None:
     session = lost.sessions["fabrikam"]
-    record = await adopt_query(session, QUERY, reconcile_seconds=1)
+    record = await adopt_query(session, QUERY)
     assert (record["state"], record["accepted"], record["pending"]) == ("Approved", ["contosso", "litware"], [])
     assert record["expires"] is not None
     with pytest.raises(Conflict, match="QueryExists"):
         await adopt_query(session, QUERY)
     # The same command again, as after a kill.
-    assert await adopt_query(session, QUERY, reconcile_seconds=1) == record
+    assert await adopt_query(session, QUERY) == record
     run_id = unique("again")
     handle = await run(lost.sessions, run_id)
     await lost.cluster.complete(run_id)
@@ -175,7 +175,7 @@ async def test_an_approved_query_is_adopted_and_runs(lost: Lost) -> None:
 
 async def test_a_proposal_with_one_vote_is_adopted_and_gets_the_other(lost: Lost) -> None:
     session = lost.sessions["fabrikam"]
-    record = await adopt_query(session, PENDING, reconcile_seconds=1)
+    record = await adopt_query(session, PENDING)
     assert (record["state"], record["accepted"], record["pending"]) == ("Not Approved", ["contosso"], ["litware"])
     assert any("history" in text for text in record["not_rebuilt"])
     state = await read_state(session, PENDING)

@@ -1,4 +1,4 @@
-"""A command that is killed at any request, and repeated: one workflow, one document, one vote, and the same result.
+"""A command that is killed or loses Temporal at any request, and is repeated: one workflow, one document, one vote, and the same result.
 
 The workflows run on a real server, and their activities keep one copy of what governance holds. Every request of a command to Temporal
 and to governance is counted. A kill raises in the command before the request is sent, or after it was answered.
@@ -22,11 +22,11 @@ from typing import Any, Literal
 import pytest
 import pytest_asyncio
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
 
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
-from cleanroom.errors import Conflict, NotFound, Refused
+from cleanroom.errors import CleanRoomError, Conflict, NotFound, PreconditionFailed, Refused, Unavailable
 from cleanroom.governance.models import Ballot, Document
 from cleanroom.identifiers import (
     CLEAN_ROOM_QUEUE,
@@ -51,6 +51,7 @@ from cleanroom.messages.query import (
 )
 from cleanroom.settings import Settings
 from cleanroom.spark.job import JobParameters
+from cleanroom.temporal.failures import AGAIN
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from starters.operations.cleanup import run_cleanup
 from starters.operations.conclude import conclude_run
@@ -59,7 +60,7 @@ from starters.operations.decisions import recorded_decision, send_decision
 from starters.operations.queries import create_query, propose_query, update_query, withdraw_query
 from starters.operations.query_renewal import renew_query
 from starters.operations.runs import cancel_run, start_run
-from starters.operations.session import Session
+from starters.operations.session import Session, with_mapped_errors
 from tests.answering import LATER, answering
 from tests.killed_commands import EVERYWHERE, Killed, Requests
 from tests.release_worker import AT_ONCE
@@ -77,6 +78,12 @@ pytestmark = pytest.mark.scenario
 _ = temporal_env
 
 EFFECTS = ("start_workflow_execution", "update_workflow_execution", "signal_workflow_execution", "request_cancel_workflow_execution")
+LOST: dict[str, Any] = {
+    # What the SDK raises when the server dies during a request.
+    "error": lambda name: RPCError("transport error", RPCStatusCode.UNKNOWN, b""),
+    "spared": ("get_document", "list_documents"),
+}
+"""The connection to Temporal breaks for good. Governance still answers."""
 PARTIES = {name: f"u-{name}" for name in ("contosso", "fabrikam", "litware")}
 
 
@@ -152,7 +159,7 @@ class Governance:
             )
         }
         # They do not end, and occupy no slot of a worker.
-        held = {"await_query_change": LATER, "build_job": LATER}
+        held = {"find_query_change": LATER, "build_job": LATER}
         nothing = {"find_held": HeldFound(read_at=worlds.READ_AT, runs=()), "list_jobs": JobsFound()}
         drafts = {"create_document": self.store_draft, "update_document": self.store_draft}
         datasets, queries = worlds.publish_dataset_answers(), worlds.publish_query_answers()
@@ -378,15 +385,25 @@ CASES = {
 }
 
 
-async def killed_and_repeated(bench: Bench, case: Case, kill_at: int | None, *, after: bool) -> bool:
+async def killed_and_repeated(bench: Bench, case: Case, kill_at: int | None, *, after: bool, loses_temporal: bool = False) -> bool:
     """Kill the command at one of its requests, and repeat it. Return whether it came that far."""
     name = unique("q").replace("_", "-")
     if case.before is not None:
         await case.before(bench, name)
-    requests = Requests(kills=True, kill_at=kill_at, after=after, effects=EFFECTS)
-    with suppress(Killed):
-        await case.command(bench.session(case.party, requests), name)
+    requests = Requests(kills=True, kill_at=kill_at, after=after, effects=EFFECTS, **(LOST if loses_temporal else {}))
+    error: CleanRoomError | None = None
+    try:
+        await with_mapped_errors(case.command(bench.session(case.party, requests), name))
+    except Killed:
+        pass
+    except Unavailable as caught:
+        error = caught
     reached = requests.dead
+    if loses_temporal and reached:
+        assert error is not None
+        assert (error.code, error.party) == ("TemporalUnavailable", "operator")
+        assert "broke" in error.message
+        assert AGAIN in (error.hint or "")
     handle = bench.env.client.get_workflow_handle(case.workflow_id("flights", name))
     # The repetition has another process, with another session and other tokens.
     await case.command(bench.session(case.party), name)
@@ -418,6 +435,18 @@ async def test_a_command_that_is_killed_can_be_repeated(bench: Bench, command: s
                 kill_at += 1
         return
     assert await killed_and_repeated(bench, case, None, after=True)
+
+
+@pytest.mark.parametrize("command", CASES)
+async def test_a_command_that_loses_temporal_says_so_and_can_be_repeated(bench: Bench, command: str) -> None:
+    case = CASES[command]
+    if EVERYWHERE:
+        for after in (False, True):
+            kill_at = 0
+            while await killed_and_repeated(bench, case, kill_at, after=after, loses_temporal=True):
+                kill_at += 1
+        return
+    assert await killed_and_repeated(bench, case, None, after=True, loses_temporal=True)
 
 
 async def test_the_same_run_attaches_and_another_one_is_a_conflict(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
@@ -497,6 +526,9 @@ async def test_a_decision_that_ended_the_proposal_is_recognised(bench: Bench) ->
     assert await recorded("contosso", approved, "reject") is None
 
     await decide("litware", rejected, "reject")
+    assert (await decide("litware", rejected, "reject")).stage == "Draft", "the command before it has ended the proposal"
+    with pytest.raises(PreconditionFailed, match="QueryNotProposed"):
+        await decide("contosso", rejected, "reject")
     assert await recorded("litware", rejected, "reject") == "Draft"
     assert await recorded("contosso", rejected, "reject") is None
     await propose_query(bench.session("fabrikam"), rejected)

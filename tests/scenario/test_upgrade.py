@@ -47,7 +47,7 @@ ANSWERS: dict[str, Any] = (
     | {"get_secret": worlds.staged("orders", "key"), "get_key_with_skr": worlds.staged("orders", "key")}
     | {"set_secret": GRANT, "configure_idp": GRANT}
     | {"verify_decision": lambda request: worlds.decided(request).model_copy(update={"expires": datetime.now(UTC) + timedelta(days=30)})}
-    | {"watch_consent": UNTIL_CANCELLED, "await_query_change": UNTIL_CANCELLED}
+    | {"watch_consent": UNTIL_CANCELLED, "find_query_change": UNTIL_CANCELLED}
 )
 """Answers of the activities, from which only queries depend on the argument."""
 

@@ -21,7 +21,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.common import SearchAttributeKey
 from temporalio.testing import WorkflowEnvironment
 
-from cleanroom.errors import Conflict, InvalidInput, NotFound, Unavailable
+from cleanroom.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable
 from cleanroom.settings import TemporalSettings
 from cleanroom.temporal import attributes
 from cleanroom.temporal.client import connect
@@ -130,6 +130,55 @@ async def test_a_step_ends_when_its_worker_shuts_down(temporal_env: WorkflowEnvi
 async def pending(handle: WorkflowHandle[Any, Any]) -> list[Any]:
     """Return the workflow's pending activities."""
     return list((await handle.describe()).raw_description.pending_activities)
+
+
+async def test_a_worker_whose_credentials_do_not_work_never_reports_ready(temporal_env: WorkflowEnvironment, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+
+    async def works() -> None:
+        raise Refused("AADSTS7000215", "the secret is not valid.")
+
+    spec = WorkerSpec("refused", unique("refused"), WORKFLOWS, ACTIVITIES, ready_file=ready)
+    with pytest.raises(Refused, match="AADSTS7000215"):
+        await asyncio.wait_for(run_worker(temporal_env.client, spec, works=works), 30)
+    assert not ready.exists()
+
+
+async def test_a_worker_is_ready_when_its_credentials_work(
+    temporal_env: WorkflowEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While governance does not answer, the worker polls and is not ready."""
+    monkeypatch.setattr("cleanroom.temporal.workers.RETRY_SECONDS", 0.01)
+    ready, stop, tries = tmp_path / "ready", asyncio.Event(), list[bool]()
+
+    async def works() -> None:
+        tries.append(ready.exists())
+        if len(tries) < 3:
+            raise Unavailable("GovernanceUnreachable", "no answer")
+
+    spec = WorkerSpec("late", unique("late"), WORKFLOWS, ACTIVITIES, ready_file=ready)
+    running = asyncio.create_task(run_worker(temporal_env.client, spec, stop=stop, works=works))
+    async with asyncio.timeout(30):
+        while not ready.exists():
+            await asyncio.sleep(0.01)
+    assert tries == [False, False, False]
+    stop.set()
+    await running
+
+
+async def test_a_worker_that_is_not_ready_stops(temporal_env: WorkflowEnvironment, tmp_path: Path) -> None:
+    stop, begun = asyncio.Event(), asyncio.Event()
+
+    async def works() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    spec = WorkerSpec("waiting", unique("waiting"), WORKFLOWS, ACTIVITIES, ready_file=tmp_path / "ready")
+    running = asyncio.create_task(run_worker(temporal_env.client, spec, stop=stop, works=works))
+    await asyncio.wait_for(begun.wait(), 30)
+    stop.set()
+    await asyncio.wait_for(running, 30)
+    assert not (tmp_path / "ready").exists()
 
 
 async def test_ready_file_health_route_and_resources_follow_the_worker(

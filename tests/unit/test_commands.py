@@ -18,6 +18,9 @@ from typer.testing import CliRunner
 
 from cleanroom.documents.specs import load_query_spec
 from cleanroom.errors import CleanRoomError
+from cleanroom.settings import TemporalSettings
+from cleanroom.temporal.client import connect
+from cleanroom.temporal.failures import SERVER
 from starters.cli import app
 from starters.commands import COMMANDS
 from starters.local import restart_hints
@@ -140,6 +143,18 @@ def test_invalid_input_gives_a_json_error(words: str, code: str, exit_code: int,
     assert (error["code"], result.exit_code) == (code, exit_code), error
     assert {"code", "message", "cause", "hint"} <= set(error)
     assert code != "YamlMalformed" or "line 3" in error["message"]
+
+
+def test_every_command_runs_coroutines_where_errors_of_temporal_are_mapped() -> None:
+    """`cleanroom worker` has its own loop, and reconnects until it is stopped."""
+    own_loop = {path.name for path in (ROOT / "starters").rglob("*.py") if "asyncio.run(" in path.read_text()}
+    assert own_loop == {"session.py", "worker.py"}
+
+
+async def test_a_connection_notes_its_server_for_later_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
+    await connect(TemporalSettings(), lazy=True)
+    assert SERVER.get() == "127.0.0.1:1"
 
 
 SENDING = (

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from cleanroom.clients.objects import Source, Stored
-from cleanroom.datasets.encryption import generate_dataset_key, open_bytes
+from cleanroom.datasets import upload as upload_module
+from cleanroom.datasets.encryption import generate_dataset_key, open_bytes, sealed_size
 from cleanroom.datasets.manifest import MANIFEST_NAME, read_manifest
 from cleanroom.datasets.sources import find_sources
-from cleanroom.datasets.upload import UploadProgress, upload_dataset
+from cleanroom.datasets.upload import UploadProgress, UploadResult, upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, Refused, Unavailable
 from cleanroom.identifiers import object_context
@@ -122,6 +123,78 @@ def test_file_that_changes_during_upload_is_not_kept(tmp_path: Path, source: Pat
     with pytest.raises(Conflict, match="SourceChanged"):
         upload(store, generate_dataset_key(), source)
     assert not store.exists("2013-01-01/part.jsonl")
+
+
+ROWS = DatasetSchema(
+    format="csv", fields=(SchemaField(field_name="id", field_type="long"), SchemaField(field_name="text", field_type="string"))
+)
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three files that are each larger than a part."""
+    monkeypatch.setattr(upload_module, "BLOCK_BYTES", 1000)
+    folder = tmp_path / "large"
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.csv").write_text("".join(f"{number},{name}\n" for number in range(500)))
+    return folder
+
+
+def upload_rows(store: FolderStore, key: Secret, source: Path, **options: object) -> UploadResult:
+    return upload_dataset(store, key, collaboration="c", dataset="d", schema=ROWS, sources=[source], **options)  # type: ignore[arg-type]
+
+
+def test_large_file_is_read_once_and_sent_while_it_is_checked(tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, key = FolderStore(tmp_path / "store"), generate_dataset_key()
+    opened: list[str] = []
+    original = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *mode, **options: (opened.append(path.name), original(path, *mode, **options))[1])
+    progress: list[UploadProgress] = []
+    assert upload_rows(store, key, large, on_progress=progress.append).rows == 1500
+    assert opened.count("a.csv") == 2, "read once by the upload, and written once by FolderStore"
+    sizes = [(name, sealed_size((large / name).stat().st_size)) for name in ("a.csv", "b.csv", "c.csv")]
+    assert store.staged == sizes, "the store chooses the parts by the stored size"
+    assert progress[0].done == 2 * (large / "a.csv").stat().st_size
+    assert progress[-1].done == progress[-1].total
+    for name, _ in sizes:
+        assert open_bytes(store.read(name), key, object_context("c", "d", name)) == (large / name).read_bytes()
+    assert upload_rows(store, key, large).unchanged == ("a.csv", "b.csv", "c.csv")
+    assert len(store.staged) == 3
+
+
+def test_nothing_is_visible_before_all_files_are_checked(tmp_path: Path, large: Path) -> None:
+    store = FolderStore(tmp_path / "store")
+    with (large / "c.csv").open("a") as file:
+        file.write("x,c\n")
+    with pytest.raises(InvalidInput, match=r"c.csv, column 'id', row 501"):
+        upload_rows(store, generate_dataset_key(), large)
+    assert list(store.list()) == []
+    assert [upload.ended for upload in store.uploads] == ["aborted"] * 3
+
+
+def test_files_beyond_the_bound_are_sent_after_the_check(tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload_module, "STAGED_BYTES", 3000)
+    stages: list[tuple[str, str]] = []
+    store = FolderStore(tmp_path / "store")
+    key = generate_dataset_key()
+    upload_rows(store, key, large, on_progress=lambda step: stages.append((step.name, step.stage)))
+    assert stages[0] == ("a.csv", "upload")
+    assert stages[1:] == [("b.csv", "upload"), ("c.csv", "check"), ("c.csv", "upload")]
+    assert upload_rows(store, key, large).rows == 1500
+
+
+def test_large_file_that_changes_before_it_is_visible_is_not_kept(tmp_path: Path, large: Path) -> None:
+    class Slow(FolderStore):
+        def put(self, key: str, data: Source, **options: object) -> Stored:
+            if key == "a.csv":
+                (large / key).write_text("7,a\n")
+            return super().put(key, data)
+
+    store = Slow(tmp_path / "store")
+    with pytest.raises(Conflict, match="SourceChanged"):
+        upload_rows(store, generate_dataset_key(), large)
+    assert [item.key for item in store.list()] == [MANIFEST_NAME]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextvars
 import errno
 import ssl
 from datetime import timedelta
@@ -53,6 +54,8 @@ from cleanroom.errors import (
 )
 from cleanroom.redaction import MAX_TEXT, redact, redact_details
 from cleanroom.temporal.failures import (
+    AGAIN,
+    SERVER,
     UNEXPECTED,
     UNEXPECTED_ATTEMPTS,
     application_error,
@@ -278,6 +281,21 @@ def test_failures_map_to_errors_for_people(error: BaseException, kind: type[Clea
     assert (type(shown), shown.code) == (kind, code)
     assert part in shown.message
     assert "hunter2secret" not in str(shown.to_dict())
+
+
+@pytest.mark.parametrize("status", RPCStatusCode)
+def test_every_broken_request_to_temporal_names_the_server_and_the_remedy(status: RPCStatusCode) -> None:
+    def shown() -> CleanRoomError:
+        SERVER.set("temporal.example:7233")
+        return error_from_failure(RPCError("transport error", status, b""))
+
+    error = contextvars.copy_context().run(shown)
+    assert error.code != UNEXPECTED
+    if isinstance(error, Unavailable) and error.code != "NoWorker":
+        assert "Temporal at temporal.example:7233 " in error.message
+        assert AGAIN in (error.hint or "")
+    lost = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.UNKNOWN, RPCStatusCode.CANCELLED, RPCStatusCode.INTERNAL, RPCStatusCode.ABORTED}
+    assert (error.code == "TemporalUnavailable") >= (status in lost)
 
 
 def test_a_timeout_includes_the_last_error() -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from starters.operations.consent import read_consent, set_consent
 from starters.operations.keys import publish_key, retire_key
 from starters.operations.session import Session
 from tests.governance_shell import HOST_DATA, Shell, make_shell
-from tests.killed_commands import EVERYWHERE, Killed, Requests
+from tests.killed_commands import EVERYWHERE, Requests
 
 _ = make_shell
 NUMBERS = itertools.count(1)
@@ -46,14 +46,14 @@ class Case:
     """One command."""
 
     profile: str
-    command: Callable[[Session, str], Awaitable[Any]]
+    command: Callable[[Session, str], Coroutine[Any, Any, Any]]
     """Called with a name that no other repetition uses."""
-    seen: Callable[[Session, str], Awaitable[Any]]
+    seen: Callable[[Session, str], Coroutine[Any, Any, Any]]
     """What governance holds afterwards, without names that differ between repetitions."""
     before: Callable[[Shell, str], None] = lambda shell, name: None
 
 
-def _create(session: Session, name: str) -> Awaitable[Any]:
+def _create(session: Session, name: str) -> Coroutine[Any, Any, Any]:
     return create_collaboration(session, name, "delays", [HOST_DATA], "https://issuer.example/oidc")
 
 
@@ -62,7 +62,7 @@ async def _collaboration(session: Session, name: str) -> Any:
     return {key: shown[key] for key in ("state", "data", "cleanRooms", "openPolicyProposals", "issuer", "execution")}
 
 
-def _invite(session: Session, name: str) -> Awaitable[Any]:
+def _invite(session: Session, name: str) -> Coroutine[Any, Any, Any]:
     return invite_user(session, f"{name}@x.example", invitation_id=name, tenant=None, service_principal=False)
 
 
@@ -98,29 +98,34 @@ CASES = {
     "key publish": Case("contosso", lambda session, name: publish_key(session), _keys),
     "key retire": Case("contosso", lambda session, name: retire_key(session), _keys),
 }
-FRESH = {"key publish"}
-"""Commands that a user executes once."""
+FRESH = {"key publish", "key retire"}
+"""Commands that a user executes once or a few times."""
 
 
 @pytest.mark.parametrize("command", CASES)
 def test_a_set_up_command_that_is_killed_can_be_repeated(command: str, make_shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     case, shell = CASES[command], _founded(make_shell)
-    if command == "key retire":
-        asyncio.run(publish_key(_session(shell, case)))
+
+    def prepare(shell: Shell) -> None:
+        if command == "key retire":
+            asyncio.run(publish_key(_session(shell, case)))
+
+    prepare(shell)
 
     def attempt(kill_at: int | None, *, after: bool) -> tuple[bool, Any, list[str]]:
         nonlocal shell
         if command in FRESH and kill_at is not None:
             shell = _founded(make_shell)
+            prepare(shell)
         name = f"k-{next(NUMBERS)}"
         case.before(shell, name)
         requests = Requests(kills=kill_at is not None, kill_at=kill_at, after=after)
-        with counted(requests, monkeypatch) as methods, suppress(Killed):
-            asyncio.run(case.command(_session(shell, case), name))  # type: ignore[arg-type]
+        with counted(requests, monkeypatch) as methods:
+            asyncio.run(requests.run(case.command(_session(shell, case), name)))
         if requests.dead:
             # The repetition is another process.
-            asyncio.run(case.command(_session(shell, case), name))  # type: ignore[arg-type]
-        return requests.dead, asyncio.run(case.seen(_session(shell, case), name)), methods  # type: ignore[arg-type]
+            asyncio.run(case.command(_session(shell, case), name))
+        return requests.dead, asyncio.run(case.seen(_session(shell, case), name)), methods
 
     _, expected, methods = attempt(None, after=False)
     assert expected
@@ -143,8 +148,8 @@ def test_accepting_and_admitting_can_be_repeated_after_a_kill(make_shell: Any, m
         steps = (("contosso", accept), ("operator", admit_user))
         for profile, step in steps:
             session = Session.load(profile, str(shell.config))
-            with counted(requests, monkeypatch), suppress(Killed):
-                asyncio.run(step(session, "i"))
+            with counted(requests, monkeypatch):
+                asyncio.run(requests.run(step(session, "i")))
             asyncio.run(step(Session.load(profile, str(shell.config)), "i"))
             requests.kills = not requests.dead
             requests.dead = False

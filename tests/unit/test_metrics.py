@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -196,6 +197,32 @@ def test_a_label_that_the_table_does_not_name_is_an_error() -> None:
         metrics.ACTIVITY_FAILURES.add(MetricRecorder().meter, code="x", run="r-1")
 
 
+MINUTE, HOUR, DAY = 60, 3600, 86_400
+
+
+@pytest.mark.parametrize(
+    ("metric", "buckets"),
+    [
+        (metrics.STEP_SECONDS, (0.1, 0.5, 1, 2.5, 5, 10, 30, MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 6 * HOUR)),
+        (
+            metrics.PROPOSAL_SECONDS,
+            (MINUTE, 10 * MINUTE, HOUR, 4 * HOUR, DAY, 3 * DAY, 7 * DAY, 14 * DAY, 30 * DAY),
+        ),
+        (metrics.GOVERNANCE_WAIT_SECONDS, (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)),
+    ],
+    ids=["steps", "proposals", "governance"],
+)
+def test_histograms_have_the_buckets_of_the_dashboard(metric: metrics.Metric, buckets: tuple[float, ...]) -> None:
+    """A recorded series continues only while its buckets stay."""
+    assert tuple(metric.buckets) == buckets
+
+
+def test_only_the_name_of_a_counter_loses_its_suffix() -> None:
+    """The exporter adds the suffix to counters."""
+    values = {kind: metrics.Metric("x_total", kind, (), "all", "") for kind in ("counter", "gauge", "histogram")}
+    assert {kind: metric.recorded_name for kind, metric in values.items()} == {"counter": "x", "gauge": "x_total", "histogram": "x_total"}
+
+
 # ---------------------------------------------------------------------- the workload
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -261,7 +288,11 @@ async def test_approvals_are_counted_by_approver_and_age() -> None:
 
 @pytest.mark.parametrize(
     ("stage", "minutes", "stuck"),
-    [("run.watch", 60 * 5, 0), ("run.watch", 60 * 7, 1), ("run.prepare", 20, 0), ("run.prepare", 40, 1), ("run.cleanup", 16, 1)],
+    [
+        # Six hours for the run, 15 minutes for the start of its driver, and 15 minutes.
+        *(("run.watch", 60 * 6 + 30, 0), ("run.watch", 60 * 6 + 31, 1), ("run.prepare", 30, 0), ("run.prepare", 31, 1)),
+        *((f"run.{stage}", minutes, minutes - 15) for stage in ("submit", "conclude", "cleanup") for minutes in (15, 16)),
+    ],
 )
 async def test_a_run_is_stuck_after_the_longest_time_of_its_stage(stage: str, minutes: int, stuck: int) -> None:
     run = Found("cr/flights/run/r-1", start_attributes(stage=stage, stage_since=NOW - timedelta(minutes=minutes)))
@@ -276,6 +307,19 @@ async def test_a_run_that_no_worker_has_taken_is_stuck_in_its_preparation() -> N
     reader, recorder, _ = workload({"ExecutionStatus = 'Running' AND CrKind = 'run'": [run]})
     await reader.read()
     assert last(recorder, metrics.RUNS_STUCK) == {("run.prepare",): 1}
+
+
+async def test_a_proposal_without_search_attributes_waits_for_nobody() -> None:
+    """The server may list a workflow before it has them."""
+    found = [
+        Found("cr/flights/query/new", TypedSearchAttributes.empty, NOW - timedelta(hours=2)),
+        Found("cr/flights/query/old", start_attributes(pending_for=["litware"]), NOW - timedelta(hours=2)),
+        Found("cr/flights/query/now", start_attributes(pending_for=["contosso"], stage_since=NOW - timedelta(seconds=0.5))),
+    ]
+    reader, recorder, _ = workload({"CrStage = 'query.proposed'": found})
+    await reader.read()
+    assert last(recorder, metrics.APPROVALS_PENDING) == {("litware", "1d"): 1, ("contosso", "1h"): 1}
+    assert last(recorder, metrics.OLDEST_APPROVAL_SECONDS) == {("litware",): 7200, ("contosso",): 0.5}
 
 
 async def test_runs_that_ended_without_revoking_are_counted_until_they_are_concluded() -> None:
@@ -327,13 +371,20 @@ async def test_the_reader_reads_until_its_context_ends() -> None:
     reader, recorder, visibility = workload({})
     reads = asyncio.Event()
     visibility.on_list = lambda: reads.set() if len(visibility.asked) > 6 else None
+    names = [task.get_name() for task in asyncio.all_tasks()]
     async with reader, asyncio.timeout(5):
         await reads.wait()
+        assert sorted(task.get_name() for task in asyncio.all_tasks()) == sorted((*names, "workload-metrics"))
+    assert sorted(task.get_name() for task in asyncio.all_tasks()) == sorted(names)
     asked = len(visibility.asked)
     for _ in range(10):
         await asyncio.sleep(0)
     assert len(visibility.asked) == asked
     assert recorder.of(metrics.VISIBILITY_AGE_SECONDS)
+
+
+def test_the_workload_is_read_four_times_a_minute() -> None:
+    assert inspect.signature(Workload).parameters["interval"].default == 15
 
 
 async def test_without_an_answer_the_age_grows_and_the_gauges_stay() -> None:

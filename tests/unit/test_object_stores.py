@@ -12,8 +12,6 @@ import uuid
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,7 +19,7 @@ from starlette.routing import Route
 
 from cleanroom.clients.azure import credential
 from cleanroom.clients.blob import BlobStore
-from cleanroom.clients.objects import BLOCK_BYTES, Digesting, ObjectStore, require_key, require_prefix
+from cleanroom.clients.objects import BLOCK_BYTES, ObjectStore, require_key, require_prefix
 from cleanroom.clients.s3 import S3Credentials, S3Store
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
@@ -344,20 +342,6 @@ def test_the_customer_key_is_sent_with_every_blob_request(azure_world: AzureWorl
             assert caught.value.code == "BlobUsesCustomerSpecifiedEncryption"
     with pytest.raises(InvalidInput, match="InvalidCustomerKey"):
         BlobStore(account, "flights", user, ca_file=local_authority.ca_file, customer_key=Secret(b"short"))
-
-
-@given(st.lists(st.binary(max_size=50), max_size=20), st.lists(st.integers(0, 60), max_size=40))
-def test_digesting_returns_every_byte_in_the_requested_sizes(pieces: list[bytes], sizes: list[int]):
-    whole = b"".join(pieces)
-    stream = Digesting(iter(pieces))
-    got = []
-    for size in sizes:
-        piece = stream.read(size)
-        assert len(piece) == min(size, len(whole) - sum(map(len, got)))
-        got.append(piece)
-    got.append(stream.read())
-    assert b"".join(got) == whole
-    assert (stream.size, stream.hexdigest()) == (len(whole), hashlib.sha256(whole).hexdigest())
 
 
 def test_prefixes_are_normalised_and_validated():

@@ -89,6 +89,22 @@ def test_job_with_floors_but_without_the_approved_text_is_refused() -> None:
     assert refusal.value.code == "QuerySourceMissing"
 
 
+def test_job_without_floors_and_text_has_segments_that_are_their_own_rendering() -> None:
+    job = _job(source=None, floors=PrivacyFloors(), rendered_under=PrivacyFloors())
+    verify_rendering(job)
+    (segment,) = job.segments
+    for sql in (
+        SQL,
+        segment.sql.lower(),
+        f"{segment.sql} -- comment",
+        "SELECT * FROM csv.`/etc/passwd`",
+        "SELECT java_method('a', 'b') AS x",
+    ):
+        with pytest.raises(Refused) as refusal:
+            verify_rendering(job.model_copy(update={"segments": (segment.model_copy(update={"sql": sql}),)}))
+        assert refusal.value.code == "QueryNotRendered"
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> AuditWorld:
     return AuditWorld(tmp_path_factory.mktemp("gate"))

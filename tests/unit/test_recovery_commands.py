@@ -53,6 +53,6 @@ def test_adopting_passes_the_periods_and_prints_what_was_not_rebuilt(monkeypatch
         return {"query": name, "state": "Approved", "not_rebuilt": ["the history"]}
 
     monkeypatch.setattr(query, "adopt_query", adopt)
-    done = runner.invoke(app, ["query", "adopt", "totals", "--approval-days", "2", "--reconcile-seconds", "5", "--output", "json"])
+    done = runner.invoke(app, ["query", "adopt", "totals", "--approval-days", "2", "--output", "json"])
     assert (done.exit_code, json.loads(done.output)["not_rebuilt"]) == (0, ["the history"])
-    assert asked == {"name": "totals", "approval_seconds": 2 * 86_400, "reconcile_seconds": 5}
+    assert asked == {"name": "totals", "approval_seconds": 2 * 86_400}

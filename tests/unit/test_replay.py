@@ -17,7 +17,7 @@ from cleanroom.temporal.workers import replayer
 from tests.changed_release import ADDED, ChangedPrepare
 from tests.histories import NAMES, OUTCOME_NAMES, fingerprints, recorded_history, recorded_keyring
 from tests.histories.fingerprints import ADVICE, WORKFLOWS, committed, difference, replayed
-from tests.histories.outcomes import CARRIED, ENDS, OUTCOMES
+from tests.histories.outcomes import CARRIED, ENDLESS, ENDS, OUTCOMES
 from workers import boundaries
 
 ALL_NAMES = (*NAMES, *OUTCOME_NAMES)
@@ -30,7 +30,8 @@ def test_every_workflow_of_the_workers_has_a_history_of_every_end() -> None:
         module = inspect.getmodule(kind)
         assert module is not None
         continues = {"continued_as_new"} if "workflow.continue_as_new(" in inspect.getsource(module) else set()
-        assert {outcome.ends for outcome in OUTCOMES.values() if outcome.workflow is kind} == {*ENDS, *continues}, kind.__name__
+        wanted = {*ENDS, *continues} - ({"completed"} if kind in ENDLESS else set())
+        assert {outcome.ends for outcome in OUTCOMES.values() if outcome.workflow is kind} == wanted, kind.__name__
     assert set(OUTCOME_NAMES) == {*OUTCOMES, CARRIED}
 
 
@@ -85,7 +86,7 @@ def test_history_contains_no_plain_text(name: str) -> None:
     """SQL, column names, tokens and results are encrypted. IDs and activity names are not."""
     text = recorded_history(name).to_json()
     data = re.findall(r'"data": ?"([A-Za-z0-9+/=]+)"', text)
-    assert len(data) > 3
+    assert len(data) >= 3
     decoded = text.encode() + b"".join(map(base64.b64decode, data))
     for needle in (b"SELECT", b"dep_delay", b"manufacturer", b"awsSecretAccessKey", b"BEGIN CERTIFICATE", b"eyJhbGciOi"):
         assert needle not in decoded, needle

@@ -54,7 +54,9 @@ def test_config_returns_arguments_of_execute_activity() -> None:
     assert config["schedule_to_close_timeout"] == timedelta(hours=1)
     assert config["start_to_close_timeout"] == timedelta(minutes=30)
     assert config["heartbeat_timeout"] == retries.WATCH.heartbeat
-    assert not {"heartbeat_timeout", "cancellation_type", "summary", "task_queue"} & set(retries.POLL.config())
+    assert not {"heartbeat_timeout", "cancellation_type", "summary", "task_queue"} & set(
+        Timing(timedelta(1), None, retries.STANDARD.retry).config()
+    )
 
 
 def test_a_limit_that_is_not_set_is_no_argument() -> None:
@@ -73,7 +75,6 @@ def test_each_policy_has_the_values_of_its_docstring() -> None:
     expected = {
         "STANDARD": (30, 360, 10, 1, 2, 30, 8),
         "PROPAGATION": (30, 900, 10, 5, 1.5, 30, 0),
-        "POLL": (20, 86_400, None, 10, 1, 10, 0),
         "WATCH": (43_200, 86_400, 10, 1, 2, 30, 0),
         "NOTIFY": (60, 86_400, 10, 10, 4, 1800, 6),
         "CLEANUP": (30, 3600, 10, 1, 2, 60, 0),

@@ -14,6 +14,7 @@ from cleanroom.secret import Secret
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.network import NETWORK_CONF
 from sparkapp import launch
+from sparkapp.jvm import archive_options
 from sparkapp.session import open_session
 from tests.unit.spark_support import EXECUTOR, make_job
 
@@ -45,7 +46,11 @@ def driver(tmp_path: Path, properties: dict[str, str], environment: dict[str, st
     file = tmp_path / "given.properties"
     file.write_text(javaproperties.dumps(properties, timestamp=None), "ascii")
     command, variables = launch.driver_command(["--properties-file", str(file), *ARGUMENTS], JOB, environment or {})
-    return command, variables, javaproperties.loads(Path(command[2]).read_text("ascii"))
+    found = javaproperties.loads(Path(command[2]).read_text("ascii"))
+    # The only options of the JVM are the program's own.
+    logs = f"-Dlog4j2.configurationFile=file://{Path(command[2]).parent}/log4j2.properties"
+    assert found.pop("spark.driver.extraJavaOptions") == " ".join([logs, *archive_options()])
+    return command, variables, found
 
 
 def test_properties_are_parsed_and_written_as_in_java(tmp_path: Path) -> None:
@@ -155,7 +160,8 @@ def test_driver_gets_a_new_configuration_folder_and_allowed_variables_only(tmp_p
         "POD_NAME": "p",
     }
     command, variables, _ = driver(tmp_path, {}, given)
-    folder = Path(variables["SPARK_CONF_DIR"])
+    folder = Path(variables["SPARK_CONF_DIR"]).parent
+    assert not Path(variables["SPARK_CONF_DIR"]).exists()
     assert folder.is_relative_to(tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == ["log4j2.properties", "spark.properties"]
     assert "off" in (folder / "log4j2.properties").read_text()
@@ -165,8 +171,11 @@ def test_driver_gets_a_new_configuration_folder_and_allowed_variables_only(tmp_p
     assert command[-1] == "/opt/cleanroom/sparkapp/__main__.py"
 
 
+OBJECTS = Path("/tmp/objects/socket")
+
+
 def test_executor_gets_the_network_secret_only_in_a_file() -> None:
-    command, variables = launch.executor_command(JOB, GRANTED, EXECUTOR | {"SPARK_JAVA_OPT_0": "-Dspark.authenticate=false"})
+    command, variables = launch.executor_command(JOB, GRANTED, EXECUTOR | {"SPARK_JAVA_OPT_0": "-Dspark.authenticate=false"}, OBJECTS)
     options = dict(item[2:].split("=", 1) for item in command if item.startswith("-Dspark."))
     file = Path(options.pop("spark.authenticate.secret.file"))
     assert file.read_bytes() == b"network-secret-of-the-run"
@@ -191,7 +200,7 @@ def test_executor_without_variables_or_network_secret_does_not_start(
     job: JobConfig, pod: Granted, environment: dict[str, str], code: str
 ) -> None:
     with pytest.raises(CleanRoomError) as caught:
-        launch.executor_command(job, pod, environment)
+        launch.executor_command(job, pod, environment, OBJECTS)
     assert caught.value.code == code
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from cleanroom.datasets.encryption import SEGMENT_BYTES
 from cleanroom.documents.query import PostFilter, PreCondition
 from cleanroom.errors import Refused
 from cleanroom.spark.job import JobParameters
@@ -55,6 +58,15 @@ def test_result_equals_duckdbs_and_its_receipt_is_in_the_ledger(world: RunWorld,
     assert outcome.pod.events()[-1][0] == "r-1.query-completed"
 
 
+def replace_planes(world: RunWorld, count: int) -> None:
+    """Upload other planes, uncompressed: a row has about 50 bytes."""
+    folder = world.root.parent / "other-planes"
+    folder.mkdir(exist_ok=True)
+    rows = {"tailnum": [f"N{n:040}" for n in range(count)], "manufacturer": ["BOEING"] * count, "seats": pa.array([1] * count, pa.int32())}
+    pq.write_table(pa.table(rows), folder / "planes.parquet", compression="none", use_dictionary=False)
+    world.upload("litware-planes", folder)
+
+
 def test_large_datasets_and_results_are_handled_by_spark_tasks(world: RunWorld, payload: Payload, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "DRIVER_BYTES", dict.fromkeys(views.DRIVER_BYTES, 0))
     monkeypatch.setattr(output, "DRIVER_ROWS", 0)
@@ -63,7 +75,30 @@ def test_large_datasets_and_results_are_handled_by_spark_tasks(world: RunWorld, 
     assert receipt.rows_read == {"flights": 4000, "planes": 40, "weather": 8}
 
     # A failure in a task comes back typed, and without the values that Spark would log.
-    world.store("litware-out").delete(receipt.objects[0].name)
+    for item in list(world.store("litware-out").list()):
+        world.store("litware-out").delete(item.key)
+    sealed = world.store("litware-weather").read("weather.jsonl")
+    world.store("litware-weather").put("weather.jsonl", sealed[:-1] + bytes([sealed[-1] ^ 1]))
+    failed = payload.run()
+    assert failed.termination["code"] == "CIPHERTEXT_INVALID"
+    assert "flights/litware-weather/weather.jsonl" in failed.termination["message"]
+    (load,) = [event for event in failed.events() if event.name == "DATASET_LOAD_FAILED"]
+    assert (load.step, load.code) == ("litware-weather", "CIPHERTEXT_INVALID")
+    assert list(world.store("litware-out").list()) == []
+    world.store("litware-weather").put("weather.jsonl", sealed)
+
+    # So does a failure in Spark's own reader, which reads these objects through the server of the pod.
+    replace_planes(world, 60_000)
+    store, name = world.store("litware-planes"), "planes.parquet"
+    altered = bytearray(store.read(name))
+    altered[SEGMENT_BYTES + 1000] ^= 1
+    store.put(name, bytes(altered))
+    failed = payload.run()
+    assert failed.termination["code"] == "CIPHERTEXT_INVALID", failed.termination
+    assert "segment 1 of" in failed.termination["message"]
+    assert [event.step for event in failed.events() if event.name == "DATASET_LOAD_FAILED"][-1] == "litware-planes"
+    assert list(world.store("litware-out").list()) == []
+    replace_planes(world, 40)
     replace_objects(world, "contosso-flights", "2013-01-01/x.csv", f"2013-01-01,AA,N1,JFK,{CANARY},5,false,,x\n".encode())
     failed = payload.run()
     assert failed.termination["code"] == "SCHEMA_MISMATCH"

@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cleanroom.documents.query import PreCondition
 from cleanroom.errors import Unavailable
 from cleanroom.spark.job import JobDataset, JobParameters
 from sparkapp import splits as input_splits
 from sparkapp.listing import list_objects
+from sparkapp.references import is_read_once, needed_columns
 from sparkapp.splits import SplitText, plan_splits
-from sparkapp.views import needed_columns, read_table
+from sparkapp.views import read_table
 from tests.folder_pod import FolderPod
 from tests.folder_store import FolderStore
 from tests.unit.sparkapp_dataset import DatasetWorld, make_rows
@@ -167,3 +169,29 @@ def test_needed_columns_are_allowed_and_named_in_the_query(tmp_path: Path, sql: 
 def test_needed_columns_include_the_identity_column_of_a_floor(tmp_path: Path) -> None:
     world = DatasetWorld(tmp_path / "w", floors={"minGroupSize": 5, "identityColumn": "hidden"})
     assert needed_columns(world.pod("SELECT COUNT(DISTINCT hidden) AS n FROM things").job(), world.dataset) == ["hidden"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "once"),
+    [
+        ("SELECT id FROM things", True),
+        ("SELECT t.id FROM (SELECT id FROM THINGS) AS t JOIN others AS o ON o.id = t.id", True),
+        ("SELECT id FROM others", True),
+        ("SELECT a.id FROM things AS a JOIN things AS b USING (id)", False),
+        ("SELECT id FROM things WHERE id > (SELECT AVG(id) FROM `Things`)", False),
+        ("WITH c AS (SELECT id FROM things) SELECT a.id FROM c AS a JOIN c AS b USING (id)", False),
+        ("CREATE OR REPLACE TEMPORARY VIEW v AS SELECT id FROM things", False),
+        ("THIS IS NO SQL (", False),
+    ],
+)
+def test_dataset_is_read_once_if_the_query_names_it_once(tmp_path: Path, sql: str, once: bool) -> None:
+    world = DatasetWorld(tmp_path / "w")
+    assert is_read_once(world.pod(sql).job(), world.dataset) is once
+
+
+@pytest.mark.parametrize(("view", "once"), [("Things", True), ("made", False)])
+def test_precondition_on_a_view_of_a_segment_reads_its_datasets_again(tmp_path: Path, view: str, once: bool) -> None:
+    world = DatasetWorld(tmp_path / "w")
+    job = world.pod().job()
+    counted = job.segments[0].model_copy(update={"pre_conditions": (PreCondition(view_name=view, min_row_count=1),)})
+    assert is_read_once(job.model_copy(update={"segments": (counted,)}), world.dataset) is once

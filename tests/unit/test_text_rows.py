@@ -339,7 +339,7 @@ def test_progress_counts_every_byte_of_a_text_file(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"1,a\n" * 1000)
     seen: list[int] = []
     fields = tuple(SchemaField(field_name=name, field_type=kind) for name, kind in TWO.items())
-    check_file(tmp_path / "a.csv", DatasetSchema(format="csv", fields=fields), on_bytes=seen.append)
+    check_file(tmp_path / "a.csv", DatasetSchema(format="csv", fields=fields), on_data=lambda data: seen.append(len(data)))
     assert sum(seen) == 4000
 
 

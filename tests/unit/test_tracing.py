@@ -18,7 +18,7 @@ from opentelemetry.trace import Status, StatusCode
 from temporalio.converter import PayloadConverter
 
 from cleanroom.errors import Refused
-from cleanroom.identifiers import run_trace
+from cleanroom.identifiers import TraceIds, run_trace
 from cleanroom.spark.pod_spans import MAX_SPANS, POD_STEPS, PREFIX, PodSpan, read_spans
 from cleanroom.temporal.trace_interceptors import of_trace
 from cleanroom.tracing import ATTRIBUTES, enabled, listed_attributes, resource_of
@@ -203,12 +203,23 @@ def test_lines_that_cannot_be_the_runs_are_ignored(text: str) -> None:
 def test_every_step_is_accepted_and_the_limits_of_time_are_included() -> None:
     log = "\n".join(line(name=name) for name in POD_STEPS)
     assert [span.name for span in read(log)] == list(POD_STEPS)
-    assert {"check the query", "load datasets", "write result", "record result"} < set(POD_STEPS)
+    assert (
+        *("pod", "check the query", "check consent", "open datasets", "wait for Spark", "load datasets"),
+        *("run segments", "compute result", "write result", "record result"),
+    ) == POD_STEPS
     whole = list(read_spans(line(), JOB.contract_id, JOB.run_id, between=(NOW, NOW + 5)))
     assert [(span.start, span.end) for span in whole] == [(NOW, NOW + 5)]
     assert list(read_spans(line(), JOB.contract_id, "another-run", between=(NOW, NOW + 5))) == []
 
 
 def test_the_number_of_spans_is_bounded() -> None:
-    assert len(read("\n".join([line()] * 1000))) == MAX_SPANS
+    assert len(read("\n".join([line()] * 1000))) == MAX_SPANS == 64
     assert len(POD_STEPS) < MAX_SPANS
+
+
+def test_a_span_is_one_short_line_after_its_prefix() -> None:
+    """Every byte is one of the log that Kubernetes keeps, and another line of the driver is no span."""
+    printed = PodSpan("pod", 1, 2, 3, 4, "Code").line(TraceIds(5, 6))
+    traceparent = f"00-{5:032x}-{1:016x}-01"
+    assert printed == f'span {{"name":"pod","traceparent":"{traceparent}","parent":"{2:016x}","start":3,"end":4,"code":"Code"}}'
+    assert read(line().removeprefix(PREFIX)) == []

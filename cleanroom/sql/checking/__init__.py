@@ -1,13 +1,10 @@
-"""Checks of the syntax tree: names, types and the owners' rules, and the rewritten text.
+"""Reading, checking and rewriting queries.
 
-Each function renders its node from the checked parts and never copies the author's text. Operands get parentheses wherever SQL dialects
-disagree on precedence, so that Spark cannot read a different tree than the one that was checked.
+Each function reads one construct of the language from the tokens of the text, checks names, types and the owners' rules, and returns
+the facts about it together with its rendering. The language is what these functions read; nothing else is accepted, and nothing that
+the author wrote is copied or skipped. Operands get parentheses wherever SQL dialects disagree on precedence.
 
-The functions are registered by the type of the node in the tables of :mod:`cleanroom.sql.checking.nodes`, and recursion goes through
-these tables. Importing this package registers all of them. They share no state except the :class:`~cleanroom.sql.context.Context`
-that they receive. Privacy rules are in :mod:`cleanroom.sql.privacy`.
+Modules, from the inside out: :mod:`~cleanroom.sql.checking.columns`, :mod:`~cleanroom.sql.checking.expressions`,
+:mod:`~cleanroom.sql.checking.relations`, :mod:`~cleanroom.sql.checking.selects` and :mod:`~cleanroom.sql.checking.queries`. They share
+no state except the :class:`~cleanroom.sql.context.Context` that they receive. Privacy rules are in :mod:`cleanroom.sql.privacy`.
 """
-
-from cleanroom.sql.checking import aggregates, columns, expressions, queries, relations, selects
-
-__all__ = ["aggregates", "columns", "expressions", "queries", "relations", "selects"]

@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-
-from sqlglot import exp
+from typing import NamedTuple
 
 from cleanroom.sql.catalog import COLUMN_NAME, RELATION_NAME
-from cleanroom.sql.checking.clauses import Output
-from cleanroom.sql.checking.nodes import checks_expression, located_at, value_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ATOM, CheckedQuery, Value
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import quote
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.text.language import position_of, suggestion
-from cleanroom.sql.text.tokens import strip_invisible
+from cleanroom.sql.text.remedies import not_listed, outside_language, suggestion
+from cleanroom.sql.text.tokens import NUMBER, QUOTED, TEXT, Tokens
+
+Output = tuple[str, Value]
+"""Name and expression of an output column."""
 
 
-@checks_expression(exp.Column)
-def column(node: exp.Column, ctx: Context) -> Value:
-    """A column of the innermost SELECT that has it; otherwise an alias of the same SELECT."""
-    identifier, table = node.this, node.args.get("table")
-    if not isinstance(identifier, exp.Identifier):
-        raise Refusal("ExpressionNotAllowed", "* is allowed only as an item of a SELECT and in COUNT(*)")
-    scope = ctx.scope
-    name = str(identifier.args["this"])
-    if (
-        table is not None
-        and (relation := scope.relations.get(table.args["this"].lower()))
-        and (known := relation.columns.get(name.lower()))
-    ):
+def column(ctx: Context) -> Value:
+    """Read a column of the innermost SELECT that has it; otherwise an alias of the same SELECT."""
+    text, scope = ctx.text, ctx.scope
+    name, table = text.name(), ""
+    if text.accept("."):
+        if text.kinds[text.at] == "*":
+            raise Refusal("ExpressionNotAllowed", "* is allowed only as an item of a SELECT and in COUNT(*)")
+        name, table = text.name(), name
+        if text.kinds[text.at] == ".":
+            raise outside_language("ClauseNotAllowed: a name of three parts; write relation.column", text.position())
+        if text.kinds[text.at] == "(":
+            raise not_listed(name)
+    if table and (relation := scope.relations.get(table.lower())) and (known := relation.columns.get(name.lower())):
         return read_column(known, ctx, scope)
-    table_name = table.name if table is not None else None
     for level in scope.enclosing():
-        found = _find(name, table_name, level)
+        found = _find(name, table, level)
         if found is not None:
             return read_column(found, ctx, level)
-        if level is scope and table is None and _names_alias(name, ctx):
-            return _aliased_value(name, ctx)
-    raise _unknown_column(name, table_name, scope)
+        if level is scope and not table and (place := scope.aliases.get(name.lower())) is not None and name.lower() not in ctx.expanding:
+            return _aliased_value(name, place, ctx)
+    raise text.construct(text.at - 1, text.at) or _unknown_column(name, table, scope)
 
 
 def read_column(found: Value, ctx: Context, level: Scope) -> Value:
@@ -57,88 +57,108 @@ def read_column(found: Value, ctx: Context, level: Scope) -> Value:
     return out
 
 
-def columns_named_in(node: exp.Expr, scope: Scope) -> tuple[Value, ...]:
-    """Columns of the relations of ``scope`` that the expression ``node`` names."""
-    names = [(part.name, part.table or None) for part in node.find_all(exp.Column) if isinstance(part.this, exp.Identifier)]
-    return tuple(value for name, table in names if (value := _find(name, table, scope)) is not None)
-
-
-def _names_alias(name: str, ctx: Context) -> bool:
-    key = name.lower()
-    return key in ctx.scope.aliases and key not in ctx.expanding
-
-
-def _aliased_value(name: str, ctx: Context) -> Value:
-    value = value_of(ctx.scope.aliases[name.lower()], ctx.expanding_alias(name))
+def _aliased_value(name: str, place: int, ctx: Context) -> Value:
+    """The expression at ``place``, for which the alias ``name`` stands."""
+    text = ctx.text
+    here, text.at = text.at, place
+    value = ctx.expanding_alias(name).expression()
+    text.at = here
     ctx.findings.expand(len(value.sql))
+    value = value.copy()
+    value.negated = ""
     if ctx.in_qualify:  # Spark evaluates the SELECT list first
         value.sql, value.precedence = quote(name), ATOM
     return value
 
 
-def _find(name: str, table: str | None, scope: Scope) -> Value | None:
+def _find(name: str, table: str, scope: Scope) -> Value | None:
     key = name.lower()
-    if table is not None:
+    if table:
         relation = scope.relations.get(table.lower()) or next(
             (item for item in scope.relations.values() if item.written_alias.lower() == table.lower()), None
         )
         return relation.columns.get(key) if relation is not None else None
     found = scope.named.get(key, [])
     if len(found) > 1:
-        raise Refusal("AmbiguousColumn", f"{strip_invisible(name)[:80]} is in several relations; write alias.{name[:80]}")
+        raise Refusal("AmbiguousColumn", f"{name[:80]} is in several relations; write alias.{name[:80]}")
     return found[0] if found else None
 
 
-def _unknown_column(name: str, table: str | None, scope: Scope) -> Refusal:
-    shown = strip_invisible(name)[:120]
+def _unknown_column(name: str, table: str, scope: Scope) -> Refusal:
+    shown = name[:120]
     relations = [relation for level in scope.enclosing() for relation in level.relations.values()]
     for relation in relations:
-        if (table is None or relation.written_alias.lower() == table.lower()) and name.lower() in relation.forbidden:
+        if (not table or relation.written_alias.lower() == table.lower()) and name.lower() in relation.forbidden:
             hint = suggestion(name.lower(), relation.columns)
             allowed = ", ".join(value.name for value in relation.columns.values())
             text = f"the owner of {relation.view} does not allow the column {shown!r}; {hint}{hint and ' '}allowed: {allowed}"
             return Refusal("ColumnNotAllowed", text)
-    if table is not None and not any(table.lower() in level.relations for level in scope.enclosing()):
-        return Refusal("UnknownRelation", f"unknown relation {strip_invisible(table)[:120]!r}")
+    if table and not any(table.lower() in level.relations for level in scope.enclosing()):
+        return Refusal("UnknownRelation", f"unknown relation {table[:120]!r}")
     names = sorted({value.name for relation in relations for value in relation.columns.values()})
     hint = suggestion(name, names, otherwise=f"known here: {', '.join(names[:20])}")
     return Refusal("UnknownColumn", f"unknown column {shown!r}: {hint}")
 
 
-Item = tuple[exp.Expr | Value, str]
-"""An expression, or a column that ``*`` stands for, and the name of the output column."""
+class Item(NamedTuple):
+    """An item of a SELECT list, or a column that ``*`` stands for."""
+
+    name: str  # name of the output column
+    place: int  # index of its first token
+    end: int  # index of the token after it
+    column: Value | None = None  # the column that ``*`` stands for
 
 
-def select_items(node: exp.Select, ctx: Context) -> list[Item]:
-    """The SELECT list with ``*`` replaced by the columns that the query may read."""
-    items: list[Item] = []
-    taken: dict[str, int] = {}
-    for item in node.expressions:
-        if isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star)):
-            items += [(value, _unused(value.name, taken)) for value in _star_columns(item, ctx)]
+def select_items(places: Sequence[int], ctx: Context) -> list[Item]:
+    """The SELECT list with ``*`` replaced by the columns that the query may read.
+
+    Args:
+        places: Index of the first token of each item, and of the token after the comma that would follow the last one.
+        ctx: Context of the SELECT.
+    """
+    text, items, taken = ctx.text, list[Item](), dict[str, int]()
+    for place, following in itertools.pairwise(places):
+        end = following - 1
+        if text.kinds[place] == "*" or text.kinds[place + 1 : place + 3] == [".", "*"]:
+            with text.located(place):
+                items += [Item(_unused(value.name, taken), place, end, value) for value in _star_columns(place, end, ctx)]
             continue
-        named = isinstance(item, exp.Alias | exp.Column)
-        name = item.alias_or_name if named else f"_c{len(items)}"
-        with located_at(item):
+        name = item_alias(text, place, end)
+        if not name and end > place and (text.kinds[place:end] == [text.kinds[place]] or text.kinds[place + 1 : end - 1] == ["."]):
+            plain = text.is_name(end - 1) and text.kinds[place] not in ("CURRENT_DATE", "CURRENT_TIMESTAMP")
+            name = text.values[end - 1] if plain else ""
+        name = name or f"_c{len(items)}"
+        with text.located(end - 1):
             check_column_name(name)
-        items.append((item.this if isinstance(item, exp.Alias) else item, name))
+        items.append(Item(name, place, end))
         taken.setdefault(name.lower(), 1)
-    if not items:
-        raise Refusal("Unparsable", "a SELECT needs at least one column")
     return items
 
 
-def _star_columns(item: exp.Expr, ctx: Context) -> list[Value]:
+def item_alias(text: Tokens, place: int, end: int) -> str:
+    """The alias at the end of the item of a SELECT list from ``place`` to ``end``; empty if it has none."""
+    if end - place < 2 or not (text.is_alias(end - 1) or (text.kinds[end - 2] == "AS" and text.is_name(end - 1))):
+        return ""
+    before = text.kinds[end - 2]
+    interval = end - place > 2 and text.kinds[end - 3] == "INTERVAL" and before in (NUMBER, TEXT)
+    ends_operand = before in (QUOTED, NUMBER, TEXT, ")", "NULL", "TRUE", "FALSE") or text.is_name(end - 2)
+    return text.values[end - 1] if before == "AS" or (ends_operand and not interval) else ""
+
+
+def _star_columns(place: int, end: int, ctx: Context) -> list[Value]:
     """Columns of ``*`` or ``t.*``."""
-    scope = ctx.scope
-    columns = scope.visible
-    if isinstance(item, exp.Column):
-        named = [part for part in scope.relations.values() if part.written_alias.lower() == item.table.lower()]
-        columns = [value for part in named for value in part.columns.values()]
-    with located_at(item):
-        if not columns:
-            raise Refusal("UnknownRelation", f"{item.sql()}: unknown relation, or no FROM")
-        ctx.findings.expand(sum(len(value.sql) + len(value.name) for value in columns))
+    text, scope = ctx.text, ctx.scope
+    columns, size = scope.visible, 1
+    if text.kinds[place] != "*":
+        table, size = text.values[place].lower(), 3
+        columns = [value for part in scope.relations.values() if part.written_alias.lower() == table for value in part.columns.values()]
+    if text.kinds[place + size] == "EXCEPT":
+        raise outside_language("ClauseNotAllowed: * EXCEPT; name the columns", text.position(place + size))
+    if end - place != size:
+        raise text.unexpected(place + size)
+    if not columns:
+        raise Refusal("UnknownRelation", f"{''.join(text.values[place:end])}: unknown relation, or no FROM")
+    ctx.findings.expand(sum(len(value.sql) + len(value.name) for value in columns))
     for value in columns:
         ctx.record(value)
     return columns
@@ -157,45 +177,56 @@ def _unused(name: str, taken: dict[str, int]) -> str:
 
 def output_values(items: Sequence[Item], ctx: Context) -> list[Output]:
     """Check the expressions of the SELECT list. Each may refer to the aliases before it. Refusals are collected."""
-    scope, findings = ctx.scope, ctx.findings
-    aliases, scope.aliases = scope.aliases, {}
-    outputs = []
-    for item, name in items:
+    text, scope, findings = ctx.text, ctx.scope, ctx.findings
+    scope.aliases, outputs = {}, []
+    for item in items:
         try:
-            value = read_column(item, ctx, scope) if isinstance(item, Value) else value_of(item, ctx)
+            value = _item_value(item, ctx)
         except Refusal as refusal:
+            refusal.position = refusal.position or text.position(item.place)
             findings.note(refusal)
             value = Value("NULL", "unknown")
-        outputs.append((name, value))
-        if name.lower() in aliases:
-            scope.aliases[name.lower()] = aliases[name.lower()]
+        outputs.append((item.name, value))
+        if item.column is None and item_alias(text, item.place, item.end):
+            scope.aliases[item.name.lower()] = item.place
     return outputs
+
+
+def _item_value(item: Item, ctx: Context) -> Value:
+    if item.column is not None:
+        return read_column(item.column, ctx, ctx.scope)
+    text = ctx.text
+    text.at = item.place
+    value = ctx.expression()
+    if text.alias() != item_alias(text, item.place, item.end) or text.at != item.end:
+        raise text.unexpected()
+    return value
 
 
 def check_grouped(items: Sequence[Item], outputs: Sequence[Output], ctx: Context) -> None:
     """Refuse output columns that a SELECT with groups cannot show."""
-    for (item, name), (_, value) in zip(items, outputs, strict=True):
+    for item, (name, value) in zip(items, outputs, strict=True):
         if ctx.scope.group_keys is not None and value.ungrouped:
-            position = None if isinstance(item, Value) else position_of(item)
-            ctx.findings.note(Refusal("NotGrouped", f"{name}: neither in GROUP BY nor inside an aggregate", position))
+            text = f"{name}: neither in GROUP BY nor inside an aggregate"
+            ctx.findings.note(Refusal("NotGrouped", text, ctx.text.position(item.place)))
 
 
 def check_relation_name(name: str) -> None:
     """Refuse a name of a relation that is not a plain identifier."""
     if not RELATION_NAME.fullmatch(name):
-        raise Refusal("NameNotAllowed", f"{strip_invisible(name)[:120]!r} is not a plain name (letters, digits, _)")
+        raise Refusal("NameNotAllowed", f"{name[:120]!r} is not a plain name (letters, digits, _)")
 
 
 def check_column_name(name: str) -> None:
     """Refuse a name of a column that is not printable ASCII without backticks."""
     if not ((name.isidentifier() and name.isascii() and len(name) <= 128) or COLUMN_NAME.fullmatch(name)):
-        raise Refusal("NameNotAllowed", f"{strip_invisible(name)[:120]!r} is not an allowed column name (printable ASCII)")
+        raise Refusal("NameNotAllowed", f"{name[:120]!r} is not an allowed column name (printable ASCII)")
 
 
 def check_new_relation_name(name: str, ctx: Context) -> None:
     """Refuse a name that an input view or an earlier relation of the query already has, so that it cannot be misread."""
     check_relation_name(name)
-    if ctx.rules.catalog.view(name) is not None or name.lower() in ctx.relations:
+    if ctx.catalog.view(name) is not None or name.lower() in ctx.relations:
         raise Refusal("NameShadowsView", f"{name} is already the name of another relation; choose another")
 
 
@@ -208,13 +239,12 @@ def check_distinct_columns(query: CheckedQuery, what: str) -> None:
         seen.add(field.name.lower())
 
 
-def alias_of(node: exp.Expr, scope: Scope, fallback: str) -> str:
+def alias_of(scope: Scope, written: str, fallback: str) -> str:
     """The alias of a relation as written, or ``fallback`` if it has none. Two relations of one FROM clause have different aliases."""
-    alias = node.args.get("alias")
-    name: str = alias.name if alias is not None and alias.this is not None else fallback
+    name = written or fallback
     check_relation_name(name)
     if name.lower() in scope.relations:
-        if alias is not None or fallback != "subquery":
+        if written or fallback != "subquery":
             raise Refusal("DuplicateAlias", f"two relations in one FROM are called {name}; give each its own alias")
         while name.lower() in scope.relations:
             name += "_"
@@ -230,10 +260,14 @@ def unique_alias(name: str, scope: Scope) -> str:
     return unique
 
 
-def column_aliases(node: exp.Expr) -> list[str]:
-    """Column names in the alias of a relation: ``AS t(a, b)``."""
-    alias = node.args.get("alias")
-    names = [column.name for column in (alias.args.get("columns") or [])] if alias is not None else []
+def column_names(text: Tokens) -> list[str]:
+    """Read names of columns in parentheses, as in ``AS t(a, b)``; none if there are no parentheses."""
+    if not text.accept("("):
+        return []
+    names = [text.name()]
+    while text.accept(","):
+        names.append(text.name())
+    text.expect(")")
     for name in names:
         check_column_name(name)
     if len({name.lower() for name in names}) != len(names):

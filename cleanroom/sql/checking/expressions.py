@@ -1,343 +1,330 @@
-"""Operators, conditions, CASE, constants, casts and calls of scalar functions."""
+"""Expressions: operators, conditions, CASE, constants, casts and calls.
+
+Operators bind as in Spark, from OR to the sign. Where Spark's order is easy to misread, the author writes parentheses: conditions are
+no operands of conditions or arithmetic, and ``||`` is not mixed with ``+`` and ``-``.
+"""
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Sequence
 
-from sqlglot import exp
-
-from cleanroom.sql.checking.aggregates import aggregate
-from cleanroom.sql.checking.nodes import chain_operands, checks_expression, combine, marked_name, value_of, values_of
-from cleanroom.sql.checking.queries import in_subquery
+from cleanroom.sql.checking import constants
+from cleanroom.sql.checking.calls import call, case, cast, extract
+from cleanroom.sql.checking.columns import column
+from cleanroom.sql.checking.values import combine
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import AND, ATOM, OR, PREDICATE, PRODUCT, SIGN, SUM, Value
+from cleanroom.sql.model import AND, ATOM, OR, PREDICATE, PRODUCT, ROWS, SIGN, SUM, CheckedQuery, SemiJoin, Value
 from cleanroom.sql.privacy import polynomials
-from cleanroom.sql.privacy.aggregates import condition_divisions
-from cleanroom.sql.privacy.exposure import check_condition, check_one_relation
-from cleanroom.sql.privacy.polynomials import LARGEST_FACTOR, highest_degree, scale_of
-from cleanroom.sql.privacy.rows import joins_relations
+from cleanroom.sql.privacy.release import check_correlation
+from cleanroom.sql.privacy.rows import check_no_rows, joins_relations
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import parenthesised, text_literal
-from cleanroom.sql.text.language import LANGUAGE, not_listed
-from cleanroom.sql.text.marking import CASTS, LITERAL
-from cleanroom.sql.text.tokens import strip_invisible
-from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, TYPES, Function, arithmetic_type, result_type, widest
+from cleanroom.sql.rendering import parenthesised, subquery
+from cleanroom.sql.scope import Scope
+from cleanroom.sql.text.remedies import CONSTRUCTS, outside_language
+from cleanroom.sql.text.tokens import NUMBER, QUOTED, TEXT, Tokens
+from cleanroom.sql.vocabulary import arithmetic_type
 
-_ARITHMETIC: dict[type[exp.Expr], int] = {exp.Add: SUM, exp.Sub: SUM, **dict.fromkeys((exp.Mul, exp.Div, exp.Mod, exp.IntDiv), PRODUCT)}
-_CHAINS: dict[type[exp.Expr], tuple[str, int, int]] = {
-    exp.And: ("boolean", AND, PREDICATE), exp.Or: ("boolean", OR, PREDICATE), exp.DPipe: ("string", SUM, ATOM),
+_COMPARISONS = ("=", "<>", "<", "<=", ">", ">=", "<=>")
+_PATTERNS = ("LIKE", "ILIKE", "RLIKE")
+_LEVELS = {
+    "OR": OR, "AND": AND, **dict.fromkeys((*_COMPARISONS, *_PATTERNS, "IS", "BETWEEN", "IN", "NOT"), PREDICATE),
+    **dict.fromkeys(("+", "-", "||"), SUM), **dict.fromkeys(("*", "/", "%", "DIV"), PRODUCT),
 }  # fmt: skip
-"""Type, precedence, and the least precedence of an operand without parentheses."""
-_COMPARISONS = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.NullSafeEQ)
-_LIKES = (exp.Like, exp.ILike, exp.RegexpLike)
+"""Precedence of each operator between operands."""
+_CHAINS = {"AND": ("boolean", PREDICATE), "OR": ("boolean", PREDICATE), "||": ("string", ATOM)}
+"""Type, and the least precedence of an operand without parentheses."""
+MAX_SIGNS = 8
+"""NOT and signs in a row, which the checks read by recursion."""
 
 
-def _symbol(node: exp.Expr) -> str:
-    return LANGUAGE[type(node)].words[0]
+def expression(ctx: Context, least: int = OR) -> Value:
+    """Read and check an expression whose operators have a precedence of ``least`` or more."""
+    value = condition(ctx, least)
+    if value.semi_join is not None:
+        check_no_rows(value.semi_join.protected)
+    return value
 
 
-@checks_expression(exp.Paren)
-def parentheses(node: exp.Expr, ctx: Context) -> Value:
-    """An expression in parentheses. They are rendered only where precedence requires them."""
-    return value_of(node.this, ctx)
+def condition(ctx: Context, least: int = OR) -> Value:
+    """Read an expression that may be, or combine by AND, conditions on rows of persons; see :class:`SemiJoin`."""
+    text = ctx.text
+    start = text.at
+    try:
+        value, before = _operand(ctx, least)
+        while (level := _LEVELS.get(symbol := text.kinds[text.at], -1)) >= least:
+            mixed = level == SUM and before != symbol and "||" in (before, symbol)
+            if before and (_LEVELS[before] == PREDICATE <= level or (_LEVELS[before] == SUM and mixed)):
+                raise _unclear(before, symbol)
+            value = _grouped(value, ctx)
+            text.at += 1
+            if level == PREDICATE:
+                value = _predicate(value, symbol, ctx)
+            elif symbol in _CHAINS:
+                value = _chain(value, symbol, level, ctx)
+            else:
+                value = _arithmetic(value, symbol, level, ctx)
+            before = symbol
+        return _grouped(value, ctx)
+    except Refusal as refusal:
+        refusal.position = refusal.position or text.position(start)
+        raise
 
 
-@checks_expression(*_ARITHMETIC)
-def arithmetic(node: exp.Expr, ctx: Context) -> Value:
-    """A chain of one arithmetic operator, from left to right and without recursion."""
-    kind = type(node)
-    symbol, precedence = _symbol(node), _ARITHMETIC[kind]
-    operands, first = [node.args["expression"]], node.this
-    while type(first) is kind:
-        operands.append(first.args["expression"])
-        first = first.this
-    left = value_of(first, ctx)
-    # The first operand may be another chain of the same precedence, which its author has put into parentheses.
-    left_sql = f"({left.sql})" if left.precedence <= precedence else left.sql
-    for part in reversed(operands):
-        right = value_of(part, ctx)
-        degree, scale, constant = polynomials.arithmetic(symbol, left, right)
-        sql = f"{left_sql} {symbol} {parenthesised(right, precedence + 1)}"
-        kind_of = arithmetic_type(symbol, left.type, right.type)
-        out = combine(sql, kind_of, precedence, (left, right), degree=degree, scale=scale)
-        out.mixed = out.mixed or polynomials.mixes(symbol, left, right)
-        out.constant = constant
-        out.whole = out.whole or (symbol in "+-*" and out.degree != 0 and kind_of in ("integer", "long", "smallint", "tinyint"))
-        left, left_sql = out, out.sql
-    return left
+def _grouped(value: Value, ctx: Context) -> Value:
+    if value.ungrouped:
+        keys = ctx.scope.group_keys
+        if keys is not None and value.sql in keys:
+            value.ungrouped = False
+    return value
 
 
-@checks_expression(exp.Neg)
-def minus(node: exp.Expr, ctx: Context) -> Value:
-    """``-x``."""
-    part = value_of(node.this, ctx)
+def _unclear(one: str, two: str) -> Refusal:
+    return Refusal(
+        "ParenthesesNeeded",
+        f"{one} next to {two} without parentheses: their order is easy to misread; write (…) around one of the two",
+    )
+
+
+def _operand(ctx: Context, least: int) -> tuple[Value, str]:
+    """Read an operand, and say which operator it begins with: NOT, EXISTS, or none that matters."""
+    text = ctx.text
+    kind = text.kinds[text.at]
+    if kind == "NOT" or (kind == "EXISTS" and text.kinds[text.at + 1] == "("):
+        if least > PREDICATE:
+            raise _unclear(kind, text.kinds[text.at - 1])
+        text.at += 1
+        return (_exists(ctx), "IN") if kind == "EXISTS" else (_negation(ctx), "NOT")
+    if kind == "-":
+        text.at += 1
+        return _minus(ctx), ""
+    if kind == "+":
+        raise outside_language("ExpressionNotAllowed: a sign + before a value; leave it out", text.position())
+    special = _PRIMARIES.get(kind)
+    if special is not None and (value := special(ctx)) is not None:
+        return value, ""
+    if text.kinds[text.at + 1] == "(" and (kind == QUOTED or kind.isidentifier()):
+        return call(ctx), ""
+    return column(ctx), ""
+
+
+def _check_signs(text: Tokens) -> None:
+    if set(text.kinds[max(0, text.at - MAX_SIGNS - 1) : text.at]) <= {"NOT", "-"} and text.at > MAX_SIGNS:
+        raise Refusal("QueryTooComplex", f"{text.values[text.at - 1]!r} occurs too often in a row")
+
+
+def _minus(ctx: Context) -> Value:
+    _check_signs(ctx.text)
+    part = ctx.expression(SIGN)
     out = combine(f"-{parenthesised(part, ATOM)}", part.type, SIGN, [part], degree=part.degree, scale=part.scale)
     out.constant = None if part.constant is None else -part.constant
     out.mixed = out.mixed or out.degree != 0
     return out
 
 
-@checks_expression(*_CHAINS)
-def chain(node: exp.Expr, ctx: Context) -> Value:
-    """``a AND b AND c``, and the same with OR and ``||``, without recursion."""
-    word, (kind, precedence, least) = _symbol(node), _CHAINS[type(node)]
-    parts = values_of(chain_operands(node, type(node)), ctx)
-    texts = [part.sql if part.operator_chain == word else parenthesised(part, least) for part in parts]
-    out = combine(f" {word} ".join(texts), kind, precedence, parts)
-    out.operator_chain = word
-    if word == "OR":
+def _negation(ctx: Context) -> Value:
+    """``NOT x``. ``NOT x IN (…)`` is rendered as ``x NOT IN (…)``, and so on."""
+    _check_signs(ctx.text)
+    part = ctx.expression(PREDICATE)
+    if part.operator == "AND":  # NOT (a AND b) is NOT a OR NOT b
+        _warn_of_or(part, ctx)
+    return combine(part.negated or f"NOT {parenthesised(part, ATOM)}", "boolean", PREDICATE, [part])
+
+
+def _arithmetic(left: Value, symbol: str, level: int, ctx: Context) -> Value:
+    """A chain of one arithmetic operator, from left to right."""
+    text = ctx.text
+    # The first operand may be another chain of the same precedence, which its author has put into parentheses.
+    sql = f"({left.sql})" if left.precedence <= level else left.sql
+    while True:
+        right = expression(ctx, level + 1)
+        degree, scale, constant = polynomials.arithmetic(symbol, left, right)
+        sql = f"{sql} {symbol} {parenthesised(right, level + 1)}"
+        kind = arithmetic_type(symbol, left.type, right.type)
+        out = combine(sql, kind, level, (left, right), degree=degree, scale=scale)
+        out.mixed = out.mixed or polynomials.mixes(symbol, left, right)
+        out.constant = constant
+        out.whole = out.whole or (symbol in "+-*" and out.degree != 0 and kind in ("integer", "long", "smallint", "tinyint"))
+        left = out
+        if not text.accept(symbol):
+            return left
+
+
+def _chain(left: Value, symbol: str, level: int, ctx: Context) -> Value:
+    """``a AND b AND c``, and the same with OR and ``||``. Parentheses inside the chain have no effect."""
+    kind, least = _CHAINS[symbol]
+    read = condition if symbol == "AND" else expression
+    parts = [left, read(ctx, level + 1)]
+    while ctx.text.accept(symbol):
+        parts.append(read(ctx, level + 1))
+    semi_join = next((part.semi_join for part in parts if part.semi_join is not None), None) if symbol == "AND" else None
+    operands = parts
+    if semi_join is not None:
+        operands = [part.copy() for part in parts]
+        for part in operands:
+            part.semi_join = None
+    text = f" {symbol} ".join(part.sql if part.operator == symbol else parenthesised(part, least) for part in parts)
+    out = combine(text, kind, level, operands)
+    out.operator, out.semi_join = symbol, semi_join
+    if symbol == "AND":
+        out.parts = tuple(inner for part in parts for inner in (part.parts if part.operator == "AND" else (part,)))
+    elif symbol == "OR":
         _warn_of_or(out, ctx)
     return out
 
 
-def _warn_of_or(condition: Value, ctx: Context) -> None:
-    columns = [f"{view}.{column}" for view, column in sorted(condition.exposed) if ctx.rules.catalog.has_floor(view)]
+def _warn_of_or(value: Value, ctx: Context) -> None:
+    columns = [f"{view}.{name}" for view, name in sorted(value.exposed) if ctx.catalog.has_floor(view)]
     if columns:
         ctx.findings.warn("OrOverProtectedColumns", f"OR combines conditions on {', '.join(columns)}")
 
 
-@checks_expression(exp.Not)
-def negation(node: exp.Expr, ctx: Context) -> Value:
-    """``NOT x``, which is also how the parser reads ``x NOT IN (…)``, ``x IS NOT NULL`` and so on."""
-    inner = node.this
-    if type(inner) in _NEGATABLE:
-        return _NEGATABLE[type(inner)](inner, ctx, True)
-    part = value_of(inner, ctx)
-    if part.operator_chain == "AND":  # NOT (a AND b) is NOT a OR NOT b
-        _warn_of_or(part, ctx)
-    return combine(f"NOT {parenthesised(part, ATOM)}", "boolean", PREDICATE, [part])
+# -- conditions -------------------------------------------------------------------------------------------------------
 
 
-@checks_expression(*_COMPARISONS)
-def comparison(node: exp.Expr, ctx: Context) -> Value:
-    """``a = b``, ``a <= b``, ``a <=> b`` and so on."""
-    return compared(node, ctx)[0]
+def _predicate(left: Value, symbol: str, ctx: Context) -> Value:
+    """A comparison, or another condition on ``left``."""
+    text = ctx.text
+    negated = symbol == "NOT"
+    if negated:
+        symbol = text.kinds[text.at]
+        if symbol not in ("BETWEEN", "IN", *_PATTERNS):
+            if symbol == "NULL":
+                raise outside_language("ExpressionNotAllowed: NOT NULL after a value; write IS NOT NULL", text.position())
+            raise text.unexpected()
+        text.at += 1
+    if symbol in _COMPARISONS:
+        return _comparison(left, symbol, ctx.expression(SUM))
+    if symbol == "IS":
+        return _is(left, ctx)
+    parts = [left]
+    if symbol == "BETWEEN":
+        parts.append(ctx.expression(SUM))
+        text.expect("AND")
+        parts.append(ctx.expression(SUM))
+        rest = f"BETWEEN {parenthesised(parts[1], SUM)} AND {parenthesised(parts[2], SUM)}"
+    elif symbol == "IN":
+        text.expect("(")
+        if text.begins_query(text.at):
+            return _membership(left, negated, ctx)
+        if text.accept(")"):
+            raise Refusal("Unparsable", "IN needs at least one value")
+        if text.kinds[text.at] == "(" and text.begins_query(text.at + 1) and text.kinds[text.closing[text.at] + 1] == ")":
+            raise Refusal("ParenthesesNeeded", "IN ((SELECT …)): write one pair of parentheses")  # in Spark a list with one value
+        parts += ctx.expressions(")")
+        rest = f"IN ({', '.join([part.sql for part in parts[1:]])})"
+    else:
+        if text.kinds[text.at] in ("ANY", "ALL", "SOME") and text.kinds[text.at + 1] == "(":
+            raise outside_language(CONSTRUCTS["ANY"], text.position())
+        parts.append(ctx.expression(SUM))
+        rest = f"{symbol} {parenthesised(parts[1], SUM)}"
+    return _with_negation(parenthesised(left, SUM), "", rest, negated, parts)
 
 
-def compared(node: exp.Expr, ctx: Context) -> tuple[Value, Value, Value]:
-    """A comparison and its two sides."""
-    left, right = value_of(node.this, ctx), value_of(node.args["expression"], ctx)
+def _with_negation(left: str, word: str, rest: str, negated: bool, parts: Sequence[Value], identity: bool = False) -> Value:
+    """A condition that has a negated form of its own."""
+    out = combine(f"{left} {word}{'NOT ' if negated else ''}{rest}", "boolean", PREDICATE, parts, identity=identity)
+    if not negated:
+        out.negated = f"{left} {word}NOT {rest}"
+    return out
+
+
+def _comparison(left: Value, symbol: str, right: Value) -> Value:
     # An identity may be compared for equality with a column of another relation, as a join does, and with nothing else.
-    join = type(node) is exp.EQ and joins_relations(left, right)
-    text = f"{parenthesised(left, SUM)} {_symbol(node)} {parenthesised(right, SUM)}"
+    join = symbol == "=" and joins_relations(left, right)
+    text = f"{parenthesised(left, SUM)} {symbol} {parenthesised(right, SUM)}"
     out = combine(text, "boolean", PREDICATE, (left, right), identity=join)
     out.identity = False
-    return out, left, right
+    if symbol == "=":
+        out.operator, out.parts = symbol, (left, right)
+    return out
 
 
-@checks_expression(exp.Is)
-def is_test(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
-    """``x IS NULL``, ``x IS TRUE`` and ``x IS FALSE``."""
-    test = node.args["expression"]
-    if not isinstance(test, exp.Null | exp.Boolean):
-        raise Refusal("ExpressionNotAllowed", "IS is allowed with NULL, TRUE and FALSE")
-    word = value_of(test, ctx).sql
-    part = value_of(node.this, ctx)
-    text = f"{parenthesised(part, SUM)} IS {'NOT ' if negated else ''}{word}"
-    out = combine(text, "boolean", PREDICATE, [part], identity=word == "NULL" and part.plain)
-    if part.identity and part.outer_join_markers:  # whether an outer join found the person, and nothing of the identity
+def _is(left: Value, ctx: Context) -> Value:
+    text = ctx.text
+    negated = text.accept("NOT")
+    if text.accept("DISTINCT", "FROM"):
+        if not negated:
+            raise outside_language("ExpressionNotAllowed: IS DISTINCT FROM; write NOT (a <=> b)", text.position(text.at - 1))
+        return _comparison(left, "<=>", ctx.expression(SUM))
+    word = text.kinds[text.at]
+    if word not in ("NULL", "TRUE", "FALSE"):
+        raise text.construct(text.at) or Refusal("ExpressionNotAllowed", "IS is allowed with NULL, TRUE and FALSE")
+    text.at += 1
+    out = _with_negation(parenthesised(left, SUM), "IS ", word, negated, [left], identity=word == "NULL" and left.plain)
+    if left.identity and left.outer_join_markers:  # whether an outer join found the person, and nothing of the identity
         out.exposed = frozenset()
     out.identity = False
     return out
 
 
-@checks_expression(exp.Between)
-def between(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
-    """``x BETWEEN low AND high``."""
-    parts = values_of((node.this, node.args["low"], node.args["high"]), ctx)
-    what, low, high = (parenthesised(part, SUM) for part in parts)
-    return combine(f"{what} {'NOT ' if negated else ''}BETWEEN {low} AND {high}", "boolean", PREDICATE, parts)
-
-
-@checks_expression(exp.In)
-def membership(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
-    """``x IN (1, 2)`` and ``x IN (SELECT ...)``."""
-    if node.args.get("query") is not None:
-        return in_subquery(node, ctx, negated)
-    if not node.expressions:
-        raise Refusal("Unparsable", "IN needs at least one value")
-    what, *items = parts = values_of((node.this, *node.expressions), ctx)
-    text = f"{parenthesised(what, SUM)} {'NOT ' if negated else ''}IN ({', '.join([item.sql for item in items])})"
-    return combine(text, "boolean", PREDICATE, parts)
-
-
-@checks_expression(*_LIKES)
-def like(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
-    """``x LIKE pattern``, ``ILIKE`` and ``RLIKE``."""
-    word = f"{'NOT ' if negated != bool(node.args.get('negate')) else ''}{_symbol(node)}"
-    parts = values_of((node.this, node.args["expression"]), ctx)
-    return combine(f"{parenthesised(parts[0], SUM)} {word} {parenthesised(parts[1], SUM)}", "boolean", PREDICATE, parts)
-
-
-_NEGATABLE: dict[type[exp.Expr], Callable[[exp.Expr, Context, bool], Value]] = {
-    exp.In: membership, exp.Is: is_test, exp.Between: between, **dict.fromkeys(_LIKES, like),
-}  # fmt: skip
-"""Conditions with a negated form of their own."""
-
-
-@checks_expression(exp.Case)
-def case(node: exp.Expr, ctx: Context) -> Value:
-    """``CASE WHEN condition THEN x ELSE y END`` and ``CASE subject WHEN value THEN x END``."""
-    subject = value_of(node.this, ctx) if node.this is not None else None
-    text = ["CASE" if subject is None else f"CASE {parenthesised(subject, ATOM)}"]
-    conditions, results = [], []
-    for branch in node.args["ifs"]:
-        condition, result = value_of(branch.this, ctx), value_of(branch.args["true"], ctx)
-        text.append(f"WHEN {condition.sql} THEN {result.sql}")
-        if subject is not None:
-            equality = f"{parenthesised(subject, ATOM)} = {parenthesised(condition, ATOM)}"
-            condition = combine(equality, "boolean", PREDICATE, [subject, condition])
-        conditions.append(condition)
-        results.append(result)
-    if node.args.get("default") is not None:
-        results.append(value_of(node.args["default"], ctx))
-        text.append(f"ELSE {results[-1].sql}")
-    return conditional(" ".join([*text, "END"]), conditions, results, ctx)
-
-
-def conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value], ctx: Context) -> Value:
-    """A value that is one of ``results``, depending on ``conditions``.
-
-    Inside an aggregate over protected rows, the conditions divide the rows of each group, and the floor applies to each part.
-    """
-    scope = ctx.scope
-    divides = bool(ctx.aggregate) and scope.aggregates_persons
-    check_condition(conditions, ctx.rules.catalog)
-    if divides:
-        scope.divide(condition_divisions(conditions, ctx.rules.catalog))
-        check_one_relation(scope, conditions, [result for result in results if not result.identity])
-    degree = highest_degree(results) if divides else None
-    for condition in conditions:
-        if condition.identity:
-            combine("", "boolean", ATOM, [condition])  # refuses it
-    kind, scale = widest([result.type for result in results]), max((result.scale for result in results), default=1.0)
-    out = combine(sql, kind, ATOM, [*conditions, *results], degree=degree, identity=divides, scale=scale)
-    if out.degree == 0 and any(condition.degree != 0 for condition in conditions):
-        out.degree = degree
-    out.mixed = out.mixed or len({result.exposed for result in results if result.origins}) > 1
-    # COUNT(DISTINCT CASE WHEN … THEN column END) counts unchanged values of the rows of one branch.
-    out.plain = divides and any(result.plain for result in results) and all(result.plain or result.type == "null" for result in results)
-    out.flag = all(result.constant in (0, 1) or result.flag or result.type == "null" for result in results)
+def _membership(left: Value, negated: bool, ctx: Context) -> Value:
+    """``x IN (SELECT ...)``."""
+    query, reads = _subquery(ctx)
+    if len(query.fields) != 1:
+        raise Refusal("WrongArguments", f"IN (SELECT …) has {len(query.fields)} columns and 1 to compare")
+    if negated:
+        check_no_rows(query.protected)
+    field = query.fields[0]
+    shown = Value("", "unknown", degree=None, origins=field.origins, exposed=field.exposed)
+    join = bool(field.origins) and bool(left.origins)
+    rest = f"IN {subquery(query.sql)}"
+    out = _with_negation(parenthesised(left, SUM), "", rest, negated, [left, shown, *reads], identity=join or not left.identity)
+    out.identity, out.degree = False, None
+    if query.protected and not negated:
+        out.semi_join = SemiJoin(query.protected, left, field.type)
     return out
 
 
-# -- constants --------------------------------------------------------------------------------------------------------
-
-_NUMBER = re.compile(r"[0-9]{1,38}(\.[0-9]{0,38})?([eE][+-]?[0-9]{1,3})?|\.[0-9]{1,38}([eE][+-]?[0-9]{1,3})?")
-_EXACT_DIGITS = 16
-"""Length up to which the text of a number is exact as a double."""
-_INTERVAL_UNITS = ("YEAR", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND")
-_CONSTANTS: dict[type[exp.Expr], tuple[str, str]] = {
-    exp.Null: ("NULL", "null"), exp.CurrentDate: ("CURRENT_DATE()", "date"), exp.CurrentTimestamp: ("CURRENT_TIMESTAMP()", "timestamp"),
-}  # fmt: skip
-
-
-@checks_expression(exp.Literal)
-def literal(node: exp.Literal, ctx: Context) -> Value:
-    """A number, a text, a date or a timestamp."""
-    text = str(node.this)
-    if node.args["is_string"]:
-        _, kind, date = text.split(LITERAL) if text.startswith(LITERAL) else ("", "", "")
-        sql = f"CAST({text_literal(date)} AS {kind})" if kind else text_literal(text)
-        return Value(sql, kind.lower() or "string", scale=math.inf)
-    if text.isdecimal() and len(text) < 6:
-        number = float(text)
-        return Value(text, "integer", scale=max(1.0, number), constant=number)
-    if not _NUMBER.fullmatch(text):
-        raise Refusal("LiteralNotAllowed", f"{strip_invisible(text)[:40]!r} is not an allowed number")
-    number = float(text)
-    scientific = "e" in text.lower()
-    degree = 0 if number <= LARGEST_FACTOR and len(text) <= _EXACT_DIGITS and not scientific else None
-    kind = "number" if scientific else "decimal" if "." in text else "integer" if int(text) < 2**31 else "long"
-    return Value(text, kind, scale=scale_of(number), degree=degree, constant=number)
-
-
-@checks_expression(*_CONSTANTS, exp.Boolean)
-def constant(node: exp.Expr, ctx: Context) -> Value:
-    """TRUE, FALSE, NULL, CURRENT_DATE and CURRENT_TIMESTAMP."""
-    return Value(*(_CONSTANTS.get(type(node)) or ("TRUE" if node.this else "FALSE", "boolean")))
-
-
-@checks_expression(exp.Interval)
-def interval(node: exp.Expr, ctx: Context) -> Value:
-    """``INTERVAL 3 DAYS`` and ``INTERVAL '3' MONTH``."""
-    unit, amount = node.args.get("unit"), node.this
-    text = str(amount.this).strip() if isinstance(amount, exp.Literal) else ""
-    name = unit.name.upper().rstrip("S") if isinstance(unit, exp.Var) else ""
-    if name not in _INTERVAL_UNITS or not re.fullmatch("-?[0-9]{1,9}", text):
-        how = f"write an interval as INTERVAL '<whole number>' <unit>, with one of the units {', '.join(_INTERVAL_UNITS)}; add several up"
-        raise Refusal("LiteralNotAllowed", how)
-    return Value(f"INTERVAL '{int(text)}' {name}", "interval")
-
-
-# -- calls ------------------------------------------------------------------------------------------------------------
-
-
-@checks_expression(exp.Anonymous)
-def call(node: exp.Anonymous, ctx: Context) -> Value:
-    """A call of a function of the vocabulary, or a cast, whose name the lexer has marked."""
-    name = marked_name(node)
-    if not name:
-        raise not_listed(node.name, node)
-    if name in CASTS:
-        return _cast(node, name, ctx)
-    function, nodes = FUNCTIONS[name], node.expressions
-    if not function.least <= len(nodes) <= function.most and not (len(nodes) == 1 and isinstance(nodes[0], exp.Distinct)):
-        takes = f"{function.least} to {function.most}" if function.most > function.least else function.most
-        raise Refusal("WrongArguments", f"{name} takes {takes} arguments, and not {len(nodes)}")
-    if function.kind == "aggregate":
-        return aggregate(node, name, ctx)
-    if function.kind == "window" and not ctx.in_window:
-        raise Refusal("FunctionNotAllowed", f"{name} needs OVER (…)")
-    if function.kind == "generator":
-        raise Refusal("FunctionNotAllowed", f"{name} is allowed only as LATERAL VIEW {name.lower()}(…)")
-    return _scalar(node, name, function, ctx)
-
-
-def _scalar(node: exp.Anonymous, name: str, function: Function, ctx: Context) -> Value:
-    args = values_of(node.expressions, ctx)
-    sql = f"{name}({', '.join([arg.sql for arg in args])})"
-    if name == "IF":
-        return conditional(sql, args[:1], args[1:], ctx)
-    degree, scale = polynomials.call(function, args)
-    normalised = function.normalises_identity and all(arg.degree == 0 for arg in args[1:])
-    kind = result_type(function, [arg.type for arg in args])
-    out = combine(sql, kind, ATOM, args, degree=degree, identity=normalised, scale=scale)
-    out.joinable = normalised and args[0].joinable and args[0].type == "string"  # the text of a number is another value
-    out.transformed = out.transformed or (function.degree_rule == "transforms" and out.degree == 1)
-    out.filled = out.filled or (function.degree_rule == "first_argument" and out.degree == 1)
+def _exists(ctx: Context) -> Value:
+    """``EXISTS (SELECT ...)``."""
+    ctx.text.expect("(")
+    query, reads = _subquery(ctx)
+    found = Value("", "boolean", origins=frozenset([(view, ROWS, "exists") for view in query.views]), degree=None)
+    out = combine(f"EXISTS{subquery(query.sql)}", "boolean", PREDICATE, [found, *reads], identity=True)
+    out.identity, out.degree = False, None
+    if query.protected:
+        out.semi_join = SemiJoin(query.protected, None, "")
     return out
 
 
-def _cast(node: exp.Anonymous, word: str, ctx: Context) -> Value:
-    """``CAST(x AS type)``, which the lexer turned into a call with the type as its second argument."""
-    if len(node.expressions) != 2 or not isinstance(node.expressions[1], exp.Literal):
-        raise Refusal("WrongArguments", f"{word} takes one value AS a type")
-    written, _, inside = str(node.expressions[1].this).partition("(")
-    name, kind = TYPES[written]
-    sizes = inside.rstrip(")").split(", ") if inside and name == "DECIMAL" else []
-    part = value_of(node.expressions[0], ctx)
-    exact = polynomials.keeps_value(word, part.type, kind, sizes)
-    degree, scale = (part.degree, part.scale) if exact else (None, math.inf)
-    spark_type = f"{name}({', '.join(sizes)})" if sizes else name
-    return combine(f"{word}({part.sql} AS {spark_type})", kind, ATOM, [part], degree=degree, identity=kind == "string", scale=scale)
+def _subquery(ctx: Context) -> tuple[CheckedQuery, list[Value]]:
+    """Read a subquery after its opening parenthesis. Returns it, and the columns of the queries around it that it reads."""
+    if ctx.aggregate:
+        raise Refusal("ClauseNotAllowed", "a subquery inside an aggregate is not allowed")
+    enclosing = Scope(ctx.scope)
+    query = ctx.query(enclosing, False)
+    ctx.text.expect(")")
+    reads = enclosing.outer_reads
+    check_correlation(query.releases, reads)
+    ctx.scope.releases |= query.releases
+    ctx.scope.views |= query.views
+    return query, reads
 
 
-@checks_expression(exp.Extract)
-def extract(node: exp.Expr, ctx: Context) -> Value:
-    """``EXTRACT(field FROM x)``."""
-    field = str(node.this.name if isinstance(node.this, exp.Expr) else node.this).upper()
-    if field not in EXTRACT_FIELDS:
-        raise Refusal("LiteralNotAllowed", f"EXTRACT takes a field of {', '.join(sorted(EXTRACT_FIELDS))}")
-    part = value_of(node.args["expression"], ctx)
-    kind = "decimal" if field == "SECOND" else "integer"
-    return combine(f"EXTRACT({field} FROM {parenthesised(part, SUM)})", kind, ATOM, [part])
+def _parentheses(ctx: Context) -> Value:
+    """An expression in parentheses, which are rendered only where precedence requires them, or a scalar subquery."""
+    text = ctx.text
+    text.at += 1
+    if not text.begins_query(text.at):
+        value = condition(ctx)
+        if text.kinds[text.at] == ",":
+            raise outside_language("ExpressionNotAllowed: a list in parentheses; compare one column after the other", text.position())
+        text.expect(")")
+        if value.negated:
+            value.negated = ""
+        return value
+    query, reads = _subquery(ctx)
+    check_no_rows(query.protected)
+    if len(query.fields) != 1:
+        raise Refusal("WrongArguments", "a subquery in an expression has exactly one column")
+    field = query.fields[0]
+    inner = Value("", field.type, origins=field.origins, exposed=field.exposed, degree=None)
+    return combine(subquery(query.sql), field.type, ATOM, [inner, *reads], identity=True)
 
 
-@checks_expression(exp.Substring)
-def substring(node: exp.Expr, ctx: Context) -> Value:
-    """``SUBSTRING(x FROM 1 FOR 2)``, rendered as an ordinary call."""
-    parts = values_of([node.args[name] for name in ("this", "start", "length") if node.args.get(name) is not None], ctx)
-    return combine(f"SUBSTRING({', '.join(part.sql for part in parts)})", "string", ATOM, parts)
+_PRIMARIES: dict[str, Callable[[Context], Value | None]] = {
+    "(": _parentheses, TEXT: constants.string, "R": constants.raw, NUMBER: constants.number, "CASE": case, "DATE": constants.date,
+    **dict.fromkeys(constants.CONSTANTS, constants.constant), "TIMESTAMP": constants.date, "INTERVAL": constants.interval,
+    "CAST": cast, "TRY_CAST": cast, "EXTRACT": extract,
+}  # fmt: skip
+"""Readers of the operands that begin with a certain token. Some return None if the token is the name of a column or a function."""

@@ -75,7 +75,7 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         keys: Its group keys.
         source: Its FROM and WHERE clauses.
     """
-    scope, catalog = ctx.scope, ctx.rules.catalog
+    scope, catalog = ctx.scope, ctx.catalog
     keys = list({key.sql: key for key in keys}.values())
     texts = [key.sql for key in keys]
     floor = rows.strictest_floor(scope.protected, catalog)
@@ -189,7 +189,7 @@ def _require_contributors(groups: PersonGroups, scope: Scope, floor: int, ctx: C
 
 def _values(item: ReleasedAggregate, ctx: Context) -> list[Value]:
     """Arguments that are values of persons."""
-    return [arg for arg in item.args if arg.sources and not arg.identity and not aggregates.is_flag(arg, ctx.rules.catalog)]
+    return [arg for arg in item.args if arg.sources and not arg.identity and not aggregates.is_flag(arg, ctx.catalog)]
 
 
 def _where(text: str, item: ReleasedAggregate) -> str:
@@ -271,12 +271,12 @@ def _differences(scope: Scope, ctx: Context) -> list[str]:
 
 def _counts(value: Value, ctx: Context) -> bool:
     """Whether a value is how many rows or values a person has."""
-    return value.made_by_text and not aggregates.protected_columns(value, ctx.rules.catalog)
+    return value.made_by_text and not aggregates.protected_columns(value, ctx.catalog)
 
 
 def _check_scaled(sums: Iterable[str], numbers: dict[str, Value], several: int, ctx: Context) -> None:
     """Refuse sums of several values, one of which an earlier step has scaled."""
-    known = [numbers[text] for text in sums if text in numbers and aggregates.protected_columns(numbers[text], ctx.rules.catalog)]
+    known = [numbers[text] for text in sums if text in numbers and aggregates.protected_columns(numbers[text], ctx.catalog)]
     scaled = next((value for value in known if value.mixed or value.scale != 1), None)
     if several > 1 and scaled is not None:
         raise Refusal(
@@ -308,7 +308,7 @@ def _product(one: Value, two: Value) -> str:
 
 def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:
     """The values whose sum one person may dominate."""
-    catalog = ctx.rules.catalog
+    catalog = ctx.catalog
     if FUNCTIONS[item.name].disclosure != "mixture":
         return []
     args = [arg for arg in item.args if aggregates.protected_columns(arg, catalog) and not aggregates.is_flag(arg, catalog)]

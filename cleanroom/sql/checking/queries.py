@@ -1,72 +1,114 @@
-"""Queries, WITH, set operations, subqueries in expressions, and statements."""
+"""Queries, WITH, set operations and statements."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlglot import exp
-
 from cleanroom.sql.checking.clauses import limit, order_by
-from cleanroom.sql.checking.columns import check_distinct_columns, check_new_relation_name, column_aliases
-from cleanroom.sql.checking.nodes import checks_expression, checks_query, combine, located_at, query_of, value_of
+from cleanroom.sql.checking.columns import check_distinct_columns, check_new_relation_name, column_names
+from cleanroom.sql.checking.relations import renamed
+from cleanroom.sql.checking.selects import select
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import ATOM, PREDICATE, ROWS, SUM, CheckedQuery, ProtectedInput, Value
+from cleanroom.sql.model import CheckedQuery, ProtectedInput, Value
 from cleanroom.sql.privacy import rows
 from cleanroom.sql.privacy.polynomials import highest_degree
-from cleanroom.sql.privacy.release import check_correlation
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import HIDDEN_COLUMN, parenthesised, quote, subquery
+from cleanroom.sql.rendering import HIDDEN_COLUMN, quote, subquery
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.text.language import describe
+from cleanroom.sql.text.tokens import END, RESERVED, SET_OPERATORS, Tokens
 from cleanroom.sql.vocabulary import widest
 
 
-def with_clause(node: exp.Expr, ctx: Context) -> tuple[Context, str]:
+def query(ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQuery:
+    """Read a query; see :meth:`Context.query <cleanroom.sql.context.Context.query>`."""
+    text = ctx.text
+    with text.located(text.at):
+        ctx, prefix = _with_clause(ctx)
+        end = next(text.places(len(text.kinds), ")", END))
+        if any(text.places(end, *SET_OPERATORS)):
+            out = _set_operation(ctx, parent, hidden)
+            out.sql = prefix + out.sql
+            return out
+        return _part(ctx, parent, hidden, prefix, alone=True)
+
+
+def _part(ctx: Context, parent: Scope | None, hidden: bool, prefix: str = "", *, alone: bool = False) -> CheckedQuery:
+    """Read a SELECT, or a query in parentheses."""
+    text = ctx.text
+    if text.kinds[text.at] in ("SELECT", "FROM"):
+        return select(ctx, parent, hidden, prefix, alone=alone)
+    text.expect("(")
+    out = query(ctx, parent, hidden)
+    text.expect(")")
+    out.sql = prefix + out.sql
+    return out
+
+
+def _with_clause(ctx: Context) -> tuple[Context, str]:
     """The context with the common table expressions of a query, and the rendered WITH clause or nothing."""
-    clause = node.args.get("with_")
-    if clause is None:
+    text, parts = ctx.text, list[str]()
+    if not text.accept("WITH"):
         return ctx, ""
-    parts = []
-    for table in clause.expressions:
-        with located_at(table):
-            name = table.alias
+    while not parts or text.accept(","):
+        with text.located(text.at):
+            name = text.name()
             check_new_relation_name(name, ctx)
-            query = query_of(table.this, ctx, None, hidden=True)
-            if columns := column_aliases(table):
-                query = renamed(query, columns)
-            check_distinct_columns(query, f"the table expression {name}")
-        ctx = ctx._replace(relations={**ctx.relations, name.lower(): query})
-        parts.append(f"{quote(name)} AS {subquery(query.sql)}")
+            columns = [] if text.begins_query(text.at + 1) else column_names(text)
+            text.accept("AS")
+            text.expect("(")
+            part = query(ctx, None, True)
+            text.expect(")")
+            if columns:
+                part = renamed(part, columns)
+            check_distinct_columns(part, f"the table expression {name}")
+        ctx = ctx._replace(relations={**ctx.relations, name.lower(): part})
+        parts.append(f"{quote(name)} AS {subquery(part.sql)}")
     return ctx, f"WITH {', '.join(parts)}\n"
 
 
-def renamed(query: CheckedQuery, names: list[str]) -> CheckedQuery:
-    """``query`` with other column names."""
-    if len(names) != len(query.fields):
-        raise Refusal("ClauseNotAllowed", f"{len(names)} column names for {len(query.fields)} columns")
-    check_distinct_columns(query, "the query")
-    columns = [(field.name, name) for field, name in zip(query.fields, names, strict=True)]
-    columns += [(item.reference, item.reference) for item in query.protected]
-    items = ",\n  ".join(f"`renamed`.{quote(old)} AS {quote(new)}" for old, new in columns)
-    fields = [field.copy() for field in query.fields]
-    for field, name in zip(fields, names, strict=True):
-        field.name = name
-    new_names = {field.name.lower(): name.lower() for field, name in zip(query.fields, names, strict=True)}
-    unique_on = None if query.unique_on is None else frozenset([new_names[name] for name in query.unique_on])
-    sql = f"SELECT\n  {items}\nFROM {subquery(query.sql)} AS `renamed`"
-    return CheckedQuery(sql, fields, query.protected, query.releases, query.views, query.may_copy_rows, unique_on, query.overlapping)
+def _set_operation(ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQuery:
+    """Read set operations, from left to right. INTERSECT binds tighter than the others."""
+    text = ctx.text
+    branches, operator = [_intersection(ctx, parent)], ""
+    while text.kinds[text.at] in SET_OPERATORS:
+        following = _operator(ctx)
+        if operator and following != operator:
+            branches = [_merged(operator, branches, True)]
+        operator = following
+        branches.append(_intersection(ctx, parent))
+    out = _merged(operator, branches, hidden) if operator else branches[0]
+    outputs = [(field.name, Value(quote(field.name), field.type)) for field in out.fields]
+    order = order_by(ctx.for_select(Scope(parent)).in_clause("sort"), outputs)
+    limited = limit(text)
+    if order and limited and out.releases:
+        ctx.findings.warn("OrderWithLimit", "ORDER BY with LIMIT shows only the first or last groups")
+    rows.check_limit(out.protected, bool(limited))
+    out.sql += order + limited
+    return out
 
 
-_OPERATORS: dict[type[exp.Expr], str] = {exp.Union: "UNION", exp.Intersect: "INTERSECT", exp.Except: "EXCEPT"}
+def _intersection(ctx: Context, parent: Scope | None) -> CheckedQuery:
+    branches, operator = [_part(ctx, parent, True)], ""
+    while ctx.text.kinds[ctx.text.at] == "INTERSECT":
+        following = _operator(ctx)
+        if operator and following != operator:
+            branches = [_merged(operator, branches, True)]
+        operator = following
+        branches.append(_part(ctx, parent, True))
+    return _merged(operator, branches, True) if operator else branches[0]
 
 
-@checks_query(*_OPERATORS)
-def set_operation(node: exp.SetOperation, ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQuery:
-    """A chain of one set operator."""
-    ctx, prefix = with_clause(node, ctx)
-    operator = _OPERATORS[type(node)] + ("" if node.args.get("distinct") else " ALL")
-    branches = [query_of(operand, ctx, parent, hidden=True) for operand in _operands(node)]
+def _operator(ctx: Context) -> str:
+    text = ctx.text
+    text.at += 1
+    word = text.kinds[text.at - 1]
+    text.accept("DISTINCT")
+    return f"{word} ALL" if text.accept("ALL") else word
+
+
+def _merged(operator: str, branches: Sequence[CheckedQuery], hidden: bool) -> CheckedQuery:
+    """Several queries with one set operator between them."""
     width = len(branches[0].fields)
     if any(len(branch.fields) != width for branch in branches):
         raise Refusal("WrongArguments", f"the parts of a {operator} have different numbers of columns")
@@ -76,40 +118,19 @@ def set_operation(node: exp.SetOperation, ctx: Context, parent: Scope | None, hi
     texts = []
     before = 0
     for branch in branches:
-        text = _with_identities(branch, before, len(protected)) if protected and hidden else branch.sql
-        texts.append(subquery(text))
+        texts.append(subquery(_with_identities(branch, before, len(protected)) if protected and hidden else branch.sql))
         before += len(branch.protected)
     mixed = rows.union_mixes_rows(protected_of)
-    fields = [_merged_field([branch.fields[index] for branch in branches], mixed) for index in range(width)]
-    outputs = [(field.name, Value(quote(field.name), field.type)) for field in fields]
-    order = order_by(node, ctx.for_select(Scope(parent)).in_clause("sort"), outputs)
-    sql = f"\n{operator}\n".join(texts) + order + limit(node)
-    if order and node.args.get("limit") is not None and any(branch.releases for branch in branches):
-        ctx.findings.warn("OrderWithLimit", "ORDER BY with LIMIT shows only the first or last groups")
-    rows.check_limit(protected, node.args.get("limit") is not None)
     named = [ProtectedInput(item.view, item.identity_column, f"{HIDDEN_COLUMN}{index}") for index, item in enumerate(protected)]
     return CheckedQuery(
-        prefix + sql,
-        fields,
+        f"\n{operator}\n".join(texts),
+        [_merged_field([branch.fields[index] for branch in branches], mixed) for index in range(width)],
         named,
         frozenset([release for branch in branches for release in branch.releases]),
         frozenset([view for branch in branches for view in branch.views]),
         may_copy_rows=not protected,
         overlapping=len([branch for branch in protected_of if branch]) > 1 or any(branch.overlapping for branch in branches),
     )
-
-
-def _operands(node: exp.Expr) -> list[exp.Expr]:
-    """Operands of a chain of one set operator, without recursion."""
-    kind, distinct = type(node), bool(node.args.get("distinct"))
-    operands: list[exp.Expr] = []
-    while True:
-        operands.append(node.args["expression"])
-        inner = node.this
-        same = type(inner) is kind and bool(inner.args.get("distinct")) == distinct
-        if not same or any(inner.args.get(part) for part in ("with_", "order", "limit")):
-            return [inner, *reversed(operands)]
-        node = inner
 
 
 def _with_identities(branch: CheckedQuery, before: int, total: int) -> str:
@@ -137,100 +158,6 @@ def _merged_field(fields: Sequence[Value], mixed: bool) -> Value:
     return out
 
 
-@checks_expression(exp.Subquery)
-def scalar_subquery(node: exp.Expr, ctx: Context) -> Value:
-    """``(SELECT one_column ...)`` as a value."""
-    query, reads = _inner_query(node, ctx)
-    rows.check_no_rows(query.protected)
-    if len(query.fields) != 1:
-        raise Refusal("WrongArguments", "a subquery in an expression has exactly one column")
-    field = query.fields[0]
-    inner = Value("", field.type, origins=field.origins, exposed=field.exposed, degree=None)
-    return combine(subquery(query.sql), field.type, ATOM, [inner, *reads], identity=True)
-
-
-@checks_expression(exp.Exists)
-def exists(node: exp.Expr, ctx: Context) -> Value:
-    """``EXISTS (SELECT ...)``."""
-    query, reads = _inner_query(node.this, ctx)
-    rows.check_no_rows(query.protected)
-    return _exists(query, reads)
-
-
-def in_subquery(node: exp.Expr, ctx: Context, negated: bool) -> Value:
-    """``x IN (SELECT ...)``."""
-    what, query, reads = _membership(node, ctx)
-    rows.check_no_rows(query.protected)
-    return _in_query(what, query, reads, negated)
-
-
-def semi_join(node: exp.Expr, ctx: Context) -> Value | None:
-    """``x IN (SELECT identity ...)`` and ``EXISTS (... WHERE identity = x)`` as conditions that every row meets.
-
-    The rows of the SELECT are then protected by the floor of the subquery's rows. None if ``node`` is neither.
-    """
-    scope = ctx.scope
-    if isinstance(node, exp.In) and node.args.get("query") is not None:
-        what, query, reads = _membership(node, ctx)
-        scope.protected += rows.membership_inputs(query.protected, what, query.fields[0].type)
-        scope.overlapping = scope.overlapping or bool(query.protected)
-        if ctx.rules.withheld and what.plain:
-            scope.equal.compared.append((what, Value("", what.type, exposed=query.fields[0].exposed)))
-        return _in_query(what, query, reads, False)
-    if isinstance(node, exp.Exists):
-        query, reads = _inner_query(node.this, ctx)
-        scope.protected += rows.existence_inputs(query.protected, scope.aliases_in_from)
-        scope.overlapping = scope.overlapping or bool(query.protected)
-        return _exists(query, reads)
-    return None
-
-
-def _inner_query(node: exp.Expr, ctx: Context) -> tuple[CheckedQuery, list[Value]]:
-    """A subquery, and the columns of the queries around it that it reads."""
-    if ctx.aggregate:
-        raise Refusal("ClauseNotAllowed", "a subquery inside an aggregate is not allowed")
-    enclosing = Scope(ctx.scope)
-    query = query_of(node, ctx, enclosing, hidden=False)
-    reads = enclosing.outer_reads
-    check_correlation(query.releases, reads)
-    ctx.scope.releases |= query.releases
-    ctx.scope.views |= query.views
-    return query, reads
-
-
-def _exists(query: CheckedQuery, reads: list[Value]) -> Value:
-    found = Value("", "boolean", origins=frozenset([(view, ROWS, "exists") for view in query.views]), degree=None)
-    out = combine(f"EXISTS{subquery(query.sql)}", "boolean", PREDICATE, [found, *reads], identity=True)
-    out.identity, out.degree = False, None
-    return out
-
-
-def _membership(node: exp.Expr, ctx: Context) -> tuple[Value, CheckedQuery, list[Value]]:
-    """Left side and subquery of IN, and the columns of the queries around it that the subquery reads."""
-    what, inner = value_of(node.this, ctx), node.args["query"]
-    if isinstance(inner, exp.Subquery) and isinstance(inner.this, exp.Subquery):  # in Spark a list with one value
-        raise Refusal("ParenthesesNeeded", "IN ((SELECT …)): write one pair of parentheses")
-    query, reads = _inner_query(inner, ctx)
-    if len(query.fields) != 1:
-        raise Refusal("WrongArguments", f"IN (SELECT …) has {len(query.fields)} columns and 1 to compare")
-    return what, query, reads
-
-
-def _in_query(what: Value, query: CheckedQuery, reads: list[Value], negated: bool) -> Value:
-    text = f"{parenthesised(what, SUM)} {'NOT ' if negated else ''}IN {subquery(query.sql)}"
-    join = bool(query.fields[0].origins) and bool(what.origins)
-    shown = Value(
-        "",
-        "unknown",
-        degree=None,
-        origins=frozenset([origin for field in query.fields for origin in field.origins]),
-        exposed=frozenset([pair for field in query.fields for pair in field.exposed]),
-    )
-    out = combine(text, "boolean", PREDICATE, [what, shown, *reads], identity=join or not what.identity)
-    out.identity, out.degree = False, None
-    return out
-
-
 @dataclass(frozen=True, slots=True)
 class Statement:
     """A checked statement."""
@@ -240,27 +167,55 @@ class Statement:
     query: CheckedQuery  # the SELECT, or the query behind the view
 
 
-def check_statement(node: exp.Expr, ctx: Context, *, last: bool) -> Statement:
-    """Check one statement. The last one of a query is its SELECT; those before it create temporary views."""
-    if isinstance(node, exp.Create):
-        return _create_view(node, ctx, last)
-    if not isinstance(node, exp.Query):
-        raise Refusal("StatementNotAllowed", f"{describe(node)} is not allowed; only SELECT and CREATE OR REPLACE TEMP VIEW … AS SELECT")
+def statement(ctx: Context, *, last: bool) -> Statement:
+    """Read one statement. The last one of a query is its SELECT; those before it create temporary views."""
+    text = ctx.text
+    if text.kinds[0] in (";", END):
+        raise Refusal("EmptySegment", "the segment contains no statement")
+    end = text.kinds.index(";") if ";" in text.kinds else len(text.kinds) - 1
+    if any(kind not in (";", END) for kind in text.kinds[end:]):
+        where = text.position(end)
+        raise Refusal("MultipleStatements", "a segment contains exactly one statement; put each into its own segment", where)
+    with text.located(0):
+        return _create_view(ctx, last) if text.kinds[0] == "CREATE" else _select(ctx, last)
+
+
+def _select(ctx: Context, last: bool) -> Statement:
+    text = ctx.text
+    if not text.begins_query(0) and text.kinds[0] != "(":
+        if text.kinds[0] in RESERVED:
+            raise text.unexpected()
+        message = f"{text.values[0][:40]} is not allowed; only SELECT and CREATE OR REPLACE TEMP VIEW … AS SELECT"
+        raise Refusal("StatementNotAllowed", message, text.position(0))
     if not last:
         raise Refusal("SelectNotLast", "only the last segment is a SELECT; the segments before it create temporary views")
-    query = query_of(node, ctx, None, hidden=False)
-    return Statement(query.sql, None, query)
+    out = query(ctx, None, False)
+    _end(text)
+    return Statement(out.sql, None, out)
 
 
-def _create_view(node: exp.Create, ctx: Context, last: bool) -> Statement:
-    target, properties = node.this, node.args["properties"].expressions if node.args.get("properties") else []
-    plain = isinstance(target, exp.Table) and isinstance(target.this, exp.Identifier) and isinstance(node.args.get("expression"), exp.Query)
-    if str(node.args.get("kind")).upper() != "VIEW" or [type(part) for part in properties] != [exp.TemporaryProperty] or not plain:
-        raise Refusal("StatementNotAllowed", "only CREATE OR REPLACE TEMP VIEW <name> AS SELECT … is allowed")
-    if last:
-        raise Refusal("LastSegmentNotSelect", "the last segment must be a SELECT: its rows are the result")
-    name = target.name
-    check_new_relation_name(name, ctx)
-    query = query_of(node.args["expression"], ctx, None, hidden=True)
-    check_distinct_columns(query, f"the view {name}")
-    return Statement(f"CREATE OR REPLACE TEMPORARY VIEW {quote(name)} AS\n{query.sql}", name, query)
+def _end(text: Tokens) -> None:
+    if not text.accept(";"):
+        text.expect(END)
+
+
+def _create_view(ctx: Context, last: bool) -> Statement:
+    text = ctx.text
+    text.at = 1
+    text.accept("OR", "REPLACE")
+    if not text.accept("TEMPORARY", "VIEW"):
+        raise Refusal("StatementNotAllowed", "only CREATE OR REPLACE TEMP VIEW <name> AS SELECT … is allowed", text.position(0))
+    with text.located(text.at):
+        name = text.name()
+        if text.kinds[text.at] == "(":
+            raise Refusal("ClauseNotAllowed", "a list of columns here is not in the language of queries; alias them in the SELECT")
+        if text.kinds[text.at] != "AS" or not (text.begins_query(text.at + 1) or text.kinds[text.at + 1] == "("):
+            raise Refusal("StatementNotAllowed", "only CREATE OR REPLACE TEMP VIEW <name> AS SELECT … is allowed")
+        if last:
+            raise Refusal("LastSegmentNotSelect", "the last segment must be a SELECT: its rows are the result")
+        check_new_relation_name(name, ctx)
+        text.at += 1
+        out = query(ctx, None, True)
+        _end(text)
+        check_distinct_columns(out, f"the view {name}")
+    return Statement(f"CREATE OR REPLACE TEMPORARY VIEW {quote(name)} AS\n{out.sql}", name, out)

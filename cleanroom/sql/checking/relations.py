@@ -8,88 +8,95 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlglot import exp
-
 from cleanroom.sql.catalog import View
-from cleanroom.sql.checking.columns import alias_of, column_aliases, columns_named_in, unique_alias
-from cleanroom.sql.checking.expressions import compared
-from cleanroom.sql.checking.nodes import chain_operands, checks_relation, combine, located_at, marked_name, query_of, relation_of, value_of
-from cleanroom.sql.checking.queries import renamed, semi_join
+from cleanroom.sql.checking.columns import alias_of, check_column_name, check_distinct_columns, column_names, unique_alias
+from cleanroom.sql.checking.expressions import condition
+from cleanroom.sql.checking.values import combine
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import ATOM, NO_COLUMNS, NO_ORIGINS, PREDICATE, CheckedQuery, KeyPair, ProtectedInput, Relation, Value
+from cleanroom.sql.model import ATOM, PREDICATE, CheckedQuery, KeyPair, ProtectedInput, Relation, Value
 from cleanroom.sql.privacy import rows
 from cleanroom.sql.privacy.exposure import check_condition
 from cleanroom.sql.privacy.joins import comparable
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import conjunction, qualified, quote, subquery
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.text.language import suggestion
-from cleanroom.sql.text.tokens import strip_invisible
+from cleanroom.sql.text.remedies import outside_language, suggestion
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 _EXPANSION_PER_COLUMN = 8
 """Characters that each column of a relation counts for; see :data:`cleanroom.sql.context.MAX_EXPANSION`."""
 _JOINS = {
-    ("", ""): "JOIN", ("", "INNER"): "JOIN", ("", "CROSS"): "CROSS JOIN", ("LEFT", ""): "LEFT JOIN", ("LEFT", "OUTER"): "LEFT JOIN",
-    ("RIGHT", ""): "RIGHT JOIN", ("RIGHT", "OUTER"): "RIGHT JOIN", ("FULL", ""): "FULL JOIN", ("FULL", "OUTER"): "FULL JOIN",
-    ("LEFT", "SEMI"): "LEFT SEMI JOIN", ("", "SEMI"): "LEFT SEMI JOIN", ("LEFT", "ANTI"): "LEFT ANTI JOIN", ("", "ANTI"): "LEFT ANTI JOIN",
+    "JOIN": "JOIN", "INNER JOIN": "JOIN", ",": "CROSS JOIN", "CROSS JOIN": "CROSS JOIN", "LEFT JOIN": "LEFT JOIN",
+    "LEFT OUTER JOIN": "LEFT JOIN", "RIGHT JOIN": "RIGHT JOIN", "RIGHT OUTER JOIN": "RIGHT JOIN", "FULL JOIN": "FULL JOIN",
+    "FULL OUTER JOIN": "FULL JOIN", "LEFT SEMI JOIN": "LEFT SEMI JOIN", "SEMI JOIN": "LEFT SEMI JOIN", "LEFT ANTI JOIN": "LEFT ANTI JOIN",
+    "ANTI JOIN": "LEFT ANTI JOIN",
 }  # fmt: skip
-"""Keywords of the rendered join, by side and kind as parsed."""
+"""Keywords of the rendered join, by those of the author."""
+_JOIN_WORDS = {word for words in _JOINS for word in words.split()}
 
 
-@checks_relation(exp.Table)
-def table(node: exp.Table, ctx: Context) -> tuple[Relation, str]:
-    """A view of the catalogue, a temporary view or a common table expression, by name."""
-    if not isinstance(node.this, exp.Identifier):
-        text = "a table function (range, read_files, explode …) is not allowed as a relation"
-        raise Refusal("TableFunctionNotAllowed", text)
-    if column_aliases(node):
-        raise Refusal("ClauseNotAllowed", "column aliases after the name of a relation are not allowed")
-    name, scope = node.name, ctx.scope
-    query, view = ctx.relations.get(name.lower()), ctx.rules.catalog.view(name)
-    if query is not None:
-        relation = _add_query(alias_of(node, scope, name), query, ctx)
-    elif view is not None:
-        relation, name = _add_view(view, alias_of(node, scope, view.name), ctx), view.name
-    else:
-        raise _unknown_relation(name, node, ctx)
-    return relation, f"{quote(name)} AS {quote(relation.alias)}"
+def _relation(ctx: Context) -> tuple[Relation, str]:
+    """Read a relation and add it to the scope. Returns the relation and its rendered text."""
+    text, scope = ctx.text, ctx.scope
+    with text.located(text.at):
+        if text.kinds[text.at] == "(":
+            return _derived_table(ctx)
+        if text.kinds[text.at] == "LATERAL":
+            how = "LATERAL is not allowed in FROM; a query in FROM stands in parentheses and has an alias, and LATERAL VIEW follows it"
+            raise Refusal("RelationNotAllowed", how)
+        name = text.name()
+        if text.accept("."):
+            how = "a relation is one plain name; files, formats and catalogues cannot be read"
+            raise Refusal("MultiPartName", f"{f'{name}.{text.values[text.at]}'[:120]!r}: {how}", text.position())
+        if text.kinds[text.at] == "(":
+            raise Refusal(
+                "TableFunctionNotAllowed",
+                "a table function (range, unnest …) is not allowed as a relation; write LATERAL VIEW EXPLODE(array) t AS column",
+            )
+        written = text.alias()
+        if text.kinds[text.at] == "(":
+            raise Refusal("ClauseNotAllowed", "column aliases after the name of a relation are not allowed")
+        query, view = ctx.relations.get(name.lower()), ctx.catalog.view(name)
+        if query is not None:
+            relation = _add_query(alias_of(scope, written, name), query, ctx)
+        elif view is not None:
+            relation, name = _add_view(view, alias_of(scope, written, view.name), ctx), view.name
+        else:
+            known = sorted([view.name for view in ctx.catalog.views] + list(ctx.relations))
+            hint = suggestion(name, known, otherwise=f"the query may read {', '.join(known)}")
+            raise text.construct(text.at - 1) or Refusal("UnknownRelation", f"unknown view {name[:120]!r}: {hint}")
+        return relation, f"{quote(name)} AS {quote(relation.alias)}"
 
 
-def _unknown_relation(name: str, node: exp.Expr, ctx: Context) -> Refusal:
-    known = sorted([view.name for view in ctx.rules.catalog.views] + list(ctx.relations))
-    hint = suggestion(name, known, otherwise=f"the query may read {', '.join(known)}")
-    return Refusal("UnknownRelation", f"unknown view {strip_invisible(name)[:120]!r}: {hint}")
-
-
-@checks_relation(exp.Subquery)
-def derived_table(node: exp.Subquery, ctx: Context) -> tuple[Relation, str]:
+def _derived_table(ctx: Context) -> tuple[Relation, str]:
     """``(SELECT ...) AS t``. It may read columns of enclosing queries, but not of its neighbours in FROM."""
-    if not isinstance(node.this, exp.Query) or isinstance(node.this, exp.Table):
-        text = "a join or a name in parentheses is not allowed in FROM; write it without them, or as a subquery with an alias"
-        raise Refusal("RelationNotAllowed", text)
-    query = query_of(node.this, ctx, ctx.scope.parent, hidden=True)
-    if columns := column_aliases(node):
+    text, scope = ctx.text, ctx.scope
+    if not text.begins_query(text.at + 1) and text.kinds[text.at + 1] != "(":
+        how = "a join in parentheses, or a name, is not allowed in FROM; write it without them, or as a subquery with an alias"
+        raise text.construct(text.at + 1) or Refusal("RelationNotAllowed", how)
+    text.at += 1
+    query = ctx.query(scope.parent, True)
+    text.expect(")")
+    written = text.alias()
+    columns = column_names(text)
+    if columns:
         query = renamed(query, columns)
-    relation = _add_query(alias_of(node, ctx.scope, "subquery"), query, ctx)
+    relation = _add_query(alias_of(scope, written, "subquery"), query, ctx)
     return relation, f"{subquery(query.sql)} AS {quote(relation.alias)}"
 
 
 def _add_view(view: View, written: str, ctx: Context) -> Relation:
     """Add an input view to the scope. Each of its rows is about the persons that its identity columns name."""
-    scope, rereading = ctx.scope, ctx.rules.rereading
+    scope = ctx.scope
     alias = unique_alias(written, scope)
-    visible = view.columns if rereading else view.visible()
-    identities = view.identity_columns if view.min_group_size > 0 and not rereading else ()
+    visible = view.visible()
+    identities = view.identity_columns if view.min_group_size > 0 else ()
     key = view.name.lower()
     ctx.findings.expand(_EXPANSION_PER_COLUMN * len(visible))
-    source = frozenset([alias])
     columns = {}
     for column in visible:
         name = column.name.lower()
-        origins = NO_ORIGINS if rereading else frozenset([(key, name, "value")])
-        exposed = NO_COLUMNS if rereading else frozenset([(key, name)])
-        columns[name] = Value.of_column(qualified(alias, column.name), column.type, column.name, source, origins, exposed)
+        columns[name] = Value.of_column(qualified(alias, column.name), column.type, column.name, alias, (key, name))
         columns[name].identity = name in identities
     forbidden = frozenset([column.name.lower() for column in view.columns]) - columns.keys()
     relation = Relation(alias, written, columns, forbidden, view.name, view.unique_on)
@@ -121,21 +128,49 @@ def _add_query(written: str, query: CheckedQuery, ctx: Context) -> Relation:
     return relation
 
 
-def from_clause(node: exp.Expr, ctx: Context) -> str:
-    """The rendered FROM clause of a SELECT with its joins and lateral views, or nothing. Fills in the scope."""
-    start = node.args.get("from_")
-    if start is None:
-        if node.args.get("joins") or node.args.get("laterals"):
-            raise Refusal("ClauseNotAllowed", "a join needs a FROM")
+def renamed(query: CheckedQuery, names: list[str]) -> CheckedQuery:
+    """``query`` with other column names."""
+    if len(names) != len(query.fields):
+        raise Refusal("ClauseNotAllowed", f"{len(names)} column names for {len(query.fields)} columns")
+    check_distinct_columns(query, "the query")
+    columns = [(field.name, name) for field, name in zip(query.fields, names, strict=True)]
+    columns += [(item.reference, item.reference) for item in query.protected]
+    items = ",\n  ".join(f"`renamed`.{quote(old)} AS {quote(new)}" for old, new in columns)
+    fields = [field.copy() for field in query.fields]
+    for field, name in zip(fields, names, strict=True):
+        field.name = name
+    new_names = {field.name.lower(): name.lower() for field, name in zip(query.fields, names, strict=True)}
+    unique_on = None if query.unique_on is None else frozenset([new_names[name] for name in query.unique_on])
+    sql = f"SELECT\n  {items}\nFROM {subquery(query.sql)} AS `renamed`"
+    return CheckedQuery(sql, fields, query.protected, query.releases, query.views, query.may_copy_rows, unique_on, query.overlapping)
+
+
+def from_clause(ctx: Context) -> str:
+    """Read the FROM clause of a SELECT with its joins and lateral views, or nothing, and render it. Fills in the scope."""
+    text = ctx.text
+    if not text.accept("FROM"):
         ctx.scope.may_copy_rows = True
         return ""
-    relation, text_of_first = relation_of(start.this, ctx)
-    text = ["\nFROM " + _placeholder(relation, text_of_first, ctx)]
-    for check, parts in ((_join, node.args.get("joins")), (_lateral_view, node.args.get("laterals"))):
-        for part in parts or ():
-            with located_at(part):
-                text.append(check(part, ctx))
-    return "".join(text)
+    relation, rendered = _relation(ctx)
+    parts = ["\nFROM " + _placeholder(relation, rendered, ctx)]
+    while True:
+        start = text.at
+        words = []
+        while text.kinds[text.at] in _JOIN_WORDS:
+            words.append(text.kinds[text.at])
+            text.at += 1
+            if words[-1] in ("JOIN", ","):
+                break
+        if not words:
+            break
+        with text.located(start):
+            if (word := _JOINS.get(" ".join(words))) is None:
+                raise Refusal("JoinNotAllowed", f"{' '.join(words)} is not in the language of queries; write JOIN … ON or LEFT JOIN … ON")
+            parts.append(_join(word, ctx))
+    while text.accept("LATERAL"):
+        with text.located(text.at - 1):
+            parts.append(_lateral_view(ctx))
+    return "".join(parts)
 
 
 def _placeholder(relation: Relation, text: str, ctx: Context) -> str:
@@ -157,26 +192,29 @@ def written_out(text: str, scope: Scope, enforce: Mapping[str, Sequence[str]]) -
     return text
 
 
-def _join(node: exp.Expr, ctx: Context) -> str:
-    side, kind = (str(node.args.get(name) or "").upper() for name in ("side", "kind"))
-    word = _JOINS.get((side, kind))
-    if word is None:
-        raise Refusal("JoinNotAllowed", f"a {side} {kind} JOIN is not in the language of queries")
-    scope = ctx.scope
+def _join(word: str, ctx: Context) -> str:
+    """Read the rest of a join of the kind ``word``."""
+    scope, text = ctx.scope, ctx.text
     left, left_protected, visible = list(scope.relations.values()), len(scope.protected), scope.visible
-    right, text = relation_of(node.this, ctx)
-    text, first_key = _placeholder(right, text, ctx), len(scope.equal.keys)
-    if node.args.get("using") == []:
-        raise Refusal("Unparsable", "USING names the columns that both sides have")
-    using = [item.name for item in node.args.get("using") or []]
-    merged = [_using(name, visible, right, word, ctx) for name in using]
-    conditions = [condition for condition, _ in merged]
-    if node.args.get("on") is not None:
-        conditions.extend(conjuncts(node.args["on"], ctx, in_every_row=word == "JOIN"))
-    if word == "JOIN" and not conditions:
-        word = "CROSS JOIN"
-    if word in ("LEFT JOIN", "RIGHT JOIN", "FULL JOIN") and not conditions:
-        raise Refusal("JoinNotAllowed", f"a {word} needs ON or USING")
+    right, rendered = _relation(ctx)
+    rendered, first_key = _placeholder(right, rendered, ctx), len(scope.equal.keys)
+    using, conditions, merged = list[str](), list[Value](), list[Value]()
+    if word == "CROSS JOIN":
+        pass
+    elif text.accept("USING"):
+        if text.kinds[text.at : text.at + 2] == ["(", ")"]:
+            raise Refusal("Unparsable", "USING names the columns that both sides have")
+        using = column_names(text)
+        for name in using:
+            equality, value = _using(name, visible, right, word, ctx)
+            conditions.append(equality)
+            merged.append(value)
+    elif text.accept("ON"):
+        conditions = conjuncts(ctx, in_every_row=word == "JOIN")
+    if not conditions and word != "CROSS JOIN":
+        if text.continues(text.at):
+            raise text.unexpected()
+        raise outside_language(f"ExpressionNotAllowed: a {word} without ON; write ON or USING, or CROSS JOIN", text.position())
     if word in ("LEFT JOIN", "RIGHT JOIN"):
         optional = frozenset([right.alias] if word == "LEFT JOIN" else [relation.alias for relation in left])
         for index, pair in enumerate(scope.equal.keys[first_key:], start=first_key):
@@ -187,9 +225,9 @@ def _join(node: exp.Expr, ctx: Context) -> str:
     else:
         visible = [*visible, *right.columns.values()]
     names = {name.lower() for name in using}
-    scope.show([*(value for _, value in merged), *(value for value in visible if value.name.lower() not in names)])
+    scope.show([*merged, *(value for value in visible if value.name.lower() not in names)])
     on = conjunction(conditions)
-    return f"\n{word} {text}" + (f" ON {on}" if on else "")
+    return f"\n{word} {rendered}" + (f" ON {on}" if on else "")
 
 
 def _protect_rows(
@@ -229,15 +267,15 @@ def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Co
     found = [value for value in left if value.name.lower() == key]
     if len(found) != 1:
         code = "AmbiguousColumn" if found else "UnknownColumn"
-        raise Refusal(code, f"USING ({strip_invisible(name)[:80]}): the left side has {len(found)} such columns")
+        raise Refusal(code, f"USING ({name[:80]}): the left side has {len(found)} such columns")
     first = found[0]
     if key not in right.columns:
-        raise Refusal("UnknownColumn", f"USING ({strip_invisible(name)[:80]}): {right.alias} has no such column")
+        raise Refusal("UnknownColumn", f"USING ({name[:80]}): {right.alias} has no such column")
     second = right.columns[key]
     out = combine(f"{first.sql} = {second.sql}", "boolean", PREDICATE, [first, second], identity=True)
     out.identity = False
-    check_condition([out], ctx.rules.catalog, f"USING ({strip_invisible(name)[:80]})")
-    record_equality(first, second, ctx, in_every_row=word == "JOIN")
+    check_condition([out], ctx.catalog, f"USING ({name[:80]})")
+    _record_equality(first, second, ctx, in_every_row=word == "JOIN")
     ctx.record(first)
     ctx.record(second)
     if word == "RIGHT JOIN":
@@ -252,45 +290,33 @@ def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Co
 # -- conditions -------------------------------------------------------------------------------------------------------
 
 
-def conjuncts(node: exp.Expr, ctx: Context, *, in_every_row: bool) -> list[Value]:
-    """Check the conditions of ON or WHERE one by one, and record which columns they make equal.
+def conjuncts(ctx: Context, *, in_every_row: bool) -> list[Value]:
+    """Read the conditions of ON or WHERE, and record which columns they make equal.
 
     They are true ``in_every_row`` of the result unless they are those of an outer join.
     """
-    out = []
-    for part in chain_operands(node, exp.And):
-        semi = semi_join(part, ctx) if in_every_row else None
-        if semi is not None:
-            out.append(semi)
-        elif type(part) is exp.EQ:
-            value, first, second = compared(part, ctx)
-            out.append(value)
-            _record_comparison(part, value, ctx)
-            with located_at(part):
+    start = ctx.text.at
+    whole = condition(ctx)
+    if ctx.text.continues(ctx.text.at):
+        raise ctx.text.unexpected()
+    parts = list(whole.parts) if whole.operator == "AND" else [whole]
+    with ctx.text.located(start):
+        for part in parts:
+            if part.semi_join is not None:
+                rows.semi_join(part.semi_join, ctx.scope, in_every_row)
+            elif part.operator == "=":
+                first, second = part.parts
                 rows.check_identities(first, second)
-            record_equality(first, second, ctx, in_every_row=in_every_row)
-        else:
-            out.append(value_of(part, ctx))
-            _record_comparison(part, out[-1], ctx)
-        with located_at(part):
-            check_condition(out[-1:], ctx.rules.catalog)
-    return out
+                _record_equality(first, second, ctx, in_every_row=in_every_row)
+            check_condition([part], ctx.catalog)
+    return parts
 
 
-def _record_comparison(node: exp.Expr, condition: Value, ctx: Context) -> None:
-    """Record that ``condition`` compares columns of several relations, if one of them is withheld."""
-    withheld = ctx.rules.withheld
-    if withheld and len(condition.sources) > 1 and not withheld.isdisjoint(condition.exposed):
-        ctx.scope.equal.compared.append(columns_named_in(node, ctx.scope))
-
-
-def record_equality(first: Value, second: Value, ctx: Context, *, in_every_row: bool) -> None:
+def _record_equality(first: Value, second: Value, ctx: Context, *, in_every_row: bool) -> None:
     """Record that two columns of different relations are equal in every row, or where both are present."""
     if not rows.joins_relations(first, second):
         return
     scope, equal = ctx.scope, ctx.scope.equal
-    if ctx.rules.withheld:
-        equal.compared.append((first, second))
     if first.joinable and second.joinable:
         equal.links.extend((one, two) for one in first.sources for two in second.sources)
     if first.plain and second.plain:
@@ -299,7 +325,7 @@ def record_equality(first: Value, second: Value, ctx: Context, *, in_every_row: 
         equal.keys.append(KeyPair(first, second))
         if first.plain and second.plain and first.type == second.type:
             equal.equate_if_found(first, second)
-    if rows.self_join_copies_rows(equal.views_behind(first), equal.views_behind(second), ctx.rules.catalog):
+    if rows.self_join_copies_rows(equal.views_behind(first), equal.views_behind(second), ctx.catalog):
         scope.may_copy_rows = True
     if in_every_row and first.plain and second.plain and first.type == second.type:
         equal.equate(first, second)
@@ -308,24 +334,35 @@ def record_equality(first: Value, second: Value, ctx: Context, *, in_every_row: 
 # -- LATERAL VIEW -----------------------------------------------------------------------------------------------------
 
 
-def _lateral_view(node: exp.Expr, ctx: Context) -> str:
-    call, scope = node.this, ctx.scope
-    name = marked_name(call)
-    if not node.args.get("view") or name not in FUNCTIONS or FUNCTIONS[name].kind != "generator":
+def _lateral_view(ctx: Context) -> str:
+    """Read ``VIEW explode(array) t AS column`` after LATERAL."""
+    text, scope = ctx.text, ctx.scope
+    text.expect("VIEW")
+    outer = "OUTER " if text.accept("OUTER") else ""
+    name = text.kinds[text.at]
+    if name not in FUNCTIONS or FUNCTIONS[name].kind != "generator":
         raise Refusal("RelationNotAllowed", "only LATERAL VIEW explode(…) and posexplode(…) are allowed")
-    if len(call.expressions) != 1:
+    text.at += 1
+    text.expect("(")
+    value = ctx.in_clause("explode").expression()
+    if text.kinds[text.at] == ",":
         raise Refusal("WrongArguments", f"{name} takes one array")
-    value = value_of(call.expressions[0], ctx.in_clause("explode"))
+    text.expect(")")
     if value.type != "array":
         raise Refusal("TypeNotAllowed", f"{name} needs an array (split, collect_list, array …), not {value.type}")
-    check_condition([value], ctx.rules.catalog, name)
-    columns = column_aliases(node)
+    check_condition([value], ctx.catalog, name)
+    alias = text.name() if text.is_alias(text.at) else "exploded"
+    text.accept("AS")
+    columns = [text.name()]
+    while text.accept(","):
+        columns.append(text.name())
     expected = 2 if name.startswith("POS") else 1
     if len(columns) != expected:
         raise Refusal("ClauseNotAllowed", f"LATERAL VIEW {name.lower()}(…) needs AS with {expected} column name(s)")
-    written = alias_of(node, scope, "exploded")
+    written = alias_of(scope, alias, "exploded")
     relation = Relation(unique_alias(written, scope), written, {})
     for column in columns:
+        check_column_name(column)
         kind = "integer" if expected == 2 and not relation.columns else "string"
         exploded = combine(qualified(relation.alias, column), kind, ATOM, [value])
         exploded.name, exploded.plain, exploded.ungrouped = column, True, True
@@ -338,5 +375,4 @@ def _lateral_view(node: exp.Expr, ctx: Context) -> str:
         scope.overlapping = True
     else:
         scope.may_copy_rows = True
-    outer = "OUTER " if node.args.get("outer") else ""
     return f"\nLATERAL VIEW {outer}{name}({value.sql}) {quote(relation.alias)} AS {', '.join(map(quote, columns))}"

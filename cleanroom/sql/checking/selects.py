@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlglot import exp
-
-from cleanroom.sql.checking.clauses import Output, group_rows, limit, order_by
-from cleanroom.sql.checking.columns import check_grouped, output_values, select_items
+from cleanroom.sql.checking.clauses import group_by, limit, order_by
+from cleanroom.sql.checking.columns import Output, check_grouped, output_values, select_items
+from cleanroom.sql.checking.expressions import condition
 from cleanroom.sql.checking.floors import ReleasedGroups, released_groups
-from cleanroom.sql.checking.nodes import chain_operands, checks_query, located_at, value_of
-from cleanroom.sql.checking.queries import with_clause
 from cleanroom.sql.checking.relations import conjuncts, from_clause, written_out
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import CheckedQuery, ProtectedInput
@@ -20,6 +17,10 @@ from cleanroom.sql.privacy.release import SelectRelease, output_field, select_re
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import HIDDEN_COLUMN, conjunction, quote
 from cleanroom.sql.scope import Scope
+from cleanroom.sql.text.remedies import outside_language
+from cleanroom.sql.text.tokens import NUMBER, SET_OPERATORS, TEXT
+
+_AFTER_ITEMS = (",", "FROM", "WHERE", "GROUP", "HAVING", "QUALIFY", "ORDER", "LIMIT", *SET_OPERATORS, ")")
 
 
 class _Clauses(NamedTuple):
@@ -33,22 +34,29 @@ class _Clauses(NamedTuple):
     order: str
 
 
-@checks_query(exp.Select)
-def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQuery:
-    """One SELECT."""
-    ctx, prefix = with_clause(node, ctx)
-    scope = Scope(parent)
+def select(ctx: Context, parent: Scope | None, hidden: bool, prefix: str, *, alone: bool) -> CheckedQuery:
+    """Read one SELECT.
+
+    Args:
+        ctx: Context of the query.
+        parent: Scope of the enclosing SELECT, whose columns a correlated subquery may read.
+        hidden: The output ends with the identity columns of protected rows.
+        prefix: The rendered WITH clause, or nothing.
+        alone: The SELECT is not a part of a set operation, to which ORDER BY and LIMIT would belong.
+    """
+    text, scope = ctx.text, Scope(parent)
     ctx = ctx.for_select(scope)
-    clauses = _check_clauses(node, ctx)
+    clauses = _clauses(ctx, alone)
+    limited = limit(text) if alone else ""
     values = [value for _, value in clauses.outputs]
     groups: ReleasedGroups | None = None
-    release = select_release(scope, values, distinct=clauses.distinct, qualified=bool(clauses.qualify), catalog=ctx.rules.catalog)
+    release = select_release(scope, values, distinct=clauses.distinct, qualified=bool(clauses.qualify), catalog=ctx.catalog)
     if release.aggregates_rows:
         keys = scope.keys if release.distinct_keys is None else [value for value in values if value.origins or value.sources]
         groups = released_groups(ctx, keys, clauses.source)
     protected = [] if release.aggregates_rows else rows.remaining_inputs(scope, values)
-    rows.check_limit(protected, node.args.get("limit") is not None)
-    if scope.releases and node.args.get("order") is not None and node.args.get("limit") is not None:
+    rows.check_limit(protected, bool(limited))
+    if scope.releases and clauses.order and limited:
         ctx.findings.warn("OrderWithLimit", "ORDER BY with LIMIT shows only the first or last groups")
     rows.check_exploded(scope, groups is not None and groups.merged)
     if groups is not None:
@@ -56,11 +64,10 @@ def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -
         prefix = groups.with_clause(prefix)
     else:
         sql = _render(clauses, protected if hidden else [], scope)
-    sql = prefix + sql + limit(node)
     fields = [output_field(name, value, protected=bool(scope.protected)) for name, value in clauses.outputs]
     carried = [item._replace(reference=f"{HIDDEN_COLUMN}{index}") for index, item in enumerate(protected)]
     return CheckedQuery(
-        sql,
+        prefix + sql + limited,
         fields,
         carried,
         scope.releases,
@@ -83,17 +90,38 @@ def _unique_on(clauses: _Clauses, scope: Scope) -> frozenset[str] | None:
     return frozenset([names[key] for key in scope.group_keys]) if scope.group_keys <= names.keys() else None
 
 
-def _check_clauses(node: exp.Select, ctx: Context) -> _Clauses:
-    """Check the clauses in the order in which they apply to the rows."""
-    source = _rows(node, ctx)
-    items = select_items(node, ctx)
-    group_rows(node, ctx.in_clause("group"), [item for item, _ in items])
+def _clauses(ctx: Context, alone: bool) -> _Clauses:
+    """Read the clauses, and check them in the order in which they apply to the rows: FROM comes before the SELECT list."""
+    text = ctx.text
+    start = text.at
+    joined = from_clause(ctx.in_clause("join")) if text.kinds[text.at] == "FROM" else ""
+    text.expect("SELECT")
+    distinct = text.accept("DISTINCT")
+    if text.kinds[text.at] == "ON":
+        how = "ClauseNotAllowed: DISTINCT ON; write QUALIFY ROW_NUMBER() OVER (PARTITION BY …) = 1"
+        raise outside_language(how, text.position())
+    places = [text.at]
+    for place in text.places(len(text.kinds), *_AFTER_ITEMS, ""):
+        if text.kinds[place] == ",":
+            places.append(place + 1)
+        elif text.kinds[place - 1 : place + 1] != ["DISTINCT", "FROM"] or place == places[0]:  # IS NOT DISTINCT FROM
+            break
+    text.at = place
+    if text.kinds[start] != "FROM":
+        joined = from_clause(ctx.in_clause("join"))
+    source = _rows(joined, ctx)
+    items = select_items([*places, place + 1], ctx)
+    group_by(ctx.in_clause("group"), items)
+    rest = text.at
+    if text.continues(rest) or text.kinds[rest] == ",":
+        raise text.unexpected()
     outputs = output_values(items, ctx.in_clause("output", aggregates=True))
-    having = _having(node, ctx)
-    qualify = _qualify(node, ctx)
-    order = order_by(node, ctx.in_clause("sort", aggregates=True), outputs)
+    text.at = rest
+    having = _having(ctx)
+    qualify = _qualify(ctx)
+    order = order_by(ctx.in_clause("sort", aggregates=True), outputs) if alone else ""
     check_grouped(items, outputs, ctx)
-    return _Clauses(source, outputs, bool(node.args.get("distinct")), having, qualify, order)
+    return _Clauses(source, outputs, distinct, having, qualify, order)
 
 
 def _render(clauses: _Clauses, carried: list[ProtectedInput], scope: Scope) -> str:
@@ -132,50 +160,56 @@ def _text(distinct: bool, columns: list[str], source: str, word: str, conditions
     return f"{select}\n  " + ",\n  ".join(columns) + source + condition + clauses.qualify + clauses.order
 
 
-def _rows(node: exp.Select, ctx: Context) -> tuple[str, str]:
+def _rows(joined: str, ctx: Context) -> tuple[str, str]:
     """FROM and WHERE, rendered. Afterwards the scope knows which rows are protected and that the query has not copied any."""
-    scope = ctx.scope
-    text = from_clause(node, ctx.in_clause("join"))
-    where, condition = node.args.get("where"), ""
-    if where is not None:
-        condition = "\nWHERE " + conjunction(conjuncts(where.this, ctx.in_clause("filter"), in_every_row=True))
-    aliases = scope.aliases_in_from
+    scope, where = ctx.scope, ""
+    if _begins("WHERE", ctx):
+        where = "\nWHERE " + conjunction(conjuncts(ctx.in_clause("filter"), in_every_row=True))
     rows.check_protected_inputs(scope.protected)
-    if scope.equal.compared:
-        for value, exposed in exposure.exposed_by_comparison(scope.equal.compared, aliases, ctx.rules.withheld):
-            value.exposed = exposed
-    scope.may_copy_rows = scope.may_copy_rows or not rows.connected(aliases, scope.equal.links)
+    scope.may_copy_rows = scope.may_copy_rows or not rows.connected(scope.aliases_in_from, scope.equal.links)
     rows.check_fan_out(scope.protected, scope.may_copy_rows)
-    joined = [item for item in scope.relations.values() if item.alias not in scope.exploded]
-    attached = attach(joined, scope.protected, scope.equal.keys)
+    candidates = [item for item in scope.relations.values() if item.alias not in scope.exploded]
+    attached = attach(candidates, scope.protected, scope.equal.keys)
     scope.multiplied = attached.overlapping
     _warn_of_joins(attached, ctx)
-    return written_out(text, scope, attached.enforce), condition
+    return written_out(joined, scope, attached.enforce), where
 
 
-def _having(node: exp.Select, ctx: Context) -> list[str]:
-    clause = node.args.get("having")
-    if clause is None:
+def _begins(word: str, ctx: Context) -> bool:
+    """Read the word with which a clause begins, if it is next."""
+    text = ctx.text
+    if not text.accept(word):
+        return False
+    word_alone = text.kinds[text.at] == "(" and text.closing[text.at] == text.at + 2 and text.kinds[text.at + 1] not in (NUMBER, TEXT)
+    if word_alone and not text.continues(text.at + 3):
+        how = f"{word} (…) around one word: leave the parentheses out"  # Spark reads it as an alias with a list of columns
+        raise Refusal("ParenthesesNeeded", how, text.position())
+    return True
+
+
+def _having(ctx: Context) -> list[str]:
+    if not _begins("HAVING", ctx):
         return []
-    inside = ctx.in_clause("filter", aggregates=True)
-    conditions = []
-    for part in chain_operands(clause.this, exp.And):
-        with located_at(part):
-            value = value_of(part, inside)
-            if value.ungrouped:
+    start = ctx.text.at
+    value = condition(ctx.in_clause("filter", aggregates=True))
+    with ctx.text.located(start):
+        conditions = value.parts if value.operator == "AND" else (value,)
+        for part in conditions:
+            if part.semi_join is not None:
+                rows.check_no_rows(part.semi_join.protected)
+            if part.ungrouped:
                 raise Refusal("NotGrouped", "HAVING may read group keys and aggregates only")
-            exposure.check_condition([value], ctx.rules.catalog)
-        conditions.append(conjunction([value]))
-    return conditions
+            exposure.check_condition([part], ctx.catalog)
+    return [conjunction([part]) for part in conditions]
 
 
-def _qualify(node: exp.Select, ctx: Context) -> str:
-    clause = node.args.get("qualify")
-    if clause is None:
+def _qualify(ctx: Context) -> str:
+    if not _begins("QUALIFY", ctx):
         return ""
-    with located_at(clause):
-        value = value_of(clause.this, ctx.inside_qualify())
-        exposure.check_condition([value], ctx.rules.catalog)
+    start = ctx.text.at
+    value = ctx.in_clause("filter", aggregates=True)._replace(in_qualify=True).expression()
+    with ctx.text.located(start):
+        exposure.check_condition([value], ctx.catalog)
         if not value.windowed:
             raise Refusal("ClauseNotAllowed", "QUALIFY needs a window function; use WHERE or HAVING")
         if ctx.scope.group_keys is not None and value.ungrouped:

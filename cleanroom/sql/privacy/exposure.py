@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from cleanroom.sql.catalog import Catalog, View
 from cleanroom.sql.model import ColumnKey, Value
@@ -68,35 +68,3 @@ def identity_misuse(name: str) -> Refusal:
         "IdentityUse",
         f"{name or 'an identity column'} identifies persons: it may only be joined on, counted (COUNT, COUNT DISTINCT) or tested for NULL",
     )
-
-
-def exposed_by_comparison(
-    compared: Sequence[tuple[Value, ...]], aliases: Collection[str], withheld: Collection[ColumnKey]
-) -> list[tuple[Value, frozenset[ColumnKey]]]:
-    """Find columns that expose a withheld column because a condition compares the two.
-
-    A column that is compared with a withheld column shows the withheld values under another name.
-
-    Args:
-        compared: For each condition, the columns of different relations that it compares.
-        aliases: Aliases of the relations of the SELECT. Columns of enclosing queries stay as they are.
-        withheld: Columns that may not be part of a result.
-
-    Returns:
-        The columns that expose more than before, with everything that they expose.
-    """
-    exposed = {value: value.exposed for values in compared for value in values}
-    conditions: dict[Value, list[int]] = {}
-    for index, values in enumerate(compared):
-        for value in values:
-            conditions.setdefault(value, []).append(index)
-    relations = frozenset(aliases)
-    waiting = dict.fromkeys(range(len(compared)))
-    while waiting:
-        values = compared[waiting.popitem()[0]]
-        for value in values:
-            shown = frozenset(pair for other in values if other.sources != value.sources for pair in exposed[other] if pair in withheld)
-            if value.sources <= relations and not shown <= exposed[value]:
-                exposed[value] |= shown
-                waiting.update(dict.fromkeys(conditions[value]))
-    return [(value, pairs) for value, pairs in exposed.items() if pairs != value.exposed]

@@ -153,7 +153,7 @@ def output_field(name: str, value: Value, *, protected: bool) -> Value:
         protected: The SELECT reads protected rows.
     """
     out = value.copy()
-    out.sql, out.name, out.precedence, out.operator_chain, out.constant = "", name, ATOM, "", None
+    out.sql, out.name, out.precedence, out.operator, out.constant, out.parts, out.negated = "", name, ATOM, "", None, (), ""
     if value.outer_join_markers or (value.windowed and value.degree != 0):
         out.degree = None
     out.plain = value.plain and not value.outer_join_markers

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.model import ProtectedInput, Value
+from cleanroom.sql.model import ProtectedInput, SemiJoin, Value
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import EqualColumns, Scope
 
@@ -260,6 +260,20 @@ def _rows_in_expression(protected: Sequence[ProtectedInput]) -> Refusal:
         f"rows of {', '.join(sorted({item.view for item in protected}))} are under a privacy floor: here only "
         f"<column> IN (SELECT <identity column> …) and EXISTS with the same equality are allowed, joined by AND; {_ABSENT}",
     )
+
+
+def semi_join(found: SemiJoin, scope: Scope, in_every_row: bool) -> None:
+    """Protect the rows of a SELECT that a condition on protected rows selects.
+
+    The condition must be true in every row.
+    """
+    if not in_every_row:
+        check_no_rows(found.protected)
+    scope.overlapping = scope.overlapping or bool(found.protected)
+    if found.column is None:
+        scope.protected += existence_inputs(found.protected, scope.aliases_in_from)
+    else:
+        scope.protected += membership_inputs(found.protected, found.column, found.type)
 
 
 def membership_inputs(protected: Sequence[ProtectedInput], column: Value, type: str) -> list[ProtectedInput]:

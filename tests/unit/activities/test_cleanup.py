@@ -135,7 +135,7 @@ async def test_a_run_without_secrets_of_datasets_leaves_one_before_its_first_gra
     runs: RunWorld, ticket: RunTicket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cleanup finds runs by their secrets."""
-    monkeypatch.setattr("activities.clean_room_secrets._staged_secrets", lambda job: ())
+    monkeypatch.setattr("activities.clean_room_secrets.staged_secrets", lambda job: ())
     await configure_idp(runs, ticket)
     run = await only(runs)
     assert run.held == {"token grants": 2, "event grants": 2, "not closed": 1}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from activities.frontend import Frontend
-from cleanroom.errors import Internal, NotFound, PreconditionFailed, Unavailable
-from cleanroom.governance.models import Document, OidcIssuerInfo
+from cleanroom.errors import NotFound, PreconditionFailed, Unavailable
+from cleanroom.governance.models import OidcIssuerInfo
 from cleanroom.governance.position import observe
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, TransactionId, federated_subject
 from cleanroom.messages.publish import CleanRoomDetailsRequest, DescriptorRequest, StoredSecret
@@ -101,7 +101,7 @@ async def test_a_request_for_another_collaboration_is_refused(world: World) -> N
         frontend.generate_query_document(GenerateQueryRequest(collaboration="other", spec=query_spec(), proposer_id="u")),
         frontend.determine_dataset_owners(OwnersRequest(collaboration="other", query="totals")),
         frontend.verify_decision(VerifyDecisionRequest(collaboration="other", **decision)),
-        frontend.await_query_change(QueryChangeRequest(collaboration="other", query="totals", known=known)),
+        frontend.find_query_change(QueryChangeRequest(collaboration="other", query="totals", known=known)),
     ):
         assert await refused(work) == "CollaborationMismatch"
 
@@ -204,12 +204,7 @@ def _claims(token: str) -> dict[str, Any]:
 
 async def poll(world: World, known: GovernanceQueryState) -> GovernanceQueryState | None:
     """What the poll reports, or None for nothing."""
-    try:
-        return await world.frontend.await_query_change(QueryChangeRequest(collaboration=COLLABORATION, query="totals", known=known))
-    except PreconditionFailed as error:
-        found = error
-    assert (found.code, found.retryable) == ("NothingChanged", True)
-    return None
+    return await world.frontend.find_query_change(QueryChangeRequest(collaboration=COLLABORATION, query="totals", known=known))
 
 
 NOTHING_KNOWN = GovernanceQueryState(state="Accepted", version="x")
@@ -296,18 +291,5 @@ async def test_governance_that_cannot_be_read_is_no_change(world: World, monkeyp
         raise Unavailable("GovernanceUnreachable", "on purpose")
 
     monkeypatch.setattr(world.client, "get_document", away)
-    work = world.frontend.await_query_change(QueryChangeRequest(collaboration=COLLABORATION, query="totals", known=NOTHING_KNOWN))
+    work = world.frontend.find_query_change(QueryChangeRequest(collaboration=COLLABORATION, query="totals", known=NOTHING_KNOWN))
     assert await refused(work) == "GovernanceUnreachable"
-
-
-async def test_the_poll_does_not_retry_what_governance_fails_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its retries do not end, so the workflow would never show the reason."""
-
-    async def throws(document_id: str) -> Document:
-        raise Internal("InternalError", "the application threw", details={"status": 500}, retryable=True)
-
-    monkeypatch.setattr(world.client, "get_document", throws)
-    request = QueryChangeRequest(collaboration=COLLABORATION, query="totals", known=GovernanceQueryState(state="Draft"))
-    with pytest.raises(Internal) as raised:
-        await world.frontend.await_query_change(request)
-    assert (raised.value.code, raised.value.retryable) == ("InternalError", False)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from cleanroom.errors import CleanRoomError
+from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.identifiers import approver_key_document_id, decision_document_id
+from cleanroom.runs.authority import RunAuthority
 from cleanroom.statements.keys import KeyDocument
-from tests.audit_records import DATASETS, QUERY
+from tests.audit_records import COLLABORATION, DATASETS, QUERY
 from tests.unit.runs.asymmetric_world import OWNERS, SINK, AsymmetricWorld
 
 Change = Callable[[AsymmetricWorld], None]
@@ -39,6 +40,32 @@ def code_of(work: Any) -> str:
 
 def authorise(world: AsymmetricWorld, by: str = "fabrikam", **changes: Any) -> str:
     return code_of(world.authority().authorise(world.asked_by(by, **changes)))
+
+
+class FailingReader:
+    """Passes requests on, except for the one with the number ``fails_at``: governance asks to wait."""
+
+    def __init__(self, world: AsymmetricWorld, fails_at: int) -> None:
+        self._world, self.fails_at, self.asked = world, fails_at, 0
+
+    def __getattr__(self, name: str) -> Any:
+        async def ask(*arguments: Any) -> Any:
+            self.asked += 1
+            if self.asked == self.fails_at:
+                raise Unavailable("TooManyRequests", f"{name} {arguments}")
+            return await getattr(self._world, name)(*arguments)
+
+        return ask
+
+
+def test_no_read_that_fails_refuses_a_run(world: AsymmetricWorld) -> None:
+    reader = FailingReader(world, 0)
+    asyncio.run(RunAuthority(reader, COLLABORATION, now=lambda: world.now).authorise(world.asked_by("fabrikam")))
+    assert reader.asked > len(OWNERS) * 2
+    for fails_at in range(1, reader.asked + 1):
+        reader = FailingReader(world, fails_at)
+        with pytest.raises(Unavailable, match="TooManyRequests"):
+            asyncio.run(RunAuthority(reader, COLLABORATION, now=lambda: world.now).authorise(world.asked_by("fabrikam")))
 
 
 # ---------------------------------------------------------------------- who may run

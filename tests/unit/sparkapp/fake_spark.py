@@ -93,10 +93,25 @@ class Mapped:
     def createOrReplaceTempView(self, name: str) -> None:
         self.source.spark.views[name.lower()] = self
 
+    @property
+    def columns(self) -> list[str]:
+        return [part.split("`")[1] for part in self.ddl.split(", ")]
+
     def collect(self) -> list[dict[str, Any]]:
         assert self.source.table is not None
         batches = [[batch] for batch in self.source.table.to_batches()]
         return [row for partition in batches for found in self.function(iter(partition)) for row in found.to_pylist()]
+
+
+@dataclass
+class Accumulator:
+    """A value that tasks add to."""
+
+    value: Any
+    param: Any
+
+    def add(self, term: Any) -> None:
+        self.value = self.param.addInPlace(self.value, term)
 
 
 class Session:
@@ -122,6 +137,10 @@ class Session:
 
     def createDataFrame(self, table: pa.Table, schema: str) -> Frame:
         return Frame(f"{table.num_rows} rows as {schema}", self, table=table)
+
+    def accumulator(self, value: Any, param: Any) -> Accumulator:
+        assert param.zero(value) == value
+        return Accumulator(value, param)
 
     def range(self, start: int, end: int, step: int, partitions: int) -> Frame:
         self.steps.append(f"range {start} {end} {step} {partitions}")

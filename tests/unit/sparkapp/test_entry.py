@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,12 @@ STEPS = [
     "conform",
     "compute",
     "count rows left out",
+    "complete_views",
     "consent before the result was written",
     "write_result",
     "seal_receipt",
 ]
-EVENTS = ["DATASET_LOAD_COMPLETED", "DATASET_WRITE_COMPLETED", "QUERY_STATISTICS", "QUERY_COMPLETED"]
+EVENTS = ["DATASET_LOAD_COMPLETED", "DATASET_LOAD_COMPLETED", "DATASET_WRITE_COMPLETED", "QUERY_STATISTICS", "QUERY_COMPLETED"]
 
 
 def job_of_run(**changes: Any) -> JobConfig:
@@ -83,12 +85,14 @@ class Program:
             "hold_persons": lambda spark, frame: self._held(spark, frame),
             "conform": lambda frame, sink: self._require((frame, sink) == ("held", self.config.datasink)),
             "compute": lambda frame: ComputedResult(3, frame, None),
+            "complete_views": self._complete,
             "write_result": lambda result, pod, given: OBJECTS,
             "seal_receipt": lambda pod, given, receipt: self.sealed.append(receipt),
         }
         for name, action in steps.items():
             monkeypatch.setattr(entry, name, self._step(name, action))
         monkeypatch.setattr(entry, "require_consent", self._consent)
+        monkeypatch.setattr(entry, "serving_objects", self._serving)
         monkeypatch.setattr(entry, "discard", lambda pod, given, objects: self.discarded.append(tuple(objects)))
         monkeypatch.setattr(entry, "open_session", self._session)
         monkeypatch.setattr(entry, "on_cluster", lambda: False)
@@ -123,10 +127,14 @@ class Program:
             on_start(dataset)
         return ["opened"]
 
-    def _register(self, spark: Any, pod: Any, datasets: Any, *, on_loaded: Callable[[View], None]) -> list[View]:
-        assert (spark, pod, datasets) == (self, self, ["opened"])
+    def _register(self, spark: Any, pod: Any, job: JobConfig, datasets: Any, *, on_loaded: Callable[[View], None]) -> list[View]:
+        assert (spark, pod, job, datasets) == (self, self, self.config, ["opened"])
         on_loaded(self.views[0])
         return self.views
+
+    def _complete(self, views: list[View], *, on_loaded: Callable[[View], None]) -> None:
+        assert views == self.views
+        on_loaded(self.views[1])
 
     def _check(self, spark: Any, catalog: Catalog) -> str:
         assert (spark, catalog) == (self, job_catalog(self.config))
@@ -159,6 +167,11 @@ class Program:
         self.events.append(parsed)
 
     # The session
+
+    @contextmanager
+    def _serving(self, spark: Any, pod: Any) -> Iterator[None]:
+        self._require((spark, pod) == (self, self))
+        yield
 
     def stop(self) -> None:
         self.stopped += 1
@@ -196,6 +209,7 @@ def test_steps_and_events_are_in_order(program: Program, capsys: pytest.CaptureF
         "Spark has started",
         "dataset orders is open as orders",
         "segment 1 of 1",
+        "dataset prices is open as p",
         "the query is complete",
         f"the result is written and in the ledger: 1 objects, digest {receipt.digest}",
     ]
@@ -245,7 +259,7 @@ def test_times_include_the_start_of_spark(program: Program, monkeypatch: pytest.
 
 def test_events_hold_statistics_and_identifiers(program: Program) -> None:
     receipt = program.run()
-    loaded, written, statistics, completed = program.events
+    loaded, _, written, statistics, completed = program.events
     assert (loaded.step, loaded.statistics) == ("orders", {"rows": 30, "objects": 2, "storedBytes": 11})
     orders = program.config.datasets[0]
     assert loaded.facts == {
@@ -262,6 +276,7 @@ def test_events_hold_statistics_and_identifiers(program: Program) -> None:
     assert (completed.receipt, statistics.receipt) == (receipt, None)
     assert program.event_ids == [
         "run-1.dataset-load-completed.orders",
+        "run-1.dataset-load-completed.prices",
         "run-1.dataset-write-completed.totals",
         "run-1.query-statistics",
         "run-1.query-completed",
@@ -288,7 +303,7 @@ def test_result_without_its_event_in_the_ledger_is_discarded(program: Program, e
     assert program.recorded()[-1] == "QUERY_FAILED"
 
 
-@pytest.mark.parametrize("step", ["open_datasets", "register_views"])
+@pytest.mark.parametrize("step", ["open_datasets", "register_views", "complete_views"])
 def test_dataset_that_cannot_be_opened_is_named_in_the_ledger(program: Program, step: str) -> None:
     program.failing[step] = LoadFailed(program.config.datasets[1], InvalidInput("SchemaMismatch", "x"))
     assert program.failure().code == "SchemaMismatch"

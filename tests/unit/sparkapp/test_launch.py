@@ -14,7 +14,7 @@ import pytest
 from cleanroom.errors import CleanRoomError
 from cleanroom.secret import Secret
 from cleanroom.spark.network import NETWORK_CONF
-from sparkapp import config, launch
+from sparkapp import config, jvm, launch
 from tests.unit.spark_support import EXECUTOR, make_job
 
 JOB = make_job(networkSecretId="cleanroom_run-1.network")
@@ -48,14 +48,20 @@ class Pod:
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(launch.tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "spark/jars").mkdir(parents=True)
+    (tmp_path / "spark/jars/slf4j-api-2.jar").touch()
     monkeypatch.setattr(launch, "spark_home", lambda: tmp_path / "spark")
+    monkeypatch.setattr(launch, "archive_options", lambda: ["-XX:Archive"])
     monkeypatch.setenv("JOB_CONFIG", JOB.encode())
     monkeypatch.setenv("CLEANROOM_TERMINATION_LOG", str(tmp_path / "termination"))
     return tmp_path / "spark"
 
 
+OBJECTS = Path("/tmp/objects/socket")
+
+
 def executor(environment: dict[str, str] | None = None, pod: Any = None) -> tuple[list[str], dict[str, str]]:
-    return launch.executor_command(JOB, pod or Pod(), EXECUTOR if environment is None else environment)
+    return launch.executor_command(JOB, pod or Pod(), EXECUTOR if environment is None else environment, OBJECTS)
 
 
 def driver(tmp_path: Path, *arguments: str, environment: dict[str, str] | None = None) -> tuple[list[str], dict[str, str]]:
@@ -116,7 +122,8 @@ def test_job_is_read_from_the_measured_variable() -> None:
 
 def test_driver_runs_the_measured_program_with_its_arguments(tmp_path: Path, home: Path) -> None:
     command, variables = driver(tmp_path, MAIN, "a", "b")
-    folder = Path(variables["SPARK_CONF_DIR"])
+    assert not Path(variables["SPARK_CONF_DIR"]).exists()
+    folder = Path(variables["SPARK_CONF_DIR"]).parent
     properties = folder / "spark.properties"
     assert command == [
         str(home / "bin/spark-submit"),
@@ -227,20 +234,55 @@ def test_every_pattern_of_the_allowlist_is_tested() -> None:
 
 def test_executor_runs_sparks_backend_with_the_pods_values(tmp_path: Path, home: Path) -> None:
     command, variables = executor({**EXECUTOR, "JAVA_HOME": "/java"})
-    folder = variables["SPARK_CONF_DIR"]
+    folder = Path(variables["SPARK_CONF_DIR"]).parent
     at = command.index("-Xmx2048m")
-    assert command[:at] == ["/java/bin/java", "-XX:+IgnoreUnrecognizedVMOptions", *OPENED, *JVM]
+    logs = f"-Dlog4j2.configurationFile=file://{folder}/log4j2.properties"
+    assert command[:at] == ["/java/bin/java", "-XX:+IgnoreUnrecognizedVMOptions", *OPENED, *JVM, logs, "-XX:Archive"]
     settings = [item for item in command[at + 1 :] if item.startswith("-D")]
     assert [item.split("=")[0] for item in settings] == [
         *(f"-D{name}" for name in NETWORK_CONF),
         "-Dspark.authenticate.secret.file",
         "-Dspark.master",
+        "-Dcleanroom.objects",
     ]
+    assert settings[-1] == f"-Dcleanroom.objects={OBJECTS}"
     assert command[at + 1 + len(settings) :] == [
-        *("-cp", f"{folder}:{home}/jars/*", "org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBackend"),
+        *("-cp", f"{home}/jars/slf4j-api-2.jar:{home}/jars/*", "org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBackend"),
         *("--driver-url", EXECUTOR["SPARK_DRIVER_URL"], "--executor-id", "1", "--cores", "2", "--app-id", "spark-1"),
         *("--hostname", "10.0.0.8", "--resourceProfileId", "0", "--podName", "cr-exec-1"),
     ]
+
+
+@pytest.mark.parametrize("format_", ["csv", "parquet"])
+def test_executor_starts_a_server_that_opens_parquet_objects(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, format_: str) -> None:
+    dataset = JOB.datasets[0].model_copy(update={"format": format_})
+    monkeypatch.setenv("JOB_CONFIG", JOB.model_copy(update={"datasets": (dataset,)}).encode())
+    for name, value in EXECUTOR.items():
+        monkeypatch.setenv(name, value)
+    replaced: list[Any] = []
+    started: list[Any] = []
+    monkeypatch.setattr(launch, "_attested_pod", Pod)
+    monkeypatch.setattr(launch.os, "execvpe", lambda *arguments: replaced.append(arguments))
+    monkeypatch.setattr(launch.subprocess, "Popen", lambda command, **options: started.append((command, options)))
+    pipes: list[tuple[int, int]] = []
+    genuine = os.pipe
+    monkeypatch.setattr(launch.os, "pipe", lambda: pipes.append(genuine()) or pipes[-1])
+    launch.main(["executor"])
+    ((_, java, environment),) = replaced
+    if format_ == "csv":
+        assert (started, pipes) == ([], [])
+        return
+    ((command, options),) = started
+    (socket,) = [item.partition("=")[2] for item in java if item.startswith("-Dcleanroom.objects=")]
+    assert command == [sys.executable, "-P", "-m", "sparkapp.object_server", socket]
+    assert stat.S_IMODE(Path(socket).parent.stat().st_mode) == 0o700
+    # The JVM, which replaces this process, keeps the writing end. The server ends when it is closed.
+    ((read, write),) = pipes
+    assert options == {"stdin": read, "env": environment, "close_fds": True}
+    assert os.get_inheritable(write)
+    os.close(write)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(read)
 
 
 @pytest.mark.parametrize("name", EXECUTOR)
@@ -311,6 +353,6 @@ def test_home_of_spark_is_the_installed_package(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.undo()
     assert (launch.spark_home() / "jars").is_dir()
     for spec in (None, type("Spec", (), {"submodule_search_locations": None})):
-        monkeypatch.setattr(launch, "find_spec", lambda name, spec=spec: spec)
+        monkeypatch.setattr(jvm, "find_spec", lambda name, spec=spec: spec)
         with pytest.raises(CleanRoomError, match="SparkNotInstalled"):
             launch.spark_home()

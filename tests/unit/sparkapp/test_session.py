@@ -12,7 +12,7 @@ import pytest
 from cleanroom.errors import CleanRoomError
 from cleanroom.spark.network import NETWORK_CONF
 from cleanroom.sql import locked_spark_conf, locked_sql_conf
-from sparkapp import session
+from sparkapp import jvm, session
 
 
 class Builder:
@@ -33,6 +33,7 @@ class Builder:
 @pytest.fixture(autouse=True)
 def _builder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyspark.sql.SparkSession.builder", Builder())
+    monkeypatch.setattr(session, "archive_options", list)
     # A configuration begins with the settings of the JVM that an earlier test has started in this process.
     monkeypatch.setattr("pyspark.SparkContext._jvm", None)
     for name in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON", "PYTHONPATH", "CLEANROOM_LOCAL_CORES", "PYSPARK_GATEWAY_PORT"):
@@ -63,6 +64,7 @@ FIXED = {
     "spark.python.worker.reuse": "true",
     "spark.python.daemon.module": "sparkapp.daemon",
     "spark.sql.adaptive.enabled": "true",
+    "spark.hadoop.fs.cleanroom.impl": "cleanroom.SealedFiles",
     "spark.app.name": "run-1",
     **locked_spark_conf(),
 }
@@ -86,10 +88,20 @@ def test_local_session_has_no_network_and_the_same_protection(monkeypatch: pytes
         "spark.sql.shuffle.partitions": "3",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto",
+        "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
         "spark.shuffle.compress": "false",
         "spark.sql.codegen.wholeStage": "true",
     }
+
+
+def test_local_session_uses_the_class_archive_if_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(session, "archive_options", jvm.archive_options)
+    monkeypatch.setattr(jvm, "archive", lambda: tmp_path / "archive")
+    plain = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+    assert settings()["spark.driver.extraJavaOptions"] == plain
+    (tmp_path / "archive").touch()
+    quiet = "-XX:+IgnoreUnrecognizedVMOptions -Xshare:auto -Xlog:disable -Xlog:all=error:stderr"
+    assert settings()["spark.driver.extraJavaOptions"] == f"{plain} -XX:SharedArchiveFile={tmp_path}/archive {quiet}"
 
 
 def test_local_session_uses_all_cores_and_at_least_two_partitions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def column(name: str, view: str = "orders", type: str = "number") -> Value:
     """The column ``name`` of a relation whose alias is the view's first letter."""
     alias = view[0]
     key = (view, name)
-    return Value.of_column(f"{alias}.{name}", type, name, frozenset([alias]), frozenset([(*key, "value")]), frozenset([key]))
+    return Value.of_column(f"{alias}.{name}", type, name, alias, key)
 
 
 def condition(*columns: Value, sql: str = "condition") -> Value:

@@ -16,19 +16,23 @@ def nested(before: str, after: str, times: int = 60) -> str:
     return before * times + "1" + after * times
 
 
+UNREADABLE = {
+    # A parser that backtracks needs twice the time for each level of nesting, and one that recurses crashes.
+    "joins without ON": ("SELECT kind FROM events " + "JOIN users " * 500, "ExpressionNotAllowed"),
+    "joins without ON in parentheses": ("SELECT a FROM " + "(a JOIN b JOIN " * 60 + "c" + ")" * 60, "RelationNotAllowed"),
+    "structs": (f"SELECT {nested('struct(', ')')}", "FunctionNotAllowed"),
+    "structs that do not end": ("SELECT " + "struct(" * 60, "Unparsable"),
+    "sizes of types": (f"SELECT {nested('DECIMAL(', ')')}", "FunctionNotAllowed"),
+    "arrays of types": (f"SELECT a FROM {nested('BIGINT[', ']')}", "UnknownRelation"),
+    "laterals": ("SELECT kind FROM " + "(SELECT * FROM events, LATERAL " * 60 + ")" * 60, "RelationNotAllowed"),
+    "FROM FROM": ("FROM " * 14_000, "Unparsable"),
+}
 EXPENSIVE = {
-    # The parser backtracks: each level of nesting doubles the time.
-    "joins without ON": "SELECT a FROM t " + "JOIN a " * 500,
-    "joins without ON in parentheses": "SELECT a FROM " + "(a JOIN b JOIN " * 60 + "c" + ")" * 60,
-    "structs": f"SELECT {nested('struct(', ')')}",
-    "structs that do not end": "SELECT " + "struct(" * 60,
-    "sizes of types": f"SELECT {nested('DECIMAL(', ')')}",
-    "arrays of types": f"SELECT a FROM {nested('BIGINT[', ']')}",
-    "laterals": "SELECT a FROM " + "(SELECT * FROM a, LATERAL " * 60 + ")" * 60,
-    # The parser's recursion is unbounded: these crashed the process.
-    "FROM FROM": "FROM " * 14_000,
     "stars of one name": f"SELECT {', '.join('*' * 2_000)} FROM wide",
-    "many NOT": "SELECT a FROM t WHERE " + "NOT ! " * 5_000 + "a",
+    "many NOT": "SELECT kind FROM events WHERE " + "NOT ! " * 5_000 + "kind",
+    "many signs": "SELECT " + "- " * 5_000 + "spend AS s FROM events",
+    "parentheses": "SELECT " + nested("(", ")", 5_000) + " AS s FROM events",
+    "CASE in CASE": "SELECT " + nested("CASE WHEN TRUE THEN ", " END", 5_000) + " AS s FROM events",
     # The rendering is much longer than the text.
     "aliases that double": "SELECT spend AS a0, " + ", ".join(f"a{n} + a{n} AS a{n + 1}" for n in range(60)) + " FROM events",
     "stars": f"SELECT {', '.join('*' * 200)} FROM wide",
@@ -43,6 +47,14 @@ EXPENSIVE = {
     "one after the other": "SELECT spend" + " + spend - spend" * 100 + " AS s FROM events",
     "tests of tests": "SELECT kind FROM events WHERE kind" + " IS NULL" * 5_000,
 }
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_text_that_is_hard_to_read_is_refused_quickly(name: str) -> None:
+    text, code = UNREADABLE[name]
+    start = time.process_time()
+    assert [reason.code for reason in check_sql(text, OPEN).reasons] == [code]
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("name", EXPENSIVE)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 
+import cleanroom.sql.checking
 from cleanroom.sql import Catalog, Column, View, check_sql
-from cleanroom.sql.checking.nodes import EXPRESSIONS, QUERIES, RELATIONS
-from cleanroom.sql.text.language import LANGUAGE
+from cleanroom.sql.text.remedies import REMEDIES
+from cleanroom.sql.vocabulary import FUNCTIONS, TYPES
 from tests.unit.sql.world import OPEN
 
-NODES = """
-    Add Alias And Anonymous Between Boolean CTE Case Column Create CurrentDate CurrentTimestamp DPipe Distinct Div EQ Except Exists Extract
-    Filter From GT GTE Group Having ILike Identifier If In IntDiv Intersect Interval Is Join LT LTE Lateral Like Limit Literal Mod Mul NEQ
-    Neg Not Null NullSafeEQ Or Order Ordered Paren Properties Qualify RegexpLike Select Star Sub Subquery Substring Table TableAlias
-    TemporaryProperty Union Var Where Window WindowSpec With
-"""
+LANGUAGE = set(
+    """
+    SELECT DISTINCT FROM WHERE GROUP BY HAVING QUALIFY ORDER ASC DESC NULLS FIRST LAST LIMIT WITH AS CREATE REPLACE TEMPORARY VIEW
+    UNION INTERSECT EXCEPT ALL JOIN INNER CROSS LEFT RIGHT FULL OUTER SEMI ANTI ON USING LATERAL
+    AND OR NOT IS NULL TRUE FALSE BETWEEN IN LIKE ILIKE RLIKE EXISTS DIV CASE WHEN THEN ELSE END
+    CAST TRY_CAST EXTRACT FOR FILTER OVER PARTITION ROWS RANGE ROW CURRENT UNBOUNDED PRECEDING FOLLOWING INTERVAL DATE TIMESTAMP
+    CURRENT_DATE CURRENT_TIMESTAMP
+    """.split()  # noqa: SIM905
+)
+"""Every word of a query except names, functions, types, and fields of dates."""
 OUTSIDE = {
     "SELECT * FROM events OFFSET 2": ("OFFSET", "ROW_NUMBER()"),
     "SELECT * EXCEPT (note) FROM events": ("* EXCEPT", "name the columns"),
@@ -102,12 +111,48 @@ def test_spelling_without_a_meaning_of_its_own_is_allowed(sql: str) -> None:
     assert check_sql(sql, OPEN).allowed, check_sql(sql, OPEN).reasons
 
 
-def test_only_these_nodes_are_in_the_language() -> None:
-    assert {kind.__name__ for kind in LANGUAGE} == set(NODES.split())
+FOREIGN = {
+    "SELECT IFF(spend > 1, 1, 0) AS x FROM events": "IF(condition, x, y)",
+    "SELECT kind, STRING_AGG(note, ',') AS x FROM events GROUP BY kind": "ARRAY_JOIN(COLLECT_LIST(x), separator)",
+    "SELECT DATEADD(day, 7, day) AS x FROM events": "INTERVAL",
+    "SELECT DATEDIFF(week, day, day) AS x FROM events": "DATEDIFF(end, start)",
+    "SELECT ISNULL(note, '') AS x FROM events": "COALESCE",
+    "SELECT SAFE_CAST(note AS INT) AS x FROM events": "TRY_CAST",
+    "SELECT COUNTIF(spend > 1) AS x FROM events": "COUNT_IF",
+    "SELECT APPROX_QUANTILES(spend, 4) AS x FROM events": "PERCENTILE_APPROX",
+    "SELECT TOP 10 kind FROM events": "LIMIT",
+    "SELECT DISTINCT ON (kind) kind, spend FROM events ORDER BY kind, day": "QUALIFY",
+    "SELECT x FROM events, UNNEST(SPLIT(note, ' ')) AS x": "LATERAL VIEW EXPLODE",
+    "SELECT TO_CHAR(day, 'YYYY') AS x FROM events": "DATE_FORMAT",
+    "SELECT JSON_VALUE(note, '$.a') AS x FROM events": "GET_JSON_OBJECT",
+    "SELECT note->>'a' AS x FROM events": "",
+    "SELECT day::timestamp AS x FROM events": "CAST",
+}
 
 
-def test_every_check_is_of_a_node_in_the_language() -> None:
-    assert {*EXPRESSIONS, *RELATIONS, *QUERIES} <= LANGUAGE.keys()
+@pytest.mark.parametrize("sql", FOREIGN, ids=lambda sql: sql[:40])
+def test_form_of_another_system_is_refused_with_that_of_spark(sql: str) -> None:
+    (reason,) = check_sql(sql, OPEN).reasons
+    assert FOREIGN[sql] in reason.message
+    assert reason.position is not None
+
+
+def test_remedies_for_functions_name_functions_of_the_language() -> None:
+    assert len(REMEDIES) >= 100
+    for name, remedy in REMEDIES.items():
+        assert name not in FUNCTIONS or name in ("ISNULL", "DATEDIFF", "DATE_DIFF"), name
+        assert set(re.findall(r"([A-Z_0-9]+)\(", remedy)) <= FUNCTIONS.keys() | {"CAST", "TRY_CAST"}, remedy
+
+
+def test_only_these_words_are_in_the_language() -> None:
+    known = LANGUAGE | FUNCTIONS.keys() | TYPES.keys() | {"WEEK", "S", "POS"}  # a unit of intervals, its plural, and parts of POSEXPLODE
+    refused = {"ANY", "SOME", "BOTH", "WINDOW", "TO", "R"}
+    read = set()
+    for path in Path(cleanroom.sql.checking.__file__).parent.glob("*.py"):
+        texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+        read |= {word for text in texts if isinstance(text, str) and re.fullmatch("[A-Z][A-Z_]*( [A-Z]+)*", text) for word in text.split()}
+    assert read - known == refused
+    assert {word for word in LANGUAGE if word not in read} == {"UNION"}, "a word of the tokens"
 
 
 @pytest.mark.parametrize("sql", OUTSIDE, ids=lambda sql: sql[:60])

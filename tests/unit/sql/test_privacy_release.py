@@ -10,7 +10,7 @@ import pytest
 import cleanroom.sql.privacy
 from cleanroom.sql.model import CheckedQuery, Value
 from cleanroom.sql.privacy import release
-from cleanroom.sql.privacy.exposure import check_exposed, exposed_by_comparison
+from cleanroom.sql.privacy.exposure import check_exposed
 from cleanroom.sql.privacy.release import FloorCondition, SelectRelease
 from cleanroom.sql.scope import Scope
 from tests.unit.sql.privacy_values import CATALOG, CLICKS, ORDERS, column, refused, scope
@@ -136,13 +136,3 @@ def test_exposed_columns_that_owners_allow_are_accepted() -> None:
     check_exposed([("orders", "region"), ("clicks", "spend"), ("regions", "country")], "shows", CATALOG)
     field = Value("", "string", name="x", exposed=frozenset([("orders", "age")]))
     assert refused(release.check_output, field, CATALOG) == "OutputColumnNotAllowed"
-
-
-def test_column_compared_with_a_withheld_column_exposes_it_through_any_number_of_conditions() -> None:
-    secret, first, second = column("amount"), column("x", "a", "number"), column("y", "b", "number")
-    outer = column("z", "z", "number")
-    withheld = frozenset([("orders", "amount")])
-    found = exposed_by_comparison([(first, second), (secret, first), (second, outer)], ["o", "a", "b"], withheld)
-    assert {value.name: value_exposed - value.exposed for value, value_exposed in found} == {"x": withheld, "y": withheld}
-    assert first.exposed == {("a", "x")}, "the rule changes nothing"
-    assert exposed_by_comparison([(first, second)], ["a", "b"], withheld) == []

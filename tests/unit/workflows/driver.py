@@ -35,6 +35,7 @@ from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
 from activities.key_vault import KeyVault
 from activities.notifications import Notifications
+from activities.query_watch import Watcher
 from activities.s3 import S3
 from activities.spark_service import SparkServiceActivities
 from cleanroom.temporal.converter import data_converter
@@ -50,7 +51,7 @@ UNTIL_CANCELLED: Any = object()
 """The answer of an activity that runs until its cancellation is requested, and then ends as cancelled."""
 CLASSES = (
     *(AzureAd, Blob, CleanRoomCleanup, CleanRoomGovernance, CleanRoomSecrets, CollaboratorGovernance),
-    *(Frontend, KeyVault, Notifications, S3, SparkServiceActivities),
+    *(Frontend, KeyVault, Notifications, S3, SparkServiceActivities, Watcher),
 )
 CONVERTER = data_converter(None)
 WAITS = int(workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED)
@@ -146,6 +147,8 @@ class Driver:
     """Input of the next run."""
     cancelled: bool = False
     suggest_continue: bool = False
+    build_id: str = "build-1"
+    """Build of the worker that executes the workflow."""
     metrics: MetricRecorder = field(default_factory=MetricRecorder)
     history_length: int = 10
     """Number of events, as the server counts them."""
@@ -318,6 +321,8 @@ class Driver:
     def _activate(self, *jobs: WorkflowActivationJob) -> None:
         activation = WorkflowActivation(run_id="r", jobs=jobs, continue_as_new_suggested=self.suggest_continue)
         activation.history_length = self.history_length
+        activation.deployment_version_for_current_task.deployment_name = "frontend"
+        activation.deployment_version_for_current_task.build_id = self.build_id
         activation.timestamp.FromDatetime(self.now)
         completion = self._instance.activate(activation)
         assert not completion.HasField("failed"), completion.failed.failure.message

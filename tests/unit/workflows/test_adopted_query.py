@@ -38,7 +38,7 @@ def state(driver: Driver) -> QueryState:
 
 def test_nothing_is_written_when_a_query_is_adopted() -> None:
     with publish_query(adopted("Proposed", "contosso")) as run:
-        assert run.names == ["await_query_change"]
+        assert run.names == ["find_query_change"]
         assert (state(run).pending, state(run).accepted) == (("litware",), ("contosso",))
 
 

@@ -25,6 +25,7 @@ from tests.unit.workflows.worlds import (
     publish_dataset,
     publish_query,
     run_query,
+    watch_queries,
 )
 from workflows.run_query import PREPARE_DETAILS
 
@@ -81,7 +82,7 @@ EXPECTED = {
     ("PublishAzureDataset", "set_federation"): (CONTOSSO, PROPAGATING),
     ("PublishAzureDataset", "set_key_with_skr"): (CONTOSSO, PROPAGATING),
     ("PublishQuery", "accept_query"): (CONTOSSO, replace(OFFLINE, total=30 * DAYS)),
-    ("PublishQuery", "await_query_change"): (FRONTEND, Timing(20, 366 * DAYS, None, 0, 5, 1, 5)),
+    ("PublishQuery", "find_query_change"): (FRONTEND, SERVICE),
     ("PublishQuery", "confirm_withdrawal"): (FABRIKAM, OFFLINE),
     ("PublishQuery", "create_document"): (FABRIKAM, OFFLINE),
     ("PublishQuery", "determine_dataset_owners"): (FRONTEND, SERVICE),
@@ -107,6 +108,7 @@ EXPECTED = {
     ("RunQuery", "submit_job"): (SPARK, FINISHED),
     ("RunQuery", "watch_consent"): (ROOM, replace(WATCHED, finished_on_cancel=True)),
     ("RunQuery", "watch_job"): (SPARK, WATCHED),
+    ("WatchQueries", "watch_queries"): (FRONTEND, replace(WATCHED, total=366 * DAYS)),
 }
 
 
@@ -143,6 +145,8 @@ def calls() -> dict[tuple[str, str], list[Call]]:
         query.update("withdraw", message)
         query.update("withdraw", message)
         note(query)
+    with watch_queries() as watcher:
+        note(watcher)
     with publish_query(accept_query=BallotRecorded(proposal_state="Open", ballots={"u-litware": "accepted"})) as waiting:
         waiting.update("propose", message)
         waiting.update("approve", {"decision": "approve u-litware"})

@@ -150,6 +150,7 @@ def test_many_runs_are_undone_in_batches_that_continue_as_new() -> None:
     with cleanup(*many) as run:
         assert events(run).count("revoke_grants") == BATCH
         assert [row.outcome for row in run.continued.carried.left] == ["undone"] * BATCH
+        assert "CrOutcome" not in run.attributes, "it has not ended"
     with cleanup(many[-1], input=run.continued) as last:
         assert (len(last.result.left), last.result.more) == (BATCH + 1, False)
 

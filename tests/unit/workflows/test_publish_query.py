@@ -9,6 +9,7 @@ import pytest
 from temporalio.exceptions import CancelledError, TimeoutError, TimeoutType
 
 from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed, Refused, Unavailable
+from cleanroom.messages.known import KnownState
 from cleanroom.messages.query import (
     BallotRecorded,
     CommandOutcome,
@@ -16,6 +17,7 @@ from cleanroom.messages.query import (
     GovernanceQueryState,
     QueryProposed,
     QueryState,
+    VerifiedDecision,
 )
 from cleanroom.temporal.failures import error_from_failure
 from tests.unit.workflows.driver import HELD, START, Driver
@@ -71,7 +73,7 @@ def events(query: Driver) -> list[str]:
 
 def test_the_first_draft_is_generated_and_stored_as_its_author_authorised_it() -> None:
     with publish_query() as query:
-        assert query.names == ["generate_query_document", "create_document", "await_query_change"]
+        assert query.names == ["generate_query_document", "create_document", "find_query_change"]
         generate, create = query.call("generate_query_document").argument, query.call("create_document").argument
         assert (generate.collaboration, generate.spec, generate.proposer_id) == ("flights", SPEC, "u-fabrikam")
         command = create.command
@@ -82,10 +84,10 @@ def test_the_first_draft_is_generated_and_stored_as_its_author_authorised_it() -
         assert (found.expires, found.owners, found.spec) == (START + PERIOD, OWNERS, SPEC)
         assert [(entry.event, entry.by) for entry in found.history] == [("created", "fabrikam")]
         assert query.timers == {"query expires": PERIOD.total_seconds()}
-        known = query.call("await_query_change").argument.known
+        known = query.call("find_query_change").argument.known
         assert (known.state, known.version, known.digest, known.seen) == ("Draft", "2.11", "1" * 64, "2.11")
-        assert query.call("await_query_change").argument.collaboration == "flights"
-        assert query.call("await_query_change").argument.query == "totals"
+        assert query.call("find_query_change").argument.collaboration == "flights"
+        assert query.call("find_query_change").argument.query == "totals"
 
 
 def test_a_draft_that_cannot_be_created_fails_the_query() -> None:
@@ -114,8 +116,8 @@ def test_an_update_replaces_text_version_and_card() -> None:
         last = found.history[-1]
         assert (last.event, last.by, last.detail) == ("updated", "litware", "version 2.12")
         # The poll that compared with the old draft was stopped, and its successor compares with the new one.
-        assert query.call("await_query_change").argument.known.digest == "2" * 64
-        assert query.running() == ["await_query_change"]
+        assert query.call("find_query_change").argument.known.digest == "2" * 64
+        assert query.running() == ["find_query_change"]
         assert query.call("generate_query_document").argument.seen == "2.11"
 
 
@@ -180,7 +182,7 @@ def test_a_proposal_is_made_to_the_derived_owners_and_starts_its_period() -> Non
         assert state(query).seen == "2.21"
         assert query.attributes["CrPendingFor"] == ["contosso", "litware"]
         assert (query.attributes["CrStage"], query.attributes["CrDigest"]) == (["query.proposed"], ["1" * 12])
-        known = query.call("await_query_change").argument.known
+        known = query.call("find_query_change").argument.known
         assert (known.state, known.proposal_id, known.proposal_state, known.approvers) == ("Proposed", "p-1", "Open", OWNERS)
 
 
@@ -251,7 +253,7 @@ def test_a_draft_whose_withdrawal_the_author_did_not_sign_stays_open() -> None:
 def test_a_draft_that_was_proposed_meanwhile_is_not_closed() -> None:
     with publish_query(confirm_withdrawal=HELD) as query:
         withdraw = query.update("withdraw", AUTHOR)
-        query.finish("await_query_change", seen_in_governance(state="Proposed", proposal_id="p-9"))
+        query.finish("find_query_change", seen_in_governance(state="Proposed", proposal_id="p-9"))
         query.advance(seconds=3)
         assert state(query).proposal_id == "p-9"
         query.finish("confirm_withdrawal")
@@ -261,10 +263,10 @@ def test_a_draft_that_was_proposed_meanwhile_is_not_closed() -> None:
 
 def test_a_withdrawal_does_not_end_the_next_proposal() -> None:
     """Governance returned the query to draft and has another proposal before the activity returned."""
-    with publish_query(withdraw_proposal=HELD, await_query_change=HELD) as query:
+    with publish_query(withdraw_proposal=HELD, find_query_change=HELD) as query:
         propose(query)
         withdraw = query.update("withdraw", AUTHOR)
-        query.finish("await_query_change", seen_in_governance(state="Proposed", proposal_id="p-9"))
+        query.finish("find_query_change", seen_in_governance(state="Proposed", proposal_id="p-9"))
         query.advance(seconds=3)
         query.finish("withdraw_proposal", {"seen": "2.95"})
         assert outcome(query, withdraw).stage == "Proposed"
@@ -406,6 +408,54 @@ def test_a_repeated_rejection_is_already_recorded() -> None:
         assert refusal(query, query.update("approve", vote())).code == "BallotAlreadySubmitted"
 
 
+def test_a_decision_that_arrives_before_the_vote_is_counted_is_not_cast_again() -> None:
+    with publish_query() as query:
+        propose(query)
+        # The poll stops before a vote is counted, which takes until the server has cancelled its activity.
+        query.slow_cancellation = True
+        first = query.update("approve", vote())
+        assert query.updates[first] is HELD
+        assert refusal(query, query.update("approve", vote())).code == "BallotPending"
+        query.finish("find_query_change", CancelledError("stopped"))
+        assert outcome(query, first).accepted == ("contosso",)
+        assert query.names.count("accept_query") == 1
+
+
+def test_a_vote_that_the_poll_sees_first_approves_the_query_once() -> None:
+    """As after a kill of the voter's worker between its vote and its answer."""
+    soon = START + timedelta(days=5)
+    later = {"u-contosso": START + timedelta(days=30), "u-litware": soon}
+
+    def verified(request: Any) -> VerifiedDecision:
+        decision = decided(request)
+        return decision.model_copy(update={"expires": later[decision.approver_id]})
+
+    both = {"u-contosso": "accepted", "u-litware": "accepted"}
+    first = BallotRecorded(proposal_state="Open", ballots={"u-contosso": "accepted"}, seen="2.13")
+    with publish_query(accept_query=[first, HELD], verify_decision=verified) as query:
+        propose(query)
+        query.update("approve", vote("u-contosso"))
+        query.update("approve", vote("u-litware"))
+        query.finish("find_query_change", seen_in_governance(state="Accepted", proposal_id="p-1", ballots=both, version="2.14"))
+        query.advance(seconds=4)
+        assert state(query).stage == "Approved"
+        query.finish("accept_query", BallotRecorded(proposal_state="Accepted", ballots=both, seen="2.14"))
+        assert events(query).count("approved by all") == 1
+        assert (state(query).accepted, state(query).expires) == (("contosso", "litware"), soon)
+
+
+def test_the_answer_to_an_earlier_vote_does_not_take_back_a_later_one() -> None:
+    with publish_query(accept_query=HELD) as query:
+        propose(query)
+        query.update("approve", vote("u-contosso"))
+        query.update("approve", vote("u-litware"))
+        first, second = [call for call in query.calls if call.name == "accept_query"]
+        both = {"u-contosso": "accepted", "u-litware": "accepted"}
+        query.end_together({second: BallotRecorded(proposal_state="Open", ballots=both)})
+        query.end_together({first: BallotRecorded(proposal_state="Open", ballots={"u-contosso": "accepted"})})
+        assert query.query("state").accepted == ("contosso", "litware")
+
+
 def test_a_vote_that_waits_for_its_worker_neither_blocks_others_nor_is_repeated() -> None:
     with publish_query(accept_query=[HELD, BallotRecorded(proposal_state="Open", ballots={"u-litware": "accepted"})]) as query:
         propose(query)
@@ -452,7 +502,7 @@ def test_a_vote_that_was_cast_on_an_ended_proposal_is_recorded_and_not_counted()
         propose(query)
         approve = query.update("approve", vote())
         query.finish(
-            "await_query_change", seen_in_governance(state="Accepted", proposal_id="p-1", ballots=dict.fromkeys(OWNERS, "accepted"))
+            "find_query_change", seen_in_governance(state="Accepted", proposal_id="p-1", ballots=dict.fromkeys(OWNERS, "accepted"))
         )
         query.advance(seconds=3)
         assert state(query).stage == "Approved"
@@ -609,7 +659,7 @@ def test_a_draft_expires() -> None:
         assert (query.result.stage, query.result.history[-1].by) == ("Expired", "deadline")
         assert (query.attributes["CrOutcome"], query.attributes["CrStage"]) == (["expired"], ["query.expired"])
         assert "**Expired**" in query.details
-        assert query.call("await_query_change").cancelled
+        assert query.call("find_query_change").cancelled
         assert "withdraw_proposal" not in query.names
         assert "expires" not in query.details
 
@@ -676,11 +726,11 @@ def test_a_proposal_that_cannot_be_withdrawn_stays_open_for_another_period() -> 
         assert (found.history[-1].event, found.history[-1].by, found.history[-1].detail) == (
             "not withdrawn", "fabrikam", "GovernanceUnreachable",
         )  # fmt: skip
-        assert query.running() == ["await_query_change"]
+        assert query.running() == ["find_query_change"]
 
 
 def test_a_proposal_of_another_is_not_withdrawn_at_its_deadline() -> None:
-    with publish_query(await_query_change=[seen_in_governance(state="Proposed", proposal_id="p-9"), HELD]) as query:
+    with publish_query(find_query_change=[seen_in_governance(state="Proposed", proposal_id="p-9"), HELD]) as query:
         assert (state(query).stage, state(query).proposal_id) == ("Proposed", "p-9")
         query.advance(days=14)
         assert "withdraw_proposal" not in query.names
@@ -726,22 +776,22 @@ def test_an_approved_query_expires_with_its_approvals() -> None:
     ],
 )
 def test_a_change_in_governance_is_shown_and_the_next_poll_compares_with_it(found: Any, stage: str, event: str) -> None:
-    with publish_query(await_query_change=[found, HELD]) as query:
+    with publish_query(find_query_change=[found, HELD]) as query:
         shown = state(query)
         assert (shown.stage, shown.version, shown.digest) == (stage, found.version, found.digest)
         assert (shown.history[-1].event, shown.history[-1].detail) == (event, "seen in governance")
         assert f"{event}: seen in governance" in query.details
-        assert query.running() == ([] if stage == "Approved" else ["await_query_change"])
+        assert query.running() == ([] if stage == "Approved" else ["find_query_change"])
         assert query.attributes["CrDigest"] == [found.digest[:12]]
         if stage != "Approved":
-            assert query.call("await_query_change").argument.known.digest == found.digest
+            assert query.call("find_query_change").argument.known.digest == found.digest
 
 
 def test_votes_that_wait_end_with_the_proposal_that_governance_ended() -> None:
     with publish_query(accept_query=HELD) as query:
         propose(query)
         pending = query.update("approve", vote())
-        query.finish("await_query_change", seen_in_governance(state="Draft"))
+        query.finish("find_query_change", seen_in_governance(state="Draft"))
         assert state(query).stage == "Proposed"
         query.advance(seconds=2)
         assert query.updates[pending] is HELD
@@ -753,7 +803,7 @@ def test_votes_that_wait_stay_when_another_vote_was_cast_in_governance() -> None
     with publish_query(accept_query=HELD) as query:
         propose(query)
         pending = query.update("approve", vote())
-        query.finish("await_query_change", seen_in_governance(state="Proposed", proposal_id="p-1", ballots={"u-litware": "accepted"}))
+        query.finish("find_query_change", seen_in_governance(state="Proposed", proposal_id="p-1", ballots={"u-litware": "accepted"}))
         query.advance(seconds=3)
         assert (state(query).accepted, query.updates[pending]) == (("litware",), HELD)
 
@@ -761,7 +811,7 @@ def test_votes_that_wait_stay_when_another_vote_was_cast_in_governance() -> None
 def test_a_change_that_a_running_command_caused_is_reported_by_the_command() -> None:
     with publish_query(propose_query=HELD) as query:
         update = query.update("propose", AUTHOR)
-        query.finish("await_query_change", seen_in_governance(state="Proposed", proposal_id="p-1"))
+        query.finish("find_query_change", seen_in_governance(state="Proposed", proposal_id="p-1"))
         assert state(query).stage == "Draft"
         query.advance(seconds=1)
         query.finish("propose_query", QueryProposed(proposal_id="p-1", version="2.11", digest="1" * 64, seen="2.90"))
@@ -774,7 +824,7 @@ def test_a_change_that_a_running_command_caused_is_reported_by_the_command() -> 
 def test_a_change_is_shown_as_soon_as_the_running_command_has_failed() -> None:
     with publish_query(update_document=HELD) as query:
         query.update("update", UPDATE)
-        query.finish("await_query_change", seen_in_governance(state="Draft", version="2.50", digest="5" * 64))
+        query.finish("find_query_change", seen_in_governance(state="Draft", version="2.50", digest="5" * 64))
         assert state(query).version == "2.11"
         query.finish("update_document", Refused("X", "on purpose"))
         assert state(query).version == "2.50"
@@ -786,10 +836,10 @@ def test_a_change_that_one_of_two_votes_caused_starts_the_next_poll_at_once() ->
         propose(query)
         query.update("approve", vote())
         query.update("approve", vote("u-litware"))
-        query.finish("await_query_change", seen_in_governance(state="Proposed", proposal_id="p-1", ballots=recorded.ballots))
-        assert "await_query_change" not in query.running()
+        query.finish("find_query_change", seen_in_governance(state="Proposed", proposal_id="p-1", ballots=recorded.ballots))
+        assert "find_query_change" not in query.running()
         query.finish("accept_query", recorded)
-        assert query.running() == ["accept_query", "await_query_change"]
+        assert query.running() == ["accept_query", "find_query_change"]
         assert events(query).count("votes changed") == 0
 
 
@@ -798,7 +848,7 @@ def test_a_command_changes_the_query_only_when_the_poll_has_stopped() -> None:
         query.slow_cancellation = True
         update = query.update("propose", AUTHOR)
         assert (query.updates[update], state(query).stage) == (HELD, "Draft")
-        query.finish("await_query_change", CancelledError("stopped"))
+        query.finish("find_query_change", CancelledError("stopped"))
         assert outcome(query, update).stage == "Proposed"
 
 
@@ -809,16 +859,73 @@ def test_a_command_changes_the_query_only_when_the_poll_has_stopped() -> None:
         (Unavailable("GovernanceUnreachable", "on purpose"), "GovernanceUnreachable"),
     ],
 )
-def test_governance_that_cannot_be_read_is_shown_once_and_read_again_after_the_interval(answer: Any, reason: str) -> None:
-    with publish_query(await_query_change=answer) as query:
-        assert query.names.count("await_query_change") == 1
-        assert query.timers["governance cannot be read"] == 5
+def test_governance_that_cannot_be_read_is_shown_once_and_read_again_after_longer_and_longer_pauses(answer: Any, reason: str) -> None:
+    with publish_query(find_query_change=answer) as query:
+        assert query.names.count("find_query_change") == 1
+        assert query.timers["governance cannot be read"] == 60
         assert (events(query)[-1], state(query).history[-1].detail) == ("governance cannot be read", reason)
-        query.advance(seconds=20)
-        assert query.names.count("await_query_change") == 5
+        query.advance(seconds=60 + 120 + 240 + 480 + 600)
+        assert query.names.count("find_query_change") == 6
+        assert query.timers["governance cannot be read"] == 600
         assert events(query).count("governance cannot be read") == 1
         # Commands are handled during the pause.
         assert outcome(query, query.update("propose", AUTHOR)).stage == "Proposed"
+
+
+def test_a_query_reads_governance_when_it_is_woken_and_otherwise_costs_nothing() -> None:
+    found = seen_in_governance(state="Draft", version="2.50", digest="5" * 64)
+    with publish_query(find_query_change=[None, None, found, HELD]) as query:
+        query.advance(days=3)
+        assert (query.names.count("find_query_change"), list(query.timers)) == (1, ["query expires"])
+        query.signal("look")
+        assert (query.names.count("find_query_change"), state(query).version) == (2, "2.11")
+        query.advance(seconds=1)
+        query.signal("look")
+        assert state(query).version == "2.50"
+        assert query.call("find_query_change").argument.known.digest == found.digest
+
+
+def test_many_wake_ups_cause_one_read_per_second() -> None:
+    """Anyone who reaches Temporal can send them."""
+    with publish_query(find_query_change=None) as query:
+        query.signals_together(*[("look",)] * 100)
+        query.advance(seconds=1)
+        query.signals_together(*[("look",)] * 100)
+        assert query.names.count("find_query_change") == 2
+        query.advance(seconds=1)
+        assert query.names.count("find_query_change") == 3
+
+
+def test_a_wake_up_during_a_read_causes_another_one() -> None:
+    """The read may have missed the change."""
+    with publish_query(find_query_change=[HELD, None]) as query:
+        query.signal("look")
+        assert query.names.count("find_query_change") == 1
+        query.finish("find_query_change")
+        query.advance(seconds=1)
+        assert query.names.count("find_query_change") == 2
+
+
+def test_a_wake_up_of_an_approved_query_is_ignored() -> None:
+    with publish_query(accept_query=BallotRecorded(proposal_state="Accepted", ballots=dict.fromkeys(OWNERS, "accepted"))) as query:
+        propose(query)
+        query.update("approve", vote())
+        count = query.names.count("find_query_change")
+        query.signal("look")
+        assert (query.names.count("find_query_change"), state(query).refused) == (count, ())
+
+
+def test_the_search_attribute_names_the_state_that_governance_is_expected_to_hold() -> None:
+    with publish_query() as query:
+        assert query.attributes["CrKnown"] == [str(KnownState.of(seen_in_governance(state="Draft")))]
+        propose(query)
+        assert query.attributes["CrKnown"] == [str(KnownState.of(seen_in_governance(state="Proposed", proposal_id="p-1")))]
+        query.update("approve", vote())
+        voted = seen_in_governance(state="Proposed", proposal_id="p-1", ballots={"u-contosso": "accepted"})
+        assert query.attributes["CrKnown"] == [str(KnownState.of(voted))]
+        query.update("approve", vote("u-litware"))
+        accepted = seen_in_governance(state="Accepted", proposal_id="p-1", ballots=dict.fromkeys(OWNERS, "accepted"))
+        assert query.attributes["CrKnown"] == [str(KnownState.of(accepted))]
 
 
 # ---------------------------------------------------------------------- continue-as-new and the end
@@ -829,25 +936,45 @@ def test_a_query_continues_with_its_state_and_the_votes_that_wait() -> None:
         propose(query)
         pending = query.update("approve", vote())
         query.suggest_continue = True
-        query.finish("await_query_change", seen_in_governance(state="Proposed", proposal_id="p-1", ballots={"u-litware": "accepted"}))
+        query.finish("find_query_change", seen_in_governance(state="Proposed", proposal_id="p-1", ballots={"u-litware": "accepted"}))
         query.advance(seconds=3)
         assert outcome(query, pending).detail == "verified; the vote is cast when the voter's worker is running"
         carried = query.continued
         assert [(item.kind, item.message["decision"]) for item in carried.carried_messages] == [("approve", "approve u-contosso")]
         assert (carried.carried.stage, carried.carried.accepted, carried.carried_command.authorisation) == ("Proposed", ("litware",), "t")
-        assert query.call("await_query_change").done
+        assert query.call("find_query_change").done
     both = BallotRecorded(proposal_state="Accepted", ballots=dict.fromkeys(OWNERS, "accepted"))
     with publish_query(carried, accept_query=both) as next_run:
         assert "create_document" not in next_run.names
-        assert next_run.names[:2] == ["await_query_change", "verify_decision"]
+        assert next_run.names[:2] == ["find_query_change", "verify_decision"]
         assert state(next_run).stage == "Approved"
+
+
+def test_a_query_that_a_worker_of_another_version_took_over_continues_as_new() -> None:
+    """So a patch in its code is needed for one upgrade, and not for the lifetime of the query."""
+    with publish_query() as query:
+        propose(query)
+        query.update("approve", vote())
+        query.build_id = "build-2"
+        query.signal("no-such-signal", 1)
+        assert (query.continued.carried.stage, query.continued.carried.accepted) == ("Proposed", ("contosso",))
+    with publish_query(query.continued) as next_run:
+        next_run.advance(hours=1)
+        assert not next_run.ended
+
+
+def test_a_query_that_stays_on_its_version_does_not_continue() -> None:
+    with publish_query() as query:
+        propose(query)
+        query.signal("no-such-signal", 1)
+        assert not query.ended
 
 
 def test_a_query_does_not_continue_while_a_command_runs() -> None:
     with publish_query(update_document=HELD) as query:
         query.suggest_continue = True
         update = query.update("update", UPDATE)
-        query.finish("await_query_change", seen_in_governance(state="Draft", version="2.50", digest="5" * 64))
+        query.finish("find_query_change", seen_in_governance(state="Draft", version="2.50", digest="5" * 64))
         query.advance(seconds=3)
         assert query.continued is None
         query.finish("update_document", DraftStored(version="2.51", digest="1" * 64, seen="2.91"))
@@ -861,10 +988,10 @@ def test_a_command_that_arrives_while_the_query_is_about_to_continue_is_handled_
     with publish_query() as query:
         query.suggest_continue = query.slow_cancellation = True
         query.signal("propose", AUTHOR | {"party": "mallory"})
-        assert query.call("await_query_change").cancelled
+        assert query.call("find_query_change").cancelled
         update = query.update("propose", AUTHOR)
         query.slow_cancellation = False
-        query.finish("await_query_change", CancelledError("stopped"))
+        query.finish("find_query_change", CancelledError("stopped"))
         assert outcome(query, update).stage == "Proposed"
         query.signal("propose", AUTHOR | {"party": "mallory"})
         assert query.continued.carried.stage == "Proposed"
@@ -881,7 +1008,7 @@ def test_a_long_history_ends_with_its_commands_and_the_next_one_executes_them() 
         query.history_length, query.slow_cancellation = LONG_HISTORY, True
         query.signal("update", UPDATE | {"party": "litware"})
         late = query.update("propose", AUTHOR | {"party": "contosso"})
-        query.finish("await_query_change", CancelledError("stopped"))
+        query.finish("find_query_change", CancelledError("stopped"))
         assert {outcome(query, update).detail for update in (running, waiting, late)} == {RECEIVED}
         carried = query.continued.carried_messages
         assert [(item.kind, item.message["party"]) for item in carried] == [
@@ -905,7 +1032,7 @@ def test_a_query_waits_a_minute_at_most_for_what_it_cancelled_and_accepts_nothin
         query.signal("approve", vote())
         query.slow_cancellation = True
         query.advance(days=14)
-        query.finish("await_query_change", CancelledError("stopped"))
+        query.finish("find_query_change", CancelledError("stopped"))
         assert (state(query).stage, query.ended) == ("Expired", False)
         assert query.timers_started[-1] == ("", 60)
         assert refusal(query, query.update("withdraw", AUTHOR)).code == "QueryNotOpen"

@@ -132,7 +132,7 @@ def test_continue_as_new_keeps_what_was_sent_and_sends_what_was_not() -> None:
     with publish_query(notify=[HELD, Notified(sent=True)]) as query:
         propose(query)
         query.advance(days=1)
-        assert query.running() == ["await_query_change", "notify"]
+        assert query.running() == ["find_query_change", "notify"]
         query.suggest_continue = True
         query.signal("x")
         carried = query.continued

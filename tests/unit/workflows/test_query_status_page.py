@@ -109,6 +109,7 @@ def test_a_closed_query_keeps_its_text() -> None:
     assert page(query) == [
         "**delays** of fabrikam: **Withdrawn**",
         f"version `2.1`, digest `{digest(1)[:16]}`",
+        "To propose it again: `cleanroom query renew delays --profile fabrikam`",
         "**History**",
         "- 2026-01-01 00:00:00 proposed by **fabrikam**: version 2\\.1",
         "- 2026-01-01 00:00:00 withdrawn by **fabrikam**",

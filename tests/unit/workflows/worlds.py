@@ -45,6 +45,7 @@ from cleanroom.messages.query import (
     QueryDraft,
     QueryProposed,
     VerifiedDecision,
+    WatchQueriesInput,
 )
 from cleanroom.messages.run import (
     ApprovalVerdict,
@@ -77,6 +78,7 @@ from workflows.publish_azure_dataset import PublishAzureDataset
 from workflows.publish_query import PublishQuery
 from workflows.publish_s3_dataset import PublishS3Dataset
 from workflows.run_query import RunQuery
+from workflows.watch_queries import WatchQueries
 
 ZERO = "0" * 64
 TICKET = RunTicket(collaboration="flights", query="totals", run_id="run-1", request="signed")
@@ -285,7 +287,6 @@ QUERY = PublishQueryInput(
     spec=SPEC,
     authorisation="signed",
     approval_seconds=14 * 86_400,
-    reconcile_seconds=5,
 )
 DRAFT = QueryDraft(
     document_id="totals", data="{}", digest="1" * 64, labels={}, card="the card", card_digest=ZERO, owners=OWNERS
@@ -317,7 +318,7 @@ def publish_query_answers() -> dict[str, Any]:
         "verify_decision": decided,
         "accept_query": [first, second],
         "reject_query": BallotRecorded(proposal_state="Rejected", ballots={"u-contosso": "rejected"}, seen="2.13"),
-        "await_query_change": HELD,
+        "find_query_change": HELD,
         "notify": Notified(sent=True),
     }
 
@@ -325,3 +326,11 @@ def publish_query_answers() -> dict[str, Any]:
 def publish_query(input: PublishQueryInput = QUERY, *, now: datetime = START, **answers: Any) -> AbstractContextManager[Driver]:
     """``PublishQuery``. No change is seen in governance, and owners approve one after the other."""
     return driving(PublishQuery, input, publish_query_answers() | answers, now=now)
+
+
+WATCH = WatchQueriesInput(collaboration="flights")
+
+
+def watch_queries(**answers: Any) -> AbstractContextManager[Driver]:
+    """``WatchQueries``, whose activity runs."""
+    return driving(WatchQueries, WATCH, {"watch_queries": HELD} | answers)

@@ -1,0 +1,27 @@
+"""How the C library of a worker process keeps memory for payloads."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Final
+
+# malloc.h of glibc; https://www.gnu.org/software/libc/manual/html_node/Malloc-Tunable-Parameters.html
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+LARGEST_BLOCK: Final = 8 << 20
+"""Larger than every payload that Temporal's server accepts."""
+KEPT_BYTES: Final = 32 << 20
+"""Most free memory at the end of the heap that the process keeps."""
+
+
+def keep_freed_memory() -> bool:
+    """Keep up to :data:`KEPT_BYTES` of freed memory for the next payload. Returns whether the C library has that setting.
+
+    By default glibc returns blocks of the size of a large payload to the kernel when they are freed, and the kernel clears a new block for
+    the next payload. At 1 MiB this takes a fifth of the codec's time.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False  # another C library
+    return bool(mallopt(_M_MMAP_THRESHOLD, LARGEST_BLOCK) and mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES))

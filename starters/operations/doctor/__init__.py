@@ -1,0 +1,1 @@
+"""The checks of ``cleanroom doctor``. They read, and change nothing."""

@@ -1,0 +1,125 @@
+"""Checks of the attested services: the guest's evidence, its roots, and the cluster that runs Spark."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import os
+from collections.abc import Iterator
+
+from cleanroom.claims import HOST_DATA
+from cleanroom.errors import NotFound, PreconditionFailed, Refused
+from cleanroom.settings import Settings
+from starters.operations.doctor.checks import Check, NotApplicable
+from starters.operations.doctor.governance import GOVERNANCE, TRUST, trust_in_force
+from starters.operations.session import Session
+
+EVIDENCE, CLUSTER = "evidence of this guest", "connection to Kubernetes"
+
+
+def cluster_checks(session: Session) -> Iterator[Check]:
+    """Yield the checks of the profile of an attested service."""
+    settings = session.settings
+
+    async def evidence() -> str:
+        return await _verify_evidence(session)
+
+    async def version() -> str:
+        return await asyncio.to_thread(_cluster_version, settings)
+
+    async def operator() -> str:
+        return await asyncio.to_thread(_list_applications, settings)
+
+    async def quota() -> str:
+        return await asyncio.to_thread(_require_quota, settings)
+
+    async def spark() -> str:
+        return _compare_spark_version(settings, (await trust_in_force(session)).document.pods.image)
+
+    if settings.boundary in ("clean-room", "spark-service"):
+        yield Check("services", EVIDENCE, evidence, (GOVERNANCE, TRUST))
+    if settings.boundary == "spark-service":
+        yield Check("services", CLUSTER, version)
+        yield Check("services", "Spark operator", operator, (CLUSTER,))
+        yield Check("services", "quota of the namespace", quota, (CLUSTER,))
+        yield Check("services", "Spark version", spark, (TRUST,))
+
+
+async def _verify_evidence(session: Session) -> str:
+    """Verify a report of this guest with the roots of the trust document, and look whether governance admits it."""
+    from cleanroom.attestation import GuestAttestor, report_data_for, verify_evidence
+
+    settings, trust = session.settings, (await trust_in_force(session)).document
+    nonce = os.urandom(32)
+    evidence = await GuestAttestor(settings.attestation.url, ca_file=settings.ca_file).attest(nonce)
+    crls = [await asyncio.to_thread(path.read_bytes) for path in settings.attestation.crl_files]
+    expected = trust.expectations(crls).model_copy(update={"report_data": report_data_for(nonce)})
+    at = dt.datetime.now(dt.UTC)
+    verdict = await asyncio.to_thread(verify_evidence, evidence, trust=trust.trust_store(), expectations=expected, at=at)
+    host_data = verdict.require().host_data.hex()
+    if settings.boundary == "clean-room":
+        async with session.governance() as client:
+            admitted = (await client.clean_room_policy(session.collaboration)).policy.get(HOST_DATA, [])
+        hint = f"A member admits it: cleanroom collaboration create --host-data {host_data}"
+    else:
+        admitted = list(trust.spark_service_host_data)
+        hint = "Members accept a trust document that names this host data (cleanroom collaboration trust --print)."
+    if host_data not in admitted:
+        raise Refused("GuestNotAdmitted", f"this guest has host data {host_data}, which is not admitted.", hint=hint, party="operator")
+    return f"host data {host_data[:12]}, verified with the roots of {trust.id}"
+
+
+def _cluster_version(settings: Settings) -> str:
+    from cleanroom.spark.kubernetes import KubernetesClient
+
+    client = KubernetesClient.connect(settings.kubernetes)
+    try:
+        return f"Kubernetes {client.version()}, namespace {settings.kubernetes.namespace}"
+    finally:
+        client.close()
+
+
+def _list_applications(settings: Settings) -> str:
+    from cleanroom.spark.kubernetes import KubernetesClient
+
+    client = KubernetesClient.connect(settings.kubernetes)
+    try:
+        return f"SparkApplications are served; {len(client.applications())} exist"
+    finally:
+        client.close()
+
+
+def _require_quota(settings: Settings) -> str:
+    """Require that the namespace's quotas allow the pods of one run."""
+    from cleanroom.spark.kubernetes import KubernetesClient
+
+    client = KubernetesClient.connect(settings.kubernetes)
+    try:
+        quotas = client.pod_quotas()
+    except (NotFound, Refused) as error:
+        raise NotApplicable(f"quotas cannot be listed ({error.code})") from error
+    finally:
+        client.close()
+    pods = 1 + settings.spark.executor_instances
+    for name, left in quotas.items():
+        if left < pods:
+            raise PreconditionFailed(
+                "QuotaTooSmall",
+                f"quota {name!r} of namespace {settings.kubernetes.namespace!r} leaves room for {left} pods; a run needs {pods}.",
+                hint="Raise the quota, or lower spark.executor_instances.",
+                party="operator",
+            )
+    return f"room for a run of {pods} pods" if quotas else "no quota"
+
+
+def _compare_spark_version(settings: Settings, image: str) -> str:
+    tag = image.partition("@")[0].rpartition(":")[2]
+    wanted = settings.kubernetes.spark_version
+    if tag[:1].isdigit() and "." in tag and not tag.startswith(wanted):
+        raise Refused(
+            "SparkVersionDiffers",
+            f"kubernetes.spark_version is {wanted}, but the trust document's image has tag {tag!r}.",
+            hint="Set kubernetes.spark_version to the Spark version of the image.",
+            party="operator",
+        )
+    return wanted
