@@ -132,9 +132,9 @@ class Condition:
             test = argument(self._input(part.child if part.kind == "Not" else part), "BoolOr")
             if test is None:
                 return False
-            found.add((test_of(test, self.canonical), part.kind != "Not"))
+            found.add((row_test(test, self.canonical), part.kind != "Not"))
             if condition is part and part.kind != "Not":
-                floors.tests.append(test_of(test, self.canonical))
+                floors.tests.append(row_test(test, self.canonical))
                 floors.tested |= {leaf.id for leaf in test.walk() if leaf.kind == "AttributeReference"}
                 floors.differences |= self._difference(test)
         floors.counted.add(frozenset(found))
@@ -145,13 +145,13 @@ class Condition:
         if test.kind != "Not":
             return set()
         if test.child.kind != "EqualTo":
-            return {frozenset({"1", row_text(test_of(test.child, self.canonical))})}
+            return {frozenset({"1", row_text(row_test(test.child, self.canonical))})}
         sides = [side.child if side.kind == "Cast" else side for side in test.child.children]
         if all(side.kind == "Coalesce" and number_of(side.children[1]) == 0 for side in sides):
             return {frozenset(product_text(side.children[0], self.canonical) for side in sides)}
         if number_of(sides[1]) == 1:
             return {frozenset({product_text(sides[0], self.canonical), "1"})}
-        return {frozenset(row_text(test_of(side, self.canonical)) for side in sides)}
+        return {frozenset(row_text(row_test(side, self.canonical)) for side in sides)}
 
     def _none_or_enough(self, node: Node, floors: Floors) -> bool:
         """``NOT (n BETWEEN 1 AND N - 1)``."""
@@ -180,7 +180,7 @@ class Condition:
         return summed.child if summed is not None and summed.kind == "Abs" else None
 
 
-def test_of(node: Node, canonical: Canonical) -> Test:
+def row_test(node: Node, canonical: Canonical) -> Test:
     """The test that an expression is."""
     return frozenset(_part_of_test(part, canonical) for part in conjuncts(node))
 
@@ -229,7 +229,7 @@ def product_text(node: Node, canonical: Canonical) -> str:
     if node.kind == "CaseWhen" and len(node.children) == 2:  # as that of an aggregate with FILTER
         condition, value = node.children
         if number_of(value) == 1:
-            return row_text(test_of(condition, canonical))
+            return row_text(row_test(condition, canonical))
         return f"{product_text(value, canonical)} WHERE {canonical.text(condition)}"
     return canonical.text(node)
 

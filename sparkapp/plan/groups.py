@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import attributes, plain, unchanged
-from sparkapp.plan.conditions import conjuncts, number_of, test_of, without_alias
+from sparkapp.plan.conditions import conjuncts, number_of, row_test, without_alias
 from sparkapp.plan.expressions import EXTREMES, Columns, require_conditions, require_shown
 from sparkapp.plan.overlap import OverlappingGroups
 from sparkapp.plan.release import Groups, PartialRelease, counted_test, groups_of, require_floors, require_merges
@@ -80,7 +80,7 @@ class Aggregates:
         for call in calls:
             if call.children[0].kind == "Count":
                 test = counted_test(call, groups)
-                terms.read_persons(test_of(test, groups.canonical) if test is not None else None, _counted(groups, source))
+                terms.read_persons(row_test(test, groups.canonical) if test is not None else None, _counted(groups, source))
         terms.require(groups.floors)
         terms.require_counted([(groups, _counted(groups, source))])
         keys = [groups.inputs[item.id] for item in node.expressions("groupingExpressions")]
