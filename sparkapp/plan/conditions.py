@@ -192,7 +192,7 @@ def _part_of_test(node: Node, canonical: Canonical) -> str:
         widened = value.kind == "Cast" and str(value.fields.get("dataType")).startswith(("double", "decimal"))
         return f"{product_text(value.child if widened else value, canonical)} <> 0"
     if node.kind == "IsNotNull":
-        return f"{canonical.text(node.child)} IS NOT NULL"
+        return f"{product_text(node.child, canonical)} IS NOT NULL"
     if inner.kind == "EqualNullSafe" and inner.children[1].kind == "Literal" and inner.children[1].fields.get("value") == "true":
         return f"{canonical.text(inner.children[0])} IS {'NOT ' if node.kind == 'Not' else ''}TRUE"
     return canonical.text(node)

@@ -114,9 +114,15 @@ class Terms:
         if function.kind == "CountIf" or not any(any(attributes(arg)) for arg in args):
             self._known = True
             self._conditions |= {row_text(tests)} - {"1"}
+        elif function.kind == "RegrCount":
+            read = [leaf for arg in args for leaf in arg.walk() if leaf.kind == "AttributeReference"]
+            self._present |= {row_text(frozenset([f"{self.canonical.text(leaf)} IS NOT NULL"])): ("", "") for leaf in read}
         else:
             value = product_text(args[0], self.canonical)
-            self._present[row_text(tests | {f"{text} IS NOT NULL" for text in texts})] = value, "".join(conditions)
+            self._present[row_text(tests | {f"{product_text(arg, self.canonical)} IS NOT NULL" for arg in args})] = (
+                value,
+                "".join(conditions),
+            )
 
     def _read_moment(self, values: Sequence[Node], function: str, where: str) -> None:
         protected = []
@@ -157,7 +163,7 @@ class Terms:
         read = {self.columns[id].value for id in identities}
         if not read:
             return
-        parts = [f"{self.canonical.text(arg)} IS NOT NULL" for arg in args]
+        parts = [f"{product_text(arg, self.canonical)} IS NOT NULL" for arg in args]
         parts += [f"{self.canonical.text(call.children[1])} IS TRUE"] if len(call.children) > 1 else []
         plain = all(arg.kind == "AttributeReference" for arg in args) and len(call.children) == 1
         always = plain and not any(read & person.ids and person.found for person in self.source.persons)
