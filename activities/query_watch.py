@@ -18,7 +18,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from cleanroom.errors import CleanRoomError, Refused
 from cleanroom.governance import observed_transactions
 from cleanroom.identifiers import is_name, query_workflow_id
-from cleanroom.messages.known import KnownState
+from cleanroom.messages.known import Compared, KnownState
 from cleanroom.messages.query import WatchQueriesInput
 from cleanroom.publishing.query_states import is_current
 from cleanroom.publishing.query_watch import QueryWatch
@@ -131,10 +131,11 @@ class Watcher:
         until = time.monotonic() + self._seconds
         shutdown = asyncio.create_task(activity.wait_for_worker_shutdown())
         try:
-            async with Heartbeater(str):
+            async with Heartbeater(Compared) as heartbeat:
                 while not shutdown.done() and time.monotonic() < until:
                     began = time.monotonic()
                     await _look(watch)
+                    heartbeat.details = watch.compared
                     await asyncio.wait([shutdown], timeout=max(0.05, began + self._interval - time.monotonic()))
         finally:
             shutdown.cancel()

@@ -3,8 +3,7 @@
 The main query has more than 200 lines: twelve common table expressions with joins, conditions and aggregates, and a SELECT over the last
 of them. Three other queries have a CASE of 200 branches, 200 output columns with casts, and a view of 500 columns.
 
-The time is the processor time of ``check_sql``: it reads, checks and rewrites the query, reads the rewritten query again, and builds
-lineage and card. The time of the parser alone is given for comparison; the gate parses every query twice.
+The time is the processor time of ``check_sql``: it reads, checks and rewrites the query, and builds lineage and card.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-
-import sqlglot
 
 from benchmarks.framework import Benchmark, at_most, reported
 from cleanroom.sql import Catalog, check_sql
@@ -107,7 +104,6 @@ def measure(rounds: int = 30) -> dict[str, float]:
     found: dict[str, float] = {}
     require_allowed(sql, CATALOG)
     found["main query"], found["main query, shortest"] = median_ms(lambda: check_sql(sql, CATALOG), rounds)
-    found["main query, parser alone"] = median_ms(lambda: sqlglot.parse(sql, dialect="spark"), rounds)[0]
     for name, text in SHAPES.items():
         catalog = WIDE if name == "wide" else CATALOG
         require_allowed(text, catalog)
@@ -121,7 +117,6 @@ BENCHMARK = Benchmark(
     [
         at_most("main query", 20, "ms"),
         reported("main query, shortest", "ms"),
-        reported("main query, parser alone", "ms"),
         *(reported(f"{name}, shortest", "ms") for name in SHAPES),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 from temporalio import activity, workflow
 
@@ -45,3 +46,30 @@ class Noop:
         for queue in AFTER:
             await one(queue)
         return len(BEFORE) + len(AFTER) + PER_DATASET * datasets
+
+
+@workflow.defn(name="NoopShape")
+class NoopShape:
+    """Starts as many activities at a time as another workflow did, one group after the other, and child workflows in the same way."""
+
+    def __init__(self) -> None:
+        self._updates = 0
+
+    @workflow.run
+    async def run(self, shape: list[list[Any]], updates: int) -> None:
+        """Start the groups of ``shape``, whose items are activities or the shapes of children, and wait for updates."""
+
+        async def one(item: Any) -> None:
+            if isinstance(item, list):
+                await workflow.execute_child_workflow(NoopShape.run, args=[item, 0])
+            else:
+                await workflow.execute_activity(do_nothing, "x" * 200, start_to_close_timeout=timedelta(seconds=30), summary="nothing")
+
+        for group in shape:
+            await asyncio.gather(*map(one, group))
+        await workflow.wait_condition(lambda: self._updates >= updates)
+
+    @workflow.update
+    async def step(self) -> None:
+        """Count an update."""
+        self._updates += 1

@@ -3,6 +3,7 @@
 #
 #   BASE               Debian 12 base image, by digest
 #   SOURCE_DATE_EPOCH  timestamp of every file; by default the commit's
+#   CLASS_ARCHIVE      yes: the pods' image contains a class data archive, which is not reproducible (docs/kubernetes.md)
 #   BUILD_ARGS         further arguments for `buildah build` (a proxy, a volume with roots, --network=host)
 #
 # Prints the image digests, the build ID of the workers (image.buildId of the chart) and, if dmverity-vhd (github.com/Microsoft/hcsshim) is installed, the member pods.layers of the trust document.
@@ -15,7 +16,8 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 for role in worker spark; do
   name=cleanroom/$role:$version
   # shellcheck disable=SC2086 - BUILD_ARGS are several words
-  buildah build --format oci --layers --timestamp "$SOURCE_DATE_EPOCH" --build-arg "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" ${BASE:+--build-arg "BASE=$BASE"} \
+  buildah build --format oci --layers --timestamp "$SOURCE_DATE_EPOCH" --build-arg "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" \
+    --build-arg "CLASS_ARCHIVE=${CLASS_ARCHIVE:-no}" ${BASE:+--build-arg "BASE=$BASE"} \
     ${BUILD_ARGS:-} --ignorefile deploy/.containerignore --file deploy/Containerfile --target "$role" --tag "$name" .
   rm -f "$out/$role.oci.tar" "$out/$role.docker.tar"
   buildah push --quiet --digestfile "$out/$role.digest" "$name" "oci-archive:$out/$role.oci.tar:$name"

@@ -1,8 +1,8 @@
 """Writes the class data archive with which a run's JVM starts faster: ``python -m sparkapp.jvm_archive``.
 
-With the archive, Java maps Spark's classes instead of parsing and verifying them. It depends only on the JVM, Spark's jars and the list
-of classes, ``sparkapp/jvm/classes.txt.gz``, so an image that contains it can be built again with the same bytes. Java ignores an archive
-of another JVM or other jars (:data:`sparkapp.jvm.QUIET`).
+With the archive, Java maps Spark's classes instead of parsing and verifying them. It depends on the JVM, Spark's jars and the list of
+classes, ``sparkapp/jvm/classes.txt.gz``. Java ignores an archive of another JVM or other jars (:data:`sparkapp.jvm.QUIET`). Java 17 does
+not write the same bytes twice, so images contain an archive only on request (``deploy/Containerfile``).
 
 ``python -m sparkapp.jvm_archive --record`` writes the list again: the classes that the features of SQL in most queries load.
 """

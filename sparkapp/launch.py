@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from cleanroom.spark.network import NETWORK_CONF, NETWORK_SECRET, SECRET_FILE
 from cleanroom.spark.tombstone import require_secret
 from sparkapp.config import job_from_environment
 from sparkapp.failures import redact_error, report_failure
-from sparkapp.jvm import OBJECTS_PROPERTY, archive_options, class_path, new_socket, spark_home
+from sparkapp.jvm import OBJECTS_PROPERTY, archive_options, class_path, listen, spark_home
 from sparkapp.pod import Pod
 
 _NUMBER, _SIZE, _NAME, _HOST = r"\d{1,9}", r"\d{1,9}([kmgt]b?)?", r"[A-Za-z0-9._-]{1,253}", r"[A-Za-z0-9.:\[\]_-]{1,253}"
@@ -107,10 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[:1] == ["driver"]:
             command, environment = driver_command(given[1:], job, os.environ)
         elif given == ["executor"]:
-            objects = new_socket()
-            command, environment = executor_command(job, _attested_pod(), os.environ, objects)
-            if any(dataset.format == "parquet" for dataset in job.datasets):
-                _serve_objects(objects, environment)
+            with listen() as objects:
+                command, environment = executor_command(job, _attested_pod(), os.environ, Path(objects.getsockname()))
+                if any(dataset.format == "parquet" for dataset in job.datasets):
+                    _serve_objects(objects, environment)
         else:
             raise InvalidInput("RoleUnknown", f"container: {' '.join(given[:1]) or 'no argument'} is neither driver nor executor.")
         os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is needed
@@ -172,15 +173,15 @@ def driver_properties(given: Mapping[str, str], job: JobConfig, environment: Map
     return {**kept, **NETWORK_CONF, "spark.submit.deployMode": "client", f"spark.executorEnv.{JOB_CONFIG_VARIABLE}": job.encode()}
 
 
-def _serve_objects(objects: Path, environment: Mapping[str, str]) -> None:
+def _serve_objects(objects: socket.socket, environment: Mapping[str, str]) -> None:
     """Start the server from which Spark's readers in this pod read (:mod:`sparkapp.object_server`).
 
     It ends with the JVM, which keeps the other end of its standard input open without using it.
     """
     read, write = os.pipe()
     os.set_inheritable(write, True)
-    command = [sys.executable, "-P", "-m", "sparkapp.object_server", str(objects)]
-    subprocess.Popen(command, stdin=read, env=dict(environment), close_fds=True)  # noqa: S603 - our own program
+    command = [sys.executable, "-P", "-m", "sparkapp.object_server", str(objects.fileno())]
+    subprocess.Popen(command, stdin=read, env=dict(environment), pass_fds=(objects.fileno(),))  # noqa: S603 - our own program
     os.close(read)
 
 

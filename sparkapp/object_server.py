@@ -4,8 +4,8 @@ Spark's own readers read through it (``sparkapp/jvm/SealedFiles.java``), so that
 sealed objects. This process attests itself, reads keys, fetches and opens segments as for any other reading; the JVM
 gets neither keys nor access to stores. The socket is in a folder of this user with mode 0700.
 
-In the driver's pod a thread serves. In an executor's pod the entry point starts ``python -m sparkapp.object_server
-SOCKET`` before the JVM.
+In the driver's pod a thread serves. In an executor's pod the entry point listens, and starts ``python -m
+sparkapp.object_server`` with the socket before the JVM. So the JVM can connect while the server still starts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cleanroom.datasets.encryption import SealedFile
 from cleanroom.errors import NotFound
 from cleanroom.spark.job import JobDataset
 from sparkapp.failures import encode_failure
-from sparkapp.jvm import OBJECTS_PROPERTY, new_socket
+from sparkapp.jvm import OBJECTS_PROPERTY, listen
 from sparkapp.pod import Pod
 from sparkapp.splits import WHOLE_OBJECT, InputSplit, open_object
 
@@ -48,16 +48,14 @@ class ObjectServer:
 
     Args:
         pod: The pod's identity.
-        path: The socket's path; by default in a new folder.
+        listener: The socket; by default a new one.
     """
 
-    def __init__(self, pod: Pod, path: Path | None = None) -> None:
-        self.path = path or new_socket()
+    def __init__(self, pod: Pod, listener: socket.socket | None = None) -> None:
+        self._listener = listener or listen()
+        self.path = Path(self._listener.getsockname())
         self._pod = pod
         self._datasets: Mapping[str, JobDataset] | None = None
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(self.path))
-        self._listener.listen(64)
 
     def start(self) -> ObjectServer:
         """Serve in threads of this process, and return this server."""
@@ -79,6 +77,8 @@ class ObjectServer:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.parent.rmdir()
 
     def _serve_object(self, connection: socket.socket) -> None:
         """Answer the requests of one reader. It reads one object, so the last opened segments are kept for the next request."""
@@ -140,11 +140,11 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 
 
 def main() -> int:
-    """Serve on the socket in the arguments, until the JVM ends and with it the other end of the standard input."""
+    """Serve on the socket whose number is the argument, until the JVM ends and with it the other end of the standard input."""
     from sparkapp.identity import AttestedPod
 
     logging.disable(logging.CRITICAL)
-    ObjectServer(AttestedPod(), Path(sys.argv[1])).start()
+    ObjectServer(AttestedPod(), socket.socket(fileno=int(sys.argv[1]))).start()
     while os.read(0, 1):
         pass
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +14,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Suppression:
-    """The rows per person of a release, and the groups that are shown.
+    """The rows per person of a release, its groups, and those that are shown.
 
     Attributes:
         persons: One row per group and person.
+        groups: One row per group.
         shown: The groups that meet the conditions of the floors.
-        keys: Names of the group keys in both.
+        keys: Names of the group keys in all of them.
     """
 
     persons: DataFrame
+    groups: DataFrame
     shown: DataFrame
     keys: tuple[str, ...]
 
     def unpersist(self) -> None:
         """Free the memory."""
-        for part in (self.shown, self.persons):
+        for part in (self.shown, self.groups, self.persons):
             part.unpersist(blocking=True)
 
     def count(self, floor: int) -> int | None:
@@ -35,20 +38,25 @@ class Suppression:
 
         Without that limit, the number would say whether a group exists that contains a single person.
         """
-        from pyspark.sql import functions
+        names = [f"left_{name}" for name in self.keys]
+        left_out = _matching(self.groups.select(*self.keys).toDF(*names), names, self.shown.select(*self.keys), "left_anti")
+        number = left_out.count()
+        if number == 0:
+            return None
+        persons = _matching(self.persons.select(*self.keys, "__cr_p"), self.keys, left_out, "left_semi")
+        return number if persons.select("__cr_p").where("__cr_p IS NOT NULL").distinct().count() >= floor else None
 
-        names = [f"k{index}" for index in range(len(self.keys))]
-        rows = self.persons.select(*self.keys, "__cr_p").toDF(*names, "person")
-        shown = self.shown.select(*self.keys).toDF(*[f"shown_{name}" for name in names])
-        same = [rows[name].eqNullSafe(shown[f"shown_{name}"]) for name in names]
-        left_out = rows.join(shown, functools.reduce(operator.and_, same, functions.lit(True)), "left_anti")
-        groups = functions.count_distinct(functions.struct(functions.lit(0), *names))
-        (found,) = left_out.agg(groups.alias("groups"), functions.count_distinct("person").alias("persons")).collect()
-        return int(found["groups"]) if found["persons"] >= floor else None
+
+def _matching(rows: DataFrame, names: Sequence[str], others: DataFrame, how: str) -> DataFrame:
+    """A join of rows with others on all their columns, of which NULLs are equal."""
+    from pyspark.sql import functions
+
+    same = (rows[name].eqNullSafe(others[other]) for name, other in zip(names, others.columns, strict=True))
+    return rows.join(others, functools.reduce(operator.and_, same, functions.lit(True)), how)
 
 
 def hold_persons(spark: SparkSession, frame: DataFrame) -> tuple[DataFrame, Suppression | None]:
-    """Keep the rows per person of the first release, and its groups, in memory: the result and the count read them.
+    """Keep the rows per person of the first release and its groups in memory: the result and the count read them.
 
     Returns:
         The same rows as ``frame``, and the release; None without a release.
@@ -62,24 +70,22 @@ def hold_persons(spark: SparkSession, frame: DataFrame) -> tuple[DataFrame, Supp
     found = _first_release(plan)
     if found is None:
         return frame, None
-    shown, persons = (Frame(dataset.ofRows(spark._jsparkSession, node), spark) for node in found)
-    for part in (persons, shown):
-        part.persist()
+    persons, groups, shown = (Frame(dataset.ofRows(spark._jsparkSession, node), spark).persist() for node in found)
     keys = tuple(name for name in persons.columns if name.startswith("__cr_k"))
-    return Frame(dataset.ofRows(spark._jsparkSession, plan), spark), Suppression(persons, shown, keys)
+    return Frame(dataset.ofRows(spark._jsparkSession, plan), spark), Suppression(persons, groups, shown, keys)
 
 
-def _first_release(plan: Any) -> tuple[Any, Any] | None:
-    """The groups that are shown and the rows per person of the first release: nodes of the plan in the JVM."""
+def _first_release(plan: Any) -> tuple[Any, Any, Any] | None:
+    """The rows per person, the groups, and the groups that are shown, of the first release: nodes of the plan in the JVM."""
     waiting: list[tuple[Any, Any]] = [(plan, None)]
     while waiting:
         node, shown = waiting.pop()
         name = node.nodeName()
-        if name == "SubqueryAlias" and node.alias() == "__cr_r":
+        if name == "Aggregate" and node.child().nodeName() == "SubqueryAlias" and node.child().alias() == "__cr_r":
             persons = node.child()
             while persons.nodeName() == "SubqueryAlias":
                 persons = persons.child()
-            return shown, persons
+            return persons, node, shown
         if shown is not None and name not in ("Filter", "Project", "Aggregate", "SubqueryAlias", "Join"):
             shown = None
         children = node.children()
@@ -91,7 +97,8 @@ def _first_release(plan: Any) -> tuple[Any, Any] | None:
 
 def _shown(node: Any, name: str, index: int, shown: Any) -> Any:
     """The part of the plan with the groups that are shown, as seen from a child."""
-    if name == "Join" and index == 0 and node.right().nodeName() == "SubqueryAlias" and node.right().alias().startswith("__cr_"):
+    right = node.right() if name == "Join" and index == 0 else None
+    if right is not None and right.nodeName() == "SubqueryAlias" and right.alias().startswith("__cr_") and right.alias() != "__cr_v":
         return shown or node
     if name == "SubqueryAlias" and node.alias().startswith("__cr_g"):
         return shown or node

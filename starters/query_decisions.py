@@ -19,7 +19,7 @@ from starters.operations.decisions import (
     sign_decision,
 )
 from starters.operations.queries import query_record
-from starters.operations.query_names import latest_name
+from starters.operations.query_names import latest_name, names_before
 from starters.operations.session import Session, run_async
 from starters.terminal.output import (
     ConfigFile,
@@ -205,7 +205,8 @@ def print_approval_card(session: Session, card: ApprovalCard, terms: Terms | Non
     names = {user: name for name, user in session.settings.parties.items() if user}
     console.rule(f"[bold]{safe(card.name)}[/bold] version {safe(card.version)}", align="left")
     lines = card.lines(names)
-    if (before := earlier_approval(session.settings.keys_dir, session.collaboration, card.name)) is None:
+    approved = (earlier_approval(session.settings.keys_dir, session.collaboration, name) for name in (card.name, *names_before(card.name)))
+    if (before := next(filter(None, approved), None)) is None:
         lines += ["changes", "    You have not approved a query of this name on this machine."]
     elif changes := card.changes_since(before.body):
         lines += [f"changes since version {before.version}, which you approved", *(f"    {line}" for line in changes)]

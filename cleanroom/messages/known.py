@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
+from pydantic import AwareDatetime
+
 from cleanroom.identifiers import canonical_json, sha256_hex
+from cleanroom.messages.base import Message
 from cleanroom.messages.query import GovernanceQueryState
 
 _WORD = re.compile(r"[A-Za-z0-9._]{1,100}")
 """Versions and proposal IDs that an attribute contains. Any user can make a proposal with others, so they count in the digest only."""
+CLOCKS_DIFFER = timedelta(seconds=10)
+"""By how much the clocks of workers and of Temporal may differ."""
 
 
 class KnownState(NamedTuple):
@@ -49,6 +55,17 @@ class KnownState(NamedTuple):
     def is_same(self, other: KnownState | None) -> bool:
         """Whether nothing has changed between two states. A draft and its proposal have different versions for one text."""
         return other is not None and (self.state, self.digest) == (other.state, other.digest)
+
+
+class Compared(Message):
+    """Heartbeat details of the watcher: all queries that were listed at a time are in step with governance at a position."""
+
+    position: str
+    listed: AwareDatetime
+
+    def covers(self, position: str, since: datetime) -> bool:
+        """Whether a query whose workflow shows its state since a time is in step with governance at ``position``."""
+        return position == self.position and since + CLOCKS_DIFFER < self.listed
 
 
 def proposal_digest(proposal_id: str, ballots: Mapping[str, str]) -> str:

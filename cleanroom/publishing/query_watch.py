@@ -5,6 +5,7 @@ Docs: docs/decisions/017-one-watcher-of-queries.md.
 
 from __future__ import annotations
 
+import datetime as dt
 import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from typing import Final, Protocol
 
 from cleanroom.concurrency import gather_limited
 from cleanroom.errors import CleanRoomError, Unavailable
-from cleanroom.messages.known import KnownState
+from cleanroom.identifiers import TransactionId
+from cleanroom.messages.known import Compared, KnownState
 
 READS_PER_LOOK: Final = 100
 """How many queries one look compares at most. There is one look per second, so a busy ledger does not occupy a core."""
@@ -80,6 +82,7 @@ class QueryWatch:
         self._watched: dict[str, _Watched] = {}
         self._listed_at = ""
         self._listed = self._list_due = float("-inf")
+        self._listed_time = dt.datetime.min.replace(tzinfo=dt.UTC)
 
     async def look(self) -> None:
         """Compare the queries that are due, and wake those that have changed.
@@ -103,7 +106,14 @@ class QueryWatch:
 
         await gather_limited(compare, due)
 
+    @property
+    def compared(self) -> Compared | None:
+        """The position at which all queries know what governance holds; None if some were not compared there, or differ."""
+        current = TransactionId.parse(self._listed_at) and all(item.compared_at == self._listed_at for item in self._watched.values())
+        return Compared(position=self._listed_at, listed=self._listed_time) if current else None
+
     async def _list(self, now: float, position: str) -> None:
+        began = dt.datetime.now(dt.UTC)
         found = await self._queries.list()
         for name in self._watched.keys() - found.keys():
             del self._watched[name]
@@ -111,6 +121,7 @@ class QueryWatch:
             if name not in self._watched or self._watched[name].known != known:
                 self._watched[name] = _Watched(name, known)
         self._listed, self._listed_at, self._list_due = now, position, now + LIST_SECONDS
+        self._listed_time = began
 
     async def _compare(self, item: _Watched, now: float, position: str) -> None:
         item.looked = now
@@ -125,8 +136,8 @@ class QueryWatch:
             item.compared_at, item.differences = position, 0
             return
         item.differences += 1
-        item.again = now + min(self._pause * 2 ** min(item.differences // 2, 10), LONGEST_PAUSE)
-        if item.differences % 2:
+        item.again = now + min(self._pause * 2 ** min(max(item.differences - 2, 0), 10), LONGEST_PAUSE)
+        if item.differences == 1:
             # A command of the query may have made the change. The workflow knows of it in a moment.
             return
         known = await self._queries.known(item.name)

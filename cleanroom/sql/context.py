@@ -10,7 +10,7 @@ from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.model import NO_NAMES, OR, ROWS, CheckedQuery, ColumnKey, ProtectedInput, Value
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.text.tokens import NO_TEXT, Tokens
+from cleanroom.sql.text.tokens import Tokens
 
 MAX_EXPANSION = 1024 * 1024
 """Characters that relations, aliases, ordinals and ``*`` of one query may expand to, in total."""
@@ -68,10 +68,10 @@ class Context(NamedTuple):
 
     catalog: Catalog  # views that the query may read, with the owners' rules
     findings: Findings  # what is collected over the whole query
+    text: Tokens  # text of the statement
     readers: Readers  # the functions that read an expression and a query
     relations: Mapping[str, CheckedQuery]  # temporary views and common table expressions in force, by lower-case name
     scope: Scope  # scope of the SELECT
-    text: Tokens = NO_TEXT  # text of the statement
     clause: str = "output"  # how the lineage names the use of columns here: `join`, `filter`, `output`, or the name of an aggregate
     aggregate: str = ""  # name of the aggregate whose arguments are being checked, or empty
     aggregates_allowed: bool = False  # the clause may contain aggregates and window functions
@@ -81,7 +81,7 @@ class Context(NamedTuple):
 
     def for_select(self, scope: Scope) -> Context:
         """The context of a SELECT with ``scope``; clauses and aggregates around it do not apply inside."""
-        return Context(*self[:4], scope, self.text)
+        return Context(*self[:5], scope)
 
     def in_clause(self, clause: str, *, aggregates: bool = False) -> Context:
         """This context in a clause of the SELECT."""

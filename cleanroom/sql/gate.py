@@ -44,7 +44,8 @@ def analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
         for number, segment in ordered:
             index = number
             last = len(rewritten) == len(ordered) - 1
-            checked = _statement(segment.data, Context(catalog, findings, Readers(expression, query), views, Scope()), last=last)
+            context = Context(catalog, findings, Tokens(segment.data), Readers(expression, query), views, Scope())
+            checked = _statement(context, last=last)
             if checked.view is not None:
                 views[checked.view.lower()] = checked.query
             _check_conditions(segment, checked, views, catalog)
@@ -88,10 +89,10 @@ def _check_shape(segments: Sequence[QuerySegment]) -> None:
         raise Refusal("LastSegmentNotSingle", "exactly one segment must have the highest executionSequence: its rows are the result")
 
 
-def _statement(text: str, ctx: Context, *, last: bool) -> Statement:
+def _statement(ctx: Context, *, last: bool) -> Statement:
     """Check the statement of one segment, and the length of its rendering."""
     try:
-        checked = statement(ctx._replace(text=Tokens(text)), last=last)
+        checked = statement(ctx, last=last)
     except RecursionError as error:
         raise Refusal("QueryTooComplex", "the query is nested too deeply") from error
     if not ctx.findings.refusals:

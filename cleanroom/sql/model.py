@@ -157,3 +157,4 @@ class Relation:
     view: str = ""  # name of the input view, if the relation is one
     # Lower-case names of columns whose values occur together in one row at most; None if that is not known
     unique_on: frozenset[str] | None = None
+    text: str = ""  # rendered text, with the alias

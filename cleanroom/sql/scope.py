@@ -78,7 +78,7 @@ class Scope:
     overlapping: bool = False  # see CheckedQuery
     multiplied: bool = False  # the joins may repeat a protected row, with different values of other relations
     exploded: set[str] = field(default_factory=set)  # aliases of LATERAL VIEWs over protected rows, which repeat the rows of a person
-    texts: dict[str, str] = field(default_factory=dict)  # text of each relation, by alias; FROM contains placeholders until then
+    joins: dict[str, list[Value]] = field(default_factory=dict)  # conditions of each inner join, by alias
 
     def enclosing(self) -> Iterator[Scope]:
         """This scope and those around it, from the inside out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,9 +20,19 @@ OBJECTS_PROPERTY = "cleanroom.objects"
 """System property of a JVM: path of the socket on which :mod:`sparkapp.object_server` serves."""
 
 
-def new_socket() -> Path:
-    """Return a path for that socket in a new folder of mode 0700."""
-    return Path(tempfile.mkdtemp(prefix="cleanroom-objects-")) / "socket"
+SOCKET_PATH_BYTES = 107
+"""Longest path of a Unix domain socket in Linux (unix(7)). Folders for temporary files can have longer names."""
+
+
+def listen() -> socket.socket:
+    """Return a socket that listens in a new folder of mode 0700. A client can connect before a server accepts."""
+    name = "cleanroom-objects-xxxxxxxx/socket"
+    fits = len(os.fsencode(tempfile.gettempdir())) + 1 + len(name) <= SOCKET_PATH_BYTES
+    folder = tempfile.mkdtemp(prefix="cleanroom-objects-", dir=None if fits else "/tmp")  # noqa: S108 - a new folder
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(f"{folder}/socket")
+    listener.listen(64)
+    return listener
 
 
 def spark_home() -> Path:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.comparisons import attributes, plain, unchanged
-from sparkapp.plan.conditions import conjuncts, number_of, row_test, without_alias
+from sparkapp.plan.comparisons import unchanged
+from sparkapp.plan.conditions import conjuncts, row_test, without_alias
 from sparkapp.plan.expressions import EXTREMES, Columns, require_conditions, require_shown
 from sparkapp.plan.overlap import OverlappingGroups
-from sparkapp.plan.release import Groups, PartialRelease, counted_test, groups_of, require_floors, require_merges
+from sparkapp.plan.release import Groups, Release, counted_test, groups_of, require_floors, require_merges
 from sparkapp.plan.rows import NOTHING, Column, InputColumn, Person, Rows, fresh
 from sparkapp.plan.terms import Terms
 from sparkapp.plan.tree import Node, is_generated_join, join_kind, refused, tree
@@ -23,16 +23,13 @@ class Aggregates:
     def __init__(self, walk: Walk) -> None:
         self._walk = walk
 
-    def aggregate(self, node: Node, having: Node | None, outer: Columns) -> tuple[Rows, PartialRelease | None]:
-        """The rows of an aggregate and of the conditions above it, and its release if that is not complete."""
+    def aggregate(self, node: Node, having: Node | None, outer: Columns) -> tuple[Rows, Release | None]:
+        """The rows of an aggregate and of the conditions above it, and its release."""
         lower = self._walk.lower(node.child)
         if having is not None and lower is not None:
             source = self._walk.settled(lower[0].child, outer)
             if source.persons and not _groups_by_persons(node, outer, source, lower):
                 return self._release(having, node, lower, source, outer)
-        guards, base = self._guards(node.child, outer)
-        if guards:
-            return self._guarded(node, having, guards, base, outer), None
         rows = self._walk.settled(node.child, outer)
         self._walk.require_no_persons(rows.persons if rows.exploded else [], "an aggregate of exploded rows")
         columns = {**outer, **rows.columns}
@@ -48,11 +45,9 @@ class Aggregates:
         if len(keys) == 1:
             out.overlapping = out.multiplied = False
         if having is not None:
-            self._require_having(having, {**outer, **out.columns})
+            condition, columns = having.expression("condition"), {**outer, **out.columns}
+            require_conditions(condition, columns, self._walk.subquery, self._walk.catalog, all_of_it=True)
         return out, None
-
-    def _require_having(self, having: Node, columns: Columns) -> None:
-        require_conditions(having.expression("condition"), columns, self._walk.subquery, self._walk.catalog, all_of_it=True)
 
     def _grouped(self, node: Node, rows: Rows, columns: Columns, *, persons: bool) -> Rows:
         found = {item.id: self._walk.column(item, columns, persons=persons) for item in node.expressions("aggregateExpressions")}
@@ -63,9 +58,7 @@ class Aggregates:
         complete = len(unique) == len(keys)
         return replace(rows.ended(), columns=found, unique=[unique] if complete else [])
 
-    def _release(
-        self, having: Node, node: Node, lower: tuple[Node, dict[int, int]], source: Rows, outer: Columns
-    ) -> tuple[Rows, PartialRelease | None]:
+    def _release(self, having: Node, node: Node, lower: tuple[Node, dict[int, int]], source: Rows, outer: Columns) -> tuple[Rows, Release]:
         groups = groups_of(having, node, *lower)
         columns = {**outer, **source.columns}
         uncovered = self._uncovered(groups, source)
@@ -81,8 +74,9 @@ class Aggregates:
             if call.children[0].kind == "Count":
                 test = counted_test(call, groups)
                 terms.read_persons(row_test(test, groups.canonical) if test is not None else None, _counted(groups, source))
+        counted = [(groups, _counted(groups, source))]
         terms.require(groups.floors)
-        terms.require_counted([(groups, _counted(groups, source))])
+        terms.require_counted(counted)
         keys = [groups.inputs[item.id] for item in node.expressions("groupingExpressions")]
         for key in keys:
             require_shown(self._walk.shown(key, columns), "a group key shows", self._walk.catalog)
@@ -92,7 +86,7 @@ class Aggregates:
         found = {item.id: Column(fresh(), self._walk.shown(without_alias(item), reads)) for item in groups.outputs()}
         unique = [frozenset(found[id].value for id in groups.keys)] if len(groups.keys) == len(keys) else []
         compared = self._compared(groups, source, source)
-        return Rows(found, unique=unique), self._remaining(PartialRelease(groups, source, uncovered, compared))
+        return Rows(found, unique=unique), Release(groups, source, uncovered, compared, terms, counted)
 
     @staticmethod
     def _compared(groups: Groups, reads: Rows, source: Rows) -> frozenset[str]:
@@ -131,86 +125,7 @@ class Aggregates:
             return self._walk.shown(node, columns)
         return NOTHING.union(*(self._released(child, columns) for child in node.children))
 
-    def _guards(self, node: Node, outer: Columns) -> tuple[list[Node], Node]:
-        """The semi joins of an aggregate with the groups that it may show, and its rows without these joins."""
-        if node.kind == "Filter" and node.child.kind != "Aggregate":
-            guards, base = self._guards(node.child, outer)
-            return guards, Node(node.kind, node.package, node.fields, [base]) if guards else node
-        if is_generated_join(node):
-            guards, base = self._guards(node.children[0], outer)
-            return [*guards, node], base
-        return [], node
-
-    def _guarded(self, node: Node, having: Node | None, guards: Sequence[Node], base: Node, outer: Columns) -> Rows:
-        rows = self._walk.settled(base, outer)
-        self._walk.require_no_persons(rows.persons if rows.exploded else [], "an aggregate of exploded rows")
-        canonical = Canonical()
-        source = canonical.text(base)
-        columns = {**outer, **rows.columns}
-        keys = node.expressions("groupingExpressions")
-        texts = {canonical.text(key) for key in keys}
-        persons = list(rows.persons)
-        calls = [item.child for item in node.expressions("aggregateExpressions") if item.kind == "Alias"]
-        compared: frozenset[str] = frozenset()
-        releases: list[tuple[Groups, frozenset[int]]] = []
-        terms = Terms(self._walk, rows, columns, canonical)
-        terms.read(calls)
-        for join in guards:
-            if join_kind(join) == "LeftAnti":
-                overlap = OverlappingGroups(self._walk, source, texts, max(person.floor for person in rows.persons))
-                found = overlap.columns(join.children[1])
-                compared -= {overlap.person}
-            else:
-                groups, reads = self._guard_groups(join.children[1], outer)
-                found = groups.key_texts()
-                if groups.source != source:
-                    raise refused("PlanFloorMissing", "the groups of a release are those of other rows")
-                releases.append((groups, _counted(groups, reads)))
-                names = [person.view for person in self._uncovered(groups, reads)]
-                persons = [person for person in persons if person.view in names]
-                compared |= self._compared(groups, reads, rows)
-            pairs = {
-                part.children[1].id: canonical.text(part.children[0])
-                for part in conjuncts(tree(join.fields["condition"]))
-                if part.kind == "EqualNullSafe" and part.children[1].kind == "AttributeReference"
-            }
-            if {id: text for id, text in found.items() if pairs.get(id) == text} != found or set(found.values()) != texts:
-                raise refused("PlanFloorMissing", "a release is not joined with its groups by all of its keys")
-        terms.require(releases[0][0].floors)
-        terms.require_counted(releases)
-        self._require_values(node, having, canonical, columns, releases[0][0].floors.persons)
-        if persons:
-            raise refused("PlanFloorMissing", f"the persons of {persons[0].view} are not counted")
-        if compared:
-            raise refused("PlanFloorMissing", "overlapping groups are not left out")
-        for key in keys:
-            require_shown(self._walk.shown(key, columns), "a group key shows", self._walk.catalog)
-        out = {}
-        for item in node.expressions("aggregateExpressions"):
-            require_conditions(without_alias(item), columns, self._walk.subquery, self._walk.catalog)
-            out[item.id] = Column(fresh(), self._released(without_alias(item), columns))
-        if having is not None:
-            self._require_having(having, {**outer, **out})
-        return Rows(out)
-
-    @staticmethod
-    def _require_values(node: Node, having: Node | None, canonical: Canonical, columns: Columns, floor: int) -> None:
-        """Require that HAVING demands enough different values where the aggregates count them."""
-        counts = [part for item in node.expressions("aggregateExpressions") for part in item.walk() if part.kind == "AggregateExpression"]
-        counts = [part for part in counts if part.fields.get("isDistinct") or part.children[0].kind == "HyperLogLogPlusPlus"]
-        found = {
-            canonical.text(part)
-            for part in counts
-            if not any(columns[id].identity for arg in part.children[0].children for id in attributes(arg) if id in columns)
-        }
-        outputs = {item.id: canonical.text(item.child) for item in node.expressions("aggregateExpressions") if item.kind == "Alias"}
-        for part in conjuncts(having.expression("condition")) if having is not None else ():
-            if part.kind == "GreaterThanOrEqual" and (number_of(part.children[1]) or 0) >= floor:
-                found -= {outputs.get(id, "") for id in plain(part.children[0])}
-        if found:
-            raise refused("PlanFloorMissing", "groups with few different values are not left out")
-
-    def _guard_groups(self, node: Node, outer: Columns) -> tuple[Groups, Rows]:
+    def _other_groups(self, node: Node, outer: Columns) -> tuple[Groups, Rows]:
         while node.kind in ("SubqueryAlias", "Project"):
             node = node.child
         lower = self._walk.lower(node.child.child) if node.kind == "Filter" and node.child.kind == "Aggregate" else None
@@ -218,42 +133,66 @@ class Aggregates:
             raise refused("PlanFloorMissing", "a release is joined with something else than its groups")
         return groups_of(node, node.child, *lower), self._walk.settled(lower[0].child, outer)
 
-    def completed(self, node: Node, outer: Columns) -> tuple[Rows, PartialRelease | None] | None:
-        """A semi join of groups with those of another kind of person, or an anti join with overlapping groups."""
+    def completed(self, node: Node, outer: Columns) -> tuple[Rows, Release] | None:
+        """A join of groups with those of another kind of person, with overlapping groups, or with other aggregates of the same rows."""
         if not is_generated_join(node):
             return None
         kind, right = join_kind(node), node.children[1]
         rows, release = self._walk.visit(node.children[0], outer)
         if release is None:
             raise refused("PlanFloorMissing", "groups are joined with the conditions of another release")
-        compared = {
-            part.children[0].id: part.children[1].id
-            for part in conjuncts(tree(node.fields["condition"]))
-            if part.kind == "EqualNullSafe" and all(child.kind == "AttributeReference" for child in part.children)
-        }
-        source, texts = release.groups.source, release.groups.key_texts()
+        texts = release.groups.key_texts()
         if kind == "LeftAnti":
-            overlap = OverlappingGroups(self._walk, source, set(texts.values()), release.floor)
+            overlap = OverlappingGroups(self._walk, release.groups.source, set(texts.values()), release.floor)
             found = overlap.columns(right)
             release = replace(release, compared=release.compared - {overlap.person})
-        else:
-            groups, reads = self._guard_groups(right, outer)
+        elif kind == "LeftSemi":
+            groups, reads = self._other_groups(right, outer)
             found = groups.key_texts()
-            if groups.source != source:
-                raise refused("PlanFloorMissing", "the groups of a release are those of other rows")
+            self._require_same(groups.source, release)
             names = {person.view for person in self._uncovered(groups, reads)}
             release = replace(
                 release,
                 persons=[one for one in release.persons if one.view in names],
                 compared=release.compared | self._compared(groups, reads, release.source),
+                counted=[*release.counted, (groups, _counted(groups, reads))],
             )
-        if {text for id, text in texts.items() if found.get(compared.get(id, -1)) == text} != set(texts.values()):
+        else:
+            values, found = self._values(right.child, release, outer)
+            rows = replace(rows, columns=rows.columns | values)
+        conditions = [part for part in conjuncts(tree(node.fields["condition"])) if part.kind != "Literal"]
+        pairs = [[child.id for child in part.children if child.kind == "AttributeReference"] for part in conditions]
+        same = all(len(pair) == 2 and texts.get(pair[0], "") == found.get(pair[1]) for pair in pairs)
+        if not same or len({pair[0] for pair in pairs}) != len(texts) or any(part.kind != "EqualNullSafe" for part in conditions):
             raise refused("PlanFloorMissing", "groups are not joined with the conditions of their release by all keys")
-        return rows, self._remaining(release)
+        return rows, release
+
+    def _values(self, node: Node, release: Release, outer: Columns) -> tuple[dict[int, Column], dict[int, str]]:
+        """Aggregates of the rows of a release by its group keys, and the texts of these keys."""
+        if release.missing or node.kind != "Aggregate":
+            raise refused("PlanFloorMissing", "groups are joined with something else than aggregates of their rows")
+        source, canonical = self._walk.settled(node.child, outer), Canonical()
+        self._walk.require_no_persons(source.persons if source.exploded else [], "an aggregate of exploded rows")
+        self._require_same(canonical.text(node.child), release)
+        columns = {**outer, **source.columns}
+        items = {item.id: without_alias(item) for item in node.expressions("aggregateExpressions")}
+        terms: Terms = replace(release.terms, columns=columns, canonical=canonical)
+        terms.read(items.values())
+        terms.require(release.groups.floors)
+        terms.require_counted(release.counted)
+        for item in items.values():
+            require_conditions(item, columns, self._walk.subquery, self._walk.catalog)
+        keys = {canonical.text(key) for key in node.expressions("groupingExpressions")}
+        if keys != set(release.groups.key_texts().values()):
+            raise refused("PlanFloorMissing", "aggregates are computed for other groups than those of the release")
+        texts = {id: canonical.text(item) for id, item in items.items()}
+        found = {id: Column(fresh(), self._released(item, columns)) for id, item in items.items()}
+        return found, {id: text for id, text in texts.items() if text in keys}
 
     @staticmethod
-    def _remaining(release: PartialRelease) -> PartialRelease | None:
-        return release if release.persons or release.compared else None
+    def _require_same(source: str, release: Release) -> None:
+        if source != release.groups.source:
+            raise refused("PlanFloorMissing", "the groups of a release are those of other rows")
 
 
 def _counted(groups: Groups, reads: Rows) -> frozenset[int]:

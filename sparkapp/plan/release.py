@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.conditions import Condition, Floors, argument, conjuncts, without_alias
@@ -75,20 +76,29 @@ class Groups:
 
 
 @dataclass
-class PartialRelease:
-    """Groups whose conditions do not cover everything yet: joins with other groups follow.
+class Release:
+    """Groups, and what their conditions do not cover yet: joins with other groups may follow.
 
     Attributes:
         groups: The groups.
         source: Their rows.
         persons: Whom the conditions do not count.
         compared: Canonical texts of the identities whose groups still have to be compared.
+        terms: The aggregates: :class:`sparkapp.plan.terms.Terms`.
+        counted: All groups with conditions, and the numbers of the attributes that are the identity which each of them counts.
     """
 
     groups: Groups
     source: Rows
     persons: list[Person]
     compared: frozenset[str]
+    terms: Any
+    counted: list[tuple[Groups, frozenset[int]]]
+
+    @property
+    def missing(self) -> bool:
+        """Whether conditions are missing."""
+        return bool(self.persons or self.compared)
 
     @property
     def floor(self) -> int:

@@ -10,7 +10,8 @@ from sparkapp.plan.comparisons import normalised, plain, unchanged
 from sparkapp.plan.conditions import without_alias
 from sparkapp.plan.expressions import Columns, is_flag, require_conditions, require_shown, shown
 from sparkapp.plan.groups import Aggregates
-from sparkapp.plan.release import PartialRelease
+from sparkapp.plan.late_joins import joined_before
+from sparkapp.plan.release import Release
 from sparkapp.plan.rows import NOTHING, Column, Person, Rows, fresh
 from sparkapp.plan.sources import Sources
 from sparkapp.plan.tree import Node, refused, tree
@@ -48,13 +49,13 @@ class PlanWalk:
     def settled(self, node: Node, outer: Columns) -> Rows:
         """The rows of an operator that are complete: no condition of a release is missing."""
         rows, release = self.visit(node, outer)
-        if release is not None:
+        if release is not None and release.missing:
             what = "overlapping groups are not left out" if release.compared and not release.persons else "a kind of person is not counted"
             raise refused("PlanFloorMissing", f"a release is not complete: {what}")
         return rows
 
-    def visit(self, node: Node, outer: Columns) -> tuple[Rows, PartialRelease | None]:
-        """The rows of an operator, and the release that they belong to if its conditions are not complete yet."""
+    def visit(self, node: Node, outer: Columns) -> tuple[Rows, Release | None]:
+        """The rows of an operator, and the release that they are."""
         if node.kind == "SubqueryAlias":
             rows, release = self.visit(node.child, outer)
             return rows.ended(), release
@@ -160,10 +161,10 @@ class PlanWalk:
             self._table_rows[key] = rows, list(rows.columns)
         return self._table_rows[key][0].renumbered([item.id for item in node.expressions("output")])
 
-    def _project(self, node: Node, outer: Columns) -> tuple[Rows, PartialRelease | None]:
+    def _project(self, node: Node, outer: Columns) -> tuple[Rows, Release | None]:
         rows, release = self.visit(node.child, outer)
         items = node.expressions("projectList")
-        if release is not None and any(without_alias(item).kind != "AttributeReference" for item in items):
+        if release is not None and release.missing and any(without_alias(item).kind != "AttributeReference" for item in items):
             raise refused("PlanFloorMissing", "an expression reads groups whose conditions are not complete")
         columns = {**outer, **rows.columns}
         return rows.with_columns({item.id: self.column(item, columns) for item in items}), release
@@ -257,9 +258,16 @@ class PlanWalk:
                 return None
             outputs = [item.id for item in table.expressions("aggregateExpressions")]
             names, node = dict(zip(ids, outputs, strict=True)), table
+        if node.kind == "Project" and names is None:
+            return joined_before(node, self._is_unique)
         if node.kind != "Aggregate":
             return None
         return node, names or {item.id: item.id for item in node.expressions("aggregateExpressions")}
+
+    def _is_unique(self, relation: Node, id: int) -> bool:
+        """Whether a relation has one row at most for each value of an attribute."""
+        rows = self.settled(relation, {})
+        return id in rows.columns and any(ids <= {rows.columns[id].value} for ids in rows.unique)
 
 
 def _is_null(node: Node, columns: Columns) -> bool:

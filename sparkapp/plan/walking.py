@@ -7,7 +7,7 @@ from typing import Protocol
 
 from cleanroom.sql import Catalog
 from sparkapp.plan.expressions import Columns
-from sparkapp.plan.release import PartialRelease
+from sparkapp.plan.release import Release
 from sparkapp.plan.rows import Column, InputColumn, Person, Rows
 from sparkapp.plan.tree import Node
 
@@ -17,8 +17,8 @@ class Walk(Protocol):
 
     catalog: Catalog
 
-    def visit(self, node: Node, outer: Columns) -> tuple[Rows, PartialRelease | None]:
-        """The rows of an operator, and the release that they belong to if its conditions are not complete yet."""
+    def visit(self, node: Node, outer: Columns) -> tuple[Rows, Release | None]:
+        """The rows of an operator, and the release that they are."""
 
     def settled(self, node: Node, outer: Columns) -> Rows:
         """The rows of an operator. No condition of a release is missing."""

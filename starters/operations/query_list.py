@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from temporalio.client import WorkflowExecution, WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
+from temporalio.converter import WorkflowSerializationContext
 from temporalio.service import RPCError
 
 from cleanroom.concurrency import gather_limited
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.errors import CleanRoomError, Unavailable
-from cleanroom.identifiers import document_digest
-from cleanroom.messages.known import KnownState
+from cleanroom.governance import observed_transactions
+from cleanroom.identifiers import document_digest, is_name, query_workflow_id, watch_workflow_id
+from cleanroom.messages.known import Compared, KnownState
 from cleanroom.temporal import attributes
+from cleanroom.temporal.started import decode_one
 from starters.operations.query_standing import accepted_record, listed_states
 from starters.operations.session import Session
 from starters.terminal.output import print_status
@@ -32,41 +35,61 @@ _STATES: Final = {"Draft": "Draft", "Proposed": "Not Approved", "Accepted": "App
 async def list_queries(session: Session, *, waiting_for: str | None = None, from_governance: bool = False) -> list[Row]:
     """List the queries of the collaboration.
 
-    Temporal's list has the states that the workflows show. Drafts and open proposals are compared with governance, and where they
-    differ, the list has governance's state. If Temporal does not answer or knows no query, governance alone is read.
+    Temporal's list has the states that the workflows show. If the watcher has not compared the drafts and open proposals with
+    governance at its present position, each of them is compared here, and where they differ, the list has governance's state. If
+    Temporal does not answer or knows no query, governance alone is read.
 
     Args:
         session: Session of the command.
         waiting_for: List only the queries that wait for the decision of this collaborator.
         from_governance: Read every query from governance, for example after Temporal has lost some.
     """
-    workflows = {} if from_governance else await _workflows(session)
+    compared, workflows = (None, {}) if from_governance else await _workflows(session)
     async with session.governance() as client:
         governance = _Governance(session, client)
-        rows = await (_compared(governance, workflows) if workflows else governance.all_rows())
+        rows = await (_in_step(governance, workflows, compared) if workflows else governance.all_rows())
     return [row for row in sorted(rows, key=lambda row: str(row["query"])) if waiting_for is None or waiting_for in row["pending"]]
 
 
-async def _workflows(session: Session) -> dict[str, WorkflowExecution]:
-    """Return the latest workflow of each query, by the query's name; empty if Temporal does not answer."""
+async def _workflows(session: Session) -> tuple[Compared | None, dict[str, WorkflowExecution]]:
+    """Return what the watcher has compared, and the latest workflow of each query by its name; nothing if Temporal does not answer."""
     found: dict[str, WorkflowExecution] = {}
     try:
         client = await session.temporal()
+        # Before the list, so that the list has at least what the watcher has compared.
+        compared = await read_compared(client, session.collaboration)
         async for item in client.list_workflows(
             f'CrCollab = "{session.collaboration}" AND CrKind = "query" AND ExecutionStatus != "ContinuedAsNew"'
         ):
             name = item.typed_search_attributes.get(attributes.QUERY) or ""
-            if name not in found or found[name].start_time < item.start_time:
+            # Anyone who reaches Temporal can start a workflow with any attributes.
+            own = is_name(name) and item.id == query_workflow_id(session.collaboration, name)
+            if own and (name not in found or found[name].start_time < item.start_time):
                 found[name] = item
     except (Unavailable, RPCError):
         print_status("[dim]Temporal does not answer. This list is from governance, without times.[/dim]")
-        return {}
-    return found
+        return None, {}
+    return compared, found
 
 
-async def _compared(governance: _Governance, workflows: dict[str, WorkflowExecution]) -> list[Row]:
+async def read_compared(client: Client, collaboration: str) -> Compared | None:
+    """Return what the watcher of the collaboration's queries has compared, from the heartbeat of its activity."""
+    workflow_id = watch_workflow_id(collaboration)
+    try:
+        described = await client.get_workflow_handle(workflow_id).describe()
+        pending = described.raw_description.pending_activities
+        converter = client.data_converter.with_context(WorkflowSerializationContext(client.namespace, workflow_id))
+        return await decode_one(converter, pending[0].heartbeat_details.payloads, Compared) if pending else None
+    except (RPCError, CleanRoomError, IndexError):
+        # Without it, every open query is compared.
+        return None
+
+
+async def _in_step(governance: _Governance, workflows: dict[str, WorkflowExecution], compared: Compared | None) -> list[Row]:
     """List the queries that have a workflow, and compare those that can change with governance."""
-    held = await governance.names()
+    with observed_transactions() as seen:
+        held = await governance.names()
+    position = str(seen[-1]) if seen else ""
 
     async def row(name: str) -> Row:
         workflow = workflows[name]
@@ -77,8 +100,11 @@ async def _compared(governance: _Governance, workflows: dict[str, WorkflowExecut
         if name not in held:
             return shown if known is None else shown | {"state": "not in governance"}
         complete = not any(owner.startswith("+") for owner in (*shown["pending"], *shown["accepted"]))
-        if known is not None and complete and await governance.is_current(name, known):
-            return shown
+        if known is not None and complete:
+            if compared is not None and compared.covers(position, workflow.start_time):
+                return shown
+            if await governance.is_current(name, known):
+                return shown
         return shown | await governance.row(name)
 
     rows = await gather_limited(row, workflows, CONCURRENT)

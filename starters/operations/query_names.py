@@ -45,6 +45,14 @@ def renewed_name(first: str, number: int) -> str:
     return require_name("query", f"{first}-r{number}")
 
 
+def names_before(name: str) -> list[str]:
+    """Return the names of the versions that ``name`` can renew, latest first, as its number says."""
+    found = _RENEWAL.fullmatch(name)
+    if found is None or int(found[2]) < 2:
+        return []
+    return [*(f"{found[1]}-r{number}" for number in range(int(found[2]) - 1, 1, -1)), found[1]]
+
+
 async def generations(session: Session, name: str) -> list[Document]:
     """Return the documents of a query and of its renewals, oldest first. Empty if governance does not have the query.
 

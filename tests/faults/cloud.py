@@ -36,6 +36,7 @@ from tests.faults.pods import Pods, PodsInProcess
 from tests.faults.proxy import FaultProxy
 from tests.faults.services import Services
 from workers.boundaries import boundary_worker
+from workers.watch_keeper import WatchKeeper
 
 WORKERS = tuple(account.name for account in (*PEOPLE, *SERVICES))
 
@@ -106,6 +107,8 @@ async def new_worker(settings: Settings, measured: Bootstrap | None, attempts: A
     async with AsyncExitStack() as stack:
         for resource in made.resources:
             await stack.enter_async_context(resource)
+        if settings.boundary == "frontend":
+            await stack.enter_async_context(WatchKeeper(client, settings.collaboration))
         await stack.enter_async_context(create_worker(client, spec))
         yield
 

@@ -47,11 +47,13 @@ class Rule:
 
 
 WATCHES = "The activity is cancelled when the run ends, so it never has a result that could be lost."
+ENDLESS = "The activity watches for an hour, or until its worker stops. The next one compares every query with governance."
 VERSIONS = "Key Vault makes a version per request. The document names the version that was answered, so the other one has no use."
 CREATE = "keyvault POST /keys/*/create"
 RULES: tuple[Rule, ...] = (
     Rule("cancelled watch", ("run", "cancelled-run"), "watch_consent", (" after",), WATCHES),
     Rule("cancelled watch", ("cancelled-run",), "watch_job", (" after",), WATCHES),
+    Rule("endless watch", ("approved-query",), "watch_queries", (" after",), ENDLESS),
     Rule("unused key version", ("publish-azure",), "set_key_with_skr", ("twice",), VERSIONS, CREATE, (("keys", 2),)),
     Rule("unused key version", ("publish-azure",), "set_key_with_skr", ("late",), VERSIONS, CREATE, (("keys", OneOf(1, 2)),)),
 )

@@ -44,24 +44,31 @@ def load_recording(file: Path = RECORDING) -> Recording:
     return recording
 
 
-def table(outcomes: Iterable[Outcome]) -> str:
-    """Return one table per workflow: an activity per line, a fault per column, in each field the number of cells."""
-    counts: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
-    for outcome in outcomes:
-        counts[outcome.cell.row.workflow][outcome.cell.row.activity][outcome.cell.fault] += 1
+def table(cells: Iterable[Cell], known: Mapping[Cell, Outcome]) -> str:
+    """Return one table per workflow: an activity per line, a fault per column.
+
+    Each field is the number of cells. If not all of them ended as expected, the number of those that did comes first.
+    """
+    counts: dict[str, dict[str, dict[str, list[bool]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for cell in cells:
+        counts[cell.row.workflow][cell.row.activity][cell.fault].append(_state(known.get(cell)) == "as expected")
     parts = []
     for workflow, activities in sorted(counts.items()):
-        columns = [fault for fault in all_faults(outcomes) if any(found[fault] for found in activities.values())]
+        columns = [fault for fault in all_faults(cells) if any(found[fault] for found in activities.values())]
         lines = [f"### {workflow}", "", "| activity | " + " | ".join(columns) + " |", "|---|" + "--:|" * len(columns)]
         for activity, found in sorted(activities.items()):
-            lines.append(f"| `{activity}` | " + " | ".join(str(found[fault] or "") for fault in columns) + " |")
+            lines.append(f"| `{activity}` | " + " | ".join(_count(found[fault]) for fault in columns) + " |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
-def all_faults(outcomes: Iterable[Outcome]) -> list[str]:
-    """Return the faults of the outcomes in the order of the matrix."""
-    found = {outcome.cell.fault for outcome in outcomes}
+def _count(green: Sequence[bool]) -> str:
+    return f"{sum(green)}/{len(green)}" if not all(green) else str(len(green) or "")
+
+
+def all_faults(cells: Iterable[Cell]) -> list[str]:
+    """Return the faults of cells in the order of the matrix."""
+    found = {cell.fault for cell in cells}
     known = [*FAULTS, *LOSSES, *WHOLE, *PROCESS_KILLS, *KILLS]
     return [*(fault for fault in known if fault in found), *sorted(found - set(known))]
 
@@ -83,7 +90,7 @@ def write_page(outcomes: Sequence[Outcome], cells: Sequence[Cell], excluded: int
     text = (
         f"The matrix has {len(cells)} cells. {len(found)} have run, {green} have met their fault and ended as expected. They ran on {when}."
     )
-    lines = [*textwrap.wrap(text, 118), "", *_states(cells, known), *_rules(excluded), table(found)]
+    lines = [*textwrap.wrap(text, 118), "", *_states(cells, known), *_rules(excluded), table(cells, known)]
     before, rest = page.read_text().split(BEGIN)
     after = rest.split(END)[1]
     page.write_text(before + BEGIN + "\n\n" + "\n".join(lines) + "\n\n" + END + after)
@@ -108,8 +115,9 @@ def _states(cells: Sequence[Cell], known: Mapping[Cell, Outcome]) -> list[str]:
     lines = ["| path | cells | " + " | ".join(STATES) + " |", "|---|--:|" + "--:|" * len(STATES)]
     for name, found in counts.items():
         lines.append(f"| {name} | {found.total()} | " + " | ".join(str(found[state]) for state in STATES) + " |")
-    unmet = [str(cell) for cell in cells if _state(known.get(cell)) in ("failed", "not met")]
-    return [*lines, "", *([f"* {text}" for text in unmet] + [""] if unmet else [])]
+    rest = [(cell, _state(known.get(cell))) for cell in cells]
+    bad = [f"| {cell.row.scenario} | {cell} | {state} |" for cell, state in rest if state in ("failed", "not met")]
+    return [*lines, "", *(["| path | cell | outcome |", "|---|---|---|", *bad, ""] if bad else [])]
 
 
 def _rules(excluded: int) -> list[str]:

@@ -27,8 +27,10 @@ from cleanroom.identifiers import (
     prepare_workflow_id,
     query_workflow_id,
     run_workflow_id,
+    watch_workflow_id,
 )
 from cleanroom.messages.query import QueryState
+from cleanroom.messages.run import RunStatus
 from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, pinned_event_id, runs_event_id
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, event_id
 from cleanroom.temporal.failures import error_from_failure
@@ -37,6 +39,7 @@ from starters.operations.datasets import publish_dataset
 from starters.operations.queries import update_query, withdraw_query
 from starters.operations.query_workflow import read_state
 from starters.operations.runs import start_run
+from starters.operations.workflow_names import STATUS
 from tests.faults.cloud import WORKERS
 from tests.faults.rows import Left
 from tests.faults.stage import Stage, repeated, without_names
@@ -122,10 +125,12 @@ async def _publish(stage: Stage, owner: str, spec: DatasetSpec, ids: Mapping[str
 class ApprovedQuery(Scenario):
     """Fabrikam creates, updates, proposes, withdraws and proposes a query. Both owners approve it. The draft also changes elsewhere."""
 
-    name, workflows, profiles = "approved-query", ("PublishQuery",), ("frontend", "contosso", "litware", "fabrikam")
+    name, workflows = "approved-query", ("PublishQuery", "WatchQueries")
+    profiles = ("frontend", "contosso", "litware", "fabrikam")
 
     def ids(self, stage: Stage, name: str) -> dict[str, str]:
-        return {"PublishQuery": query_workflow_id(stage.collaboration, name)}
+        watch = watch_workflow_id(stage.collaboration)
+        return {"PublishQuery": query_workflow_id(stage.collaboration, name), "WatchQueries": watch}
 
     async def run(self, stage: Stage, name: str) -> Left:
         author, proposals = stage.people["fabrikam"], []
@@ -303,6 +308,10 @@ async def _start_held(stage: Stage, name: str) -> WorkflowHandle[Any, Any]:
     stage.cloud.pods.hold.add(name)
     handle = await start_run(stage.people["fabrikam"], "approved-0", stage.approved, name, consent_check_seconds=1)
     await asyncio.to_thread(stage.cloud.pods.reached, name)
+    # The ledger then has the entry of the submission, whose time depends on the machine.
+    async with asyncio.timeout(300):
+        while (await repeated(lambda: handle.query(STATUS, result_type=RunStatus))).state != "Running":
+            await asyncio.sleep(0.05)
     return handle
 
 

@@ -95,7 +95,7 @@ def test_page_counts_the_cells_of_each_activity_and_fault(tmp_path: Path) -> Non
         "The matrix has 5 cells. 4 have run, 2 have met their fault and ended as expected. They ran on 2026-01-02 (commit\n`abc`)." in text
     )
     assert "| run | 4 | 2 | 1 | 0 | 1 |\n| approved-query | 1 | 0 | 0 | 1 | 0 |" in text
-    assert f"* {cells[0]}\n* {cells[3]}\n" in text
+    assert f"| run | {cells[0]} | failed |\n| approved-query | {cells[3]} | not met |\n" in text
     assert "exclude 7 cells" in text
-    assert "### RunQuery\n\n| activity | lost | lost before |\n|---|--:|--:|\n| `revoke` | 2 | 1 |" in text
+    assert "### RunQuery\n\n| activity | lost | lost before |\n|---|--:|--:|\n| `revoke` | 1/3 | 1 |" in text
     assert text.endswith(f"{END}\n\nAfter.\n")

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -271,7 +271,8 @@ DEFAULT_ANSWERS: Final[dict[str, Any]] = (
 )
 
 
-def _answers(outcome: Outcome) -> dict[str, Any]:
+def answers_of(outcome: Outcome) -> dict[str, Any]:
+    """What the activities of a workflow answer."""
     own = worlds.prepare_answers() | worlds.run_query_answers() if outcome.workflow in (RunQuery, Prepare) else {}
     fixed = {"watch_consent": UNTIL_CANCELLED, "find_query_change": None}
     return DEFAULT_ANSWERS | own | fixed | outcome.answers
@@ -282,32 +283,46 @@ def _run_id(name: str) -> str:
     return name.replace(".", "-")
 
 
-async def record_outcomes(names: Sequence[str] = tuple(OUTCOMES)) -> None:
-    """Record histories, all at the same time."""
-    given = {_run_id(name): answering(_answers(OUTCOMES[name]), ARGUMENTS) for name in names}
+@asynccontextmanager
+async def outcome_workers(client: Client, given: Mapping[str, Callable[..., Any]]) -> AsyncIterator[None]:
+    """Run all workflows, with the activities that ``given`` has for a part of their ID."""
 
     @activity.defn(dynamic=True)
     async def answer(arguments: Sequence[RawValue]) -> Any:
         name = next(part for part in (activity.info().workflow_id or "").split("/") if part in given)
         return await given[name](arguments)
 
-    options = server_options()
-    options["dev_server_extra_args"] += ["--dynamic-config-value", f"limit.historyCount.suggestContinueAsNew={SUGGESTED_END}"]
-    async with await WorkflowEnvironment.start_local(**options) as env, AsyncExitStack() as stack:
-        client = await client_with(env, recorded_keyring())
-        queues = (CLEAN_ROOM_QUEUE, FRONTEND_QUEUE, SPARK_SERVICE_QUEUE, *map(collaborator_queue, ("contosso", "fabrikam", "litware")))
+    queues = (CLEAN_ROOM_QUEUE, FRONTEND_QUEUE, SPARK_SERVICE_QUEUE, *map(collaborator_queue, ("contosso", "fabrikam", "litware")))
+    async with AsyncExitStack() as stack:
         for queue in queues:
             workflows = {CLEAN_ROOM_QUEUE: CLEAN_ROOM, FRONTEND_QUEUE: FRONTEND}
             await stack.enter_async_context(create_worker(client, WorkerSpec(queue, queue, workflows.get(queue, ()), (answer,), **AT_ONCE)))
-        await asyncio.gather(*(_record(client, name, OUTCOMES[name]) for name in names))
+        yield
+
+
+async def record_outcomes(names: Sequence[str] = tuple(OUTCOMES)) -> None:
+    """Record histories, all at the same time."""
+    given = {_run_id(name): answering(answers_of(OUTCOMES[name]), ARGUMENTS) for name in names}
+
+    options = server_options()
+    options["dev_server_extra_args"] += ["--dynamic-config-value", f"limit.historyCount.suggestContinueAsNew={SUGGESTED_END}"]
+    async with await WorkflowEnvironment.start_local(**options) as env:
+        client = await client_with(env, recorded_keyring())
+        async with outcome_workers(client, given):
+            await asyncio.gather(*(_record(client, name, OUTCOMES[name]) for name in names))
+
+
+async def start_outcome(client: Client, run_id: str, outcome: Outcome) -> WorkflowHandle[Any, Any]:
+    """Start the workflow of an outcome as ``recorded/<run_id>``."""
+    input, workflow = outcome.input, outcome.workflow
+    if hasattr(input, "ticket"):
+        input = input.model_copy(update={"ticket": input.ticket.model_copy(update={"run_id": run_id})})
+    queue = CLEAN_ROOM_QUEUE if workflow in CLEAN_ROOM else FRONTEND_QUEUE
+    return await client.start_workflow(workflow.__name__, input, id=f"recorded/{run_id}", task_queue=queue)
 
 
 async def _record(client: Client, name: str, outcome: Outcome) -> None:
-    input, workflow = outcome.input, outcome.workflow
-    if hasattr(input, "ticket"):
-        input = input.model_copy(update={"ticket": input.ticket.model_copy(update={"run_id": _run_id(name)})})
-    queue = CLEAN_ROOM_QUEUE if workflow in CLEAN_ROOM else FRONTEND_QUEUE
-    handle = await client.start_workflow(workflow.__name__, input, id=f"recorded/{_run_id(name)}", task_queue=queue)
+    handle = await start_outcome(client, _run_id(name), outcome)
     if outcome.act is not None:
         await outcome.act(handle)
     async with asyncio.timeout(60):

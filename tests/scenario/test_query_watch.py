@@ -22,6 +22,7 @@ from cleanroom.messages.known import KnownState
 from cleanroom.messages.query import AuthorMessage, Collaborator, PublishQueryInput, QueryState, WatchQueriesInput
 from cleanroom.temporal import attributes, retries
 from cleanroom.temporal.attributes import start_attributes
+from starters.operations.query_list import read_compared
 from tests.conformance.governance.standin import StandIn
 from tests.conformance.governance.target import Target
 from tests.governance_machine.world import AUTHOR, PEOPLE, World
@@ -123,6 +124,11 @@ def test_a_watch_whose_worker_was_killed_runs_on_another_one(world: World, monke
         await world.stop_frontend()
         await world.start_frontend()
         await shown(query, lambda state: state.accepted == ("litware",))
+        # `cleanroom query list` reads this, and then compares no query itself.
+        async with asyncio.timeout(20):
+            while (compared := await read_compared(world.temporal, world.collaboration)) is None:
+                await asyncio.sleep(0.05)
+        assert compared.position == str(world.clients["frontend"].position)
 
     world.run(check())
 

@@ -163,7 +163,7 @@ async def test_an_approved_query_is_adopted_and_runs(lost: Lost) -> None:
     assert (record["state"], record["accepted"], record["pending"]) == ("Approved", ["contosso", "litware"], [])
     assert record["expires"] is not None
     with pytest.raises(Conflict, match="QueryExists"):
-        await adopt_query(session, QUERY)
+        await adopt_query(session, QUERY, approval_seconds=5)
     # The same command again, as after a kill.
     assert await adopt_query(session, QUERY) == record
     run_id = unique("again")

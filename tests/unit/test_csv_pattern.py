@@ -82,6 +82,19 @@ def test_what_the_pattern_accepts_the_parser_accepts_with_the_same_rows(case: tu
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_no_odd_spelling_is_recognised_that_the_parser_refuses(kind: FieldType) -> None:
+    numbers = [sign + digit * length for length in range(1, 22) for digit in "19" for sign in ("", "-")]
+    points = [f"{'9' * 15}.{'9' * length}" for length in range(20)] + [
+        f"1e{sign}{'9' * length}" for length in range(5) for sign in ("", "-")
+    ]
+    times = [f"2013-01-01T10:00:00.{'9' * length}Z" for length in range(10)]
+    for value in [*ODD, *numbers, *points, *times]:
+        text = f"{value},7\n".encode()
+        if CsvPattern([kind, "long"], None).count_rows(text) is not None:
+            assert parsed(text, [kind, "long"], CsvDialect()) == 1, value
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_common_spellings_are_recognised(kind: FieldType) -> None:
     text = "".join(f"{value},7\n" for value in [*COMMON[kind], ""]).encode()
     assert CsvPattern([kind, "long"], None).count_rows(text) == len(COMMON[kind]) + 1 == parsed(text, [kind, "long"], CsvDialect())

@@ -117,6 +117,17 @@ class TestBothStores:
             store.put("a", broken())
         assert store.read("a") == b"old"
 
+    def test_a_staged_upload_is_visible_when_it_is_committed(self, store: ObjectStore):
+        data = os.urandom(BLOCK_BYTES + 5)
+        with store.stage("dropped", len(data)) as dropped, store.stage("kept", len(data)) as kept:
+            for upload in (dropped, kept):
+                upload.write(data)
+                upload.flush()
+            assert list(store.list()) == []
+            kept.commit()
+        assert [item.key for item in store.list()] == ["kept"]
+        assert hashlib.sha256(store.read("kept")).digest() == hashlib.sha256(data).digest()
+
     def test_overwriting_can_be_disallowed(self, store: ObjectStore):
         store.put("a", b"one")
         with pytest.raises(Conflict):

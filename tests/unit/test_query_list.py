@@ -14,8 +14,9 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.errors import Internal, NotFound, Unavailable
 from cleanroom.governance import Approver, Ballot, Document, DocumentSummary, ProposalStatus
-from cleanroom.identifiers import document_digest
-from cleanroom.messages.known import KnownState
+from cleanroom.governance.position import observe
+from cleanroom.identifiers import TransactionId, document_digest, query_workflow_id
+from cleanroom.messages.known import Compared, KnownState
 from cleanroom.messages.query import GovernanceQueryState
 from cleanroom.settings import Settings
 from cleanroom.temporal import attributes
@@ -38,6 +39,8 @@ class World:
         self.workflows: list[Any] = []
         self.requests = 0
         self.temporal_answers = True
+        self.compared: Compared | None = None
+        self.position = 50
 
     # ------------------------------------------------------------------ what there is
 
@@ -81,7 +84,12 @@ class World:
         given = [SearchAttributePair(getattr(attributes, key), value) for key, value in values.items()]
         pairs = [pair for pair in pairs if pair.key not in {own.key for own in given}] + given
         start = START + dt.timedelta(seconds=len(self.workflows))
-        item = {"status": status, "start_time": start, "id": f"x/{name}", "typed_search_attributes": TypedSearchAttributes(pairs)}
+        item = {
+            "status": status,
+            "start_time": start,
+            "id": query_workflow_id("flights", name),
+            "typed_search_attributes": TypedSearchAttributes(pairs),
+        }
         self.workflows.append(type("Execution", (), item)())
 
     # ------------------------------------------------------------------ what the command asks
@@ -99,6 +107,7 @@ class World:
 
     async def list_documents(self, labels: Any = None) -> list[DocumentSummary]:
         self.requests += 1
+        observe(TransactionId(2, self.position))
         return [DocumentSummary(id=name, labels=QUERY_LABELS) for name in self.documents]
 
     async def get_document(self, name: str) -> Document:
@@ -128,7 +137,11 @@ def session(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Se
     async def accepted(session: Any, client: Any, document: Document) -> dict[str, Any]:
         return {"state": "Expired", "expires": "then"}
 
+    async def compared(client: Any, collaboration: str) -> Compared | None:
+        return world.compared
+
     monkeypatch.setattr(query_list, "accepted_record", accepted)
+    monkeypatch.setattr(query_list, "read_compared", compared)
     monkeypatch.setattr("starters.operations.query_standing.now", lambda: START + dt.timedelta(days=1))
 
     class Here(Session):
@@ -170,6 +183,29 @@ async def test_an_open_query_is_compared_with_governance_by_one_request(world: W
     assert (draft["state"], draft["version"]) == ("Draft", "2.10")
     assert (proposed["state"], proposed["pending"], proposed["accepted"]) == ("Not Approved", ["litware"], ["contosso"])
     assert proposed["since"] == START.isoformat()
+
+
+@pytest.mark.parametrize(
+    ("position", "listed", "requests"),
+    [("2.50", 60, 2), ("2.49", 60, 4), ("2.50", 5, 4)],
+    ids=["compared", "the ledger has grown", "the query is new"],
+)
+async def test_open_queries_are_not_compared_again_where_the_watcher_has_compared_them(
+    position: str, listed: int, requests: int, world: World, session: Session
+) -> None:
+    world.compared = Compared(position=position, listed=START + dt.timedelta(seconds=listed))
+    for name in ("draft", "other"):
+        world.draft(name)
+        world.workflow(name)
+    assert (await states(session), world.requests) == ({"draft": "Draft", "other": "Draft"}, requests)
+
+
+async def test_a_workflow_that_only_claims_to_be_of_a_query_is_not_listed(world: World, session: Session) -> None:
+    world.draft("q")
+    world.workflow("q")
+    world.workflow("q", STATUS.COMPLETED, "withdrawn")
+    world.workflows[-1].id = "mallory"
+    assert await states(session) == {"q": "Draft"}
 
 
 async def test_what_a_workflow_has_not_seen_yet_is_listed_as_governance_holds_it(world: World, session: Session) -> None:

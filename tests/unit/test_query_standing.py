@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import datetime as dt
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
+from typer.testing import CliRunner
 
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.documents.specs import QuerySpec
@@ -22,11 +25,14 @@ from cleanroom.runs.authority import RunAuthority
 from cleanroom.runs.reader import Consent
 from cleanroom.settings import Settings
 from cleanroom.temporal import attributes
+from starters import consent
 from starters.operations import query_renewal, query_standing
-from starters.operations.query_names import accepted_versions, generations, latest_name
+from starters.operations.approved_cards import remember_approval
+from starters.operations.query_names import accepted_versions, generations, latest_name, names_before
 from starters.operations.query_renewal import renew_query
 from starters.operations.query_standing import accepted_record, decision_lines, ended_state, listed_states, next_command, standing_record
 from starters.operations.session import Session
+from starters.query_decisions import print_approval_card
 from tests.audit_records import COLLABORATION, QUERY
 from tests.audit_world import AuditWorld
 from tests.refusals import refused
@@ -261,6 +267,55 @@ async def test_the_versions_before_are_shown_with_their_decisions(world: World, 
     assert found["next"] == f"cleanroom query approve {QUERY}-r2"
     before = await standing_record(session, QUERY, "Approved")
     assert (before["state"], before["renewed_as"], before["next"]) == ("Exhausted", f"{QUERY}-r2", f"cleanroom query show {QUERY}-r2")
+
+
+def test_names_before_a_renewal_follow_from_its_number() -> None:
+    assert names_before("totals-r3") == ["totals-r2", "totals"]
+    assert (names_before("totals-r2"), names_before("totals"), names_before("totals-r1")) == (["totals"], [], [])
+
+
+async def test_a_card_of_a_renewal_shows_what_changed_since_the_version_before(
+    world: World, session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Card:
+        name, version, digest = QUERY, "2.5", "d"
+
+        def body(self, names: Any = None) -> list[str]:
+            return ["inputs", f"  {self.version}"]
+
+        def lines(self, names: Any = None) -> list[str]:
+            return ["the card"]
+
+        def changes_since(self, before: Any) -> list[str]:
+            return [] if list(before) == self.body() else ["-a floor"]
+
+    console = Console(file=StringIO(), width=200)
+    card: Any = Card()
+    print_approval_card(session, card, console=console)
+    remember_approval(session.settings.keys_dir, COLLABORATION, card)
+    card.name, card.version = f"{QUERY}-r3", "2.9"
+    print_approval_card(session, card, console=console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert printed.index("You have not approved a query of this name") < printed.index("changes since version 2.5, which you approved")
+    assert "-a floor" in printed
+
+
+def test_withdrawing_consent_by_the_first_name_reaches_all_accepted_versions(
+    world: World, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.renewal(f"{QUERY}-r2")
+    world.renewal(f"{QUERY}-r3", **PROPOSED)
+    changed: list[tuple[str, bool]] = []
+
+    async def change(own: Session, document: str, *, enabled: bool, option: str) -> dict[str, Any]:
+        changed.append((document, enabled))
+        return {}
+
+    monkeypatch.setattr(consent, "set_consent", change)
+    monkeypatch.setattr(Session, "load", staticmethod(lambda profile, config: session))
+    for words in (["off", QUERY], ["on", QUERY], ["off", f"{QUERY}-r2"]):
+        assert CliRunner().invoke(consent.app, words).exit_code == 0
+    assert changed == [(QUERY, False), (f"{QUERY}-r2", False), (f"{QUERY}-r2", True), (f"{QUERY}-r2", False)]
 
 
 # ---------------------------------------------------------------------- renewals

@@ -144,9 +144,9 @@ async def test_a_workflow_that_is_not_waiting_is_woken_again_after_longer_and_lo
     world.awake = False
     world.change("b")
     await world.look(64)
-    assert 4 <= len(world.woken) <= 6
+    assert len(world.woken) == 6
     await world.look(20 * LONGEST_PAUSE)
-    assert 14 <= len(world.woken) <= 18
+    assert 24 <= len(world.woken) <= 30
     world.awake = True
     await world.look(2 * LONGEST_PAUSE)
     count = len(world.woken)
@@ -186,6 +186,22 @@ async def test_many_queries_are_compared_at_a_bounded_rate_and_all_in_turn() -> 
     assert len(world.compared) <= 30 * READS_PER_LOOK
     assert world.woken == [names[500]]
     assert world.lists <= 4
+
+
+async def test_the_watcher_says_where_all_queries_are_in_step_with_governance(world: World) -> None:
+    assert world.watch.compared is None
+    await world.look()
+    assert world.watch.compared is not None
+    assert world.watch.compared.position == "2.1"
+    world.change("b")
+    await world.look()
+    assert world.watch.compared is None
+    await world.look(3)
+    assert world.watch.compared is not None
+    assert world.watch.compared.position == "2.2"
+    world.tells_position = False
+    await world.look(LIST_SECONDS)
+    assert world.watch.compared is None
 
 
 async def test_a_proxy_that_tells_no_position_is_asked_once_a_minute(world: World) -> None:

@@ -134,7 +134,7 @@ def window(name: str, ctx: Context) -> Value:
     if text.kinds[text.at] != "(":
         raise outside_language(CONSTRUCTS["WINDOW"], text.position())
     text.at += 1
-    partition, order, over = [], [], []
+    partition, operands, over = list[Value](), list(args), list[str]()
     if text.accept("PARTITION"):
         text.expect("BY")
         partition = inside.expressions()
@@ -143,13 +143,20 @@ def window(name: str, ctx: Context) -> Value:
         text.expect("BY")
         keys = list[str]()
         while not keys or text.accept(","):
-            order.append(inside.expression())
-            keys.append(order[-1].sql + direction(text))
+            operands.append(inside.expression())
+            keys.append(operands[-1].sql + direction(text))
         over.append("ORDER BY " + ", ".join(keys))
     if text.kinds[text.at] in ("ROWS", "RANGE"):
         over.append(_frame(ctx))
     text.expect(")")
-    return _over(name, args, partition, order, " ".join(over), ctx)
+    operands += window_parts(ctx.scope, partition)
+    if ctx.scope.group_keys is None:  # the text may choose rows of each person
+        ctx.scope.overlapping = ctx.scope.overlapping or bool(ctx.scope.protected)
+    kind = "long" if star else result_type(FUNCTIONS[name], [arg.type for arg in args])
+    shown = "*" if star else ", ".join(arg.sql for arg in args)
+    out = combine(f"{name}({shown}) OVER ({' '.join(over)})", kind, ATOM, operands)
+    out.windowed, out.degree = True, None
+    return out
 
 
 def _frame(ctx: Context) -> str:
@@ -181,18 +188,6 @@ def _bound(ctx: Context) -> str:
         raise Refusal("ClauseNotAllowed", how, text.position(text.at - 1))
     text.at += 1
     return f"{amount} {word}"
-
-
-def _over(name: str, args: Sequence[Value], partition: Sequence[Value], order: Sequence[Value], over: str, ctx: Context) -> Value:
-    """The value of an aggregate or a window function over the window ``over``."""
-    operands = [*args, *order, *window_parts(ctx.scope, partition)]
-    if ctx.scope.group_keys is None:  # the text may choose rows of each person
-        ctx.scope.overlapping = ctx.scope.overlapping or bool(ctx.scope.protected)
-    kind = result_type(FUNCTIONS[name], [arg.type for arg in args]) if args or name != "COUNT" else "long"
-    text = ", ".join(arg.sql for arg in args) if args or name != "COUNT" else "*"
-    out = combine(f"{name}({text}) OVER ({over})", kind, ATOM, operands)
-    out.windowed, out.degree = True, None
-    return out
 
 
 def direction(text: Tokens) -> str:

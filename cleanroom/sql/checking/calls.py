@@ -78,11 +78,11 @@ def call(ctx: Context) -> Value:
     text = ctx.text
     start, name = text.at, text.kinds[text.at]
     end = text.closing[start + 1]
-    if (refusal := text.construct(end + 1)) is not None:
-        raise refusal
     function = FUNCTIONS.get(name)
     if function is None:
         raise text.construct(start) or not_listed(text.values[start])
+    if (refusal := text.construct(end + 1)) is not None:
+        raise refusal
     text.at += 2
     if name in ("SUBSTRING", "SUBSTR", "TRIM") and any(text.places(end, "FROM")):
         return _substring(name, ctx)

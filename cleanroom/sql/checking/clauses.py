@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cleanroom.sql.checking.aggregates import direction
-from cleanroom.sql.checking.columns import Item, Output, item_alias
+from cleanroom.sql.checking.columns import Item, Output
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
 from cleanroom.sql.privacy.exposure import check_condition
@@ -20,8 +20,8 @@ from cleanroom.sql.text.tokens import NUMBER, Tokens
 def group_by(ctx: Context, items: Sequence[Item]) -> None:
     """Read GROUP BY and fill in the groups of the scope. HAVING without GROUP BY has one group."""
     scope, text = ctx.scope, ctx.text
-    named = [item for item in items if item.column is None and item_alias(text, item.place, item.end)]
-    scope.aliases = {item.name.lower(): item.place for item in named}
+    # The last word of an item is its alias, or names a column, which is looked up first.
+    scope.aliases = {text.values[item.end - 1].lower(): item.place for item in items if item.column is None and item.end > item.place + 1}
     if not text.accept("GROUP"):
         if text.kinds[text.at] == "HAVING":
             scope.group_keys = set()
@@ -62,7 +62,7 @@ def _group_key(ctx: Context, items: Sequence[Item]) -> Value:
 
 
 def _ordinal(text: Tokens) -> str:
-    """Read the number of an output column that stands alone; empty if there is none."""
+    """Read the number of an output column that stands alone; empty if the key is something else."""
     if text.kinds[text.at] != NUMBER or not text.values[text.at].isdecimal() or text.continues(text.at + 1):
         return ""
     text.at += 1

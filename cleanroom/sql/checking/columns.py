@@ -13,7 +13,8 @@ from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import quote
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.text.remedies import not_listed, outside_language, suggestion
-from cleanroom.sql.text.tokens import NUMBER, QUOTED, TEXT, Tokens
+from cleanroom.sql.text.tokens import Tokens
+from cleanroom.sql.vocabulary import EXTRACT_FIELDS
 
 Output = tuple[str, Value]
 """Name and expression of an output column."""
@@ -97,13 +98,14 @@ def _unknown_column(name: str, table: str, scope: Scope) -> Refusal:
         return Refusal("UnknownRelation", f"unknown relation {table[:120]!r}")
     names = sorted({value.name for relation in relations for value in relation.columns.values()})
     hint = suggestion(name, names, otherwise=f"known here: {', '.join(names[:20])}")
+    if name.upper() in EXTRACT_FIELDS:
+        hint = f"a unit is a text before the date, as in DATE_TRUNC('{name.upper()}', x)"
     return Refusal("UnknownColumn", f"unknown column {shown!r}: {hint}")
 
 
 class Item(NamedTuple):
     """An item of a SELECT list, or a column that ``*`` stands for."""
 
-    name: str  # name of the output column
     place: int  # index of its first token
     end: int  # index of the token after it
     column: Value | None = None  # the column that ``*`` stands for
@@ -116,33 +118,15 @@ def select_items(places: Sequence[int], ctx: Context) -> list[Item]:
         places: Index of the first token of each item, and of the token after the comma that would follow the last one.
         ctx: Context of the SELECT.
     """
-    text, items, taken = ctx.text, list[Item](), dict[str, int]()
+    kinds, items = ctx.text.kinds, list[Item]()
     for place, following in itertools.pairwise(places):
         end = following - 1
-        if text.kinds[place] == "*" or text.kinds[place + 1 : place + 3] == [".", "*"]:
-            with text.located(place):
-                items += [Item(_unused(value.name, taken), place, end, value) for value in _star_columns(place, end, ctx)]
-            continue
-        name = item_alias(text, place, end)
-        if not name and end > place and (text.kinds[place:end] == [text.kinds[place]] or text.kinds[place + 1 : end - 1] == ["."]):
-            plain = text.is_name(end - 1) and text.kinds[place] not in ("CURRENT_DATE", "CURRENT_TIMESTAMP")
-            name = text.values[end - 1] if plain else ""
-        name = name or f"_c{len(items)}"
-        with text.located(end - 1):
-            check_column_name(name)
-        items.append(Item(name, place, end))
-        taken.setdefault(name.lower(), 1)
+        if kinds[place] == "*" or kinds[place + 1 : place + 3] == [".", "*"]:
+            with ctx.text.located(place):
+                items += [Item(place, end, value) for value in _star_columns(place, end, ctx)]
+        else:
+            items.append(Item(place, end))
     return items
-
-
-def item_alias(text: Tokens, place: int, end: int) -> str:
-    """The alias at the end of the item of a SELECT list from ``place`` to ``end``; empty if it has none."""
-    if end - place < 2 or not (text.is_alias(end - 1) or (text.kinds[end - 2] == "AS" and text.is_name(end - 1))):
-        return ""
-    before = text.kinds[end - 2]
-    interval = end - place > 2 and text.kinds[end - 3] == "INTERVAL" and before in (NUMBER, TEXT)
-    ends_operand = before in (QUOTED, NUMBER, TEXT, ")", "NULL", "TRUE", "FALSE") or text.is_name(end - 2)
-    return text.values[end - 1] if before == "AS" or (ends_operand and not interval) else ""
 
 
 def _star_columns(place: int, end: int, ctx: Context) -> list[Value]:
@@ -177,30 +161,40 @@ def _unused(name: str, taken: dict[str, int]) -> str:
 
 def output_values(items: Sequence[Item], ctx: Context) -> list[Output]:
     """Check the expressions of the SELECT list. Each may refer to the aliases before it. Refusals are collected."""
-    text, scope, findings = ctx.text, ctx.scope, ctx.findings
-    scope.aliases, outputs = {}, []
+    scope, outputs, taken = ctx.scope, list[Output](), dict[str, int]()
+    scope.aliases = {}
     for item in items:
+        if item.column is not None:
+            outputs.append((_unused(item.column.name, taken), read_column(item.column, ctx, scope)))
+            continue
         try:
-            value = _item_value(item, ctx)
+            name, value = _output(item, ctx)
         except Refusal as refusal:
-            refusal.position = refusal.position or text.position(item.place)
-            findings.note(refusal)
-            value = Value("NULL", "unknown")
-        outputs.append((item.name, value))
-        if item.column is None and item_alias(text, item.place, item.end):
-            scope.aliases[item.name.lower()] = item.place
+            refusal.position = refusal.position or ctx.text.position(item.place)
+            ctx.findings.note(refusal)
+            # Its last word may be its alias: later references to it add no reason.
+            name, value = ctx.text.values[item.end - 1], Value("NULL", "unknown")
+            scope.aliases[name.lower()] = item.place
+        outputs.append((name or f"_c{len(outputs)}", value))
+        taken.setdefault(outputs[-1][0].lower(), 1)
     return outputs
 
 
-def _item_value(item: Item, ctx: Context) -> Value:
-    if item.column is not None:
-        return read_column(item.column, ctx, ctx.scope)
-    text = ctx.text
-    text.at = item.place
+def _output(item: Item, ctx: Context) -> Output:
+    """Read an item of the SELECT list. Its name is its alias, or that of a column; otherwise it is empty."""
+    text, place = ctx.text, item.place
+    text.at = place
     value = ctx.expression()
-    if text.alias() != item_alias(text, item.place, item.end) or text.at != item.end:
+    length = text.at - place
+    name = text.alias()
+    if text.at != item.end:
         raise text.unexpected()
-    return value
+    if name:
+        check_column_name(name)
+        ctx.scope.aliases[name.lower()] = place
+    elif (length == 1 or text.kinds[place + 1 : item.end - 1] == ["."]) and text.is_name(item.end - 1) and value.sources:
+        name = text.values[item.end - 1]
+    return name, value
 
 
 def check_grouped(items: Sequence[Item], outputs: Sequence[Output], ctx: Context) -> None:
@@ -261,7 +255,7 @@ def unique_alias(name: str, scope: Scope) -> str:
 
 
 def column_names(text: Tokens) -> list[str]:
-    """Read names of columns in parentheses, as in ``AS t(a, b)``; none if there are no parentheses."""
+    """Read names of columns in parentheses, as in ``AS t(a, b)``. Without parentheses the list is empty."""
     if not text.accept("("):
         return []
     names = [text.name()]

@@ -221,7 +221,7 @@ def _predicate(left: Value, symbol: str, ctx: Context) -> Value:
 
 
 def _with_negation(left: str, word: str, rest: str, negated: bool, parts: Sequence[Value], identity: bool = False) -> Value:
-    """A condition that has a negated form of its own."""
+    """A condition with NOT inside of it, or one that records how it would read."""
     out = combine(f"{left} {word}{'NOT ' if negated else ''}{rest}", "boolean", PREDICATE, parts, identity=identity)
     if not negated:
         out.negated = f"{left} {word}NOT {rest}"

@@ -8,63 +8,101 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import SUM, ProtectedInput, ReleasedAggregate, Value
+from cleanroom.sql.model import ATOM, SUM, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.privacy import aggregates, rows
 from cleanroom.sql.privacy.groups import GROUPS, PersonGroups, joined, presence
 from cleanroom.sql.privacy.joins import decided_by
 from cleanroom.sql.privacy.release import FloorCondition, counted_persons, floor_conditions, test_of
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import parenthesised
+from cleanroom.sql.rendering import conjunction, parenthesised, qualified
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.vocabulary import FUNCTIONS, NUMERIC
 
 _SUMS = ("SUM", "TRY_SUM", "AVG", "MEAN", "TRY_AVG")
 """Aggregates to which a zero contributes nothing."""
 _COLUMN = re.compile("`[^`]*`[.]`[^`]*`")
+_VALUES = "__cr_v"
+"""Alias of the aggregates that are not computed from the rows per person."""
+_TOKENS = r"'(?:[^'\\]|\\.)*'|`[^`]*`(?:\.`[^`]*`)?"
+"""Literals and names, in which nothing is replaced."""
+_ATOM = r"(?<![\w`.]){}(?![\w`.]| OVER| FILTER| WITHIN| IGNORE)"
+_WHOLE = r"(?<![\w`.])(?<!IN )\({0}\)|(?:(?<=\()|(?<=, )|(?<=BY )){0}(?=\)|,|$| ASC| DESC| NULLS)"
+"""An expression with operators, where it is a complete operand."""
 
 
-class ReleasedGroups(NamedTuple):
-    """The groups that a SELECT may show."""
+class ReleasedGroups:
+    """The groups that a SELECT may show.
 
-    kinds: list[PersonGroups]  # the groups with the conditions on each kind of person
-    floor: int  # the strictest floor
-    keys: Sequence[Value]  # the group keys
-    merged: bool  # all aggregates are columns of the first groups
-    distinct: list[str]  # counts of different values, which need enough of them
+    Attributes:
+        values: Expressions over the rows of a group that are not computed from the rows per person, and their names.
+        conditions: Conditions on them: enough different values.
+    """
+
+    def __init__(self, kinds: list[PersonGroups], floor: int, keys: Sequence[Value], scope: Scope) -> None:
+        """Create the groups, given those with the conditions on each kind of person, the strictest floor and the group keys."""
+        self.values: dict[str, str] = {}
+        self.conditions: list[str] = []
+        self._kinds, self._floor, self._keys = kinds, floor, keys
+        self._unique = list(_one_row_per_person(scope, kinds[0].person))
+        self._names = dict(zip((key.sql for key in keys), kinds[0].columns(), strict=True))
+
+    def merge(self, released: Iterable[ReleasedAggregate], is_person: Callable[[str], bool]) -> None:
+        """Compute the aggregates of the SELECT from the rows per person if that is possible, and otherwise from the rows."""
+        for item in released:
+            self._names[item.sql] = self._kinds[0].merge(item, is_person) or self._value(item.sql)
+
+    def _value(self, text: str) -> str:
+        return qualified(_VALUES, self.values.setdefault(text, f"__cr_v{len(self.values)}"))
 
     def with_clause(self, prefix: str) -> str:
         """The WITH clause ``prefix``, extended by the rows per person if they are read several times."""
-        tables = [f"`{groups.table}` AS {groups.rows()}" for groups in self.kinds if groups.table]
+        tables = [f"`{groups.table}` AS {groups.rows()}" for groups in self._kinds if groups.table]
         if not tables:
             return prefix
         return f"{prefix.rstrip() + ', ' if prefix else 'WITH '}{', '.join(tables)}\n"
 
-    def replaced(self, texts: Sequence[str]) -> list[str] | None:
-        """``texts`` of the SELECT in terms of the groups; None if the SELECT must read its rows."""
-        replaced = [self.kinds[0].replaced(text, self.keys) for text in texts] if self.merged else [None]
-        return None if None in replaced else [text for text in replaced if text is not None]
+    def replaced(self, text: str) -> str:
+        """``text`` of the SELECT with columns of the groups in place of its group keys and aggregates."""
+        if text in self._names:
+            return self._names[text]
+        if "(" not in text and "`.`" not in text:
+            return text  # output columns only
+        names, pattern = self._replacements
+        found = pattern.sub(lambda match: names.get(match[0], match[0]), text)
+        left = [name for name in pattern.findall(found) if _COLUMN.fullmatch(name) and name not in names.values()]
+        if not left and "SELECT" not in text:
+            return found
+        if " OVER (" in text or text.startswith("\n"):
+            raise Refusal(
+                "NotGrouped",
+                "ORDER BY, QUALIFY and window functions over groups under a privacy floor read group keys, aggregates and output columns; "
+                "give the expression an alias, and use that",
+            )
+        return self._value(text)
+
+    @cached_property
+    def _replacements(self) -> tuple[dict[str, str], re.Pattern[str]]:
+        """What replaces keys and aggregates, and a pattern that finds them, literals and names."""
+        whole = {key.sql for key in self._keys if key.precedence < ATOM}
+        longest = sorted(self._names, key=len, reverse=True)
+        parts = [(_WHOLE if name in whole else _ATOM).format(re.escape(name)) for name in longest]
+        return self._names | {f"({name})": self._names[name] for name in whole}, re.compile("|".join([*parts, _TOKENS]))
 
     def source(self) -> str:
         """FROM clause of a SELECT that reads the groups."""
-        first, *others = self.kinds
+        first, *others = self._kinds
+        if not (others or self.values or first.table):
+            first.join_later(self._unique)
         columns = first.columns()
-        semi = "".join(groups.semi_join(columns) for groups in others)
-        return f"\nFROM {first.sql()} AS `{first.alias}`{semi}{self._anti_joins(columns)}"
-
-    def guards(self) -> str:
-        """Joins that end the FROM clause of a SELECT that reads its rows."""
-        self.kinds[0].forget_merged()
-        keys = [parenthesised(key, SUM) for key in self.keys]
-        return "".join(groups.semi_join(keys) for groups in self.kinds) + self._anti_joins(keys)
-
-    def _anti_joins(self, keys: Sequence[str]) -> str:
-        texts = [groups.overlapping(self.floor) for groups in self.kinds if groups.table]
-        return "".join(joined("LEFT ANTI JOIN", text, f"__cr_overlapping{index}", keys) for index, text in enumerate(texts))
+        text = f"\nFROM {first.sql()} AS `{first.alias}`" + "".join(groups.semi_join(columns) for groups in others)
+        for index, overlapping in enumerate(groups.overlapping(self._floor) for groups in self._kinds if groups.table):
+            text += joined("LEFT ANTI JOIN", overlapping, f"__cr_overlapping{index}", columns)
+        return text + (joined("JOIN", first.values(self.values), _VALUES, columns) if self.values else "")
 
 
 def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]) -> ReleasedGroups:
@@ -127,9 +165,12 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         if all(key.sources <= decided and not key.outer_join_markers and "SELECT" not in key.sql for key in keys):
             continue  # each person is in one group
         groups.table = f"__cr_rows{number}{groups.alias.removeprefix(GROUPS)}"
+    found = ReleasedGroups(list(kinds.values()), floor, keys, scope)
+    found.merge(scope.released, is_person)
     counts = [item for item in scope.released if item.distinct or item.name == "APPROX_COUNT_DISTINCT"]
     distinct = dict.fromkeys(item.sql for item in counts if not any(arg.identity for arg in item.args))
-    return ReleasedGroups(list(kinds.values()), floor, keys, first.merge(scope.released, is_person), list(distinct))
+    found.conditions = [f"{found.replaced(text)} >= {floor}" for text in distinct]
+    return found
 
 
 def _persons(scope: Scope) -> dict[str, str]:
@@ -143,6 +184,16 @@ def _persons(scope: Scope) -> dict[str, str]:
         every = list(dict.fromkeys(certain[:1] or [item.reference for item in items]))
         persons[kind] = every[0] if len(every) == 1 else f"COALESCE({', '.join(every)})"
     return persons
+
+
+def _one_row_per_person(scope: Scope, person: str) -> Iterator[tuple[str, str, str]]:
+    """Relations with at most one row for each person, by which they are joined: alias, text of the join, and column of the identity."""
+    for relation in scope.relations.values():
+        conditions = scope.joins.get(relation.alias, [])
+        for name in relation.unique_on or () if len(relation.unique_on or ()) == len(conditions) == 1 else ():
+            column = relation.columns[name].sql if name in relation.columns else ""
+            if conditions[0].sql in (f"{person} = {column}", f"{column} = {person}"):
+                yield relation.alias, f"\nJOIN {relation.text} ON {conjunction(conditions)}", column
 
 
 def _counted(scope: Scope) -> list[str]:

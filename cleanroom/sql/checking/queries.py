@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cleanroom.sql.checking.clauses import limit, order_by
@@ -68,16 +68,9 @@ def _with_clause(ctx: Context) -> tuple[Context, str]:
 
 
 def _set_operation(ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQuery:
-    """Read set operations, from left to right. INTERSECT binds tighter than the others."""
+    """Read set operations, and ORDER BY and LIMIT after them. INTERSECT binds tighter than the others."""
     text = ctx.text
-    branches, operator = [_intersection(ctx, parent)], ""
-    while text.kinds[text.at] in SET_OPERATORS:
-        following = _operator(ctx)
-        if operator and following != operator:
-            branches = [_merged(operator, branches, True)]
-        operator = following
-        branches.append(_intersection(ctx, parent))
-    out = _merged(operator, branches, hidden) if operator else branches[0]
+    out = _chain(ctx, hidden, SET_OPERATORS, lambda: _chain(ctx, True, ("INTERSECT",), lambda: _part(ctx, parent, True)))
     outputs = [(field.name, Value(quote(field.name), field.type)) for field in out.fields]
     order = order_by(ctx.for_select(Scope(parent)).in_clause("sort"), outputs)
     limited = limit(text)
@@ -88,15 +81,16 @@ def _set_operation(ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQ
     return out
 
 
-def _intersection(ctx: Context, parent: Scope | None) -> CheckedQuery:
-    branches, operator = [_part(ctx, parent, True)], ""
-    while ctx.text.kinds[ctx.text.at] == "INTERSECT":
+def _chain(ctx: Context, hidden: bool, operators: Sequence[str], read: Callable[[], CheckedQuery]) -> CheckedQuery:
+    """Read queries with ``operators`` between them, from left to right."""
+    branches, operator = [read()], ""
+    while ctx.text.kinds[ctx.text.at] in operators:
         following = _operator(ctx)
         if operator and following != operator:
             branches = [_merged(operator, branches, True)]
         operator = following
-        branches.append(_part(ctx, parent, True))
-    return _merged(operator, branches, True) if operator else branches[0]
+        branches.append(read())
+    return _merged(operator, branches, hidden) if operator else branches[0]
 
 
 def _operator(ctx: Context) -> str:

@@ -19,7 +19,6 @@ from cleanroom.sql.privacy.exposure import check_condition
 from cleanroom.sql.privacy.joins import comparable
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import conjunction, qualified, quote, subquery
-from cleanroom.sql.scope import Scope
 from cleanroom.sql.text.remedies import outside_language, suggestion
 from cleanroom.sql.vocabulary import FUNCTIONS
 
@@ -35,8 +34,8 @@ _JOINS = {
 _JOIN_WORDS = {word for words in _JOINS for word in words.split()}
 
 
-def _relation(ctx: Context) -> tuple[Relation, str]:
-    """Read a relation and add it to the scope. Returns the relation and its rendered text."""
+def _relation(ctx: Context) -> Relation:
+    """Read a relation and add it to the scope."""
     text, scope = ctx.text, ctx.scope
     with text.located(text.at):
         if text.kinds[text.at] == "(":
@@ -65,10 +64,11 @@ def _relation(ctx: Context) -> tuple[Relation, str]:
             known = sorted([view.name for view in ctx.catalog.views] + list(ctx.relations))
             hint = suggestion(name, known, otherwise=f"the query may read {', '.join(known)}")
             raise text.construct(text.at - 1) or Refusal("UnknownRelation", f"unknown view {name[:120]!r}: {hint}")
-        return relation, f"{quote(name)} AS {quote(relation.alias)}"
+        relation.text = f"{quote(name)} AS {quote(relation.alias)}"
+        return relation
 
 
-def _derived_table(ctx: Context) -> tuple[Relation, str]:
+def _derived_table(ctx: Context) -> Relation:
     """``(SELECT ...) AS t``. It may read columns of enclosing queries, but not of its neighbours in FROM."""
     text, scope = ctx.text, ctx.scope
     if not text.begins_query(text.at + 1) and text.kinds[text.at + 1] != "(":
@@ -82,7 +82,8 @@ def _derived_table(ctx: Context) -> tuple[Relation, str]:
     if columns:
         query = renamed(query, columns)
     relation = _add_query(alias_of(scope, written, "subquery"), query, ctx)
-    return relation, f"{subquery(query.sql)} AS {quote(relation.alias)}"
+    relation.text = f"{subquery(query.sql)} AS {quote(relation.alias)}"
+    return relation
 
 
 def _add_view(view: View, written: str, ctx: Context) -> Relation:
@@ -145,59 +146,48 @@ def renamed(query: CheckedQuery, names: list[str]) -> CheckedQuery:
     return CheckedQuery(sql, fields, query.protected, query.releases, query.views, query.may_copy_rows, unique_on, query.overlapping)
 
 
-def from_clause(ctx: Context) -> str:
-    """Read the FROM clause of a SELECT with its joins and lateral views, or nothing, and render it. Fills in the scope."""
+Source = list[str | Relation]
+"""A FROM clause: its text, with the relations in their places until the checks know whether their rows must be made unique."""
+
+
+def from_clause(ctx: Context) -> Source:
+    """Read the FROM clause of a SELECT with its joins and lateral views, or nothing. Fills in the scope."""
     text = ctx.text
     if not text.accept("FROM"):
         ctx.scope.may_copy_rows = True
-        return ""
-    relation, rendered = _relation(ctx)
-    parts = ["\nFROM " + _placeholder(relation, rendered, ctx)]
-    while True:
-        start = text.at
-        words = []
-        while text.kinds[text.at] in _JOIN_WORDS:
-            words.append(text.kinds[text.at])
-            text.at += 1
-            if words[-1] in ("JOIN", ","):
-                break
-        if not words:
-            break
-        with text.located(start):
-            if (word := _JOINS.get(" ".join(words))) is None:
-                raise Refusal("JoinNotAllowed", f"{' '.join(words)} is not in the language of queries; write JOIN … ON or LEFT JOIN … ON")
-            parts.append(_join(word, ctx))
+        return []
+    source: Source = ["\nFROM ", _relation(ctx)]
+    while text.kinds[text.at] in _JOIN_WORDS:
+        with text.located(text.at):
+            end = text.at + 1
+            while text.kinds[end - 1] not in ("JOIN", ",") and text.kinds[end] in _JOIN_WORDS:
+                end += 1
+            words = " ".join(text.kinds[text.at : end])
+            if words not in _JOINS:
+                raise Refusal("JoinNotAllowed", f"{words} is not in the language of queries; write JOIN … ON or LEFT JOIN … ON")
+            text.at = end
+            source += _join(_JOINS[words], ctx)
     while text.accept("LATERAL"):
         with text.located(text.at - 1):
-            parts.append(_lateral_view(ctx))
-    return "".join(parts)
+            source.append(_lateral_view(ctx))
+    return source
 
 
-def _placeholder(relation: Relation, text: str, ctx: Context) -> str:
-    """Stands for the text of a relation until the checks know whether its rows must be made unique. No query contains that character."""
-    ctx.scope.texts[relation.alias] = text
-    return f"\0{relation.alias}\0"
+def written_out(source: Source, enforce: Mapping[str, Sequence[str]]) -> str:
+    """The text of a FROM clause. The rows of the relations in ``enforce`` are made unique on the given columns."""
+    for relation in source:
+        if isinstance(relation, Relation) and (key := enforce.get(relation.alias)):
+            shown = ",\n  ".join(f"{qualified(relation.alias, value.name)} AS {quote(value.name)}" for value in relation.columns.values())
+            inner = f"SELECT\n  {shown}\nFROM {relation.text}\nQUALIFY COUNT(*) OVER (PARTITION BY {', '.join(key)}) = 1"
+            relation.text = f"{subquery(inner)} AS {quote(relation.alias)}"
+    return "".join(part if isinstance(part, str) else part.text for part in source)
 
 
-def written_out(text: str, scope: Scope, enforce: Mapping[str, Sequence[str]]) -> str:
-    """A FROM clause with the texts of its relations. The rows of those in ``enforce`` are unique on the given columns."""
-    for alias, relation in scope.texts.items():
-        if alias in enforce:
-            columns = next(item.columns for item in scope.relations.values() if item.alias == alias)
-            shown = ",\n  ".join(f"{qualified(alias, value.name)} AS {quote(value.name)}" for value in columns.values())
-            key = ", ".join(enforce[alias])
-            inner = f"SELECT\n  {shown}\nFROM {relation}\nQUALIFY COUNT(*) OVER (PARTITION BY {key}) = 1"
-            relation = f"{subquery(inner)} AS {quote(alias)}"
-        text = text.replace(f"\0{alias}\0", relation)
-    return text
-
-
-def _join(word: str, ctx: Context) -> str:
+def _join(word: str, ctx: Context) -> Source:
     """Read the rest of a join of the kind ``word``."""
     scope, text = ctx.scope, ctx.text
     left, left_protected, visible = list(scope.relations.values()), len(scope.protected), scope.visible
-    right, rendered = _relation(ctx)
-    rendered, first_key = _placeholder(right, rendered, ctx), len(scope.equal.keys)
+    right, first_key = _relation(ctx), len(scope.equal.keys)
     using, conditions, merged = list[str](), list[Value](), list[Value]()
     if word == "CROSS JOIN":
         pass
@@ -227,7 +217,9 @@ def _join(word: str, ctx: Context) -> str:
     names = {name.lower() for name in using}
     scope.show([*merged, *(value for value in visible if value.name.lower() not in names)])
     on = conjunction(conditions)
-    return f"\n{word} {rendered}" + (f" ON {on}" if on else "")
+    if word == "JOIN":
+        scope.joins[right.alias] = conditions
+    return [f"\n{word} ", right, f" ON {on}" if on else ""]
 
 
 def _protect_rows(

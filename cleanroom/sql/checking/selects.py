@@ -8,7 +8,7 @@ from cleanroom.sql.checking.clauses import group_by, limit, order_by
 from cleanroom.sql.checking.columns import Output, check_grouped, output_values, select_items
 from cleanroom.sql.checking.expressions import condition
 from cleanroom.sql.checking.floors import ReleasedGroups, released_groups
-from cleanroom.sql.checking.relations import conjuncts, from_clause, written_out
+from cleanroom.sql.checking.relations import Source, conjuncts, from_clause, written_out
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import CheckedQuery, ProtectedInput
 from cleanroom.sql.privacy import exposure, rows
@@ -58,7 +58,7 @@ def select(ctx: Context, parent: Scope | None, hidden: bool, prefix: str, *, alo
     rows.check_limit(protected, bool(limited))
     if scope.releases and clauses.order and limited:
         ctx.findings.warn("OrderWithLimit", "ORDER BY with LIMIT shows only the first or last groups")
-    rows.check_exploded(scope, groups is not None and groups.merged)
+    rows.check_exploded(scope, groups is not None)
     if groups is not None:
         sql = _render_groups(clauses, release, groups, scope)
         prefix = groups.with_clause(prefix)
@@ -94,7 +94,7 @@ def _clauses(ctx: Context, alone: bool) -> _Clauses:
     """Read the clauses, and check them in the order in which they apply to the rows: FROM comes before the SELECT list."""
     text = ctx.text
     start = text.at
-    joined = from_clause(ctx.in_clause("join")) if text.kinds[text.at] == "FROM" else ""
+    joined: Source = from_clause(ctx.in_clause("join")) if text.kinds[text.at] == "FROM" else []
     text.expect("SELECT")
     distinct = text.accept("DISTINCT")
     if text.kinds[text.at] == "ON":
@@ -134,24 +134,11 @@ def _render(clauses: _Clauses, carried: list[ProtectedInput], scope: Scope) -> s
 def _render_groups(clauses: _Clauses, release: SelectRelease, groups: ReleasedGroups, scope: Scope) -> str:
     """The text of a SELECT that releases aggregates, without LIMIT."""
     distinct = clauses.distinct and release.distinct_keys is None
-    texts = [*(value.sql for _, value in clauses.outputs), clauses.qualify, clauses.order, *clauses.having]
-    replaced = groups.replaced(texts)
-    names = [quote(name) for name, _ in clauses.outputs]
-    if replaced is None:
-        rows.check_exploded(scope, False)
-    else:
-        columns = [f"{text} AS {name}" for text, name in zip(replaced, names, strict=False)]
-        qualify, order, *having = replaced[len(names) :]
-        return _text(distinct, columns, groups.source(), "WHERE", having, clauses._replace(qualify=qualify, order=order))
-    columns = [f"{text} AS {name}" for text, name in zip(texts, names, strict=False)]
-    group = scope.group_text
-    if release.distinct_keys:
-        group = "\nGROUP BY " + ", ".join(release.distinct_keys)
-    having = [*clauses.having, *(f"{count} >= {groups.floor}" for count in groups.distinct)]
-    if not group:
-        having.append("MAX(1) = 1")  # otherwise there is a row even if the rows are left out
-    source, where = clauses.source
-    return _text(distinct, columns, source + groups.guards() + where + group, "HAVING", having, clauses)
+    columns = [f"{groups.replaced(value.sql)} AS {quote(name)}" for name, value in clauses.outputs]
+    having = [*(groups.replaced(text) for text in clauses.having), *groups.conditions]
+    ends = clauses._replace(qualify=groups.replaced(clauses.qualify), order=groups.replaced(clauses.order))
+    rows.check_exploded(scope, not groups.values)
+    return _text(distinct, columns, groups.source(), "WHERE", having, ends)
 
 
 def _text(distinct: bool, columns: list[str], source: str, word: str, conditions: list[str], clauses: _Clauses) -> str:
@@ -160,7 +147,7 @@ def _text(distinct: bool, columns: list[str], source: str, word: str, conditions
     return f"{select}\n  " + ",\n  ".join(columns) + source + condition + clauses.qualify + clauses.order
 
 
-def _rows(joined: str, ctx: Context) -> tuple[str, str]:
+def _rows(joined: Source, ctx: Context) -> tuple[str, str]:
     """FROM and WHERE, rendered. Afterwards the scope knows which rows are protected and that the query has not copied any."""
     scope, where = ctx.scope, ""
     if _begins("WHERE", ctx):
@@ -172,7 +159,7 @@ def _rows(joined: str, ctx: Context) -> tuple[str, str]:
     attached = attach(candidates, scope.protected, scope.equal.keys)
     scope.multiplied = attached.overlapping
     _warn_of_joins(attached, ctx)
-    return written_out(joined, scope, attached.enforce), where
+    return written_out(joined, attached.enforce), where
 
 
 def _begins(word: str, ctx: Context) -> bool:

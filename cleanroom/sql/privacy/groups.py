@@ -1,27 +1,25 @@
 """The subquery that computes the groups of a release: rows, then one row per group and person, then one row per group.
 
-The rows are read once. Every condition of a floor is about persons, so that it is a condition on the rows per person: how many there
-are, how many of them contribute to an aggregate, and how much the largest of them has of a sum. Most aggregates of the query are
-computed from the same rows: a sum is the sum of the persons' sums. If all of them are, the query reads the groups; otherwise it reads
-its rows again, and a LEFT SEMI JOIN with the groups leaves out those that must not be shown. Where a person may be in several groups,
-a LEFT ANTI JOIN removes the groups that differ from another one by a few persons. It reads the rows per person a second time, as a
-common table expression.
+Every condition of a floor is about persons, so that it is a condition on the rows per person: how many there are, how many of them
+contribute to an aggregate, and how much the largest of them has of a sum. Most aggregates of the query are computed from the same rows:
+a sum is the sum of the persons' sums. The others aggregate the rows again, and are joined with the groups. Where a person may be in
+several groups, a LEFT ANTI JOIN removes the groups that differ from another one by a few persons. It reads the rows per person a second
+time, as a common table expression.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from cleanroom.sql.model import ATOM, SUM, ReleasedAggregate, Value
+from cleanroom.sql.model import SUM, ReleasedAggregate
 from cleanroom.sql.rendering import parenthesised, subquery
 
 GROUPS = "__cr_g"
 """Alias of the groups of a release."""
 _PERSONS = "__cr_r"
-_TOKENS = r"|'(?:[^'\\]|\\.)*'|`[^`]*`(?:\.`[^`]*`)?"
-"""Literals and names, in which nothing is replaced."""
+_ALIASES = re.compile("`([^`]*)`[.]`")
 
 
 class PersonGroups:
@@ -42,9 +40,9 @@ class PersonGroups:
         self.conditions: dict[str, None] = {}
         self._per_person: dict[str, str] = {}
         self._shares: dict[str, str] = {}
-        self._required = 0
-        self._merged: dict[str, str] = {}
         self._columns: dict[str, str] = {}
+        self._late_joins: dict[str, str] = {}
+        self._late_keys: list[str] = []
 
     def require_persons(self, enough: str) -> None:
         """Require ``enough`` (``>= 5``) distinct persons."""
@@ -86,26 +84,17 @@ class PersonGroups:
     def _require(self, test: str, enough: str) -> None:
         self.conditions[f"COUNT(`{_PERSONS}`.`__cr_p`) FILTER(WHERE {test}) {enough}"] = None
 
-    def merge(self, released: Iterable[ReleasedAggregate], is_person: Callable[[str], bool]) -> bool:
-        """Compute the aggregates of the query from the rows per person, and return whether that is possible.
+    def merge(self, item: ReleasedAggregate, is_person: Callable[[str], bool]) -> str | None:
+        """Compute an aggregate of the query from the rows per person. Return the column of the groups; None if that is not possible.
 
         Args:
-            released: The aggregates.
+            item: The aggregate.
             is_person: Whether a text reads the identity.
         """
-        self._required = len(self._per_person)
-        for item in released:
-            text = self._merge(item, is_person)
-            if text is None:
-                return False
-            self._columns.setdefault(text, f"__cr_a{len(self._columns)}")
-            self._merged[item.sql] = f"`{self.alias}`.`{self._columns[text]}`"
-        return True
-
-    def forget_merged(self) -> None:
-        """Compute no aggregates of the query, because it reads its rows again."""
-        self._columns.clear()
-        self._per_person = dict(list(self._per_person.items())[: self._required])
+        text = self._merge(item, is_person)
+        if text is None:
+            return None
+        return f"`{self.alias}`.`{self._columns.setdefault(text, f'__cr_a{len(self._columns)}')}`"
 
     def _merge(self, item: ReleasedAggregate, is_person: Callable[[str], bool]) -> str | None:
         where = f" FILTER(WHERE {item.where})" if item.where else ""
@@ -132,35 +121,35 @@ class PersonGroups:
         """The column of the rows per person that contains ``text``."""
         return f"`{_PERSONS}`.`{self._per_person.setdefault(text, f'__cr_c{len(self._per_person)}')}`"
 
-    def replaced(self, text: str, keys: Sequence[Value]) -> str | None:
-        """``text`` of the query with the columns of the groups in place of its group keys and merged aggregates.
+    def join_later(self, relations: Iterable[tuple[str, str, str]]) -> None:
+        """Join relations with the rows per person instead of the rows, if nothing but group keys reads them.
 
-        Returns:
-            None if something else of the rows remains.
+        Args:
+            relations: Relations with at most one row per person: alias, text of the join, and column that equals the identity.
         """
-        names = {key.sql: f"`{self.alias}`.`__cr_k{self.keys.index(key.sql)}`" for key in keys}
-        if text in names:
-            return names[text]
-        if "SELECT" in text:
-            return None
-        names = {key.sql: names[key.sql] for key in keys if key.precedence == ATOM} | self._merged
-        parts = "|".join(re.escape(part) for part in sorted(names, key=len, reverse=True))
-        found = rf"(?<![\w`.])(?:{parts})(?![\w`.]| OVER| FILTER| WITHIN| IGNORE)" if parts else "(?!)"
-        unknown = False
-
-        def replace(match: re.Match[str]) -> str:
-            nonlocal unknown
-            part = match.group()
-            unknown = unknown or (part not in names and part.startswith("`") and "`.`" in part)
-            return names.get(part, part)
-
-        text = re.sub(found + _TOKENS, replace, text)
-        return None if unknown else text
+        source, where = self.source
+        for alias, text, column in relations:
+            rest = source.replace(text, "", 1)
+            late = [key for key in self.keys if set(_ALIASES.findall(key)) == {alias}]
+            read = [rest, where, self.person, *self._per_person, *(key for key in self.keys if key not in late)]
+            if rest != source and not any(f"`{alias}`." in part for part in read):
+                source = rest
+                self._late_keys += late
+                self._late_joins[text] = f"{text[: text.rindex(' ON ')]} ON `__cr_q`.`__cr_p` = {column}"
+        self.source = source, where
 
     def rows(self) -> str:
         """The subquery that computes the rows per person."""
-        inner = [*aliased(self.keys), f"{self.person} AS `__cr_p`", *(f"{text} AS `{name}`" for text, name in self._per_person.items())]
-        return subquery(_select(inner) + "".join(self.source) + f"\nGROUP BY {', '.join([*self.keys, self.person])}")
+        keys = dict(zip(aliased(self.keys), self.keys, strict=True))
+        early = {text: key for text, key in keys.items() if key not in self._late_keys}
+        inner = [*early, f"{self.person} AS `__cr_p`", *(f"{text} AS `{name}`" for text, name in self._per_person.items())]
+        rows = subquery(_select(inner) + "".join(self.source) + f"\nGROUP BY {', '.join([*early.values(), self.person])}")
+        if not self._late_joins:
+            return rows
+        read = [f"`__cr_k{number}`" for number, key in enumerate(self.keys) if key not in self._late_keys]
+        read += ["`__cr_p`", *(f"`{name}`" for name in self._per_person.values())]
+        outer = [*(text for text in keys if text not in early), *(f"`__cr_q`.{name} AS {name}" for name in read)]
+        return subquery(f"{_select(outer)}\nFROM {rows} AS `__cr_q`{''.join(self._late_joins.values())}")
 
     def sql(self) -> str:
         """The subquery that computes the groups."""
@@ -169,6 +158,12 @@ class PersonGroups:
         group = f"\nGROUP BY {', '.join(keys)}" if keys else ""
         source = f"`{self.table}`" if self.table else self.rows()
         return subquery(f"{_select(shown)}\nFROM {source} AS `{_PERSONS}`{group}\nHAVING {' AND '.join(self.conditions)}")
+
+    def values(self, names: Mapping[str, str]) -> str:
+        """A subquery that computes expressions over the rows of each group, given their names."""
+        columns = [*aliased(self.keys), *(f"{text} AS `{name}`" for text, name in names.items())]
+        group = f"\nGROUP BY {', '.join(self.keys)}" if self.keys else ""
+        return subquery(_select(columns) + "".join(self.source) + group)
 
     def overlapping(self, floor: int) -> str:
         """A subquery with the keys of every group whose persons differ from those of another group by one to ``floor - 1`` persons."""

@@ -31,16 +31,16 @@ _CONSTRUCTS = {
     "ExpressionNotAllowed": r"""
         SYMMETRIC = SYMMETRIC; order the two values
         ANY SOME = ANY; write OR, or BOOL_OR(x) for an aggregate
-        [ ] = […]; write SPLIT_PART
+        [ ] = […]; write SPLIT_PART, or a name in backticks
         : ? = a name after a colon; write GET_JSON_OBJECT(column, '$.name')
-        WITHIN = WITHIN GROUP; write PERCENTILE_APPROX(x, p) or MEDIAN(x)
+        WITHIN = WITHIN GROUP; write PERCENTILE_APPROX(x, p), or ARRAY_JOIN(SORT_ARRAY(COLLECT_LIST(x)), ',')
         IGNORE RESPECT = IGNORE NULLS; write LAST(x, TRUE)
         ESCAPE = ESCAPE; write CONTAINS, STARTSWITH or RLIKE
         -> = a function of elements (x -> …)
-        & = &
+        & = &; write AND between conditions
         | = |
         ^ = ^; write POWER(x, y)
-        ~ = ~
+        ~ = ~; write RLIKE
         => = a named argument; write the arguments in their order
         SIMILAR = SIMILAR TO; write RLIKE
         POSITION = POSITION … IN; write LOCATE(part, x)
@@ -50,7 +50,7 @@ _CONSTRUCTS = {
         NOTNULL = NOTNULL after a value; write IS NOT NULL
     """,
     "TypeNotAllowed": """
-        :: = this cast; write CAST(x AS type) with a type of dataset documents, DECIMAL, FLOAT, SMALLINT or TINYINT
+        :: = this cast; write CAST(x AS type) with STRING, INT, BIGINT, DOUBLE, DECIMAL(p, s), BOOLEAN, DATE or TIMESTAMP
     """,
 }
 CONSTRUCTS = {
@@ -80,7 +80,7 @@ _FUNCTIONS = """
     STDEVP = STDDEV_POP(x)
     VAR = VARIANCE(x)
     VARP = VAR_POP(x)
-    PERCENTILE_CONT PERCENTILE_DISC QUANTILE_CONT QUANTILE APPROX_QUANTILES APPROX_QUANTILE = PERCENTILE_APPROX(x, 0.5) or MEDIAN(x)
+    PERCENTILE_CONT PERCENTILE_DISC QUANTILE_CONT QUANTILE APPROX_QUANTILES APPROX_QUANTILE = PERCENTILE_APPROX(x, 0.5) without WITHIN GROUP
     APPROX_DISTINCT HLL_COUNT HLL APPROX_COUNT = APPROX_COUNT_DISTINCT(x)
     APPROX_TOP_COUNT TOPK = GROUP BY, ORDER BY and LIMIT
     NTH_VALUE = ROW_NUMBER() OVER (…) in a subquery, and a condition
@@ -128,7 +128,7 @@ REMEDIES = {
     for names, _, remedy in (line.strip().partition(" = ") for line in _FUNCTIONS.strip().splitlines())
     for name in names.split()
 }
-"""What the language has in place of functions of other systems, and of other forms of its own functions."""
+"""What the language has in place of functions of other systems, and of other forms of functions that it has."""
 
 
 def outside_language(construct: str, position: Position | None) -> Refusal:

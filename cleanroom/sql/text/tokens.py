@@ -208,7 +208,7 @@ class Tokens:
         """Read the tokens ``kinds``."""
         for kind in kinds:
             if self.kinds[self.at] != kind:
-                raise self.unexpected()
+                raise self.unexpected(expected=kind)
             self.at += 1
 
     def is_name(self, index: int) -> bool:
@@ -232,7 +232,7 @@ class Tokens:
         return self.values[self.at - 1]
 
     def alias(self) -> str:
-        """Read an alias, with or without AS; empty if there is none."""
+        """Read an alias, with or without AS; empty if something else follows."""
         after_as = self.accept("AS")
         if self.is_alias(self.at):
             self.at += 1
@@ -302,25 +302,22 @@ class Tokens:
                 return outside_language(CONSTRUCTS[kind], self.position(index))
         return None
 
-    def unexpected(self, index: int | None = None) -> Refusal:
-        """The refusal of a text whose next token does not fit."""
+    def unexpected(self, index: int | None = None, expected: str = END) -> Refusal:
+        """The refusal of a text whose next token does not fit, where another one is ``expected``."""
         at = self.at if index is None else index
         if (refusal := self.construct(at, at + 1, at - 1, at - 2)) is not None:
             return refusal
         kind, word = self.kinds[at], self.values[at]
+        hint = "something before it is missing" if expected in (END, ")", ",") else f"{expected} is missing"
         if kind == END:
-            return Refusal("Unparsable", "the text ends too early", self.position(at))
+            return Refusal("Unparsable", f"the text ends too early, or {hint}", self.position(at))
         if kind == TEXT and at and self.kinds[at - 1] == TEXT:
             return outside_language("ExpressionNotAllowed: a text after a text; write ||", self.position(at))
         what = f"{strip_invisible(word)[:60]!r}{' is a keyword and' if kind in RESERVED else ''}"
-        message = f"the text is not valid Spark SQL: {what} does not fit here, or something before it is missing"
+        message = f"the text is not valid Spark SQL: {what} does not fit here, or {hint}"
         return Refusal("Unparsable", message, self.position(at))
 
 
 def _position(text: str, offset: int) -> Position:
     """Position of the character at ``offset``."""
     return Position(line=text.count("\n", 0, offset) + 1, column=offset - text.rfind("\n", 0, offset))
-
-
-NO_TEXT = Tokens("")
-"""The tokens of no statement."""

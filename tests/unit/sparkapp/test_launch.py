@@ -273,12 +273,14 @@ def test_executor_starts_a_server_that_opens_parquet_objects(monkeypatch: pytest
         assert (started, pipes) == ([], [])
         return
     ((command, options),) = started
-    (socket,) = [item.partition("=")[2] for item in java if item.startswith("-Dcleanroom.objects=")]
-    assert command == [sys.executable, "-P", "-m", "sparkapp.object_server", socket]
-    assert stat.S_IMODE(Path(socket).parent.stat().st_mode) == 0o700
+    (path,) = [item.partition("=")[2] for item in java if item.startswith("-Dcleanroom.objects=")]
+    (number,) = options["pass_fds"]
+    assert command == [sys.executable, "-P", "-m", "sparkapp.object_server", str(number)]
+    assert Path(path).is_socket()
+    assert stat.S_IMODE(Path(path).parent.stat().st_mode) == 0o700
     # The JVM, which replaces this process, keeps the writing end. The server ends when it is closed.
     ((read, write),) = pipes
-    assert options == {"stdin": read, "env": environment, "close_fds": True}
+    assert options == {"stdin": read, "env": environment, "pass_fds": (number,)}
     assert os.get_inheritable(write)
     os.close(write)
     with pytest.raises(OSError, match="Bad file descriptor"):

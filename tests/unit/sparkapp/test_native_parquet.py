@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import stat
 import struct
@@ -22,7 +23,7 @@ from cleanroom.datasets.parquet import open_parquet
 from cleanroom.documents.dataset import FieldType
 from cleanroom.errors import CleanRoomError
 from cleanroom.spark.job import JobParameters
-from sparkapp import native_parquet, object_server, views
+from sparkapp import jvm, native_parquet, object_server, views
 from sparkapp.failures import redact_error, unread_dataset
 from sparkapp.listing import DatasetListing, list_objects
 from sparkapp.native_parquet import NativeParquet, is_native
@@ -151,6 +152,24 @@ def test_other_rows_than_the_manifests_are_refused(world: DatasetWorld) -> None:
 # --- the server
 
 
+@pytest.mark.parametrize(("length", "parent"), [(73, None), (74, "/tmp"), (200, "/tmp")])
+def test_path_of_the_socket_is_short_also_below_a_long_folder(monkeypatch: pytest.MonkeyPatch, length: int, parent: str | None) -> None:
+    folder = "/tmp/" + "x" * (length - 5)
+    made: list[str | None] = []
+    genuine = jvm.tempfile.mkdtemp
+
+    def new_folder(prefix: str, dir: str | None) -> str:
+        made.append(dir)
+        assert len(f"{dir or folder}/{prefix}12345678/socket") <= jvm.SOCKET_PATH_BYTES == 107
+        return genuine(prefix=prefix, dir="/tmp")
+
+    monkeypatch.setattr(jvm.tempfile, "tempdir", folder)
+    monkeypatch.setattr(jvm.tempfile, "mkdtemp", new_folder)
+    with jvm.listen() as listener:
+        shutil.rmtree(Path(listener.getsockname()).parent)
+    assert made == [parent]
+
+
 class Reader:
     """The client in the JVM."""
 
@@ -186,7 +205,7 @@ def serve(world: DatasetWorld) -> Iterator[Callable[[], Reader]]:
     server.close()
     for reader in readers:
         reader.socket.close()
-    assert not server.path.exists()
+    assert not server.path.parent.exists()
 
 
 def path_of(world: DatasetWorld, stored: str = "a b.parquet", **changes: Any) -> tuple[str, int]:
@@ -239,8 +258,12 @@ def test_only_inputs_of_the_job_are_served(world: DatasetWorld, serve: Callable[
     assert redact_error(caught.value).code == "DatasetUnknown"
 
 
-def test_server_of_an_executor_ends_with_the_jvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["object_server", str(tmp_path / "socket")])
+def test_server_of_an_executor_ends_with_the_jvm(monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = jvm.listen()
+    path = Path(listener.getsockname())
+    early = socket.socket(socket.AF_UNIX)
+    early.connect(str(path))  # before the server accepts
+    monkeypatch.setattr("sys.argv", ["object_server", str(listener.detach())])
     before = logging.root.manager.disable
     read, write = os.pipe()
     ends = [lambda: os.write(write, b"x"), lambda: os.close(write)]
@@ -255,4 +278,5 @@ def test_server_of_an_executor_ends_with_the_jvm(tmp_path: Path, monkeypatch: py
         for file in (kept, read):
             os.close(file)
         logging.disable(before)
-    assert (tmp_path / "socket").is_socket()
+    early.close()
+    shutil.rmtree(path.parent)

@@ -188,7 +188,7 @@ def lacks(found: Terms, *releases: tuple[Groups, frozenset[int]]) -> bool:
 
 
 IS_NORTH = of("CaseWhen", NORTH, PERSON)
-FOUND = frozenset([f"{Canonical.shared(tree(IS_NORTH))} IS NOT NULL"])
+FOUND = frozenset([f"{P} WHERE {C} IS NOT NULL"])
 WHERE = frozenset([f"{P} IS NOT NULL", f"{C} IS TRUE"])
 ID = frozenset([1])
 

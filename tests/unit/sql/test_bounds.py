@@ -1,4 +1,4 @@
-"""Small texts that would hang or crash the parser, or whose rendering would grow without bound, are refused with a code."""
+"""Small texts that would hang or crash a parser, or whose rendering would grow without bound, are refused with a code."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ WORDS = [
 
 
 @pytest.mark.parametrize("sql", WORDS)
-def test_statement_of_which_the_parser_skips_or_adds_words_is_refused(sql: str) -> None:
+def test_statement_with_a_word_too_many_or_too_few_is_refused(sql: str) -> None:
     verdict = check_sql(sql, OPEN)
     assert not verdict.allowed, verdict.sql
     assert all(reason.position is not None for reason in verdict.reasons), verdict.reasons

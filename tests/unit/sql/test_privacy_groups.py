@@ -41,6 +41,8 @@ MERGED = {
     "no keys": "SELECT COUNT(*) AS n, AVG(amount) AS m FROM orders",
     "distinct": "SELECT DISTINCT region, upper(status) AS s FROM orders",
     "distinct groups": "SELECT DISTINCT COUNT(DISTINCT user_key) > 3 AS big FROM orders GROUP BY region, status",
+    "arithmetic key": "SELECT YEAR(day) * 100 + MONTH(day) AS m, (YEAR(day) * 100 + MONTH(day)) * 2 AS d, COUNT(*) AS n FROM orders GROUP BY YEAR(day) * 100 + MONTH(day)",
+    "arithmetic key in a list": "SELECT COALESCE(YEAR(day) + 1, 0) AS c, 2014 IN (YEAR(day) + 1, 2) AS d, COUNT(*) AS n FROM orders GROUP BY YEAR(day) + 1 ORDER BY YEAR(day) + 1 DESC",
     "case as a key": "SELECT CASE WHEN status = 'paid' THEN 1 ELSE 0 END AS k, COUNT(*) AS n FROM orders GROUP BY 1",
 }
 READS_ROWS = {
@@ -48,7 +50,7 @@ READS_ROWS = {
     "deviation of all": "SELECT STDDEV(amount) AS d FROM orders",
     "distinct values": "SELECT region, COUNT(DISTINCT order_id) AS n FROM orders GROUP BY region",
     "decimal": "SELECT region, SUM(order_id * 1.5) AS s FROM orders GROUP BY region",
-    "arithmetic key": "SELECT YEAR(day) * 100 + MONTH(day) AS m, (YEAR(day) * 100 + MONTH(day)) * 2 AS d, COUNT(*) AS n FROM orders GROUP BY YEAR(day) * 100 + MONTH(day)",
+    "compared key": "SELECT YEAR(day) + 1 > 2013 AS late, COUNT(*) AS n FROM orders GROUP BY YEAR(day) + 1 HAVING YEAR(day) + 1 < 2100",
     "subquery": "SELECT region, COUNT(*) + (SELECT COUNT(*) FROM regions) AS n FROM orders GROUP BY region",
 }
 
@@ -148,3 +150,36 @@ def test_groups_that_may_share_persons_are_compared(name: str) -> None:
 def test_groups_by_a_column_that_is_not_unique_per_person_are_compared() -> None:
     assert "LEFT ANTI JOIN" in check_sql(ONE_GROUP["declared unique"], GUARDED).sql
     assert "LEFT ANTI JOIN" in check_sql(ONE_GROUP["declared unique"], with_unique("clicks", "user_key", "device")).sql
+
+
+# -- tables with one row per person -----------------------------------------------------------------------------------
+
+LATE = {
+    "group key": f"SELECT t.device, COUNT(*) AS n, SUM(o.amount) AS s FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
+    "expression of it": f"SELECT upper(t.device) AS d, AVG(o.amount) AS m FROM orders o JOIN {_DEVICES} ON t.user_key = o.user_key WHERE o.status = 'paid' GROUP BY upper(t.device)",
+    "another table": f"SELECT t.device, COUNT(w.seg) AS n FROM orders o JOIN {_DEVICES} ON t.user_key = o.user_key JOIN weights w ON o.user_key = w.user_key GROUP BY t.device",
+}
+EARLY = {
+    "condition": f"SELECT t.device, COUNT(*) AS n FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key WHERE t.device <> 'tv' GROUP BY t.device",
+    "condition of the join": f"SELECT t.device, COUNT(*) AS n FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key AND o.status = 'paid' GROUP BY t.device",
+    "aggregate": f"SELECT t.device, COUNT(t.device) AS n FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
+    "key of both": f"SELECT COALESCE(t.device, o.region) AS k, COUNT(*) AS n FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY COALESCE(t.device, o.region)",
+    "other aggregates": f"SELECT t.device, STDDEV(o.amount) AS d FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*LATE, *EARLY])
+def test_table_of_persons_is_joined_with_the_rows_per_person_if_only_group_keys_read_it(
+    name: str, connection: duckdb.DuckDBPyConnection
+) -> None:
+    sql = LATE.get(name) or EARLY[name]
+    verdict = check_sql(sql, LOW)
+    assert verdict.allowed, verdict.reasons
+    assert ("__cr_q" in verdict.sql) == (name in LATE)
+    assert same_rows(run_verdict(connection, verdict), run(connection, sql), ordered=False), verdict.sql
+
+
+def test_table_with_several_rows_per_person_is_joined_with_the_rows() -> None:
+    late = ONE_GROUP["declared unique"]
+    assert "__cr_q" in check_sql(late, with_unique("clicks", "user_key")).sql
+    assert "__cr_q" not in check_sql(late, with_unique("clicks", "user_key", "device")).sql

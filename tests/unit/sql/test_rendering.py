@@ -173,3 +173,36 @@ def test_star_after_a_relation_is_refused() -> None:
     for text in ("SELECT a FROM t * u", "SELECT u.a FROM t u JOIN t * v ON u.a = v.a"):
         assert check_sql(text, catalog).reasons[0].code == "Unparsable"
     assert check_sql("SELECT EXTRACT(YEAR FROM d) * a AS x, a <=> a * 2 AS y FROM t", catalog).allowed
+
+
+T = Catalog.model_validate({"views": {"t": {"a": "integer", "b": "boolean", "s": "string"}}})
+
+
+@pytest.mark.parametrize("escape", ["\\0", "\\d", "\\u0041", "\\101", "\\Z", "\\b"])
+def test_escape_that_readers_may_take_for_another_character_is_refused(escape: str) -> None:
+    (reason,) = check_sql(f"SELECT '{escape}' AS v", T).reasons
+    assert (reason.code, reason.position is not None) == ("LiteralNotAllowed", True)
+
+
+@pytest.mark.parametrize("text", ["'a\\'b'", "'a\\nb\\t'", "'50\\%'", "'a\\\\d'"])
+def test_escape_is_rendered_as_its_character(text: str) -> None:
+    rendering = {"'50\\%'": "'50\\\\%'"}.get(text, text)
+    assert f"{rendering} AS `v`" in check_sql(f"SELECT {text} AS v", T).sql
+
+
+def test_intersect_binds_tighter_than_union_as_in_spark() -> None:
+    one, two = (check_sql(f"SELECT a FROM t {text}", T).sql for text in (
+        "UNION SELECT a FROM t INTERSECT SELECT 1", "UNION (SELECT a FROM t INTERSECT SELECT 1)",
+    ))  # fmt: skip
+    assert one == two
+    assert one != check_sql("(SELECT a FROM t UNION SELECT a FROM t) INTERSECT SELECT 1", T).sql
+
+
+def test_condition_of_filter_does_not_group_its_column() -> None:
+    assert [reason.code for reason in check_sql("SELECT COUNT(*) FILTER (WHERE b) AS n, b FROM t", T).reasons] == ["NotGrouped"]
+
+
+def test_alias_in_qualify_leaves_its_column_as_it_is() -> None:
+    verdict = check_sql("SELECT s AS k FROM t QUALIFY k = 'x' AND ROW_NUMBER() OVER (ORDER BY a) = 1", T)
+    assert "`t`.`s` AS `k`" in verdict.sql
+    assert "QUALIFY (`k` = 'x'" in verdict.sql
