@@ -54,6 +54,7 @@ FEW, MANY = 200, 1000
 EXTRAPOLATED = 10_000
 LISTED_OPEN, LISTED_CLOSED = 500, 208
 SIGNALS = 40
+SETTLE_SECONDS = 30
 WORKER_MIB = 600
 
 
@@ -144,16 +145,16 @@ async def measure_open(client: Client, folder: Path, window: float) -> dict[str,
                 found[f"signal to visible vote, {n:,} open queries, 95 %"] = sorted(times)[int(0.95 * len(times))] * 1000
                 count = n
                 world.queries = dict(reversed(world.queries.items()))
-            # The watcher has compared what has changed.
-            await asyncio.sleep(max(5, n / 100))
+            # Until the watcher has compared what has changed, and the server has settled.
+            await asyncio.sleep(SETTLE_SECONDS + n / 100)
             begin = cpu.seconds()
             await asyncio.sleep(window)
             idle[max(n, 1)] = (cpu.seconds() - begin) / window
-    slope = (idle[MANY] - idle[1]) / MANY
+    slope = (idle[MANY] - idle[FEW]) / (MANY - FEW)
     found["open queries: CPU until they wait"] = started
     found["open queries: memory of their worker"] = memory[MANY]
     found["open queries: cores while they wait"] = idle
-    found[f"cores for {EXTRAPOLATED:,} waiting queries, extrapolated"] = idle[1] + max(slope, 0) * EXTRAPOLATED
+    found[f"cores for {EXTRAPOLATED:,} waiting queries, extrapolated"] = idle[FEW] + max(slope, 0) * (EXTRAPOLATED - FEW)
     return found
 
 
@@ -262,7 +263,7 @@ BENCHMARK = Benchmark(
     [
         Growth("Prepare: requests", 12, fixed=40, exponent=1.1),
         Growth("Prepare: events", 14, fixed=120, exponent=1.1),
-        Growth("Prepare: bytes of history", 8000, "bytes", fixed=100_000, exponent=1.1),
+        Growth("Prepare: bytes of history", 8000, "bytes", fixed=120_000, exponent=1.1),
         Growth("Prepare: CPU", unit="s", exponent=1.2),
         Growth("open queries: CPU until they wait", unit="s", exponent=1.2),
         at_most("open queries: memory of their worker", WORKER_MIB, "MiB"),

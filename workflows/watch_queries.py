@@ -28,6 +28,7 @@ class WatchQueries:
     @workflow.run
     async def run(self, input: WatchQueriesInput) -> None:
         """Watch for a while, then continue as new."""
+        workflow.set_current_details("Compares the open queries with governance, and wakes those that have changed there.")
         await workflow.execute_activity_method(
             Watcher.watch_queries,
             input,

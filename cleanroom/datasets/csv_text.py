@@ -25,6 +25,9 @@ from cleanroom.errors import InvalidInput
 HEADER_BYTES = 64 << 10
 """The longest header line of a CSV object."""
 
+_CHECKED_BLOCKS = 4
+"""Blocks that the check reads at a time, because RE2 compiles the pattern for each of them."""
+
 _CSV_COLUMN = re.compile(r"In CSV column #(\d+)")
 _ROW = re.compile(r"Row #(\d+)")
 _COLUMNS = re.compile(r"Expected (\d+) columns, got (\d+)")
@@ -109,7 +112,7 @@ def check_csv(
     parser, strict = (_CsvParser(types, columns, where, layout) for columns in (typed, list(types)))
     pattern = CsvPattern([types[name] for name in header or types], dialect)
     rows, quoted_breaks = 0, False
-    for block in row_blocks(stream, parser.rows, where, at_start=header is None):
+    for block in row_blocks(stream, parser.rows, where, at_start=header is None, blocks=_CHECKED_BLOCKS):
         counted = pattern.count_rows(block)
         if counted is None:
             batches = (parser if is_utf8(block) else strict).parse(block, rows + 1)

@@ -60,7 +60,7 @@ class LineRows:
         return text.find(b"\n") + 1
 
 
-def row_blocks(stream: Readable, rows: RowFormat, where: str, *, at_start: bool) -> Iterator[bytes]:
+def row_blocks(stream: Readable, rows: RowFormat, where: str, *, at_start: bool, blocks: int = 1) -> Iterator[bytes]:
     """Yield the text of ``stream`` in blocks of whole rows. Only the last block may end without a line feed.
 
     Args:
@@ -68,24 +68,25 @@ def row_blocks(stream: Readable, rows: RowFormat, where: str, *, at_start: bool)
         rows: The format of the rows.
         where: The object's path, for error messages.
         at_start: Whether the stream begins at the start of the object. If so, a byte order mark is dropped.
+        blocks: Number of :data:`BLOCK_BYTES` that are read at a time.
 
     Raises:
         InvalidInput: ``SchemaMismatch`` for a row above :data:`MAX_ROW_BYTES`.
     """
-    rest = b""
+    rest, size = b"", blocks * BLOCK_BYTES
     while True:
-        more = _read_full(stream, BLOCK_BYTES)
+        more = _read_full(stream, size)
         text = rest + more
         if at_start and len(text) >= len(BOM):
             text, at_start = text.removeprefix(BOM), False
         # After a full read the end of the object is not known yet.
-        end = rows.last_end(text) if len(more) == BLOCK_BYTES else len(text)
+        end = rows.last_end(text) if len(more) == size else len(text)
         if max(end, len(text) - end) > MAX_ROW_BYTES and (rows.first_end(text) or len(text)) > MAX_ROW_BYTES:
             raise schema_mismatch(where, None, f"rows of at most {MAX_ROW_BYTES} bytes", "a longer row, or a quote that is never closed")
         if end:
             yield text[:end]
         rest = text[end:]
-        if len(more) < BLOCK_BYTES:
+        if len(more) < size:
             return
 
 

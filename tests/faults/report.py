@@ -44,17 +44,17 @@ def load_recording(file: Path = RECORDING) -> Recording:
     return recording
 
 
-def table(cells: Iterable[Cell], known: Mapping[Cell, Outcome]) -> str:
+def table(state: Mapping[Cell, str]) -> str:
     """Return one table per workflow: an activity per line, a fault per column.
 
     Each field is the number of cells. If not all of them ended as expected, the number of those that did comes first.
     """
     counts: dict[str, dict[str, dict[str, list[bool]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    for cell in cells:
-        counts[cell.row.workflow][cell.row.activity][cell.fault].append(_state(known.get(cell)) == "as expected")
+    for cell, found_state in state.items():
+        counts[cell.row.workflow][cell.row.activity][cell.fault].append(found_state in ("as expected", "met elsewhere"))
     parts = []
     for workflow, activities in sorted(counts.items()):
-        columns = [fault for fault in all_faults(cells) if any(found[fault] for found in activities.values())]
+        columns = [fault for fault in all_faults(state) if any(found[fault] for found in activities.values())]
         lines = [f"### {workflow}", "", "| activity | " + " | ".join(columns) + " |", "|---|" + "--:|" * len(columns)]
         for activity, found in sorted(activities.items()):
             lines.append(f"| `{activity}` | " + " | ".join(_count(found[fault]) for fault in columns) + " |")
@@ -84,19 +84,38 @@ def write_page(outcomes: Sequence[Outcome], cells: Sequence[Cell], excluded: int
     """
     known = {outcome.cell: outcome for outcome in outcomes}
     found = [known[cell] for cell in cells if cell in known]
-    green = sum(_state(outcome) == "as expected" for outcome in found)
-    runs = sorted({(outcome.date, outcome.commit) for outcome in found})
-    when = ", ".join(f"{date} (commit `{commit}`)" for date, commit in runs)
-    text = (
-        f"The matrix has {len(cells)} cells. {len(found)} have run, {green} have met their fault and ended as expected. They ran on {when}."
-    )
-    lines = [*textwrap.wrap(text, 118), "", *_states(cells, known), *_rules(excluded), table(cells, known)]
+    state = states(cells, known)
+    counts = Counter(state.values())
+    when = ", ".join(sorted({outcome.date for outcome in found}))
+    commits = ", ".join(sorted({f"`{outcome.commit}`" for outcome in found}))
+    text = f"The matrix has {len(cells)} cells. {len(found)} have run, {counts['as expected']} have met their fault and ended as expected."
+    text += f" The requests of {counts['met elsewhere']} more were sent by another activity of the path, which met the fault."
+    text += f" They ran on {when}, at the commits {commits}."
+    lines = [*textwrap.wrap(text, 118), "", *_states(state), *_rules(excluded), table(state)]
     before, rest = page.read_text().split(BEGIN)
     after = rest.split(END)[1]
     page.write_text(before + BEGIN + "\n\n" + "\n".join(lines) + "\n\n" + END + after)
 
 
-STATES = ("as expected", "failed", "not met", "not run")
+STATES = ("as expected", "met elsewhere", "failed", "not met", "not run")
+
+
+def states(cells: Iterable[Cell], known: Mapping[Cell, Outcome]) -> dict[Cell, str]:
+    """Return one of :data:`STATES` for each cell.
+
+    Activities share requests that they make at the same time, and which of them sends one varies. A cell whose request another activity
+    of its path sent, and met the same fault there, is met elsewhere.
+    """
+    found = {cell: _state(known.get(cell)) for cell in cells}
+    green = {_elsewhere(cell) for cell, state in found.items() if state == "as expected"}
+    return {
+        cell: "met elsewhere" if state == "not met" and cell.row.request and _elsewhere(cell) in green else state
+        for cell, state in found.items()
+    }
+
+
+def _elsewhere(cell: Cell) -> tuple[str, str, str]:
+    return cell.row.scenario, str(cell.row.request), cell.fault
 
 
 def _state(outcome: Outcome | None) -> str:
@@ -107,16 +126,15 @@ def _state(outcome: Outcome | None) -> str:
     return "as expected" if outcome.hit else "not met"
 
 
-def _states(cells: Sequence[Cell], known: Mapping[Cell, Outcome]) -> list[str]:
-    """Return a table with the outcomes of each path."""
+def _states(state: Mapping[Cell, str]) -> list[str]:
+    """Return a table with the outcomes of each path, and one with the cells that are not green."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for cell in cells:
-        counts[cell.row.scenario][_state(known.get(cell))] += 1
+    for cell, found in state.items():
+        counts[cell.row.scenario][found] += 1
     lines = ["| path | cells | " + " | ".join(STATES) + " |", "|---|--:|" + "--:|" * len(STATES)]
-    for name, found in counts.items():
-        lines.append(f"| {name} | {found.total()} | " + " | ".join(str(found[state]) for state in STATES) + " |")
-    rest = [(cell, _state(known.get(cell))) for cell in cells]
-    bad = [f"| {cell.row.scenario} | {cell} | {state} |" for cell, state in rest if state in ("failed", "not met")]
+    for name, each in counts.items():
+        lines.append(f"| {name} | {each.total()} | " + " | ".join(str(each[kind]) for kind in STATES) + " |")
+    bad = [f"| {cell.row.scenario} | {cell} | {found} |" for cell, found in state.items() if found in ("failed", "not met")]
     return [*lines, "", *(["| path | cell | outcome |", "|---|---|---|", *bad, ""] if bad else [])]
 
 

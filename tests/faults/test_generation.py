@@ -9,7 +9,7 @@ from tests.faults.expectations import RULES, exists, expected
 from tests.faults.matrix import difference
 from tests.faults.outcomes import Outcomes
 from tests.faults.proxy import FAULTS, KILLS, Request
-from tests.faults.report import BEGIN, END, load_recording, save_recording, write_page
+from tests.faults.report import BEGIN, END, load_recording, save_recording, states, write_page
 from tests.faults.rows import Cell, Outcome, Recording, Row
 
 READ, WRITE, OTHER = Request("cgs", "GET", "/a"), Request("cgs", "PUT", "/b"), Request("entra", "GET", "/c")
@@ -82,6 +82,13 @@ def test_last_outcome_of_each_cell_is_kept(tmp_path: Path) -> None:
     assert all(item.date and item.commit for item in known.values())
 
 
+def test_request_that_another_activity_has_sent_is_met_elsewhere() -> None:
+    other = Row("run", "RunQuery", "watch", WRITE)
+    cells = [Cell(RUN[2], "lost"), Cell(other, "lost"), Cell(other, "cut"), Cell(RUN[0], "lost after")]
+    known = {cell: Outcome(cell, hit=cell == cells[0]) for cell in cells}
+    assert list(states(cells, known).values()) == ["as expected", "met elsewhere", "not met", "not met"]
+
+
 def test_page_counts_the_cells_of_each_activity_and_fault(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"# Title\n\n{BEGIN}\n\nold\n\n{END}\n\nAfter.\n")
@@ -91,10 +98,10 @@ def test_page_counts_the_cells_of_each_activity_and_fault(tmp_path: Path) -> Non
     write_page(outcomes, [*cells, Cell(RUN[3], "lost")], 7, page)
     text = page.read_text()
     assert "old" not in text
-    assert (
-        "The matrix has 5 cells. 4 have run, 2 have met their fault and ended as expected. They ran on 2026-01-02 (commit\n`abc`)." in text
-    )
-    assert "| run | 4 | 2 | 1 | 0 | 1 |\n| approved-query | 1 | 0 | 0 | 1 | 0 |" in text
+    first = text.split("\n\n")[2].replace("\n", " ")
+    assert first.startswith("The matrix has 5 cells. 4 have run, 2 have met their fault and ended as expected.")
+    assert first.endswith("They ran on 2026-01-02, at the commits `abc`.")
+    assert "| run | 4 | 2 | 0 | 1 | 0 | 1 |\n| approved-query | 1 | 0 | 0 | 0 | 1 | 0 |" in text
     assert f"| run | {cells[0]} | failed |\n| approved-query | {cells[3]} | not met |\n" in text
     assert "exclude 7 cells" in text
     assert "### RunQuery\n\n| activity | lost | lost before |\n|---|--:|--:|\n| `revoke` | 1/3 | 1 |" in text
