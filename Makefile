@@ -54,7 +54,7 @@ demo: setup ## run three companies, two clouds, one approved query, up to a real
 	@$(VENV)/bin/cleanroom demo $(DEMO_ARGS)
 
 test: setup ## run the tests, on real servers
-	@$(PY) -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
+	@$(PY) -m pytest -n 4 --dist loadfile $(PYTEST_ARGS)
 
 mutants: setup ## put small faults into the code, and list those that no test notices (MUTANTS="cleanroom/keys --sample 200")
 	@$(PY) -m scripts.mutants $(MUTANTS)

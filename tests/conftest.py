@@ -1,4 +1,4 @@
-"""Fixtures of all tests, and the distribution of tests over processes (``make test`` uses three)."""
+"""Fixtures of all tests, and the distribution of tests over processes (``make test`` uses four)."""
 
 from __future__ import annotations
 

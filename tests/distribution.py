@@ -15,14 +15,23 @@ ON_THE_CLOUD = frozenset(
 """Scenario files with tests that use the fixture ``cloud``, directly or through ``attacker``."""
 WITH_THE_DEMO = frozenset({"test_demo_result.py", "test_canary.py", "test_crashes.py", "test_audit.py", "test_diagrams.py"})
 """Scenario files on the cloud that the demo starts."""
+IN_ONE_JVM = frozenset(
+    f"tests/unit/{name}.py"
+    for name in (
+        "sql/test_on_spark",
+        "sql/test_operators_on_spark",
+        "sql/test_plan_on_spark",
+        "test_sparkapp_run",
+        "test_sparkapp_run_failures",
+    )
+)
+"""Files that run Spark in the process of the tests. The JVM of the first one serves the others, with its code already compiled."""
 FIRST = (
     "the demo's cloud",
     "another cloud",
-    "tests/unit/sql/test_on_spark.py",
+    "Spark",
     "tests/scenario/test_attested_payload.py",
     "tests/unit/test_object_stores.py",
-    "tests/unit/test_sparkapp_run_failures.py",
-    "tests/unit/test_sparkapp_run.py",
     "tests/scenario/test_spark_service.py",
     "tests/unit/audit/test_forged_records.py",
     "tests/unit/sql/test_floors.py",
@@ -47,6 +56,8 @@ def piece(nodeid: str) -> str:
     name = file.rsplit("/", 1)[-1]
     if file.startswith("tests/faults/"):
         return "the fault matrix"
+    if file in IN_ONE_JVM:
+        return "Spark"
     if "scenario/" not in file or name not in ON_THE_CLOUD:
         return file
     return "the demo's cloud" if name in WITH_THE_DEMO else "another cloud"

@@ -11,7 +11,6 @@ from temporalio.service import RPCError
 from cleanroom.concurrency import gather_limited
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.errors import CleanRoomError, Unavailable
-from cleanroom.governance import observed_transactions
 from cleanroom.identifiers import document_digest, is_name, query_workflow_id, watch_workflow_id
 from cleanroom.messages.known import Compared, KnownState
 from cleanroom.temporal import attributes
@@ -87,6 +86,8 @@ async def read_compared(client: Client, collaboration: str) -> Compared | None:
 
 async def _in_step(governance: _Governance, workflows: dict[str, WorkflowExecution], compared: Compared | None) -> list[Row]:
     """List the queries that have a workflow, and compare those that can change with governance."""
+    from cleanroom.governance import observed_transactions
+
     with observed_transactions() as seen:
         held = await governance.names()
     position = str(seen[-1]) if seen else ""
