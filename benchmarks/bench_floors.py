@@ -47,7 +47,7 @@ SHAPES = {
     "means": Shape(f"SELECT p.maker AS maker, COUNT(*) AS n, AVG(f.delay) AS delay, AVG(w.wind) AS wind {_JOINS}"),
     # Aggregates that are not computed from the rows per person, but from the rows again. Spark joins the rows twice.
     "deviation": Shape(
-        f"SELECT p.maker AS maker, {_MEANS}, STDDEV(f.delay) AS deviation, CORR(f.delay, w.wind) AS wind {_JOINS}", unlimited=("Spark",)
+        f"SELECT p.maker AS maker, {_MEANS}, STDDEV(f.delay) AS deviation, CORR(f.delay, f.hour) AS wind {_JOINS}", unlimited=("Spark",)
     ),
     "distinct": Shape(f"SELECT p.maker AS maker, {_MEANS}, COUNT(DISTINCT f.hour) AS hours {_JOINS}"),
 }

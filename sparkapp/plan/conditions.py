@@ -115,7 +115,7 @@ class Condition:
             number, column = number_of(condition.children[1]), condition.children[0]
             summed, rows = self._absolute_sum(column), argument(self._input(column), "Count")
             if summed is not None and number == 0:
-                floors.tests.append(frozenset([f"{summand_text(summed, self.canonical)} <> 0"]))
+                floors.tests.append(frozenset([f"{product_text(summed, self.canonical)} <> 0"]))
             elif rows is not None and rows.kind == "Literal" and number == 1:
                 floors.repeated = True
             else:
@@ -132,21 +132,26 @@ class Condition:
             test = argument(self._input(part.child if part.kind == "Not" else part), "BoolOr")
             if test is None:
                 return False
-            found.add((test_of(test, self.canonical), part.kind != "Not"))
+            found.add((row_test(test, self.canonical), part.kind != "Not"))
             if condition is part and part.kind != "Not":
-                floors.tests.append(test_of(test, self.canonical))
+                floors.tests.append(row_test(test, self.canonical))
                 floors.tested |= {leaf.id for leaf in test.walk() if leaf.kind == "AttributeReference"}
                 floors.differences |= self._difference(test)
         floors.counted.add(frozenset(found))
         return True
 
     def _difference(self, test: Node) -> set[frozenset[str]]:
-        """The columns or products of ``COALESCE(x, 0) <> COALESCE(y, 0)``."""
-        sides = test.child.children if test.kind == "Not" and test.child.kind == "EqualTo" else []
-        inner = [side.child if side.kind == "Cast" else side for side in sides]
-        if not inner or any(side.kind != "Coalesce" or number_of(side.children[1]) != 0 for side in inner):
+        """The sums that differ where a test holds: ``COALESCE(x, 0) <> COALESCE(y, 0)``, ``x <> 1``, ``NOT test``, ``test <> other``."""
+        if test.kind != "Not":
             return set()
-        return {frozenset(product_text(side.children[0], self.canonical) for side in inner)}
+        if test.child.kind != "EqualTo":
+            return {frozenset({"1", row_text(row_test(test.child, self.canonical))})}
+        sides = [side.child if side.kind == "Cast" else side for side in test.child.children]
+        if all(side.kind == "Coalesce" and number_of(side.children[1]) == 0 for side in sides):
+            return {frozenset(product_text(side.children[0], self.canonical) for side in sides)}
+        if number_of(sides[1]) == 1:
+            return {frozenset({product_text(sides[0], self.canonical), "1"})}
+        return {frozenset(row_text(row_test(side, self.canonical)) for side in sides)}
 
     def _none_or_enough(self, node: Node, floors: Floors) -> bool:
         """``NOT (n BETWEEN 1 AND N - 1)``."""
@@ -162,7 +167,7 @@ class Condition:
         summed = self._absolute_sum(largest) if largest is not None else None
         if percent is None or summed is None or largest is None or total is None or total.fields.get("exprId") != largest.fields["exprId"]:
             return False
-        text = summand_text(summed, self.canonical)
+        text = product_text(summed, self.canonical)
         floors.shares[text] = min(floors.shares.get(text, 100), percent)
         return True
 
@@ -175,7 +180,7 @@ class Condition:
         return summed.child if summed is not None and summed.kind == "Abs" else None
 
 
-def test_of(node: Node, canonical: Canonical) -> Test:
+def row_test(node: Node, canonical: Canonical) -> Test:
     """The test that an expression is."""
     return frozenset(_part_of_test(part, canonical) for part in conjuncts(node))
 
@@ -185,9 +190,9 @@ def _part_of_test(node: Node, canonical: Canonical) -> str:
     if node.kind == "Not" and inner.kind == "EqualTo" and number_of(inner.children[1]) == 0:
         value = inner.children[0]
         widened = value.kind == "Cast" and str(value.fields.get("dataType")).startswith(("double", "decimal"))
-        return f"{canonical.text(value.child if widened else value)} <> 0"
+        return f"{product_text(value.child if widened else value, canonical)} <> 0"
     if node.kind == "IsNotNull":
-        return f"{canonical.text(node.child)} IS NOT NULL"
+        return f"{product_text(node.child, canonical)} IS NOT NULL"
     if inner.kind == "EqualNullSafe" and inner.children[1].kind == "Literal" and inner.children[1].fields.get("value") == "true":
         return f"{canonical.text(inner.children[0])} IS {'NOT ' if node.kind == 'Not' else ''}TRUE"
     return canonical.text(node)
@@ -215,24 +220,20 @@ def argument(node: Node | None, function: str) -> Node | None:
     return call.child if call.kind == function and len(call.children) == 1 else None
 
 
-def summand_text(node: Node, canonical: Canonical) -> str:
-    """The text of a summand; that of ``CASE WHEN w THEN x END`` is the one of a sum of x with FILTER."""
-    if node.kind == "CaseWhen" and len(node.children) == 2:
-        return f"{canonical.text(node.children[1])} WHERE {canonical.text(node.children[0])}"
+def product_text(node: Node, canonical: Canonical) -> str:
+    """The text of a value, without casts to other numbers. The factors of a product are in the order of their texts."""
+    if node.kind == "Multiply":
+        return " * ".join(sorted(part for child in node.children for part in product_text(child, canonical).split(" * ")))
+    if node.kind == "Cast" and str(node.fields.get("dataType")).startswith(("double", "decimal")):
+        return product_text(node.child, canonical)
+    if node.kind == "CaseWhen" and len(node.children) == 2:  # as that of an aggregate with FILTER
+        condition, value = node.children
+        if number_of(value) == 1:
+            return row_text(row_test(condition, canonical))
+        return f"{product_text(value, canonical)} WHERE {canonical.text(condition)}"
     return canonical.text(node)
 
 
-def product_text(node: Node, canonical: Canonical) -> str:
-    """The text of a column, or of a product of columns, without casts; that of anything else is the one of a summand."""
-    found, waiting = [], [node]
-    while waiting:
-        part = waiting.pop()
-        if part.kind == "Multiply":
-            waiting += part.children
-        elif part.kind == "Cast":
-            waiting.append(part.child)
-        elif part.kind == "AttributeReference":
-            found.append(canonical.text(part))
-        else:
-            return summand_text(node, canonical)
-    return " * ".join(sorted(found))
+def row_text(test: Test) -> str:
+    """The text of ``CASE WHEN test THEN 1 END``: 1 for each row that meets the test."""
+    return f"1 IF {' AND '.join(sorted(test))}" if test else "1"

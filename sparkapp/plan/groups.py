@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import unchanged
-from sparkapp.plan.conditions import conjuncts, test_of, without_alias
+from sparkapp.plan.conditions import conjuncts, row_test, without_alias
 from sparkapp.plan.expressions import EXTREMES, Columns, require_conditions, require_shown
 from sparkapp.plan.overlap import OverlappingGroups
 from sparkapp.plan.release import Groups, Release, counted_test, groups_of, require_floors, require_merges
@@ -68,11 +68,12 @@ class Aggregates:
             raise refused("PlanRowsOfPersons", "an aggregate reads rows of persons that EXPLODE repeats")
         merged = [part for value in groups.released() for part in groups.merged(value)]
         terms = Terms(self._walk, source, columns, groups.canonical)
-        terms.read(part for part in merged if part.kind == "AggregateExpression" and part.children[0].kind != "BoolOr")
+        calls_of_persons = [part for part in merged if part.kind == "AggregateExpression" and part.children[0].kind != "BoolOr"]
+        terms.read(calls_of_persons, merged=True)
         for call in calls:
             if call.children[0].kind == "Count":
                 test = counted_test(call, groups)
-                terms.read_persons(test_of(test, groups.canonical) if test is not None else None, _counted(groups, source))
+                terms.read_persons(row_test(test, groups.canonical) if test is not None else None, _counted(groups, source))
         counted = [(groups, _counted(groups, source))]
         terms.require(groups.floors)
         terms.require_counted(counted)

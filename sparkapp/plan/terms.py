@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import attributes
-from sparkapp.plan.conditions import SUMS, Floors, Test, summand_text
+from sparkapp.plan.conditions import SUMS, Floors, Test, product_text, row_text
 from sparkapp.plan.expressions import COUNTS, EXTREMES, MOMENTS, Columns, require_shown
 from sparkapp.plan.release import Groups
 from sparkapp.plan.rows import Rows
@@ -23,6 +23,7 @@ from sparkapp.plan.walking import Walk
 
 _WHOLE = frozenset({"integer", "long", "short", "byte"})
 _NUMBERS = ("integer", "long", "short", "byte", "double", "float", "decimal")
+_MEANS = frozenset({"Average", "RegrAvgX", "RegrAvgY"})
 _ROW_COUNTS = frozenset({"Count", "CountIf", "RegrCount", "Average"})
 
 
@@ -50,15 +51,24 @@ class Terms:
     columns: Columns
     canonical: Canonical
     _terms: list[Term] = field(default_factory=list)
-    _parts: dict[str, None] = field(default_factory=dict)
+    _sums: dict[str, None] = field(default_factory=dict)  # columns and products that are summed
+    _stored: set[str] = field(default_factory=set)  # those of views with floors
+    _present: dict[str, tuple[str, str]] = field(default_factory=dict)  # counts of values, and the sum of the values
+    _conditions: set[str] = field(default_factory=set)  # counts of rows that meet a condition
+    _moment: bool = False
+    _known: bool = False  # how many rows there are
     _summed: set[tuple[str, str]] = field(default_factory=set)
     _counted: list[tuple[frozenset[int], Test]] = field(default_factory=list)
     _divided: list[Test] = field(default_factory=list)
     _identities: set[frozenset[int]] = field(default_factory=set)
     _counts_rows: bool = False
 
-    def read(self, calls: Iterable[Node]) -> None:
+    def read(self, calls: Iterable[Node], *, merged: bool = False) -> None:
         """Add the aggregates of expressions over the rows.
+
+        Args:
+            calls: The expressions.
+            merged: They are computed per person. A count next to a sum of the same values is then a part of a mean.
 
         Raises:
             Refused: ``PlanRowsOfPersons`` or ``PlanColumnNotAllowed``.
@@ -71,6 +81,8 @@ class Terms:
             if kind in COUNTS and distinct:
                 self._read_persons(call)
             self._counts_rows = self._counts_rows or (kind in _ROW_COUNTS and not distinct)
+            if kind in COUNTS:
+                self._read_rows(call)
             if kind in COUNTS | EXTREMES:
                 continue
             if kind not in MOMENTS or distinct:
@@ -79,6 +91,10 @@ class Terms:
             values = [arg.child if arg.kind == "Cast" else arg for arg in function.children]
             values = [value for value in values if not (value.kind == "AttributeReference" and self.columns[value.id].flag)]
             self._read_moment(values, kind, where)
+        for part, sum in list(self._present.items()) if merged else ():
+            if sum in self._summed:
+                del self._present[part]
+        self._known = self._known or bool(self._present)
 
     def read_persons(self, test: Test | None, person: frozenset[int]) -> None:
         """Add a count of persons: of all, or of those with a row that meets a test."""
@@ -86,15 +102,42 @@ class Terms:
         if test is not None:
             self._counted.append((person, test))
 
+    def _read_rows(self, call: Node) -> None:
+        """Add COUNT and COUNT_IF: sums of 1."""
+        function, conditions = call.children[0], [self.canonical.text(part) for part in call.children[1:]]
+        args = function.children[:1] if function.kind == "HyperLogLogPlusPlus" else function.children
+        leaves = [leaf.id for arg in args for leaf in _results(arg) if leaf.kind == "AttributeReference" and leaf.id in self.columns]
+        if function.kind != "CountIf" and any(self.columns[id].identity or self.columns[id].flag for id in leaves):
+            return
+        texts = [self.canonical.text(arg) for arg in args]
+        tests = frozenset(f"{text} IS TRUE" for text in [*conditions, *(texts if function.kind == "CountIf" else ())])
+        if function.kind == "CountIf" or not any(any(attributes(arg)) for arg in args):
+            self._known = True
+            self._conditions |= {row_text(tests)} - {"1"}
+        elif function.kind == "RegrCount":
+            read = [leaf for arg in args for leaf in arg.walk() if leaf.kind == "AttributeReference"]
+            self._present |= {row_text(frozenset([f"{self.canonical.text(leaf)} IS NOT NULL"])): ("", "") for leaf in read}
+        else:
+            value = product_text(args[0], self.canonical)
+            self._present[row_text(tests | {f"{product_text(arg, self.canonical)} IS NOT NULL" for arg in args})] = (
+                value,
+                "".join(conditions),
+            )
+
     def _read_moment(self, values: Sequence[Node], function: str, where: str) -> None:
         protected = []
         for value in values:
-            text = summand_text(value, self.canonical) if not where else self.canonical.text(value)
+            text = product_text(value, self.canonical)
             if any(self.walk.catalog.has_floor(name) for name, _ in self.walk.shown(value, self.columns)):
                 protected.append(text)
+                self._stored |= {*self._parts_of(value, where)}
             if any(attributes(value)):
                 self._summed.add((text, where))
-                self._parts |= dict.fromkeys(self._parts_of(value, where))
+                self._sums |= dict.fromkeys(self._parts_of(value, where))
+        texts = [product_text(value, self.canonical) for value in values if any(attributes(value))]
+        if function not in SUMS | _MEANS:
+            self._sums |= dict.fromkeys(_squares(texts, where))
+            self._moment = True
         if protected:
             self._terms.append(Term(tuple(protected), function, where))
 
@@ -104,9 +147,9 @@ class Terms:
         numbers = [leaf for leaf in leaves if str(leaf.fields.get("dataType")).startswith(_NUMBERS)]
         columns = dict.fromkeys(self.canonical.text(leaf) for leaf in numbers)
         if where:
-            yield f"{self.canonical.text(value)} WHERE {where}"
+            yield f"{product_text(value, self.canonical)} WHERE {where}"
         elif value.kind in ("CaseWhen", "If") or len(numbers) < len(leaves):
-            yield summand_text(value, self.canonical)
+            yield product_text(value, self.canonical)
         elif len(columns) > 1 and all(part.kind not in ("Add", "Subtract") for part in value.walk()):
             yield from (" * ".join(sorted(pair)) for pair in itertools.combinations(columns, 2))
             return
@@ -120,7 +163,7 @@ class Terms:
         read = {self.columns[id].value for id in identities}
         if not read:
             return
-        parts = [f"{self.canonical.text(arg)} IS NOT NULL" for arg in args]
+        parts = [f"{product_text(arg, self.canonical)} IS NOT NULL" for arg in args]
         parts += [f"{self.canonical.text(call.children[1])} IS TRUE"] if len(call.children) > 1 else []
         plain = all(arg.kind == "AttributeReference" for arg in args) and len(call.children) == 1
         always = plain and not any(read & person.ids and person.found for person in self.source.persons)
@@ -147,10 +190,16 @@ class Terms:
             counts = [{f"{summand} <> 0" for summand in summands}, {*(f"{value} <> 0" for value in values), f"{where} IS TRUE"}]
             if not any(found <= test for found in counts for test in floors.tests):
                 raise refused("PlanFloorMissing", f"the persons who contribute to {function.upper()} are not counted")
-            if function in SUMS and floors.shares.get(summands[0], 100) > share:
+            summands += _squares(values, where) if function not in SUMS | _MEANS else []
+            if any(floors.shares.get(summand, 100) > share for summand in summands):
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in {function.upper()}")
-        pairs = itertools.combinations(self._parts, 2) if len(self._summed) > 1 and floors.persons > 1 else ()
-        if not {frozenset(pair) for pair in pairs} <= floors.differences:
+        pairs = [*itertools.combinations(self._sums, 2)] if self._moment or len(self._summed) > 1 else []
+        if self._known:
+            pairs += [(part, "1") for part in self._sums if part in self._stored and " * " not in part] + [
+                (part, "1") for part in self._present
+            ]
+        pairs += [*itertools.combinations(self._present, 2), *itertools.product(self._present, self._conditions)]
+        if floors.persons > 1 and not {frozenset(pair) for pair in pairs} <= floors.differences:
             raise refused("PlanFloorMissing", "the persons for whom two sums differ are not counted")
 
     def require_counted(self, releases: Sequence[tuple[Groups, frozenset[int]]]) -> None:
@@ -176,6 +225,14 @@ class Terms:
                 raise refused("PlanFloorMissing", "the persons whom a difference of counts shows are not counted")
         if several and not self._identities and not releases[0][0].floors.counted >= _conditions(self._divided):
             raise refused("PlanFloorMissing", "the persons whom a condition leaves out are not counted")
+
+
+def _squares(texts: Sequence[str], where: str) -> list[str]:
+    """Texts of the squares and products of values."""
+    pairs = itertools.combinations_with_replacement(texts, 2)
+    return [
+        " * ".join(sorted(part for text in pair for part in text.split(" * "))) + (f" WHERE {where}" if where else "") for pair in pairs
+    ]
 
 
 def _conditions(tests: Sequence[Test]) -> set[frozenset[tuple[Test, bool]]]:

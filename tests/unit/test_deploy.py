@@ -60,7 +60,9 @@ def test_spark_service_role_grants_exactly_the_calls_of_its_code() -> None:
     needed: Rules = {}
     for method in called:
         verb, _, thing = method.partition("_namespaced_")
-        resource = {"custom_object": "sparkoperator.k8s.io/sparkapplications", "pod_log": "/pods/log"}.get(thing, f"/{thing}s")
+        resource = {"custom_object": "sparkoperator.k8s.io/sparkapplications", "pod_log": "/pods/log"}.get(
+            thing, f"/{thing.replace('_', '')}s"
+        )
         needed.setdefault(resource, set()).add("get" if verb == "read" else verb)
     service, _ = chart_roles()
     watched = {"sparkoperator.k8s.io/sparkapplications", "/pods"}  # lists that are called with watch=True

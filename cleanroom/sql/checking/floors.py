@@ -15,7 +15,7 @@ from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ATOM, SUM, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.privacy import aggregates, rows
-from cleanroom.sql.privacy.groups import GROUPS, PersonGroups, joined
+from cleanroom.sql.privacy.groups import GROUPS, PersonGroups, joined, presence
 from cleanroom.sql.privacy.joins import decided_by
 from cleanroom.sql.privacy.release import FloorCondition, counted_persons, floor_conditions, test_of
 from cleanroom.sql.refusal import Refusal
@@ -40,11 +40,13 @@ class ReleasedGroups:
 
     Attributes:
         values: Expressions over the rows of a group that are not computed from the rows per person, and their names.
+        conditions: Conditions on them: enough different values.
     """
 
     def __init__(self, kinds: list[PersonGroups], floor: int, keys: Sequence[Value], scope: Scope) -> None:
         """Create the groups, given those with the conditions on each kind of person, the strictest floor and the group keys."""
         self.values: dict[str, str] = {}
+        self.conditions: list[str] = []
         self._kinds, self._floor, self._keys = kinds, floor, keys
         self._unique = list(_one_row_per_person(scope, kinds[0].person))
         self._names = dict(zip((key.sql for key in keys), kinds[0].columns(), strict=True))
@@ -125,6 +127,7 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         kind: PersonGroups(GROUPS + f"_{number}" * bool(number), texts, person, source)
         for number, (kind, person) in enumerate(persons_of.items())
     }
+    differences = _differences(scope, ctx) if floor > 1 else []
     always, optional = _optional(scope)
     for condition in floor_conditions(always, scope.divisions, floor):
         _require(condition, kinds[scope.equal.person(condition.identity)], scope)
@@ -146,8 +149,8 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
             else:
                 groups.require_contributors(term[0], few)
         groups.require_counted(tests, repeated, f"NOT BETWEEN 1 AND {floor - 1}")
-        for one, two in itertools.combinations(_summed(scope, ctx), 2) if floor > 1 else ():
-            groups.require(f"COALESCE({one}, 0) <> COALESCE({two}, 0)", f"NOT BETWEEN 1 AND {floor - 1}")
+        for test in differences:
+            groups.require(test, f"NOT BETWEEN 1 AND {floor - 1}")
     number = ctx.findings.release(scope.protected, floor)
     scope.releases |= {(number, item.view) for item in scope.protected}
     overlap = bool(keys) and floor > 1 and (scope.overlapping or scope.multiplied)
@@ -164,6 +167,9 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         groups.table = f"__cr_rows{number}{groups.alias.removeprefix(GROUPS)}"
     found = ReleasedGroups(list(kinds.values()), floor, keys, scope)
     found.merge(scope.released, is_person)
+    counts = [item for item in scope.released if item.distinct or item.name == "APPROX_COUNT_DISTINCT"]
+    distinct = dict.fromkeys(item.sql for item in counts if not any(arg.identity for arg in item.args))
+    found.conditions = [f"{found.replaced(text)} >= {floor}" for text in distinct]
     return found
 
 
@@ -217,36 +223,24 @@ def _optional(scope: Scope) -> tuple[list[ProtectedInput], list[ProtectedInput]]
 
 
 def _require_contributors(groups: PersonGroups, scope: Scope, floor: int, ctx: Context) -> None:
-    """Require contributors to each aggregate, and that none or enough persons lack a value where the aggregates show how many do."""
-    few = f"NOT BETWEEN 1 AND {floor - 1}"
-    names: dict[tuple[str, ...], set[str]] = {}
-    counted: dict[str, str] = {}
-    found = []
+    """Require contributors to each aggregate."""
     for item in scope.released:
-        args = [arg for arg in item.args if arg.sources and not arg.identity and not aggregates.is_flag(arg, ctx.catalog)]
-        if args and FUNCTIONS[item.name].disclosure != "condition":
-            found.append((item, args))
-            names.setdefault(tuple(arg.sql for arg in args), set()).add(item.name)
-    for item, args in found:
+        args, mixture = _values(item, ctx), FUNCTIONS[item.name].disclosure == "mixture"
+        if not args or FUNCTIONS[item.name].disclosure == "condition":
+            continue
         texts = [parenthesised(arg, SUM) for arg in args]
-        mixture = FUNCTIONS[item.name].disclosure == "mixture"
-        present = " AND ".join(f"{text} IS NOT NULL" for text in texts)
         empty = bool(item.where) or any(arg.sql.startswith(("CASE ", "IF(")) for arg in args)
-        enough = few if empty else f">= {floor}"
+        enough = f"NOT BETWEEN 1 AND {floor - 1}" if empty else f">= {floor}"
         if item.name in _SUMS and (not empty or floor > 1):
             groups.require_contributors(_where(texts[0], item), enough)
         elif not empty or floor > 1:
-            test = " AND ".join(f"{text} <> 0" for text in texts) if mixture else present
-            groups.require(f"({item.where}) IS TRUE AND {present} AND {test}" if item.where else test, enough)
-        # COUNT(x), an aggregate of two columns, or two aggregates of x show how many values are NULL.
-        several = len(args) > 1 or len(names[tuple(arg.sql for arg in args)]) > 1
-        if not empty and (FUNCTIONS[item.name].disclosure == "count" or several):
-            counted[" OR ".join(f"{text} IS NULL" for text in texts)] = present
-    for missing in counted if floor > 1 else ():
-        groups.require(missing, few)
-        for other, present in counted.items():  # two counts show how many rows have one value and not the other
-            if other != missing:
-                groups.require(f"({missing}) AND {present}" if " OR " in missing else f"{missing} AND {present}", few)
+            test = " AND ".join(f"{text} <> 0" if mixture else f"{text} IS NOT NULL" for text in texts)
+            groups.require(f"({item.where}) IS TRUE AND {test}" if item.where else test, enough)
+
+
+def _values(item: ReleasedAggregate, ctx: Context) -> list[Value]:
+    """Arguments that are values of persons."""
+    return [arg for arg in item.args if arg.sources and not arg.identity and not aggregates.is_flag(arg, ctx.catalog)]
 
 
 def _where(text: str, item: ReleasedAggregate) -> str:
@@ -280,41 +274,87 @@ def _terms(scope: Scope, catalog: Catalog) -> Iterator[tuple[tuple[str, ...], st
                 yield from ((pair, where) for pair in itertools.combinations(read, 2))
 
 
-def _summed(scope: Scope, ctx: Context) -> list[str]:
-    """The different columns and products that the aggregates combine, whatever the factors and constants.
+def _differences(scope: Scope, ctx: Context) -> list[str]:
+    """Tests of rows for which two values that the aggregates add up differ: columns, products, and 1 for each row that they count.
 
-    If two of them differ for a few persons only, so do their sums.
+    If they do for a few persons only, so do their sums. Factors and constants do not matter. A moment contains the squares and
+    products of its arguments. Two sums of one column, and a sum with a constant, show how many rows have a value.
     """
-    found: dict[str, None] = {}
-    args: set[tuple[str, str]] = set()
     relations = scope.relations.values()
     numbers = {value.sql: value for relation in relations for value in relation.columns.values() if value.type in NUMERIC}
-    for item in scope.released:
-        for arg in item.args if FUNCTIONS[item.name].disclosure == "mixture" else ():
-            if not arg.sources or aggregates.is_flag(arg, ctx.catalog):
-                continue
-            names = _COLUMN.findall(arg.sql)
-            columns = sorted(numbers.keys() & names)
-            products = [" * ".join(pair) for pair in itertools.combinations(columns, 2)] if (arg.degree or 1) > 1 else []
-            if item.where:
-                texts = [f"CASE WHEN {item.where} THEN {arg.sql} END", *columns]
-            elif arg.sql.startswith(("CASE ", "IF(")) or not numbers.keys() >= set(names):
-                texts = [arg.sql, *columns]
-            else:
-                texts = products if products and not arg.mixed else [*columns, *products]
-            found |= dict.fromkeys(texts)
-            args.add((arg.sql, item.where))
-    known = [text for text in found if text in numbers and aggregates.protected_columns(numbers[text], ctx.catalog)]
-    scaled = next((text for text in known if numbers[text].mixed or numbers[text].scale != 1), None)
-    if len(args) < 2:
-        return []
-    if scaled is not None:
+    names = [frozenset(_COLUMN.findall(" ".join(arg.sql for arg in item.args))) for item in scope.released]
+    forms: dict[tuple[frozenset[str], str], set[tuple[str, ...]]] = {}
+    for read, item in zip(names, scope.released, strict=True):
+        forms.setdefault((read, item.where), set()).add((item.name, *(arg.sql for arg in item.args)))
+    sums, conditions, present = dict[str, None](), dict[str, None](), dict[str, None]()
+    args_summed, counts_rows, moment = set(), False, False
+    for read, item in zip(names, scope.released, strict=True):
+        kind, args = FUNCTIONS[item.name].disclosure, _values(item, ctx)
+        if kind == "condition" or not any(arg.sources for arg in item.args):
+            counts_rows = True
+            if presence(item):
+                conditions[presence(item)] = None
+        elif kind == "count" and args:
+            counts_rows = True
+            present[presence(item)] = None
+        elif kind == "mixture" and args:
+            args_summed |= {(arg.sql, item.where) for arg in args}
+            sums |= dict.fromkeys(text for arg in args for text in _parts(arg, item, numbers))
+            if aggregates.POWERS.get(item.name) == aggregates.MAX_POWER:
+                sums, moment = sums | dict.fromkeys(_squares(args, item)), True
+            several = len(args) > 1 or any(arg.mixed for arg in args)
+            if several and len(read) > 1:
+                present |= {f"{name} IS NOT NULL": None for name in sorted(read)}
+            elif several or len(forms[read, item.where]) > 1:
+                present[presence(item)] = None
+            counts_rows = counts_rows or several or item.name not in ("SUM", "TRY_SUM")
+    _check_scaled(sums, numbers, len(args_summed), ctx)
+    pairs = itertools.combinations(sums, 2) if moment or len(args_summed) > 1 else ()
+    found = [f"COALESCE({one}, 0) <> COALESCE({two}, 0)" for one, two in pairs]
+    if counts_rows:
+        plain = [text for text in sums if " * " not in text]
+        found += [f"{text} {'= 0' if text in numbers and _counts(numbers[text], ctx) else '<> 1'}" for text in plain]
+        found += [f"NOT ({test})" for test in present]
+    for one, two in itertools.chain(itertools.combinations(present, 2), itertools.product(present, conditions)):
+        found.append(f"({one}) <> ({two})")
+    return found
+
+
+def _counts(value: Value, ctx: Context) -> bool:
+    """Whether a value is how many rows or values a person has."""
+    return value.made_by_text and not aggregates.protected_columns(value, ctx.catalog)
+
+
+def _check_scaled(sums: Iterable[str], numbers: dict[str, Value], several: int, ctx: Context) -> None:
+    """Refuse sums of several values, one of which an earlier step has scaled."""
+    known = [numbers[text] for text in sums if text in numbers and aggregates.protected_columns(numbers[text], ctx.catalog)]
+    scaled = next((value for value in known if value.mixed or value.scale != 1), None)
+    if several > 1 and scaled is not None:
         raise Refusal(
             "ConditionalAggregate",
-            f"an earlier step multiplies {numbers[scaled].name} by a constant or adds to it: next to sums of other values, which could "
+            f"an earlier step multiplies {scaled.name} by a constant or adds to it: next to sums of other values, which could "
             "differ from it for one person, multiply the result instead",
         )
-    return list(found)
+
+
+def _parts(arg: Value, item: ReleasedAggregate, numbers: dict[str, Value]) -> list[str]:
+    """Columns and products that an argument consists of; the argument itself if it has a condition or is not a number."""
+    names = _COLUMN.findall(arg.sql)
+    columns = sorted(numbers.keys() & names)
+    products = [_product(numbers[one], numbers[two]) for one, two in itertools.combinations(columns, 2)] if (arg.degree or 1) > 1 else []
+    if item.where or arg.sql.startswith(("CASE ", "IF(")) or not numbers.keys() >= set(names):
+        return [_where(arg.sql, item), *columns]
+    return products if products and not arg.mixed else [*columns, *products]
+
+
+def _squares(args: Sequence[Value], item: ReleasedAggregate) -> list[str]:
+    return [_where(_product(one, two), item) for one, two in itertools.combinations_with_replacement(args, 2)]
+
+
+def _product(one: Value, two: Value) -> str:
+    """The product as a double: that of two whole numbers may overflow."""
+    factors = (value.sql if value.plain and value.type == "number" else f"CAST({value.sql} AS DOUBLE)" for value in (one, two))
+    return " * ".join(factors)
 
 
 def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:
@@ -323,4 +363,5 @@ def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:
     if FUNCTIONS[item.name].disclosure != "mixture":
         return []
     args = [arg for arg in item.args if aggregates.protected_columns(arg, catalog) and not aggregates.is_flag(arg, catalog)]
-    return [_where(parenthesised(arg, SUM), item) for arg in args]
+    squares = _squares(args, item) if aggregates.POWERS.get(item.name) == aggregates.MAX_POWER else []
+    return [*(_where(parenthesised(arg, SUM), item) for arg in args), *squares]

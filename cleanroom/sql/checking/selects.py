@@ -135,7 +135,7 @@ def _render_groups(clauses: _Clauses, release: SelectRelease, groups: ReleasedGr
     """The text of a SELECT that releases aggregates, without LIMIT."""
     distinct = clauses.distinct and release.distinct_keys is None
     columns = [f"{groups.replaced(value.sql)} AS {quote(name)}" for name, value in clauses.outputs]
-    having = [groups.replaced(text) for text in clauses.having]
+    having = [*(groups.replaced(text) for text in clauses.having), *groups.conditions]
     ends = clauses._replace(qualify=groups.replaced(clauses.qualify), order=groups.replaced(clauses.order))
     rows.check_exploded(scope, not groups.values)
     return _text(distinct, columns, groups.source(), "WHERE", having, ends)

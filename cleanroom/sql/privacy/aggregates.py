@@ -106,6 +106,13 @@ def is_flag(value: Value, catalog: Catalog) -> bool:
 
 def _check_terms(name: str, args: Sequence[Value], catalog: Catalog) -> None:
     """Refuse an aggregate of anything but measures, and their sums and products of two."""
+    datasets = sorted({view for arg in args for view, _, _ in arg.origins})
+    if len(args) > 1 and len(datasets) > 1 and any(protected_columns(arg, catalog) for arg in args):
+        raise Refusal(
+            "WeightsNotAllowed",
+            f"{name} compares columns of {' and '.join(datasets)}: the owner of one could mark persons of the other by its values; compare "
+            "columns of one dataset",
+        )
     for arg in args:
         if arg.degree is None:
             raise Refusal(
@@ -171,7 +178,7 @@ def protected_columns(value: Value, catalog: Catalog) -> list[ColumnKey]:
 
 MOST_MOMENTS = 3
 """Different sums that contain one column. With fewer persons than sums, the sums would determine every value."""
-_POWERS = {
+POWERS = {
     **dict.fromkeys(("SUM", "TRY_SUM", "AVG", "MEAN", "TRY_AVG", "REGR_AVGX", "REGR_AVGY", "REGR_COUNT"), 1),
     **dict.fromkeys(("STDDEV", "STDDEV_SAMP", "STDDEV_POP", "STD", "VARIANCE", "VAR_SAMP", "VAR_POP", "REGR_SXX", "REGR_SYY"), 2),
     **dict.fromkeys(("CORR", "COVAR_POP", "COVAR_SAMP", "REGR_SLOPE", "REGR_INTERCEPT", "REGR_R2", "REGR_SXY"), 2),
@@ -190,7 +197,7 @@ def check_moments(released: Sequence[ReleasedAggregate], floor: int, catalog: Ca
     moments: dict[ColumnKey, set[str]] = {}
     forms: dict[ColumnKey, set[str]] = {}
     for name, args, _, where, _ in released:
-        power = _POWERS.get(name)
+        power = POWERS.get(name)
         if power is None:
             continue
         texts = [arg.sql for arg in args]

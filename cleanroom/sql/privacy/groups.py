@@ -192,9 +192,11 @@ class PersonGroups:
 
 
 def presence(item: ReleasedAggregate) -> str:
-    """The condition under which a row counts for COUNT(…)."""
-    present = " AND ".join(f"{parenthesised(arg, SUM)} IS NOT NULL" for arg in item.args)
-    return f"({item.where}) IS TRUE AND {present}" if item.where else present
+    """The condition under which a row counts for COUNT(…) or COUNT_IF(…)."""
+    found = [f"({item.where}) IS TRUE"] if item.where else []
+    for arg in item.args:
+        found.append(f"({arg.sql}) IS TRUE" if item.name == "COUNT_IF" else f"{parenthesised(arg, SUM)} IS NOT NULL")
+    return " AND ".join(found)
 
 
 def _select(columns: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ ROLES: Mapping[str, Mapping[str, frozenset[str]]] = {
         "pods/log": frozenset({"get"}),
         "events": _READ,
         "configmaps": _READ,
+        "resourcequotas": frozenset({"list"}),
         "namespaces": frozenset({"get"}),
     },
     # Exactly the rights of a driver there: its executor pods, and the objects that Spark creates and removes with them.

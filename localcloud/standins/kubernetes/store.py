@@ -49,9 +49,10 @@ CONFIG_MAPS = Resource("configmaps", "ConfigMap")
 SPARK_APPLICATIONS = Resource("sparkapplications", "SparkApplication", "sparkoperator.k8s.io", "v1beta2", has_spec=True)
 SERVICES = Resource("services", "Service", has_spec=True)
 VOLUME_CLAIMS = Resource("persistentvolumeclaims", "PersistentVolumeClaim", has_spec=True)
+QUOTAS = Resource("resourcequotas", "ResourceQuota", has_spec=True)
 EVENT_LIFETIME = dt.timedelta(hours=1)
 """The API server's default (``--event-ttl``)."""
-RESOURCES = (NAMESPACES, PODS, EVENTS, CONFIG_MAPS, SERVICES, VOLUME_CLAIMS, SPARK_APPLICATIONS)
+RESOURCES = (NAMESPACES, PODS, EVENTS, CONFIG_MAPS, SERVICES, VOLUME_CLAIMS, QUOTAS, SPARK_APPLICATIONS)
 
 
 class ApiFailure(Exception):

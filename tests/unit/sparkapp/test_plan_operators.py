@@ -164,3 +164,38 @@ def test_unknown_leaf_and_missing_table_are_refused() -> None:
     assert code_of(node(f"{LOGICAL}.CTERelationRef", cteId=1, output=[])) == "PlanUnreadable"
     assert code_of(project(OWN, 99)) == "PlanUnreadable"
     assert rows(node(f"{LOGICAL}.OneRowRelation")) == Rows()
+
+
+def explode(child: Items, id: int) -> Items:
+    return node(f"{LOGICAL}.Generate", child, generator=node(f"{EXPRESSIONS}.Explode", attribute(id)), generatorOutput=[attribute(70)])
+
+
+def test_explode_repeats_the_rows_of_persons() -> None:
+    found = rows(explode(ORDERS, 2))
+    assert found.persons
+    assert (found.exploded, found.overlapping, found.unique) == (True, True, [])
+    assert found.columns[70] == Column(70, frozenset([("orders", "region")]))
+    own = rows(explode(OWN, 12))
+    assert (own.exploded, own.overlapping, own.unique) == (False, False, [])
+    assert code_of(explode(ORDERS, 3)) == "PlanColumnNotAllowed"
+
+
+@pytest.mark.parametrize("sides", [(explode(ORDERS, 2), OWN), (OWN, explode(ORDERS, 2))])
+def test_exploded_rows_of_persons_are_not_in_a_union(sides: tuple[Items, Items]) -> None:
+    with pytest.raises(Refused, match="a union of exploded rows"):
+        rows(node(f"{LOGICAL}.Union", *sides))
+
+
+def test_window_over_persons_may_choose_their_rows() -> None:
+    assert rows(window(ORDERS, 1, function=ROW_NUMBER)).overlapping
+    assert not rows(window(OWN, 11, function=ROW_NUMBER)).overlapping
+
+
+def test_union_of_persons_of_two_views_overlaps() -> None:
+    catalog = Catalog.model_validate(
+        {"views": {name: {"columns": {"p": "string"}, "floors": {"minGroupSize": 5, "identity": "p"}} for name in ("a", "b")}}
+    )
+    union = tree(node(f"{LOGICAL}.Union", view("a", p=1), view("b", p=2)))
+    found = PlanWalk(catalog).settled(union, {})
+    assert found.overlapping
+    assert [person.all_ids for person in found.persons] == [frozenset(), frozenset()]

@@ -1,0 +1,207 @@
+"""Conditions of a release: texts of values and of tests of rows, and what a condition requires."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cleanroom.errors import Refused
+from sparkapp.plan.canonical import Canonical
+from sparkapp.plan.conditions import Condition, Floors, number_of, product_text, row_test, row_text
+from sparkapp.plan.tree import tree
+from tests.unit.sparkapp.test_plan_operators import attribute
+from tests.unit.sparkapp.test_plan_tree import EXPRESSIONS, node
+
+Items = list[dict[str, Any]]
+PERSON, ROWS, FIRST, SECOND, SIZE = 1, 2, 3, 4, 5
+"""Attributes of the rows per person: the identity, a count of rows, and two tests. SIZE is a sum of absolute values."""
+X, Y = attribute(11, "x"), attribute(12, "y")
+
+
+def of(kind: str, *children: Items, **fields: Any) -> Items:
+    return node(f"{EXPRESSIONS}.{kind}", *children, **fields)
+
+
+def literal(value: int | str | None) -> Items:
+    return of("Literal", value=None if value is None else str(value))
+
+
+def aggregate(kind: str, *children: Items) -> Items:
+    return of("AggregateExpression", of(kind, *children[:1]), *children[1:], isDistinct=False)
+
+
+def coalesced(value: Items) -> Items:
+    return of("Coalesce", value, literal(0))
+
+
+def unequal(one: Items, two: Items) -> Items:
+    return of("Not", of("EqualTo", one, two))
+
+
+IS_X, IS_Y = of("IsNotNull", X), of("IsNotNull", Y)
+TRUE = of("EqualNullSafe", X, literal("true"))
+
+
+def text_of(items: Items) -> str:
+    return product_text(tree(items), Canonical())
+
+
+def require(condition: Items, count: Items, first: Items = IS_X) -> Floors:
+    """What ``condition`` on the group's attribute 20, which is ``count``, requires."""
+    values = {20: tree(count), 21: tree(aggregate("Max", attribute(SIZE))), 22: tree(aggregate("Sum", attribute(SIZE)))}
+    inputs = {
+        PERSON: tree(X),
+        ROWS: tree(aggregate("Count", literal(1))),
+        FIRST: tree(aggregate("BoolOr", first)),
+        SECOND: tree(aggregate("BoolOr", IS_Y)),
+        SIZE: tree(of("Coalesce", aggregate("Sum", of("Abs", X)), literal(0))),
+    }
+    floors = Floors()
+    Condition(tree(condition), values, inputs, {PERSON}, Canonical()).read(floors)
+    return floors
+
+
+def counted(test: Items) -> Items:
+    return aggregate("Count", attribute(PERSON), test)
+
+
+AT_LEAST_5 = of("GreaterThanOrEqual", attribute(20), literal(5))
+
+
+def few(most: int) -> Items:
+    """``NOT BETWEEN 1 AND most``, as Spark analyses it."""
+    reference = of("CommonExpressionRef")
+    bounds = of("And", of("GreaterThanOrEqual", reference, literal(1)), of("LessThanOrEqual", reference, literal(most)))
+    return of("Not", of("Between", of("With", bounds, of("CommonExpressionDef", attribute(20)))))
+
+
+def test_factors_of_a_product_have_no_order_and_no_casts_to_other_numbers() -> None:
+    as_double = of("Cast", Y, dataType="double")
+    assert text_of(of("Multiply", X, Y)).count(" * ") == 1
+    assert text_of(of("Multiply", as_double, X, evalMode="ANSI")).replace("#0", "#").replace("#1", "#") == (
+        text_of(of("Multiply", X, Y)).replace("#0", "#").replace("#1", "#")
+    )
+    assert text_of(of("Cast", X, dataType="decimal(20,2)")) == text_of(X)
+    assert text_of(of("Cast", X, dataType="integer")) != text_of(X)
+    assert text_of(of("Multiply", X, of("Multiply", X, X))).count(" * ") == 2
+
+
+def test_text_of_a_value_with_a_condition_is_that_of_an_aggregate_with_filter() -> None:
+    assert text_of(of("CaseWhen", TRUE, of("Multiply", X, X))).count(" * ") == 1
+    assert " WHERE EqualNullSafe(" in text_of(of("CaseWhen", TRUE, X))
+    assert text_of(of("CaseWhen", IS_X, literal(1))) == row_text(frozenset([f"{text_of(X)} IS NOT NULL"]))
+    assert " WHERE " not in text_of(of("CaseWhen", TRUE, X, literal(0)))
+
+
+def test_text_of_counted_rows_does_not_depend_on_the_order_of_conditions() -> None:
+    assert row_text(frozenset()) == "1"
+    assert row_text(frozenset(["b", "a"])) == "1 IF a AND b"
+
+
+@pytest.mark.parametrize(
+    ("test", "text"),
+    [
+        (IS_X, "{} IS NOT NULL"),
+        (TRUE, "{} IS TRUE"),
+        (of("Not", TRUE), "{} IS NOT TRUE"),
+        (unequal(X, literal(0)), "{} <> 0"),
+        (unequal(of("Cast", X, dataType="double"), literal(0)), "{} <> 0"),
+    ],
+)
+def test_tests_of_one_value_have_a_form(test: Items, text: str) -> None:
+    assert row_test(tree(test), Canonical()) == {text.format(text_of(X))}
+
+
+def test_other_tests_keep_their_text() -> None:
+    for test in (unequal(X, literal(1)), of("Not", IS_X), of("EqualNullSafe", X, literal("false")), of("EqualNullSafe", X, Y)):
+        assert row_test(tree(test), Canonical()) == {Canonical().text(tree(test))}
+    assert row_test(tree(of("Cast", X, dataType="integer")), Canonical()) == {Canonical().text(tree(of("Cast", X, dataType="integer")))}
+    assert len(row_test(tree(of("And", IS_X, of("And", TRUE, IS_Y))), Canonical())) == 3
+
+
+def test_number_is_a_constant_without_casts() -> None:
+    assert number_of(tree(of("Cast", of("Cast", literal(7), dataType="long"), dataType="double"))) == 7
+    assert [number_of(tree(items)) for items in (literal("-1"), literal("1.5"), literal(None), X)] == [None] * 4
+
+
+def test_persons_are_counted_without_a_test() -> None:
+    assert require(AT_LEAST_5, aggregate("Count", attribute(PERSON))) == Floors(persons=5)
+
+
+def test_persons_with_a_test_are_enough_or_none() -> None:
+    test = frozenset([f"{text_of(X)} IS NOT NULL"])
+    for condition, least in ((AT_LEAST_5, 5), (few(4), 5), (few(2), 3)):
+        found = require(condition, counted(attribute(FIRST)))
+        assert (found.tests, found.least, found.tested) == ([test], least, {11})
+        assert found.counted == {frozenset([(test, True)])}
+
+
+def test_contributors_are_those_with_a_sum_of_absolute_values() -> None:
+    found = require(AT_LEAST_5, counted(of("GreaterThan", attribute(SIZE), literal(0))))
+    assert (found.tests, found.least, found.tested) == ([frozenset([f"{text_of(X)} <> 0"])], 5, set())
+    assert require(few(4), counted(of("GreaterThan", attribute(ROWS), literal(1)))).repeated
+
+
+def test_several_tests_are_counted_together() -> None:
+    condition = of("And", attribute(FIRST), of("Not", attribute(SECOND)))
+    found = require(few(4), counted(condition))
+    (pair,) = found.counted
+    assert sorted(meets for _, meets in pair) == [False, True]
+    assert (found.tests, found.tested, found.least) == ([], set(), 5)
+    ((_, meets),) = next(iter(require(few(4), counted(of("Not", attribute(FIRST)))).counted))
+    assert not meets
+
+
+@pytest.mark.parametrize(
+    ("test", "count"),
+    [
+        (unequal(coalesced(X), coalesced(Y)), 2),
+        (unequal(of("Cast", coalesced(X), dataType="double"), coalesced(of("Multiply", X, Y))), 2),
+        (unequal(X, literal(1)), 2),
+        (of("Not", IS_X), 2),
+        (unequal(IS_X, IS_Y), 2),
+        (of("EqualTo", coalesced(X), coalesced(Y)), 0),
+        (IS_X, 0),
+    ],
+)
+def test_differences_of_two_values_are_recorded(test: Items, count: int) -> None:
+    found = require(few(4), counted(attribute(FIRST)), test).differences
+    assert [len(pair) for pair in found] == [count] * bool(count)
+
+
+def test_difference_with_another_constant_is_not_one_with_nothing() -> None:
+    first = require(few(4), counted(attribute(FIRST)), unequal(coalesced(X), of("Coalesce", Y, literal(1)))).differences
+    assert all(text.startswith("1 IF ") for pair in first for text in pair)
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        aggregate("Count", attribute(ROWS)),
+        aggregate("Sum", attribute(PERSON)),
+        of("AggregateExpression", of("Count", attribute(PERSON)), attribute(FIRST), isDistinct=True),
+        counted(of("GreaterThan", attribute(SIZE), literal(1))),
+        counted(of("GreaterThan", attribute(ROWS), literal(2))),
+        counted(of("Or", attribute(FIRST), attribute(SECOND))),
+        counted(attribute(PERSON)),
+        aggregate("Count", attribute(ROWS), attribute(FIRST)),
+        aggregate("Sum", attribute(PERSON), attribute(FIRST)),
+    ],
+)
+def test_other_conditions_are_refused(count: Items) -> None:
+    with pytest.raises(Refused, match="contain another one"):
+        require(AT_LEAST_5, count)
+    with pytest.raises(Refused, match="contain another one"):
+        require(few(4), count)
+
+
+def share(percent: int, factor: int = 100, whole: int = 22) -> Items:
+    return of("LessThanOrEqual", of("Multiply", literal(factor), attribute(21)), of("Multiply", literal(percent), attribute(whole)))
+
+
+def test_share_of_one_person_is_limited() -> None:
+    assert require(share(80), literal(0)).shares == {text_of(X): 80}
+    for condition in (share(80, 99), share(80, whole=21), share(80, whole=20)):
+        with pytest.raises(Refused):
+            require(condition, aggregate("Sum", attribute(ROWS)))
