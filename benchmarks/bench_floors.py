@@ -45,10 +45,12 @@ SHAPES = {
     "one table": Shape(f"SELECT f.origin AS origin, {_MEANS} FROM flights AS f GROUP BY f.origin"),
     # A query that does not count persons itself.
     "means": Shape(f"SELECT p.maker AS maker, COUNT(*) AS n, AVG(f.delay) AS delay, AVG(w.wind) AS wind {_JOINS}"),
-    # Aggregates that are not computed from the rows per person, but from the rows again. Spark joins the rows twice.
+    # Moments, which have many conditions, and are not computed from the rows per person, but from the rows again.
     "deviation": Shape(
-        f"SELECT p.maker AS maker, {_MEANS}, STDDEV(f.delay) AS deviation, CORR(f.delay, f.hour) AS wind {_JOINS}", unlimited=("Spark",)
+        f"SELECT p.maker AS maker, {_MEANS}, STDDEV(f.delay) AS deviation, CORR(f.delay, f.hour) AS wind {_JOINS}",
+        unlimited=("DuckDB", "Spark"),
     ),
+    # Values that are counted from the rows again.
     "distinct": Shape(f"SELECT p.maker AS maker, {_MEANS}, COUNT(DISTINCT f.hour) AS hours {_JOINS}"),
 }
 TABLES = {
