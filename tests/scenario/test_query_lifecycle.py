@@ -399,7 +399,12 @@ def test_update_without_the_authors_signature_is_refused(cloud: Cloud, world: Wo
 
 def test_create_with_the_name_of_an_existing_query_is_refused(cloud: Cloud, world: World) -> None:
     name = draft(cloud, world)
-    assert code_of(lambda: run_async(create_query(cloud.fabrikam, world.query(name=name)))) == "QueryExists"
+    same, other = world.query(name=name), world.query(name=name, sql=world.SQL.replace("COUNT(DISTINCT", "2 * COUNT(DISTINCT"))
+    assert other.sql != same.sql
+    assert code_of(lambda: run_async(create_query(cloud.fabrikam, other))) == "QueryExists"
+    assert code_of(lambda: run_async(create_query(cloud.fabrikam, same, approval_seconds=60))) == "QueryExists"
+    assert code_of(lambda: run_async(create_query(cloud.litware, same))) == "QueryExists"
+    assert run_async(create_query(cloud.fabrikam, same))["state"] == "Draft"
 
 
 def _update_code(cloud: Cloud, name: str, handler: Any, message: Any) -> str:

@@ -63,9 +63,9 @@ def test_the_image_states_its_build_id(code: Path) -> None:
 
 
 def test_every_workflow_says_how_it_moves_between_versions() -> None:
-    """A run ends on the version on which it began. A query is open for weeks, so it moves."""
+    """A run ends on the version on which it began. A query is open for weeks and a watcher for ever, so they move."""
     kinds = [kind for kind in vars(boundaries).values() if isinstance(kind, type) and kind.__module__.startswith("workflows.")]
     found = {definition.name: definition.versioning_behavior for definition in map(workflow._Definition.must_from_class, kinds)}
-    assert {name for name, behaviour in found.items() if behaviour is VersioningBehavior.AUTO_UPGRADE} == {"PublishQuery"}
+    assert {name for name, behaviour in found.items() if behaviour is VersioningBehavior.AUTO_UPGRADE} == {"PublishQuery", "WatchQueries"}
     assert {name for name, behaviour in found.items() if behaviour is VersioningBehavior.UNSPECIFIED} == set()
     assert {"RunQuery", "Prepare", "ConcludeRun", "PublishAzureDataset", "PublishS3Dataset"} <= set(found)
