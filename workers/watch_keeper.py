@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
@@ -15,6 +13,7 @@ from temporalio.service import RPCError
 from cleanroom.identifiers import FRONTEND_QUEUE, watch_workflow_id
 from cleanroom.messages.query import WatchQueriesInput
 from cleanroom.temporal.attributes import start_attributes
+from workers.background import BackgroundTask
 from workflows.watch_queries import WatchQueries
 
 logger = logging.getLogger("cleanroom.worker")
@@ -38,7 +37,7 @@ async def ensure_watcher(client: Client, collaboration: str) -> None:
     )
 
 
-class WatchKeeper:
+class WatchKeeper(BackgroundTask):
     """Ensures periodically that the watcher is running, while its context is open. Every frontend worker has one.
 
     Args:
@@ -47,17 +46,10 @@ class WatchKeeper:
         interval: Seconds between two requests.
     """
 
+    task_name = "watch-keeper"
+
     def __init__(self, client: Client, collaboration: str, *, interval: float = INTERVAL_SECONDS) -> None:
         self._client, self._collaboration, self._interval = client, collaboration, interval
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._repeat(), name="watch-keeper")
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
 
     async def _repeat(self) -> None:
         while True:

@@ -7,13 +7,11 @@ frontend's worker exports the same values, so a query over them takes the maximu
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from temporalio.client import Client, WorkflowExecution
 from temporalio.common import MetricMeter
@@ -22,6 +20,7 @@ from temporalio.service import RPCError
 from cleanroom.settings import Settings
 from cleanroom.temporal import metrics
 from cleanroom.temporal.attributes import PENDING_FOR, STAGE, STAGE_SINCE
+from workers.background import BackgroundTask
 
 logger = logging.getLogger("cleanroom.worker")
 
@@ -35,7 +34,7 @@ RUN_STAGES: Final = ("run.prepare", "run.submit", "run.watch", "run.conclude", "
 OTHER: Final = metrics.OTHER
 
 
-class Workload:
+class Workload(BackgroundTask):
     """Reads the gauges periodically while its context is open.
 
     Args:
@@ -45,6 +44,8 @@ class Workload:
         interval: Seconds between two readings.
         now: Returns the time.
     """
+
+    task_name = "workload-metrics"
 
     def __init__(
         self,
@@ -67,15 +68,6 @@ class Workload:
             "run.watch": timedelta(seconds=settings.spark.run_seconds + settings.spark.driver_start_seconds) + _SHORT,
         }
         self._read_at = now()
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._repeat(), name="workload-metrics")
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
 
     async def _repeat(self) -> None:
         while True:
