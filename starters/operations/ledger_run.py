@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 from typing import Any, NamedTuple
 
 from cleanroom.audit.export import run_events
+from cleanroom.concurrency import gather_limited
 from cleanroom.documents.query import QUERY_LABELS, parse_query
 from cleanroom.errors import CleanRoomError, NotFound
 from cleanroom.governance import Event, GovernanceUserClient
@@ -150,27 +150,23 @@ async def list_runs_from_ledger(session: Session) -> list[dict[str, Any]]:
     A run is in the ledger's list of its query from the moment at which it counts against the owners' limits. Runs that have stored
     secrets before are found by these.
     """
-    slots = asyncio.Semaphore(CONCURRENT)
     async with session.governance() as client:
 
         async def of_query(name: str) -> list[_Started]:
-            async with slots:
-                if await client.latest_event(session.collaboration, event_id=runs_event_id(name), scope=RUNS_SCOPE) is None:
-                    return []
-                events = client.events(session.collaboration, event_id=runs_event_id(name), scope=RUNS_SCOPE)
-                return [_started(event, name) async for event in events if _member(event, "runId")]
+            if await client.latest_event(session.collaboration, event_id=runs_event_id(name), scope=RUNS_SCOPE) is None:
+                return []
+            events = client.events(session.collaboration, event_id=runs_event_id(name), scope=RUNS_SCOPE)
+            return [_started(event, name) async for event in events if _member(event, "runId")]
 
         async def of_secret(run_id: str) -> _Started | None:
-            async with slots:
-                pinned = await UserReader(client, session.collaboration).pinned_request(run_id)
+            pinned = await UserReader(client, session.collaboration).pinned_request(run_id)
             if pinned is None:
                 return None
             request = _request(pinned)
             return _Started(run_id, pinned.query, request.signer if request else "", pinned.digest, pinned.at)
 
         async def row(run: _Started) -> dict[str, Any]:
-            async with slots:
-                state, failure = await _state(session, client, run)
+            state, failure = await _state(session, client, run)
             return {
                 "run": run.run_id,
                 "query": run.query,
@@ -181,16 +177,16 @@ async def list_runs_from_ledger(session: Session) -> list[dict[str, Any]]:
             }
 
         queries = [item.id for item in await client.list_documents(QUERY_LABELS)]
-        counted = [run for runs in await asyncio.gather(*map(of_query, queries)) for run in runs]
+        counted = [run for runs in await gather_limited(of_query, queries, CONCURRENT) for run in runs]
         known = {run.run_id for run in counted}
         holding = {run_of_secret(secret_id) for secret_id in await client.list_secrets(session.collaboration)} - known - {None}
-        pinned = [run for run in await asyncio.gather(*(of_secret(run_id) for run_id in holding if run_id)) if run is not None]
+        pinned = [run for run in await gather_limited(of_secret, filter(None, holding), CONCURRENT) if run is not None]
         # A retried step counts a run twice; its first entry has the time at which it began.
         runs: dict[tuple[str, str], _Started] = {}
         for run in sorted((*counted, *pinned), key=lambda run: run.at):
             runs.setdefault((run.run_id, run.digest), run)
         latest = sorted(runs.values(), key=lambda run: (run.at, run.run_id), reverse=True)[:LISTED]
-        return list(await asyncio.gather(*map(row, latest)))
+        return await gather_limited(row, latest, CONCURRENT)
 
 
 def _started(event: Event, query: str) -> _Started:

@@ -201,7 +201,7 @@ async def governance_row(session: Session, client: GovernanceUserClient, documen
     approvers = {item.approver_id for item in document.approvers or ()}
     return {
         "query": document.id,
-        "state": {"Proposed": "Not Approved", "Accepted": "Approved"}.get(document.state, document.state),
+        "state": _STATES.get(document.state, document.state),
         "version": document.version,
         "digest": document_digest(str(document.data)),
         "pending": sorted(names.get(user, user) for user in approvers - set(ballots)) if document.state == "Proposed" else [],

@@ -6,12 +6,12 @@ A proposal whose workflow has ended stays open there, and a draft stays a draft.
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 from typing import TYPE_CHECKING, Any, Final
 
 from temporalio.client import WorkflowExecution, WorkflowExecutionStatus
 
+from cleanroom.concurrency import gather_limited
 from cleanroom.temporal import attributes
 from starters.operations.query_names import generations
 from starters.operations.session import Session, now
@@ -35,7 +35,7 @@ _NEXT: Final = {
 }
 RENEW: Final = "cleanroom query renew {name}"
 CONCURRENT: Final = 20
-"""Queries of a list whose runs are counted at the same time."""
+"""Queries of a list whose runs are counted at the same time, at most."""
 
 
 def next_command(state: str, name: str) -> str:
@@ -63,18 +63,17 @@ async def standing_record(session: Session, name: str, state: str) -> dict[str, 
     """
     found: dict[str, Any] = {"decisions": [], "refusal": None, "renews": [], "renewed_as": None}
     reached = False
-    for document in await generations(session, name):
-        reached = reached or document.id == name
-        accepted: dict[str, Any] = {}
-        if document.state == "Accepted":
-            async with session.governance() as client:
-                accepted = await accepted_record(session, client, document)
-        if document.id == name:
-            found |= accepted
-        elif reached:
-            found["renewed_as"] = document.id
-        else:
-            found["renews"].append({"query": document.id, "version": document.version, "state": "Not Accepted"} | accepted)
+    documents = await generations(session, name)
+    async with session.governance() as client:
+        for document in documents:
+            reached = reached or document.id == name
+            accepted = await accepted_record(session, client, document) if document.state == "Accepted" else {}
+            if document.id == name:
+                found |= accepted
+            elif reached:
+                found["renewed_as"] = document.id
+            else:
+                found["renews"].append({"query": document.id, "version": document.version, "state": "Not Accepted"} | accepted)
     renewal = found["renewed_as"]
     return found | {"next": f"cleanroom query show {renewal}" if renewal else next_command(found.get("state", state), name)}
 
@@ -130,11 +129,7 @@ async def listed_states(
     """
     from cleanroom.runs.reader import UserReader
 
-    reader, slots, time = UserReader(client, session.collaboration), asyncio.Semaphore(CONCURRENT), now()
-
-    async def used_up(name: str, limit: int) -> bool:
-        async with slots:
-            return len(await reader.runs_started(name)) >= limit
+    reader, time = UserReader(client, session.collaboration), now()
 
     async def correct(row: dict[str, Any]) -> None:
         workflow = workflows.get(row["query"])
@@ -147,10 +142,10 @@ async def listed_states(
         expires, limit = values.get(attributes.EXPIRES_AT), values.get(attributes.RUN_LIMIT)
         if expires is not None and _utc(expires) <= time:
             row["state"] = "Expired"
-        elif limit is not None and await used_up(row["query"], limit):
+        elif limit is not None and len(await reader.runs_started(row["query"])) >= limit:
             row["state"] = "Exhausted"
 
-    await asyncio.gather(*map(correct, rows))
+    await gather_limited(correct, rows, CONCURRENT)
 
 
 def _utc(at: dt.datetime) -> dt.datetime:

@@ -6,6 +6,8 @@ import asyncio
 import datetime as dt
 import os
 from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 from cleanroom.claims import HOST_DATA
 from cleanroom.errors import NotFound, PreconditionFailed, Refused
@@ -13,6 +15,9 @@ from cleanroom.settings import Settings
 from starters.operations.doctor.checks import Check, NotApplicable
 from starters.operations.doctor.governance import GOVERNANCE, TRUST, trust_in_force
 from starters.operations.session import Session
+
+if TYPE_CHECKING:
+    from cleanroom.spark.kubernetes import KubernetesClient
 
 EVIDENCE, CLUSTER = "evidence of this guest", "connection to Kubernetes"
 
@@ -69,37 +74,29 @@ async def _verify_evidence(session: Session) -> str:
     return f"host data {host_data[:12]}, verified with the roots of {trust.id}"
 
 
-def _cluster_version(settings: Settings) -> str:
+def _connect(settings: Settings) -> closing[KubernetesClient]:
     from cleanroom.spark.kubernetes import KubernetesClient
 
-    client = KubernetesClient.connect(settings.kubernetes)
-    try:
+    return closing(KubernetesClient.connect(settings.kubernetes))
+
+
+def _cluster_version(settings: Settings) -> str:
+    with _connect(settings) as client:
         return f"Kubernetes {client.version()}, namespace {settings.kubernetes.namespace}"
-    finally:
-        client.close()
 
 
 def _list_applications(settings: Settings) -> str:
-    from cleanroom.spark.kubernetes import KubernetesClient
-
-    client = KubernetesClient.connect(settings.kubernetes)
-    try:
+    with _connect(settings) as client:
         return f"SparkApplications are served; {len(client.applications())} exist"
-    finally:
-        client.close()
 
 
 def _require_quota(settings: Settings) -> str:
     """Require that the namespace's quotas allow the pods of one run."""
-    from cleanroom.spark.kubernetes import KubernetesClient
-
-    client = KubernetesClient.connect(settings.kubernetes)
     try:
-        quotas = client.pod_quotas()
+        with _connect(settings) as client:
+            quotas = client.pod_quotas()
     except (NotFound, Refused) as error:
         raise NotApplicable(f"quotas cannot be listed ({error.code})") from error
-    finally:
-        client.close()
     pods = 1 + settings.spark.executor_instances
     for name, left in quotas.items():
         if left < pods:
