@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -39,6 +39,7 @@ from cleanroom.temporal.freshness import GovernanceFreshness
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from localcloud.standins.cgs.nodes import Nodes
 from starters.operations.session import Session
+from tests.conformance.governance.standin import StandIn
 from tests.conformance.governance.target import Person, Target
 from tests.servers import fixed_id
 from tests.temporal_env import TEST_KEYRING, client_with
@@ -52,6 +53,20 @@ AUTHOR, OWNERS = "fabrikam", ("contosso", "litware")
 PEOPLE = (AUTHOR, *OWNERS)
 INTERVAL = 0.2
 """Seconds between two looks of the watcher."""
+
+
+@contextmanager
+def open_world(folder: Path, env: WorkflowEnvironment) -> Iterator[World]:
+    """Start the governance stand-in and the workers, and stop them after the block."""
+    standin = StandIn(folder)
+    with standin.serve(slow_history=False, lag_ms=1) as found:
+        target = Target(found)
+        world = World(target, folder, env, standin.nodes)
+        try:
+            yield world
+        finally:
+            world.close()
+            target.close()
 
 
 class World:

@@ -43,10 +43,8 @@ from cleanroom.statements import Decision, sign
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.failures import error_from_failure
 from starters.operations.session import Session, now
-from tests.conformance.governance.standin import StandIn
-from tests.conformance.governance.target import Target
 from tests.governance_machine.model import Model, Proposal
-from tests.governance_machine.world import AUTHOR, OWNERS, PEOPLE, World
+from tests.governance_machine.world import AUTHOR, OWNERS, PEOPLE, World, open_world
 from tests.temporal_env import temporal_env, unique
 from workflows.publish_query import PublishQuery
 
@@ -62,16 +60,8 @@ SLACK = 7.0
 
 @pytest.fixture(scope="module")
 def machine_world(tmp_path_factory: pytest.TempPathFactory, temporal_env: WorkflowEnvironment) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("governance-machine")
-    standin = StandIn(folder)
-    with standin.serve(slow_history=False, lag_ms=1) as found:
-        target = Target(found)
-        world = World(target, folder, temporal_env, standin.nodes)
-        try:
-            yield world
-        finally:
-            world.close()
-            target.close()
+    with open_world(tmp_path_factory.mktemp("governance-machine"), temporal_env) as world:
+        yield world
 
 
 WHO = st.sampled_from(PEOPLE)

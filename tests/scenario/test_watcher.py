@@ -23,9 +23,7 @@ from cleanroom.messages.query import AuthorMessage, Collaborator, PublishQueryIn
 from cleanroom.temporal import attributes, retries
 from cleanroom.temporal.attributes import start_attributes
 from starters.operations.query_list import read_compared
-from tests.conformance.governance.standin import StandIn
-from tests.conformance.governance.target import Target
-from tests.governance_machine.world import AUTHOR, PEOPLE, World
+from tests.governance_machine.world import AUTHOR, PEOPLE, World, open_world
 from tests.temporal_env import temporal_env, unique
 from workers.watch_keeper import WatchKeeper, ensure_watcher
 from workflows.publish_query import PublishQuery
@@ -39,16 +37,8 @@ Query = WorkflowHandle[PublishQuery, QueryState]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, temporal_env: WorkflowEnvironment) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("query-watch")
-    standin = StandIn(folder)
-    with standin.serve(slow_history=False, lag_ms=1) as found:
-        target = Target(found)
-        world = World(target, folder, temporal_env, standin.nodes)
-        try:
-            yield world
-        finally:
-            world.close()
-            target.close()
+    with open_world(tmp_path_factory.mktemp("query-watch"), temporal_env) as world:
+        yield world
 
 
 def test_a_vote_in_governance_is_shown_although_nobody_told_the_workflow(world: World) -> None:

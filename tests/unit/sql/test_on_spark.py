@@ -14,6 +14,7 @@ import pytest
 
 from cleanroom.datasets.schema import arrow_schema
 from cleanroom.sql import Catalog, check_sql, locked_spark_conf, split_statements
+from sparkapp.reading import SPARK_TYPES
 from tests.unit.sql.honest import GENERAL, TPCH
 from tests.unit.sql.test_floors import ALLOWED_OVER_FLOORS, populate
 from tests.unit.sql.world import GUARDED, OPEN, create, open_rows, run_verdict, same_rows
@@ -21,15 +22,6 @@ from tests.unit.sql.world import GUARDED, OPEN, create, open_rows, run_verdict, 
 pytestmark = pytest.mark.spark
 pyspark = pytest.importorskip("pyspark")
 
-_SPARK = {
-    "string": "string",
-    "integer": "int",
-    "long": "bigint",
-    "number": "double",
-    "boolean": "boolean",
-    "date": "date",
-    "timestamp": "timestamp",
-}
 QUICK = {
     "spark.sql.shuffle.partitions": "1",
     "spark.sql.adaptive.enabled": "false",
@@ -61,7 +53,7 @@ def load(session: Any, catalog: Catalog, rows: dict[str, Any]) -> None:
         types = {column.name: column.type for _, column in columns}
         data = [{column.name: _value(row[index], column.type) for index, column in columns} for row in rows.get(view.name, ())]
         table = pa.Table.from_pylist(data, schema=arrow_schema(types, list(types)))
-        session.createDataFrame(table, ", ".join(f"`{name}` {_SPARK[kind]}" for name, kind in types.items())).createOrReplaceTempView(
+        session.createDataFrame(table, ", ".join(f"`{name}` {SPARK_TYPES[kind]}" for name, kind in types.items())).createOrReplaceTempView(
             view.name
         )
 
