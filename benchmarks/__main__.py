@@ -1,4 +1,4 @@
-"""Runs benchmarks, each in a process of its own, and writes docs/performance.md: ``python -m benchmarks [NAME ...]``.
+"""Runs benchmarks, each in its own process, and writes docs/performance.md: ``python -m benchmarks [NAME ...]``.
 
 A benchmark that misses a target or fails does not keep the later ones from running. The exit code is then 1.
 """

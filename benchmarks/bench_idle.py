@@ -80,7 +80,7 @@ def _cleanroom(*words: str) -> str:
 
 
 BENCHMARK = Benchmark(
-    "a local cloud that nobody uses, after the demo",
+    "an idle local cloud, after the demo",
     measure,
     [
         at_most("workflow tasks completed while idle", 5),

@@ -1,6 +1,6 @@
 """Measures the upload of a CSV file of flights against a plain upload of the same file to the same store, by the store's own SDK.
 
-The stores are SeaweedFS (S3) and Azurite (Azure Blob Storage), with TLS. Every upload is a process of its own. Time and CPU are those of
+The stores are SeaweedFS (S3) and Azurite (Azure Blob Storage), with TLS. Every upload has its own process. Time and CPU are those of
 the upload without the start of the process; memory is the largest resident memory of the process. Ratios are medians over pairs of
 uploads that follow each other. ``--megabytes 481`` uploads a file of that size.
 """

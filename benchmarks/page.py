@@ -57,7 +57,7 @@ def write(benchmarks: Mapping[str, Benchmark], found: Mapping[str, tuple[Sequenc
 
 
 def _cells(text: str) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Return the other cells of each row by its first two. Lines that are no rows, such as markers of a merge, do not matter."""
+    """Return the other cells of each row by its first two. Ignores other lines, such as markers of a merge."""
     rows = [[cell.strip() for cell in line.strip("| \n").split(" | ")] for line in text.splitlines() if line.startswith("| ")]
     return {(row[0], row[1]): tuple(row[2:]) for row in rows}
 
