@@ -227,7 +227,7 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
     monkeypatch.delenv("CLEANROOM_PROFILE", raising=False)
-    text = 'collaboration = "flights"\nkeys_dir = "keys"\n[profile.litware]\nparty = "litware"\n[parties]\nlitware = "u"\n'
+    text = '[default]\ncollaboration = "flights"\nkeys_dir = "keys"\n[profile.litware]\nparty = "litware"\n[default.parties]\nlitware = "user-1"\n'
     (tmp_path / "cleanroom.toml").write_text(text)
     monkeypatch.setenv("CLEANROOM_CONFIG", str(tmp_path / "cleanroom.toml"))
     (tmp_path / "rows.csv").write_text("person,city,amount\n")
