@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cleanroom.documents.specs import load_dataset_spec
-from cleanroom.errors import NotFound
+from cleanroom.errors import InvalidInput, NotFound
 from cleanroom.identifiers import run_workflow_id
 from starters.operations.conclude import conclude_run
 from starters.operations.query_names import latest_name
@@ -181,6 +181,10 @@ def result(
     Example: cleanroom run result r-1 --dataset demo/litware-delays.yaml --profile litware
     """
     with error_boundary(output):
+        if dataset is None and chart is not None:
+            raise InvalidInput(
+                "RowsNotRequested", "--chart needs the rows of the result.", hint="Add --dataset with the output dataset's file."
+            )
         session = Session.load(profile, config)
         receipt = run_async(read_receipt(session, run_id))
         if dataset is None:
@@ -194,14 +198,14 @@ def result(
             run_async(require_receiver(session, spec))
             raise
         rows = result_rows(table)
+        if output is Format.JSON:
+            print_json({"run_id": run_id, "rows": rows, "digest": receipt.digest})
+        else:
+            out.print(result_table(rows, title=f"result of run {run_id}", limit=limit))
+            print_chart(rows, value)
         if chart is not None:
             chart_png(rows, chart, title=f"{receipt.dataset}: run {run_id}", value=value)
             print_status(f"chart written to {safe(chart)}")
-        if output is Format.JSON:
-            print_json({"run_id": run_id, "rows": rows, "digest": receipt.digest})
-            return
-        out.print(result_table(rows, title=f"result of run {run_id}", limit=limit))
-        print_chart(rows, value)
 
 
 if __name__ == "__main__":
