@@ -6,6 +6,7 @@ import pytest
 
 from cleanroom.spark.submission_log import MAX_CHARACTERS, submission_message
 
+
 @pytest.mark.parametrize(
     "text",
     [
