@@ -1,0 +1,126 @@
+"""The process that starts a cluster's servers, keeps them, and stops them: the first one in the cluster's namespaces.
+
+It ends when it gets SIGTERM, when one of its servers ends, or, unless it is detached, when its standard input closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import kubernetes
+
+from tools.cluster import simulated_node
+from tools.cluster.binaries import KUBERNETES
+from tools.cluster.control_plane import LOOPBACK, ControlPlane
+from tools.cluster.isolation import bring_up_loopback, relay
+from tools.cluster.rights import DRIVER, SPARK_SERVICE, VIEWER, create_accounts, token
+from tools.cluster.servers import Servers
+from tools.cluster.spark_operator import SparkOperator
+
+READY_FILE = "cluster.json"
+ACCOUNTS = ("admin", SPARK_SERVICE, DRIVER, VIEWER)
+
+
+class Supervisor:
+    """One cluster of the fast tier.
+
+    Args:
+        folder: The cluster's state.
+        namespace: The namespace of runs.
+        listener: A listening socket of the machine, which the API server answers on.
+    """
+
+    def __init__(self, folder: Path, namespace: str, listener: socket.socket) -> None:
+        self.folder, self.namespace, self.listener = folder, namespace, listener
+        self.servers = Servers(folder)
+        self.seconds: dict[str, float] = {}
+
+    def start(self, cleanup: ExitStack) -> ControlPlane:
+        """Start everything, and write the kubeconfigs and the ready file. ``cleanup`` stops it again."""
+        cleanup.callback(self.servers.stop)
+        plane = ControlPlane(self.folder, self.servers)
+        with self._timed("etcd and API server"):
+            plane.start()
+        admin = plane.kubeconfig("admin")
+        config: Any = kubernetes.config
+        api: kubernetes.client.ApiClient = config.new_client_from_config(str(admin))
+        cleanup.callback(api.close)
+        with self._timed("CRDs, rights, webhooks"):
+            create_accounts(api, self.namespace)
+            operator = SparkOperator(plane, api, self.namespace)
+            operator.install()
+        with self._timed("Spark Operator"):
+            operator.start()
+        with self._timed("node"):
+            node = simulated_node.SimulatedNode(plane, api)
+            node.start()
+            cleanup.callback(node.stop)
+            simulated_node.wait_ready(kubernetes.client.CoreV1Api(api))
+        self._write_kubeconfigs(plane, api)
+        return plane
+
+    async def serve(self, plane: ControlPlane, *, detached: bool) -> None:
+        """Relay connections to the API server until the cluster should end."""
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, ended.set)
+        loop.add_signal_handler(signal.SIGINT, ended.set)
+        if not detached:
+            loop.add_reader(sys.stdin.fileno(), ended.set)
+        async with await relay(self.listener, LOOPBACK, plane.port):
+            self._write_ready_file()
+            while not ended.is_set():
+                self.servers.require_running()
+                try:
+                    async with asyncio.timeout(1):
+                        await ended.wait()
+                except TimeoutError:
+                    continue
+
+    def _write_kubeconfigs(self, plane: ControlPlane, api: kubernetes.client.ApiClient) -> None:
+        url = f"https://{LOOPBACK}:{self.listener.getsockname()[1]}"
+        for account in ACCOUNTS:
+            path = kubeconfig_path(self.folder, account)
+            if account == "admin":
+                plane.certificates.kubeconfig(path, url, self.namespace, file="admin")
+            else:
+                plane.certificates.kubeconfig(path, url, self.namespace, token=token(api, self.namespace, account))
+
+    def _write_ready_file(self) -> None:
+        memory = {name: server.resident_mib() for name, server in self.servers.running.items()}
+        content = {"kubernetes": KUBERNETES, "namespace": self.namespace, "seconds": self.seconds, "memory_mib": memory}
+        draft = self.folder / f"{READY_FILE}.new"
+        draft.write_text(json.dumps(content, indent=1))
+        draft.replace(self.folder / READY_FILE)
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.seconds[step] = round(time.monotonic() - began, 2)
+        print(f"{self.seconds[step]:7.2f} s  {step}", flush=True)
+
+
+def kubeconfig_path(folder: Path, account: str) -> Path:
+    """Return the path of an account's kubeconfig."""
+    return folder / "kubeconfigs" / f"{account}.json"
+
+
+def main(folder: Path, namespace: str, listener: socket.socket, *, detached: bool) -> None:
+    """Run a cluster until it should end."""
+    if os.getpid() == 1:
+        bring_up_loopback()
+    with ExitStack() as cleanup:
+        supervisor = Supervisor(folder, namespace, listener)
+        plane = supervisor.start(cleanup)
+        asyncio.run(supervisor.serve(plane, detached=detached))
