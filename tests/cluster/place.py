@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ from tools.cluster.clusters import NAMESPACE, existing, obstacle, running
 from tools.cluster.simulated_node import ABSENT
 
 TIERS = tuple(os.environ.get("CLEANROOM_TEST_TIERS", "stand-in").split())
-"""``stand-in``; ``fast``: real control plane and operator, no containers; ``existing``: the cluster of ``KUBECONFIG``."""
+"""``stand-in``; ``fast``: real control plane and operator, no containers; ``full``: with a kubelet and containers; ``existing``: the
+cluster of ``KUBECONFIG``."""
 
 PROGRAM = """
 import os, pathlib, signal, sys
@@ -41,6 +42,10 @@ match sys.argv[1:]:
         sys.exit(int(code))
 signal.pause()
 """
+
+
+CHANGES_KEPT = 150
+"""The stand-in forgets older changes, so that tests can watch from an expired version."""
 
 
 class NoHardware:
@@ -104,20 +109,23 @@ class Place:
 
 @contextmanager
 def stand_in(folder: Path) -> Iterator[Place]:
-    with cluster(folder, cpus=8) as found:
+    with cluster(folder, cpus=8, history=CHANGES_KEPT) as found:
         image = script_image(found.images, PROGRAM)
         yield Place("stand-in", lambda account: found.config.state / f"kubeconfig-{account}.yaml", image.reference, image.layers)
 
 
-@contextmanager
-def fast_tier(folder: Path) -> Iterator[Place]:
-    if (reason := obstacle()) is not None:
-        pytest.skip(reason)
-    try:
-        with running(folder / "cluster") as found:
-            yield Place("fast", found.kubeconfig, f"localhost/program@sha256:{DIGEST}", (DIGEST,), found.namespace)
-    except NotPossible as error:
-        pytest.fail(f"the cluster is built, but does not start: {error}")
+def started_here(tier: str) -> Callable[[Path], AbstractContextManager[Place]]:
+    @contextmanager
+    def start(folder: Path) -> Iterator[Place]:
+        if (reason := obstacle(tier)) is not None:
+            pytest.skip(reason)
+        try:
+            with running(folder / "cluster", tier) as found:
+                yield Place(tier, found.kubeconfig, found.image, found.layers, found.namespace)
+        except NotPossible as error:
+            pytest.fail(f"the cluster is built, but does not start: {error}")
+
+    return start
 
 
 @contextmanager
@@ -129,4 +137,4 @@ def existing_cluster(folder: Path) -> Iterator[Place]:
     yield Place("existing", found.kubeconfig, image, (DIGEST,), found.namespace)
 
 
-PLACES = {"stand-in": stand_in, "fast": fast_tier, "existing": existing_cluster}
+PLACES = {"stand-in": stand_in, "fast": started_here("fast"), "full": started_here("full"), "existing": existing_cluster}

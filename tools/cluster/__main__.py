@@ -8,9 +8,10 @@ import socket
 import sys
 from pathlib import Path
 
-from tools.cluster import binaries, clusters, supervisor
+from tools.cluster import binaries, clusters, packages, supervisor
 from tools.cluster.binaries import NotPossible
 
+TIERS = ("fast", "full")
 STATE = Path(".cleanroom/cluster")
 
 
@@ -20,33 +21,42 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="build and download what the cluster needs, and say what is reused")
     build.add_argument("--minutes", type=float, default=60, help="how long it may take (default: 60)")
+    build.add_argument("--tier", choices=TIERS, default="fast", help="what to build (default: fast)")
     for name, text in (("up", "start a cluster, and print its kubeconfig"), ("down", "stop it, and remove all that it left")):
-        commands.add_parser(name, help=text).add_argument("--state", type=Path, default=STATE, help=f"its folder (default: {STATE})")
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--state", type=Path, default=STATE, help=f"its folder (default: {STATE})")
+        if name == "up":
+            command.add_argument("--tier", choices=TIERS, default="fast", help="simulated node, or containers (default: fast)")
     hidden = commands.add_parser("supervise")
+    hidden.add_argument("tier", choices=TIERS)
     hidden.add_argument("state", type=Path)
     hidden.add_argument("listener", type=int)
     hidden.add_argument("--detached", action="store_true")
     options = parser.parse_args(arguments)
     try:
         if options.command == "build":
-            binaries.prepare(binaries.FAST, _say, options.minutes * 60)
+            binaries.prepare(binaries.FULL if options.tier == "full" else binaries.FAST, _say, options.minutes * 60)
+            if options.tier == "full":
+                packages.prepare(_say)
         elif options.command == "up":
-            _up(options.state)
+            _up(options.state, options.tier)
         elif options.command == "down":
             _say("stopped" if clusters.down(options.state) else "no cluster runs here")
         else:
-            supervisor.main(options.state, clusters.NAMESPACE, socket.socket(fileno=options.listener), detached=options.detached)
+            supervisor.main(
+                options.tier, options.state, clusters.NAMESPACE, socket.socket(fileno=options.listener), detached=options.detached
+            )
     except NotPossible as reason:
         print(f"cluster: {reason}", file=sys.stderr)
         return 3
     return 0
 
 
-def _up(state: Path) -> None:
+def _up(state: Path, tier: str) -> None:
     if existing := os.environ.get("KUBECONFIG"):
         _say(f"KUBECONFIG names the cluster of {existing}: the tests use that one, and nothing is started")
         return
-    cluster = clusters.up(state)
+    cluster = clusters.up(state, tier)
     for step, seconds in cluster.seconds.items():
         _say(f"{seconds:7.2f} s  {step}")
     for name, mib in cluster.memory_mib.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -20,7 +21,7 @@ import psutil
 import yaml
 
 from cleanroom.secret import write_secret_file
-from tools.cluster import binaries, isolation, rights
+from tools.cluster import binaries, container_node, isolation, packages, rights
 from tools.cluster.binaries import NotPossible
 from tools.cluster.supervisor import ACCOUNTS, READY_FILE, kubeconfig_path
 
@@ -32,10 +33,16 @@ _ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running cluster. ``seconds`` and ``memory_mib`` report its start by step, and its servers by name."""
+    """A running cluster.
+
+    ``image`` and ``layers`` are those of drivers that do what their arguments say. ``seconds`` and ``memory_mib`` report
+    its start by step, and its servers by name.
+    """
 
     folder: Path
     namespace: str = NAMESPACE
+    image: str = ""
+    layers: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     memory_mib: dict[str, int] = field(default_factory=dict)
 
@@ -44,22 +51,37 @@ class Cluster:
         return kubeconfig_path(self.folder, account)
 
 
-def obstacle(programs: tuple[binaries.Program, ...] = binaries.FAST) -> str | None:
+def obstacle(tier: str = "fast") -> str | None:
     """Return why a cluster cannot start here without a build, or None if it can."""
     if sys.platform != "linux":
         return f"the cluster's programs are built for Linux only; this is {sys.platform}"
-    missing = binaries.missing(programs)
+    if tier == "full" and (reason := _no_containers()) is not None:
+        return reason
+    missing = binaries.missing(binaries.FULL if tier == "full" else binaries.FAST)
+    missing += ["Debian packages"] if tier == "full" and packages.missing() else []
     return f"not built: {', '.join(missing)}; `make cluster-binaries` builds them, or says why it cannot" if missing else None
 
 
+def _no_containers() -> str | None:
+    """Return why this machine cannot run pods, or None."""
+    if os.geteuid() != 0:
+        return "only root can run containerd and a kubelet"
+    prefix = isolation.prefix()
+    if prefix is None:
+        return "this machine allows no new namespaces, for example because it is a container without CAP_SYS_ADMIN"
+    trial = ["sh", "-c", f"ip link add {container_node.BRIDGE} type bridge && mount -t tmpfs tmpfs /mnt && test -w /sys/fs/cgroup"]
+    done = subprocess.run([*prefix, *trial], capture_output=True, text=True, check=False)
+    return f"this machine cannot run pods: {done.stderr.strip() or 'control groups are read-only'}" if done.returncode else None
+
+
 @contextmanager
-def running(folder: Path) -> Iterator[Cluster]:
-    """Run a cluster of the fast tier with its state in ``folder``. It also ends when this process ends.
+def running(folder: Path, tier: str = "fast") -> Iterator[Cluster]:
+    """Run a cluster with its state in ``folder``. It also ends when this process ends.
 
     Raises:
         NotPossible: Its programs are not built, or it did not start.
     """
-    process = _start(folder)
+    process = _start(folder, tier)
     try:
         yield _wait_started(folder, process)
     finally:
@@ -90,7 +112,7 @@ def existing(kubeconfig: Path, folder: Path, namespace: str = NAMESPACE) -> Clus
     return Cluster(folder, namespace)
 
 
-def up(folder: Path) -> Cluster:
+def up(folder: Path, tier: str = "fast") -> Cluster:
     """Start a cluster that outlives this process, or return the one that runs already.
 
     Raises:
@@ -98,7 +120,7 @@ def up(folder: Path) -> Cluster:
     """
     if _supervisor(folder) is not None:
         return _read(folder)
-    process = _start(folder, detached=True)
+    process = _start(folder, tier, detached=True)
     created = psutil.Process(process.pid).create_time()
     (folder / _PROCESS_FILE).write_text(json.dumps({"pid": process.pid, "created": created}))
     return _wait_started(folder, process)
@@ -121,14 +143,15 @@ def down(folder: Path) -> bool:
     return supervisor is not None
 
 
-def _start(folder: Path, *, detached: bool = False) -> subprocess.Popen[bytes]:
-    if (reason := obstacle()) is not None:
+def _start(folder: Path, tier: str, *, detached: bool = False) -> subprocess.Popen[bytes]:
+    if (reason := obstacle(tier)) is not None:
         raise NotPossible(reason)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
     prefix = isolation.prefix()
     with socket.create_server(("127.0.0.1", 0)) as listener, (folder / "supervisor.log").open("wb") as log:
-        command = [*(prefix or []), sys.executable, "-m", "tools.cluster", "supervise", str(folder.resolve()), str(listener.fileno())]
+        command = [*(prefix or []), sys.executable, "-m", "tools.cluster", "supervise", tier]
+        command += [str(folder.resolve()), str(listener.fileno())]
         command += ["--detached"] if detached else []
         return subprocess.Popen(
             command,
@@ -162,7 +185,8 @@ def _wait_ended(process: subprocess.Popen[bytes]) -> None:
 
 def _read(folder: Path) -> Cluster:
     content: dict[str, Any] = json.loads((folder / READY_FILE).read_text())
-    return Cluster(folder, content["namespace"], content["seconds"], content["memory_mib"])
+    layers = tuple(content["layers"])
+    return Cluster(folder, content["namespace"], content["image"], layers, content["seconds"], content["memory_mib"])
 
 
 def _supervisor(folder: Path) -> psutil.Process | None:

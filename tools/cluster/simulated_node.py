@@ -15,7 +15,6 @@ import datetime as dt
 import logging
 import ssl
 import threading
-import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -221,24 +220,6 @@ class SimulatedNode:
         server = ThreadingHTTPServer((LOOPBACK, 0), Logs)
         server.socket = tls.wrap_socket(server.socket, server_side=True)
         return server
-
-
-def wait_ready(core: kubernetes.client.CoreV1Api, seconds: float = 60) -> None:
-    """Wait until the scheduler may use the node: its controller removes the taint of a new node.
-
-    Raises:
-        TimeoutError: The node is not ready in time.
-    """
-    deadline = time.monotonic() + seconds
-    while not any(_is_ready(node) for node in core.list_node().items):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"no node is ready after {seconds:.0f} s")
-        time.sleep(0.1)
-
-
-def _is_ready(node: Any) -> bool:
-    ready = any(item.type == "Ready" and item.status == "True" for item in node.status.conditions or ())
-    return ready and not node.spec.taints
 
 
 def _now(*, micro: bool = False) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import kubernetes
 
-from tools.cluster import simulated_node
+from tools.cluster import container_node, images, simulated_node
 from tools.cluster.binaries import KUBERNETES
 from tools.cluster.control_plane import LOOPBACK, ControlPlane
 from tools.cluster.isolation import bring_up_loopback, relay
@@ -32,23 +32,27 @@ ACCOUNTS = ("admin", SPARK_SERVICE, DRIVER, VIEWER)
 
 
 class Supervisor:
-    """One cluster of the fast tier.
+    """One cluster.
 
     Args:
+        tier: ``fast``, with a simulated node, or ``full``, with containers.
         folder: The cluster's state.
         namespace: The namespace of runs.
         listener: A listening socket of the machine, which the API server answers on.
     """
 
-    def __init__(self, folder: Path, namespace: str, listener: socket.socket) -> None:
-        self.folder, self.namespace, self.listener = folder, namespace, listener
+    def __init__(self, tier: str, folder: Path, namespace: str, listener: socket.socket) -> None:
+        self.tier, self.folder, self.namespace, self.listener = tier, folder, namespace, listener
+        self.image: tuple[str, tuple[str, ...]] = (f"localhost/program@sha256:{'0' * 64}", ("0" * 64,))
         self.servers = Servers(folder)
         self.seconds: dict[str, float] = {}
 
     def start(self, cleanup: ExitStack) -> ControlPlane:
         """Start everything, and write the kubeconfigs and the ready file. ``cleanup`` stops it again."""
         cleanup.callback(self.servers.stop)
-        plane = ControlPlane(self.folder, self.servers)
+        if self.tier == "full":
+            container_node.prepare_network()
+        plane = ControlPlane(self.folder, self.servers, container_node.ADDRESS if self.tier == "full" else None)
         with self._timed("etcd and API server"):
             plane.start()
         admin = plane.kubeconfig("admin")
@@ -62,12 +66,21 @@ class Supervisor:
         with self._timed("Spark Operator"):
             operator.start()
         with self._timed("node"):
+            self._start_node(plane, api, cleanup)
+            wait_for_node(kubernetes.client.CoreV1Api(api))
+        self._write_kubeconfigs(plane, api)
+        return plane
+
+    def _start_node(self, plane: ControlPlane, api: kubernetes.client.ApiClient, cleanup: ExitStack) -> None:
+        if self.tier == "full":
+            images_folder = self.folder / "images"
+            program = images.program(images_folder)
+            container_node.ContainerNode(plane).start([images.pause(images_folder), program])
+            self.image = (program.reference, program.layers)
+        else:
             node = simulated_node.SimulatedNode(plane, api)
             node.start()
             cleanup.callback(node.stop)
-            simulated_node.wait_ready(kubernetes.client.CoreV1Api(api))
-        self._write_kubeconfigs(plane, api)
-        return plane
 
     async def serve(self, plane: ControlPlane, *, detached: bool) -> None:
         """Relay connections to the API server until the cluster should end."""
@@ -98,7 +111,15 @@ class Supervisor:
 
     def _write_ready_file(self) -> None:
         memory = {name: server.resident_mib() for name, server in self.servers.running.items()}
-        content = {"kubernetes": KUBERNETES, "namespace": self.namespace, "seconds": self.seconds, "memory_mib": memory}
+        image, layers = self.image
+        content: dict[str, Any] = {
+            "kubernetes": KUBERNETES,
+            "tier": self.tier,
+            "namespace": self.namespace,
+            "image": image,
+            "layers": layers,
+        }
+        content |= {"seconds": self.seconds, "memory_mib": memory}
         draft = self.folder / f"{READY_FILE}.new"
         draft.write_text(json.dumps(content, indent=1))
         draft.replace(self.folder / READY_FILE)
@@ -111,16 +132,34 @@ class Supervisor:
         print(f"{self.seconds[step]:7.2f} s  {step}", flush=True)
 
 
+def wait_for_node(core: kubernetes.client.CoreV1Api, seconds: float = 60) -> None:
+    """Wait until the scheduler may use the node: its controller removes the taint of a new node.
+
+    Raises:
+        TimeoutError: The node is not ready in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not any(_is_ready(node) for node in core.list_node().items):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no node is ready after {seconds:.0f} s")
+        time.sleep(0.1)
+
+
+def _is_ready(node: Any) -> bool:
+    ready = any(item.type == "Ready" and item.status == "True" for item in node.status.conditions or ())
+    return ready and not node.spec.taints
+
+
 def kubeconfig_path(folder: Path, account: str) -> Path:
     """Return the path of an account's kubeconfig."""
     return folder / "kubeconfigs" / f"{account}.json"
 
 
-def main(folder: Path, namespace: str, listener: socket.socket, *, detached: bool) -> None:
+def main(tier: str, folder: Path, namespace: str, listener: socket.socket, *, detached: bool) -> None:
     """Run a cluster until it should end."""
     if os.getpid() == 1:
         bring_up_loopback()
     with ExitStack() as cleanup:
-        supervisor = Supervisor(folder, namespace, listener)
+        supervisor = Supervisor(tier, folder, namespace, listener)
         plane = supervisor.start(cleanup)
         asyncio.run(supervisor.serve(plane, detached=detached))
