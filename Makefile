@@ -82,20 +82,21 @@ test-faults: setup ## run the whole fault matrix, and write docs/durability.md (
 test-recovery: setup ## delete the database of a local cloud's Temporal server, and recover as docs/guides/backups.md says
 	@CLEANROOM_TEST_RECOVERY=1 $(PY) -m pytest -q tests/scenario/test_recovery.py tests/scenario/test_lost_temporal_server.py $(PYTEST_ARGS)
 
+TIER ?= fast
 cluster-binaries: $(STAMP) ## build the programs of the test cluster into ~/.cache/cleanroom, or print why that is not possible
-	@$(PY) -m tools.cluster build
+	@$(PY) -m tools.cluster build --tier $(TIER)
 
-cluster-up: cluster-binaries ## start a real Kubernetes cluster with the Spark Operator, and print its kubeconfig
-	@$(PY) -m tools.cluster up
+cluster-up: cluster-binaries ## start a real Kubernetes cluster with the Spark Operator, and print its kubeconfig (TIER=full: with containers)
+	@$(PY) -m tools.cluster up --tier $(TIER)
 
 cluster-down: $(STAMP) ## stop the cluster of cluster-up, and remove everything that it left
 	@$(PY) -m tools.cluster down
 
 # The cluster of KUBECONFIG, if that is set. Exit code 3 says that this machine cannot build the programs; pytest then reports skips.
-TIERS ?= $(if $(KUBECONFIG),existing,fast)
+TIERS ?= $(if $(KUBECONFIG),existing,fast full)
 CLUSTER_MINUTES ?= 60
-test-cluster: setup ## run the Kubernetes tests on a real cluster, of KUBECONFIG or started here (TIERS="stand-in fast")
-	@$(if $(KUBECONFIG),true,$(PY) -m tools.cluster build --minutes $(CLUSTER_MINUTES)) || test $$? = 3
+test-cluster: setup ## run the Kubernetes tests on a real cluster, of KUBECONFIG or started here (TIERS="stand-in fast full")
+	@$(if $(KUBECONFIG),true,$(PY) -m tools.cluster build --tier $(lastword fast $(filter full,$(TIERS))) --minutes $(CLUSTER_MINUTES)) || test $$? = 3
 	@CLEANROOM_TEST_TIERS="$(TIERS)" $(PY) -m pytest -q --durations=5 tests/cluster $(PYTEST_ARGS)
 
 lint: $(STAMP) ## run ruff, mypy --strict, the import contracts, and the check of generated pages

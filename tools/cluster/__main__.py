@@ -6,6 +6,7 @@ import argparse
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 from tools.cluster import binaries, clusters, packages, supervisor
@@ -35,9 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "build":
-            binaries.prepare(binaries.FULL if options.tier == "full" else binaries.FAST, _say, options.minutes * 60)
-            if options.tier == "full":
-                packages.prepare(_say)
+            _build(options.tier, time.monotonic() + options.minutes * 60)
         elif options.command == "up":
             _up(options.state, options.tier)
         elif options.command == "down":
@@ -50,6 +49,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"cluster: {reason}", file=sys.stderr)
         return 3
     return 0
+
+
+def _build(tier: str, deadline: float) -> None:
+    """Build the fast tier first, so that a machine that cannot run containers still gets that one."""
+    binaries.prepare(binaries.FAST, _say, deadline - time.monotonic())
+    if tier == "full":
+        if (reason := clusters.containers_obstacle()) is not None:
+            raise NotPossible(reason)
+        packages.prepare(_say)
+        binaries.prepare((binaries.DNS, binaries.PAUSE), _say, deadline - time.monotonic())
 
 
 def _up(state: Path, tier: str) -> None:

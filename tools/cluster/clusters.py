@@ -55,15 +55,15 @@ def obstacle(tier: str = "fast") -> str | None:
     """Return why a cluster cannot start here without a build, or None if it can."""
     if sys.platform != "linux":
         return f"the cluster's programs are built for Linux only; this is {sys.platform}"
-    if tier == "full" and (reason := _no_containers()) is not None:
+    if tier == "full" and (reason := containers_obstacle()) is not None:
         return reason
     missing = binaries.missing(binaries.FULL if tier == "full" else binaries.FAST)
     missing += ["Debian packages"] if tier == "full" and packages.missing() else []
     return f"not built: {', '.join(missing)}; `make cluster-binaries` builds them, or says why it cannot" if missing else None
 
 
-def _no_containers() -> str | None:
-    """Return why this machine cannot run pods, or None."""
+def containers_obstacle() -> str | None:
+    """Return why this machine cannot run pods, or None if it can."""
     if os.geteuid() != 0:
         return "only root can run containerd and a kubelet"
     prefix = isolation.prefix()

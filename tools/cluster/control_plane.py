@@ -93,7 +93,8 @@ class ControlPlane:
     def _start_api_server(self, etcd_url: str) -> None:
         files = self.certificates
         reachable = ["--bind-address=0.0.0.0", f"--advertise-address={self.address}"]
-        local = [f"--bind-address={LOOPBACK}", "--endpoint-reconciler-type=none"]
+        # Without a route it finds no address to advertise, and it refuses loopback. No pod reads this one (TEST-NET-1 of RFC 5737).
+        local = [f"--bind-address={LOOPBACK}", "--advertise-address=192.0.2.1", "--endpoint-reconciler-type=none"]
         self._run(
             "kube-apiserver",
             f"--etcd-servers={etcd_url}",

@@ -129,6 +129,7 @@ class SimulatedNode:
             return
         action = list(container.get("args") or ())[_PROGRAM_ARGUMENTS:]
         self._event(pod, "Pulled", f'Container image "{container["image"]}" already present on machine and can be accessed by the pod')
+        self._event(pod, "Created", "Container created")
         self._event(pod, "Started", "Container started")
         begun = _now()
         self._lines[pod["metadata"]["namespace"], pod["metadata"]["name"]] = f"driver {' '.join(action)}\n"
@@ -149,14 +150,16 @@ class SimulatedNode:
         name, _, digest = path.partition("@")
         text = (
             f'failed to pull and unpack image "{image}": failed to resolve reference "{image}": failed to do request: '
-            f'Head "https://{host}/v2/{name}/manifests/{digest}": dial tcp {LOOPBACK}:443: connect: connection refused'
+            f'Head "http://{host}/v2/{name}/manifests/{digest}": dial tcp {LOOPBACK}:80: connect: connection refused'
         )
+        self._event(pod, "Pulling", f'Pulling image "{image}"')
         self._event(pod, "Failed", f'Failed to pull image "{image}": {text}', warning=True)
         self._event(pod, "Failed", "Error: ErrImagePull", warning=True)
         self._report(pod, "Pending", {"waiting": {"reason": "ErrImagePull", "message": text}})
         if not self._stop.wait(_PULL_BACKOFF):
             message = f'Back-off pulling image "{image}": ErrImagePull: {text}'
             self._event(pod, "BackOff", f'Back-off pulling image "{image}"')
+            self._event(pod, "Failed", "Error: ImagePullBackOff", warning=True)
             self._report(pod, "Pending", {"waiting": {"reason": "ImagePullBackOff", "message": message}})
 
     def _delete(self, pod: _State) -> None:
