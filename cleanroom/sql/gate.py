@@ -39,6 +39,7 @@ def analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
     """
     ordered = sorted(enumerate(segments), key=lambda pair: (pair[1].execution_sequence, pair[0]))
     findings, views, rewritten, index = Findings(), dict[str, CheckedQuery](), list[RewrittenSegment](), None
+    output: tuple[OutputColumn, ...] = ()
     try:
         _check_shape([segment for _, segment in ordered])
         for number, segment in ordered:
@@ -49,6 +50,8 @@ def analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
             if checked.view is not None:
                 views[checked.view.lower()] = checked.query
             _check_conditions(segment, checked, views, catalog)
+            if last:
+                output = tuple(OutputColumn(name=field.name, type=field.type) for field in checked.query.fields)
             if last and not findings.refusals:
                 _check_result(checked.query, findings, catalog)
             if findings.refusals:
@@ -62,14 +65,15 @@ def analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
             findings.refusals.clear()
         findings.refusals.append(refusal)
     if findings.refusals:
-        return GateVerdict(allowed=False, reasons=tuple(dict.fromkeys(refusal.reason(index) for refusal in findings.refusals)))
+        reasons = tuple(dict.fromkeys(refusal.reason(index) for refusal in findings.refusals))
+        return GateVerdict(allowed=False, reasons=reasons, output=output)
     lineage = lineage_of(catalog, findings.uses, checked.query, findings.floors)
     warnings = tuple(Warning(code=code, message=message) for code, message in findings.warnings)
     return GateVerdict(
         allowed=True,
         lineage=lineage,
         rewritten=tuple(rewritten),
-        output=tuple(OutputColumn(name=field.name, type=field.type) for field in checked.query.fields),
+        output=output,
         required_columns=_required_columns(catalog, findings),
         warnings=warnings,
         card=card_of(lineage, tuple(rewritten), warnings),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from cleanroom.sql.catalog import RESERVED_PREFIX
+from cleanroom.documents.dataset_rules import RESERVED_PREFIX
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.text.remedies import CONSTRUCTS, outside_language
 from cleanroom.sql.verdict import Position
