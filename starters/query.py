@@ -13,6 +13,7 @@ from starters.lint import lint
 from starters.operations.adopt import adopt_query
 from starters.operations.queries import (
     create_query,
+    outcome_record,
     propose_query,
     update_query,
     withdraw_query,
@@ -90,7 +91,8 @@ def update(
         session = Session.load(profile, config, plaintext=plaintext)
         spec = load_query_spec(file)
         name = _latest(session, spec.name)
-        print_record(run_async(update_query(session, spec.model_copy(update={"name": name}))), output, title=f"query {name}")
+        outcome = run_async(update_query(session, spec.model_copy(update={"name": name})))
+        print_record(outcome_record(name, outcome), output, title=f"query {name}")
 
 
 @app.command()
@@ -113,7 +115,7 @@ def propose(
         session = Session.load(profile, config, plaintext=plaintext)
         name = _latest(session, name)
         spec = load_query_spec(file).model_copy(update={"name": name}) if file is not None else None
-        print_record(run_async(propose_query(session, name, spec)), output, title=f"query {name}")
+        print_record(outcome_record(name, run_async(propose_query(session, name, spec))), output, title=f"query {name}")
 
 
 @app.command()
@@ -162,7 +164,8 @@ def withdraw(
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         name = _latest(session, name)
-        print_record(run_async(withdraw_query(session, name, only_proposal=only_proposal)), output, title=f"query {name}")
+        outcome = run_async(withdraw_query(session, name, only_proposal=only_proposal))
+        print_record(outcome_record(name, outcome), output, title=f"query {name}")
 
 
 app.command()(approve)
