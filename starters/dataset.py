@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cleanroom.documents.specs import load_dataset_spec
+from starters.dataset_files import check
 from starters.operations.datasets import list_datasets, publish_dataset, show_dataset, upload_rows
 from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
@@ -15,6 +16,7 @@ from starters.terminal.output import ConfigFile, Format, Output, Plaintext, Prof
 
 app = typer.Typer(help="Upload and publish encrypted datasets.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="YAML file of the dataset.", show_default=False)]
+app.command()(check)
 
 
 @app.command()

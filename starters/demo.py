@@ -247,8 +247,9 @@ class _Demo:
         if self.console is out:
             print_chart(rows, "avg_dep_delay")
         chart = self.state / "result.png"
-        chart_png(rows, chart, title=CHART_TITLE, value="avg_dep_delay")
-        self.console.print(f"chart: {chart}")
+        if rows:
+            chart_png(rows, chart, title=CHART_TITLE, value="avg_dep_delay")
+            self.console.print(f"chart: {chart}")
         self.console.print(f"receipt for fabrikam: {receipt.rows} rows, digest {receipt.digest}")
         return rows, chart
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cleanroom.documents.specs import load_dataset_spec
-from cleanroom.errors import NotFound
+from cleanroom.errors import InvalidInput, NotFound
 from cleanroom.identifiers import run_workflow_id
 from starters.operations.conclude import conclude_run
 from starters.operations.query_names import latest_name
@@ -52,8 +52,9 @@ def start(
 ) -> None:
     """Run an approved query once.
 
-    The command signs a run request and shows the steps of the run. After Ctrl-C the run continues; follow it with `run watch`. The same
-    command with the same --run-id attaches to the run that exists. Another query or other dates are a conflict.
+    Dates are compared with those that the owners approved before anything is started. The command signs a run request and shows the
+    steps of the run. After Ctrl-C the run continues; follow it with `run watch`. The same command with the same --run-id attaches to the
+    run that exists. Another query or other dates are a conflict.
 
     Example: cleanroom run start fabrikam-delays --run-id r-1 --profile fabrikam
     """
@@ -65,7 +66,7 @@ def start(
             print_status(f"[dim]run {run_id}; to repeat this command, add --run-id {run_id}[/dim]")
         session.require_encryption()
         query = run_async(latest_name(session, query, accepted=True))
-        digest = run_async(current_digest(session, query))
+        digest = run_async(current_digest(session, query, parameters))
         run_async(start_run(session, query, digest, run_id, parameters))
         if not wait:
             workflow_id = run_workflow_id(session.collaboration, run_id)
@@ -180,6 +181,10 @@ def result(
     Example: cleanroom run result r-1 --dataset demo/litware-delays.yaml --profile litware
     """
     with error_boundary(output):
+        if dataset is None and chart is not None:
+            raise InvalidInput(
+                "RowsNotRequested", "--chart needs the rows of the result.", hint="Add --dataset with the output dataset's file."
+            )
         session = Session.load(profile, config)
         receipt = run_async(read_receipt(session, run_id))
         if dataset is None:
@@ -193,14 +198,14 @@ def result(
             run_async(require_receiver(session, spec))
             raise
         rows = result_rows(table)
+        if output is Format.JSON:
+            print_json({"run_id": run_id, "rows": rows, "digest": receipt.digest})
+        else:
+            out.print(result_table(rows, title=f"result of run {run_id}", limit=limit))
+            print_chart(rows, value)
         if chart is not None:
             chart_png(rows, chart, title=f"{receipt.dataset}: run {run_id}", value=value)
             print_status(f"chart written to {safe(chart)}")
-        if output is Format.JSON:
-            print_json({"run_id": run_id, "rows": rows, "digest": receipt.digest})
-            return
-        out.print(result_table(rows, title=f"result of run {run_id}", limit=limit))
-        print_chart(rows, value)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from cleanroom.clients.owned import SECRET_VARIABLE_PREFIX, secret_path
+from cleanroom.clients.owned import secret_path
+from cleanroom.documents.dataset_rules import SECRET_VARIABLE_PREFIX
 from cleanroom.errors import InvalidInput, NotFound
 from cleanroom.secret import read_secret_file, write_secret_file
 from starters.operations.session import Session

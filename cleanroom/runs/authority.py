@@ -287,7 +287,7 @@ class RunAuthority:
                 details={"accepted": document.digest, "requested": request.digest},
             )
         query = self.read_query(document)
-        verify_parameters(request, query)
+        verify_parameters(request.parameters, query)
         return document, query
 
     def read_query(self, document: AcceptedDocument) -> QueryDocument:

@@ -25,15 +25,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from cleanroom.documents.base import OurModel, WireModel
 from cleanroom.documents.dataset import DEFAULT_SHARE_PERCENT, FieldType, PrivacyFloors
+from cleanroom.documents.dataset_rules import COLUMN_NAME, RESERVED_PREFIX
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput
 
 RELATION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 """Names of views, common table expressions and table aliases."""
-COLUMN_NAME = re.compile(r"[ -_a-~]{1,128}")
-"""Names of columns: printable ASCII without the backtick, which quotes them."""
-RESERVED_PREFIX = "__cr_"
-"""Prefix of names that only the gate writes."""
 
 _SPELLINGS = {
     **dict.fromkeys(("allowedFields", "allowed_fields", "allowed_columns"), "allowedColumns"),

@@ -33,11 +33,16 @@ async def show_query(session: Session, name: str) -> tuple[dict[str, Any], Query
         NotFound: ``WorkflowNotFound`` if neither Temporal nor governance has the query.
     """
     unanswered: CleanRoomError | None = None
+    found, state = await _find(session, name), None
     try:
-        name = await latest_name(session, name)
+        latest = await latest_name(session, name)
+        if latest != name or found is None:
+            name, found = latest, await _find(session, latest)
+            await _require_known(session, name, found)
     except Unavailable as error:
+        if found is None:
+            raise
         unanswered = error
-    found, state = await _find(session, name, reachable=unanswered is None), None
     failure = ""
     if found is not None:
         state, failed = await _workflow_state(found)
@@ -64,18 +69,25 @@ async def show_query(session: Session, name: str) -> tuple[dict[str, Any], Query
     }, state
 
 
-async def _find(session: Session, name: str, *, reachable: bool) -> FoundWorkflow[QueryState] | None:
-    """Find the workflow of a query; None if Temporal has none and governance has the document."""
+async def _find(session: Session, name: str) -> FoundWorkflow[QueryState] | None:
+    """Find the workflow of a query; None if Temporal has none: it deletes workflows that ended long ago."""
     try:
         return await find_query(session, name)
     except NotFound:
-        # Temporal deletes workflows that ended long ago.
-        if not reachable:
-            raise
-        async with session.governance() as client:
-            if await session.documents(client).find(name) is None:
-                raise
-    return None
+        return None
+
+
+async def _require_known(session: Session, name: str, found: FoundWorkflow[QueryState] | None) -> None:
+    """Require that Temporal or governance has the query.
+
+    Raises:
+        NotFound: ``WorkflowNotFound``.
+    """
+    if found is not None:
+        return
+    async with session.governance() as client:
+        if await session.documents(client).find(name) is None:
+            raise NotFound("WorkflowNotFound", f"query {name!r} does not exist.", hint="List what exists with `cleanroom query list`.")
 
 
 async def _workflow_state(found: FoundWorkflow[QueryState]) -> tuple[QueryState | None, CleanRoomError | None]:

@@ -10,9 +10,12 @@ from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
+from cleanroom.documents.query import parse_query
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, Unavailable
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, latest_transaction, prepare_workflow_id, require_name, run_workflow_id
-from cleanroom.messages.run import RunQueryInput, RunResult, RunTicket
+from cleanroom.messages.run import RunFailure, RunQueryInput, RunResult, RunTicket
+from cleanroom.runs.parameters import require_days, verify_parameters
+from cleanroom.spark.causes import EXPLANATIONS, cause_of
 from cleanroom.spark.job import JobParameters
 from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
@@ -39,24 +42,36 @@ def parse_parameters(start_date: str | None, end_date: str | None) -> JobParamet
     """Validate the date range of a run.
 
     Raises:
-        InvalidInput: ``RunParametersInvalid``.
+        InvalidInput: ``RunParametersInvalid``, ``InvalidDateFormat``, ``InvalidDateRange``.
     """
     try:
-        return JobParameters(start_date=start_date, end_date=end_date)
+        parameters = JobParameters(start_date=start_date, end_date=end_date)
     except ValidationError as error:
         wrong = (f"--{str(item['loc'][0]).replace('_', '-')}: {item['input']!r} is not a date." for item in error.errors())
         raise InvalidInput("RunParametersInvalid", " ".join(wrong), hint="Write dates as yyyy-MM-dd, for example 2013-01-31.") from error
+    require_days(parameters)
+    return parameters
 
 
-async def current_digest(session: Session, query: str) -> str:
+async def current_digest(session: Session, query: str, parameters: JobParameters | None = None) -> str:
     """Return the digest of the query document that governance holds now.
+
+    Args:
+        session: Session of the caller.
+        query: Name of the query.
+        parameters: The days of a run, which must be within those of the document. The clean room verifies them again.
 
     Raises:
         NotFound: ``UserDocumentNotFound``.
+        Refused: ``ParametersNotApproved``.
     """
     async with session.governance() as governance:
-        document = await session.documents(governance).get(query)
-    return document_digest(str(document.data))
+        data = str((await session.documents(governance).get(query)).data)
+    if parameters is not None:
+        document = parse_query(data, document_id=query)
+        if document.approval is not None:
+            verify_parameters(parameters, document)
+    return document_digest(data)
 
 
 async def start_run(
@@ -201,7 +216,7 @@ def _snapshot_record(session: Session, run_id: str, snapshot: RunSnapshot) -> di
     return {
         **result_record(session, result),
         "state": snapshot.state,
-        "failure": {key: with_names(text) for key, text in failure.model_dump(mode="json").items()} if failure else None,
+        "failure": failure_record(failure),
         "stage": snapshot.stage,
         "steps": list(snapshot.steps),
         "job": snapshot.job,
@@ -220,13 +235,22 @@ def result_record(session: Session, result: RunResult) -> dict[str, Any]:
         "rows": receipt.rows if receipt else None,
         "suppressed_rows": receipt.suppressed_rows if receipt else None,
         "digest": receipt.digest if receipt else None,
-        "failure": result.failure.model_dump(mode="json") if result.failure else None,
+        "failure": failure_record(result.failure),
         "seconds": {stage: round(value, 2) for stage, value in result.stages.items()},
         "spark_seconds": round(receipt.spark_seconds, 2) if receipt else None,
         "revoked": result.revoked.model_dump(exclude={"removed"}) if result.revoked else None,
         "workflow_id": workflow_id,
         "link": session.ui_link(workflow_id),
     }
+
+
+def failure_record(failure: RunFailure | None) -> dict[str, str] | None:
+    """Return a failure as the commands print it: with its cause and what that means, if the code belongs to one."""
+    if failure is None:
+        return None
+    cause = cause_of(failure.code)
+    explained = {"cause": cause.value, "meaning": EXPLANATIONS[cause].sentence} if cause else {}
+    return {**explained, **{key: with_names(text) for key, text in failure.model_dump(mode="json").items()}}
 
 
 async def list_runs(session: Session) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cleanroom.sql.catalog import COLUMN_NAME, RELATION_NAME
+from cleanroom.documents.dataset_rules import COLUMN_NAME
+from cleanroom.sql.catalog import RELATION_NAME
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ATOM, CheckedQuery, Value
 from cleanroom.sql.refusal import Refusal

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cleanroom.sql.catalog import RESERVED_PREFIX
+from cleanroom.documents.dataset_rules import RESERVED_PREFIX
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.text.remedies import CONSTRUCTS, outside_language
 from cleanroom.sql.verdict import Position
