@@ -48,8 +48,9 @@ def start(
 ) -> None:
     """Run an approved query once.
 
-    The command signs a run request and shows the steps of the run. After Ctrl-C the run continues; follow it with `run watch`. The same
-    command with the same --run-id attaches to the run that exists. Another query or other dates are a conflict.
+    Dates are compared with those that the owners approved before anything is started. The command signs a run request and shows the
+    steps of the run. After Ctrl-C the run continues; follow it with `run watch`. The same command with the same --run-id attaches to the
+    run that exists. Another query or other dates are a conflict.
 
     Example: cleanroom run start fabrikam-delays --run-id r-1 --profile fabrikam
     """
@@ -63,7 +64,7 @@ def start(
             print_status(f"[dim]run {run_id}; to repeat this command, add --run-id {run_id}[/dim]")
         session.require_encryption()
         query = run_async(latest_name(session, query, accepted=True))
-        digest = run_async(current_digest(session, query))
+        digest = run_async(current_digest(session, query, parameters))
         run_async(start_run(session, query, digest, run_id, parameters))
         if not wait:
             workflow_id = run_workflow_id(session.collaboration, run_id)

@@ -296,7 +296,7 @@ class RunAuthority:
             raise Refused(
                 "CollaborationMismatch", f"query {ticket.query!r} was written for collaboration {query.approval.collaboration!r}."
             )
-        verify_parameters(request, query)
+        verify_parameters(request.parameters, query)
         return document, query
 
     def _require_same_contract(self, document: AcceptedDocument) -> None:

@@ -10,9 +10,11 @@ from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
+from cleanroom.documents.query import parse_query
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, Unavailable
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, latest_transaction, prepare_workflow_id, require_name, run_workflow_id
 from cleanroom.messages.run import RunQueryInput, RunResult, RunTicket
+from cleanroom.runs.parameters import require_days, verify_parameters
 from cleanroom.spark.job import JobParameters
 from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
@@ -39,24 +41,36 @@ def parse_parameters(start_date: str | None, end_date: str | None) -> JobParamet
     """Validate the date range of a run.
 
     Raises:
-        InvalidInput: ``RunParametersInvalid``.
+        InvalidInput: ``RunParametersInvalid``, ``InvalidDateFormat``, ``InvalidDateRange``.
     """
     try:
-        return JobParameters(start_date=start_date, end_date=end_date)
+        parameters = JobParameters(start_date=start_date, end_date=end_date)
     except ValidationError as error:
         wrong = (f"--{str(item['loc'][0]).replace('_', '-')}: {item['input']!r} is not a date." for item in error.errors())
         raise InvalidInput("RunParametersInvalid", " ".join(wrong), hint="Write dates as yyyy-MM-dd, for example 2013-01-31.") from error
+    require_days(parameters)
+    return parameters
 
 
-async def current_digest(session: Session, query: str) -> str:
+async def current_digest(session: Session, query: str, parameters: JobParameters | None = None) -> str:
     """Return the digest of the query document that governance holds now.
+
+    Args:
+        session: Session of the caller.
+        query: Name of the query.
+        parameters: The days of a run, which must be within those of the document. The clean room verifies them again.
 
     Raises:
         NotFound: ``UserDocumentNotFound``.
+        Refused: ``ParametersNotApproved``.
     """
     async with session.governance() as governance:
-        document = await session.documents(governance).get(query)
-    return document_digest(str(document.data))
+        data = str((await session.documents(governance).get(query)).data)
+    if parameters is not None:
+        document = parse_query(data, document_id=query)
+        if document.approval is not None:
+            verify_parameters(parameters, document)
+    return document_digest(data)
 
 
 async def start_run(

@@ -227,7 +227,8 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
     monkeypatch.delenv("CLEANROOM_PROFILE", raising=False)
-    text = 'collaboration = "flights"\nkeys_dir = "keys"\n[profile.litware]\nparty = "litware"\n[parties]\nlitware = "u"\n'
+    lines = ["[default]", 'collaboration = "flights"', 'keys_dir = "keys"', "[default.parties]", 'litware = "user-1"']
+    text = "\n".join([*lines, "[profile.litware]", 'party = "litware"', ""])
     (tmp_path / "cleanroom.toml").write_text(text)
     monkeypatch.setenv("CLEANROOM_CONFIG", str(tmp_path / "cleanroom.toml"))
     (tmp_path / "rows.csv").write_text("person,city,amount\n")
