@@ -188,10 +188,10 @@ def members(ctx: typer.Context, profile: Profile = None, config: ConfigFile = No
 
     Example: cleanroom members --profile contosso
     """
-    from starters.operations.collaboration import list_members
-
     if ctx.invoked_subcommand is not None:
         return
+    from starters.operations.collaboration import list_members
+
     with error_boundary(output):
         session = Session.load(profile, config)
         rows = run_async(list_members(session))
