@@ -22,7 +22,8 @@ from cleanroom.messages.query import (
     VerifyDecisionRequest,
 )
 from cleanroom.publishing.descriptor import generate_descriptor
-from cleanroom.publishing.query_document import generate_query, owners_of, read_used_datasets
+from cleanroom.publishing.query_check import owners_of
+from cleanroom.publishing.query_document import generate_query, read_used_datasets
 from cleanroom.publishing.query_states import read_query_state
 from cleanroom.publishing.user_documents import UserDocuments
 from cleanroom.runs.deputies import verify_decision

@@ -11,6 +11,7 @@ from cleanroom.messages.query import DEFAULT_APPROVAL_SECONDS
 from starters.lint import lint
 from starters.operations.query_names import latest_name
 from starters.operations.session import Session, run_async
+from starters.query_check import check
 from starters.query_decisions import MAX_DAYS, Name, approve, reject
 from starters.terminal.entry import main
 from starters.terminal.output import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Create and propose queries, and decide on them.", no_args_is_help=True)
 app.command("lint")(lint)
+app.command("check")(check)
 
 File = Annotated[Path, typer.Argument(help="YAML file of the query.", show_default=False)]
 ApprovalDays = Annotated[float, typer.Option(min=0.0001, max=MAX_DAYS, help="Days until an open proposal expires.")]
@@ -55,8 +57,8 @@ def create(
 ) -> None:
     """Create a query as a draft.
 
-    The query gate checks the SQL text against the datasets that the collaboration has published. The draft stays editable until you
-    propose it. The same command again shows the query that exists. Another text under the same name is a conflict.
+    The draft is checked as by `query check` before anything is started. It stays editable until you propose it. The same command again
+    shows the query that exists. Another text under the same name is a conflict.
 
     Example: cleanroom query create demo/fabrikam-delays.yaml --profile fabrikam
     """

@@ -5,6 +5,7 @@ A query file contains its SQL inline (``sql``), as segments (``segments``), or b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -143,6 +144,7 @@ class DatasetSpec(OurModel):
         return sha256_hex(canonical_json(self.model_dump(mode="json", by_alias=True, exclude_none=True)))
 
 
+VIEW_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 MAX_QUERY_SPEC = 256 * 1024
 """Longest specification of a query in bytes of JSON. It is in messages whose size Temporal limits."""
 
@@ -162,13 +164,35 @@ class QuerySpec(OurModel):
     parameters: RunParameters = RunParameters()
 
     @model_validator(mode="after")
-    def _one_source(self) -> QuerySpec:
+    def _usable(self) -> QuerySpec:
+        if problems := [*self._source_problems(), *self._view_problems()]:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _source_problems(self) -> list[str]:
         given = [bool(self.segments), self.sql is not None, self.sql_file is not None]
         if sum(given) != 1:
-            raise ValueError("set exactly one of sql, sqlFile and segments")
+            return ["set exactly one of sql, sqlFile and segments"]
         if self.segments and (self.pre_conditions or self.post_filters):
-            raise ValueError("preConditions and postFilters must be inside of the segments")
-        return self
+            return ["preConditions and postFilters must be inside of the segments"]
+        if self.sql is not None and not self.sql.strip():
+            return ["sql is empty"]
+        if self.sql_file is None:
+            try:
+                self.to_segments()
+            except ValidationError as error:
+                return [describe_validation(error)]
+        return []
+
+    def _view_problems(self) -> list[str]:
+        wrong = [view for view in self.inputs if not VIEW_NAME.fullmatch(view)]
+        problems = [f"inputs: view {view[:80]!r} must have 1 to 64 letters, digits and underscores" for view in wrong]
+        lowered = [view.lower() for view in self.inputs]
+        if twice := sorted(view for view in self.inputs if lowered.count(view.lower()) > 1):
+            problems.append(f"inputs: view names must be unique, ignoring case; rename one of: {', '.join(twice)}")
+        if self.output in self.inputs.values():
+            problems.append(f"output: {self.output} is also an input; a dataset is read or written")
+        return problems
 
     @model_validator(mode="after")
     def _bounded(self) -> QuerySpec:

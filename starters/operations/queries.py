@@ -25,6 +25,7 @@ from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
 from starters.operations.own_drafts import has_own_text, read_query_document, remember_own_draft, require_own_draft
+from starters.operations.query_check import require_proposable, spec_of
 from starters.operations.query_workflow import (
     find_query,
     query_closed_as_error,
@@ -55,8 +56,10 @@ async def create_query(session: Session, spec: QuerySpec, *, approval_seconds: i
 
     Raises:
         Conflict: ``QueryExists`` when another proposer, text or period has this name.
+        CleanRoomError: What `cleanroom query check` refuses; nothing is started then.
     """
     session.require_encryption()
+    await require_proposable(session, spec)
     client = await session.temporal()
     parties = tuple(Collaborator(name=name, user_id=user) for name, user in sorted(session.settings.parties.items()))
     input = PublishQueryInput(
@@ -161,6 +164,7 @@ def query_record(session: Session, state: QueryState) -> dict[str, Any]:
 async def update_query(session: Session, spec: QuerySpec) -> CommandOutcome:
     """Replace the draft with ``spec``: a new version without any approval, which pins the current versions of the datasets."""
     session.require_encryption()
+    await require_proposable(session, spec)
 
     async def send(document: Document) -> CommandOutcome:
         authorisation = session.authorise("update-query", spec.name, spec.digest(), version=document.version or "")
@@ -192,6 +196,7 @@ async def propose_query(session: Session, name: str, spec: QuerySpec | None = No
 
     async def send(document: Document) -> CommandOutcome:
         require_own_draft(session, document, spec)
+        await require_proposable(session, spec_of(document))
         return await _send_author_command(session, name, PROPOSE, _authorise_document(session, "propose-query", document))
 
     def done(document: Document) -> bool:

@@ -13,8 +13,9 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from cleanroom.documents.query import parse_query
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, Unavailable
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, latest_transaction, prepare_workflow_id, require_name, run_workflow_id
-from cleanroom.messages.run import RunQueryInput, RunResult, RunTicket
+from cleanroom.messages.run import RunFailure, RunQueryInput, RunResult, RunTicket
 from cleanroom.runs.parameters import require_days, verify_parameters
+from cleanroom.spark.causes import EXPLANATIONS, cause_of
 from cleanroom.spark.job import JobParameters
 from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
@@ -215,7 +216,7 @@ def _snapshot_record(session: Session, run_id: str, snapshot: RunSnapshot) -> di
     return {
         **result_record(session, result),
         "state": snapshot.state,
-        "failure": {key: with_names(text) for key, text in failure.model_dump(mode="json").items()} if failure else None,
+        "failure": failure_record(failure),
         "stage": snapshot.stage,
         "steps": list(snapshot.steps),
         "job": snapshot.job,
@@ -234,13 +235,22 @@ def result_record(session: Session, result: RunResult) -> dict[str, Any]:
         "rows": receipt.rows if receipt else None,
         "suppressed_rows": receipt.suppressed_rows if receipt else None,
         "digest": receipt.digest if receipt else None,
-        "failure": result.failure.model_dump(mode="json") if result.failure else None,
+        "failure": failure_record(result.failure),
         "seconds": {stage: round(value, 2) for stage, value in result.stages.items()},
         "spark_seconds": round(receipt.spark_seconds, 2) if receipt else None,
         "revoked": result.revoked.model_dump(exclude={"removed"}) if result.revoked else None,
         "workflow_id": workflow_id,
         "link": session.ui_link(workflow_id),
     }
+
+
+def failure_record(failure: RunFailure | None) -> dict[str, str] | None:
+    """Return a failure as the commands print it: with its cause and what that means, if the code belongs to one."""
+    if failure is None:
+        return None
+    cause = cause_of(failure.code)
+    explained = {"cause": cause.value, "meaning": EXPLANATIONS[cause].sentence} if cause else {}
+    return {**explained, **{key: with_names(text) for key, text in failure.model_dump(mode="json").items()}}
 
 
 async def list_runs(session: Session) -> list[dict[str, Any]]:
