@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cleanroom.documents.specs import BlobStoreSpec, DatasetSpec, load_dataset_spec
 from starters.terminal.output import Format, Output, error_boundary, print_record, print_status, safe
+
+if TYPE_CHECKING:
+    from cleanroom.documents.specs import DatasetSpec
 
 
 def check(
@@ -21,6 +23,8 @@ def check(
 
     Example: cleanroom dataset check demo/contosso-flights.yaml
     """
+    from cleanroom.documents.specs import load_dataset_spec
+
     with error_boundary(output):
         from cleanroom.publishing.dataset_advice import remarks
 
@@ -33,6 +37,8 @@ def check(
 
 def describe(spec: DatasetSpec) -> dict[str, object]:
     """Return what the file of a dataset says, with the defaults of absent members."""
+    from cleanroom.documents.specs import BlobStoreSpec
+
     store = spec.store
     place = f"container {store.container}" if isinstance(store, BlobStoreSpec) else f"bucket {store.bucket}"
     floors = spec.privacy

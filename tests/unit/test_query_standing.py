@@ -357,7 +357,7 @@ def test_withdrawing_consent_by_the_first_name_reaches_all_accepted_versions(
         changed.append((document, enabled))
         return {}
 
-    monkeypatch.setattr(consent, "set_consent", change)
+    monkeypatch.setattr("starters.operations.consent.set_consent", change)
     monkeypatch.setattr(Session, "load", staticmethod(lambda profile, config: session))
     for words in (["off", QUERY], ["on", QUERY], ["off", f"{QUERY}-r2"]):
         assert CliRunner().invoke(consent.app, words).exit_code == 0
