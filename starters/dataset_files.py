@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cleanroom.documents.specs import BlobStoreSpec, DatasetSpec, load_dataset_spec
-from starters.operations.dataset_init import write_dataset_file
 from starters.terminal.output import Format, Output, error_boundary, print_record, print_status, safe
+
+if TYPE_CHECKING:
+    from cleanroom.documents.specs import DatasetSpec
 
 
 class StoreChoice(StrEnum):
@@ -30,6 +31,8 @@ def check(
 
     Example: cleanroom dataset check demo/contosso-flights.yaml
     """
+    from cleanroom.documents.specs import load_dataset_spec
+
     with error_boundary(output):
         from cleanroom.publishing.dataset_advice import remarks
 
@@ -57,6 +60,8 @@ def init(
     Example: cleanroom dataset init flights.csv --store aws-s3
     """
     with error_boundary(output):
+        from starters.operations.dataset_init import write_dataset_file
+
         written = write_dataset_file(source, to, name=name, store=store.value, header=header, force=force)
         found, rules = written.found, written.rules
         record = {
@@ -84,6 +89,8 @@ def init(
 
 def describe(spec: DatasetSpec) -> dict[str, object]:
     """Return what the file of a dataset says, with the defaults of absent members."""
+    from cleanroom.documents.specs import BlobStoreSpec
+
     store = spec.store
     place = f"container {store.container}" if isinstance(store, BlobStoreSpec) else f"bucket {store.bucket}"
     floors = spec.privacy
