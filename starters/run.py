@@ -7,13 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cleanroom.documents.specs import load_dataset_spec
 from cleanroom.errors import InvalidInput, NotFound
 from cleanroom.identifiers import run_workflow_id
-from starters.operations.conclude import conclude_run
 from starters.operations.query_names import latest_name
-from starters.operations.results import open_result, read_receipt, require_receiver
-from starters.operations.runs import cancel_run, current_digest, list_runs, parse_parameters, result_record, show_run, start_run, watch_run
 from starters.operations.session import Session, new_run_id, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import (
@@ -58,6 +54,8 @@ def start(
 
     Example: cleanroom run start fabrikam-delays --run-id r-1 --profile fabrikam
     """
+    from starters.operations.runs import current_digest, parse_parameters, result_record, start_run, watch_run
+
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         parameters = parse_parameters(start_date, end_date)
@@ -81,6 +79,8 @@ def watch(run_id: RunId, profile: Profile = None, config: ConfigFile = None, out
 
     Example: cleanroom run watch r-1 --profile fabrikam
     """
+    from starters.operations.runs import result_record, watch_run
+
     with error_boundary(output):
         session = Session.load(profile, config)
         print_record(result_record(session, run_async(watch_run(session, run_id))), output, title=f"run {run_id}")
@@ -100,6 +100,8 @@ def show(
 
     Example: cleanroom run show r-1 --profile fabrikam
     """
+    from starters.operations.runs import show_run
+
     with error_boundary(output):
         session = Session.load(profile, config)
         if from_ledger:
@@ -121,6 +123,8 @@ def list_(
 
     Example: cleanroom run list --profile fabrikam
     """
+    from starters.operations.runs import list_runs
+
     with error_boundary(output):
         session = Session.load(profile, config)
         if from_ledger:
@@ -141,6 +145,8 @@ def cancel(run_id: RunId, profile: Profile = None, config: ConfigFile = None, ou
 
     Example: cleanroom run cancel r-1 --profile fabrikam
     """
+    from starters.operations.runs import cancel_run
+
     with error_boundary(output):
         session = Session.load(profile, config)
         print_partial_record(run_async(cancel_run(session, run_id)), output, title=f"run {run_id}")
@@ -157,6 +163,8 @@ def conclude(
 
     Example: cleanroom run conclude r-1 --profile litware
     """
+    from starters.operations.conclude import conclude_run
+
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         print_record(run_async(conclude_run(session, run_id)), output, title=f"run {run_id}")
@@ -180,6 +188,9 @@ def result(
 
     Example: cleanroom run result r-1 --dataset demo/litware-delays.yaml --profile litware
     """
+    from cleanroom.documents.specs import load_dataset_spec
+    from starters.operations.results import open_result, read_receipt, require_receiver
+
     with error_boundary(output):
         if dataset is None and chart is not None:
             raise InvalidInput(

@@ -34,7 +34,6 @@ from cleanroom.documents.dataset_rules import (
 )
 from cleanroom.documents.query import InputDataset, PostFilter, PreCondition, QuerySegment, QuerySegments, RunParameters
 from cleanroom.documents.validation import describe_validation
-from cleanroom.documents.yaml_files import load_yaml, read_text
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import HexDigest, Name, canonical_json, sha256_hex
 
@@ -226,6 +225,9 @@ def load_dataset_spec(path: Path) -> DatasetSpec:
         NotFound: ``FileNotFound``.
         InvalidInput: ``YamlMalformed`` with line and column, ``DatasetSpecInvalid`` with member and rule.
     """
+    # Imported on use: the YAML parser takes a third of the start of a command that has no file to read.
+    from cleanroom.documents.yaml_files import load_yaml
+
     return load_yaml(DatasetSpec, path, "DatasetSpecInvalid")
 
 
@@ -236,6 +238,8 @@ def load_query_spec(path: Path) -> QuerySpec:
         NotFound: ``FileNotFound``.
         InvalidInput: ``YamlMalformed``, ``QuerySpecInvalid``.
     """
+    from cleanroom.documents.yaml_files import load_yaml, read_text
+
     spec = load_yaml(QuerySpec, path, "QuerySpecInvalid")
     if spec.sql_file is None:
         return spec

@@ -68,7 +68,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     monkeypatch.setattr(Session, "governance", governance)
     monkeypatch.setattr(Session, "documents", lambda session, client: SimpleNamespace(get=get))
     monkeypatch.setattr("starters.run.latest_name", latest_name)
-    monkeypatch.setattr("starters.run.start_run", start_run)
+    monkeypatch.setattr("starters.operations.runs.start_run", start_run)
     return runs
 
 
