@@ -16,6 +16,7 @@ from rich.console import Console
 from cleanroom.documents.query import PreCondition
 from cleanroom.errors import Conflict
 from cleanroom.identifiers import dataset_workflow_id, query_workflow_id, run_workflow_id
+from cleanroom.lifecycle.query import workflow_state
 from cleanroom.settings import load_settings
 from cleanroom.spark.job import ResultReceipt
 from cleanroom.tracing import command_span
@@ -234,7 +235,7 @@ class _Demo:
         for session in (self.litware, self.contosso):
             message = sign_decision(session, run_async(read_card(session, QUERY)), "approve", max_runs=10)
             after = run_async(send_decision(session, QUERY, "approve", message))
-            state = "Approved" if after.stage == "Approved" else "Not Approved"
+            state = workflow_state(after.stage)
             print_status(f"  {session.party} approved; pending: {', '.join(after.pending) or 'none'}; state: {state}")
             digest = after.digest
         return digest

@@ -84,13 +84,14 @@ def update(
     Example: cleanroom query update demo/fabrikam-delays.yaml --profile fabrikam
     """
     from cleanroom.documents.specs import load_query_spec
-    from starters.operations.queries import update_query
+    from starters.operations.queries import outcome_record, update_query
 
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         spec = load_query_spec(file)
         name = _latest(session, spec.name)
-        print_record(run_async(update_query(session, spec.model_copy(update={"name": name}))), output, title=f"query {name}")
+        outcome = run_async(update_query(session, spec.model_copy(update={"name": name})))
+        print_record(outcome_record(name, outcome), output, title=f"query {name}")
 
 
 @app.command()
@@ -110,13 +111,13 @@ def propose(
     Example: cleanroom query propose fabrikam-delays --profile fabrikam
     """
     from cleanroom.documents.specs import load_query_spec
-    from starters.operations.queries import propose_query
+    from starters.operations.queries import outcome_record, propose_query
 
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         name = _latest(session, name)
         spec = load_query_spec(file).model_copy(update={"name": name}) if file is not None else None
-        print_record(run_async(propose_query(session, name, spec)), output, title=f"query {name}")
+        print_record(outcome_record(name, run_async(propose_query(session, name, spec))), output, title=f"query {name}")
 
 
 @app.command()
@@ -165,12 +166,13 @@ def withdraw(
 
     Example: cleanroom query withdraw fabrikam-delays --profile fabrikam
     """
-    from starters.operations.queries import withdraw_query
+    from starters.operations.queries import outcome_record, withdraw_query
 
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         name = _latest(session, name)
-        print_record(run_async(withdraw_query(session, name, only_proposal=only_proposal)), output, title=f"query {name}")
+        outcome = run_async(withdraw_query(session, name, only_proposal=only_proposal))
+        print_record(outcome_record(name, outcome), output, title=f"query {name}")
 
 
 app.command()(approve)

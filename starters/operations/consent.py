@@ -85,6 +85,13 @@ async def _consent_record(session: Session, client: GovernanceUserClient, docume
     }
 
 
+async def disabled_by(session: Session, client: GovernanceUserClient, document: str) -> list[str]:
+    """Return the names of the approvers who withdrew their consent to the execution of a document."""
+    found = await client.document_consent(session.collaboration, document)
+    approvers = [item.approver_id for item in (await session.documents(client).get(document)).approvers or ()]
+    return _disabled_by(found, approvers, session.settings.parties)
+
+
 def _disabled_by(consent: Consent, approvers: list[str], parties: dict[str, str]) -> list[str]:
     """Return the approvers who withdrew their consent.
 

@@ -12,6 +12,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from cleanroom.documents.specs import QuerySpec
 from cleanroom.errors import CleanRoomError, Conflict
 from cleanroom.identifiers import FRONTEND_QUEUE, document_digest, query_workflow_id
+from cleanroom.lifecycle.query import next_command, workflow_state
 from cleanroom.messages.query import (
     DEFAULT_APPROVAL_SECONDS,
     AuthorMessage,
@@ -40,7 +41,7 @@ from starters.terminal.output import print_status, safe
 if TYPE_CHECKING:
     from cleanroom.governance import Document
 
-ENDED: Final = ("Withdrawn", "Expired", "Failed")
+ENDED: Final = ("Withdrawn", "Expired", "Failed", "Cancelled")
 
 
 async def create_query(session: Session, spec: QuerySpec, *, approval_seconds: int = DEFAULT_APPROVAL_SECONDS) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def query_record(session: Session, state: QueryState) -> dict[str, Any]:
     workflow_id = query_workflow_id(session.collaboration, state.query)
     return {
         "query": state.query,
-        "state": {"Proposed": "Not Approved"}.get(state.stage, state.stage),
+        "state": workflow_state(state.stage, state.refusal).word,
         "version": state.version,
         "digest": state.digest,
         "pending": list(state.pending),
@@ -252,6 +253,20 @@ def _outcome(state: QueryState, detail: str) -> CommandOutcome:
     return CommandOutcome(
         stage=state.stage, version=state.version, pending=state.pending, accepted=state.accepted, detail=detail, seen=state.seen
     )
+
+
+def outcome_record(name: str, outcome: CommandOutcome) -> dict[str, Any]:
+    """Return the outcome of a command as it is printed: with the state that people see."""
+    state = workflow_state(outcome.stage)
+    return {
+        "query": name,
+        "state": state.word,
+        "version": outcome.version,
+        "pending": list(outcome.pending),
+        "accepted": list(outcome.accepted),
+        "detail": outcome.detail,
+        "next": next_command(state, name),
+    }
 
 
 async def withdraw_query(session: Session, name: str, *, only_proposal: bool = False) -> CommandOutcome:
