@@ -19,7 +19,12 @@ pytestmark = [
 ROOT = Path(__file__).resolve().parents[2]
 UV = str(Path(sys.executable).parent / "uv")
 SMALL_MEGABYTES = 250
-DATASET = "name: shop-buyers\nformat: csv\nschema: {buyer: string}\nallowedColumns: [buyer]\nstore: {kind: aws-s3, bucket: shop}\n"
+DATASET = """name: shop-buyers
+format: csv
+schema: {buyer: string}
+allowedColumns: [buyer]
+store: {kind: aws-s3, bucket: shop, subdirectory: rows, connectionSecret: "secret:s3"}
+"""
 
 
 @pytest.fixture(scope="module")
