@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from starters.dataset_files import check
+from starters.dataset_files import check, init
 from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import ConfigFile, Format, Output, Plaintext, Profile, error_boundary, print_record, print_rows
 
 app = typer.Typer(help="Upload and publish encrypted datasets.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="YAML file of the dataset.", show_default=False)]
+app.command()(init)
 app.command()(check)
 
 

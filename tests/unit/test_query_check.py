@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cleanroom.documents.query import Application, ApprovalScope, InputDataset, QueryDocument, encode_segments
+from cleanroom.documents.query import QUERY_LABELS, Application, ApprovalScope, InputDataset, QueryDocument, encode_segments
 from cleanroom.documents.specs import load_query_spec
 from cleanroom.errors import CleanRoomError, InvalidInput
 from cleanroom.governance import Document
@@ -203,7 +203,7 @@ def test_commands_refuse_exactly_what_check_refuses(
             ),
             approval=ApprovalScope(collaboration=CONTRACT, proposer_id="u-fabrikam", datasets=(), parameters=spec.parameters),
         ).to_data()
-        return Document(id=spec.name, state="Draft", version="2.1", contract_id=CONTRACT, data=data)
+        return Document(id=spec.name, state="Draft", version="2.1", contract_id=CONTRACT, data=data, labels=QUERY_LABELS)
 
     monkeypatch.setattr(queries, "read_state", state)
     monkeypatch.setattr(queries, "read_query_document", document)
