@@ -50,7 +50,8 @@ class PlanWalk:
         """The rows of an operator that are complete: no condition of a release is missing."""
         rows, release = self.visit(node, outer)
         if release is not None and release.missing:
-            what = "overlapping groups are not left out" if release.compared and not release.persons else "a kind of person is not counted"
+            what = "a kind of person is not counted" if release.persons else "overlapping groups are not left out"
+            what = what if release.persons or release.compared else "groups with few different values are not left out"
             raise refused("PlanFloorMissing", f"a release is not complete: {what}")
         return rows
 

@@ -49,9 +49,13 @@ class PersonGroups:
         self.conditions[f"COUNT(`{_PERSONS}`.`__cr_p`) {enough}"] = None
 
     def require_share(self, summand: str, percent: int) -> None:
-        """Require that no person has more than ``percent`` of the sum of absolute values."""
-        column = self._shares[summand] = self._column(f"COALESCE(SUM(ABS({summand})), 0)")
-        self.conditions[f"100 * MAX({column}) <= {percent} * SUM({column})"] = None
+        """Require that no person has more than ``percent`` of the sum of absolute values.
+
+        They are added as doubles, because a sum of whole numbers fails if it is large, and the failure would show that. The difference
+        is not a number if a person has an infinite value.
+        """
+        column = self._shares[summand] = self._column(f"COALESCE(SUM(ABS(CAST({summand} AS DOUBLE))), 0)")
+        self.conditions[f"MAX({column}) - {percent / 100} * SUM({column}) <= 0"] = None
 
     def require_contributors(self, summand: str, enough: str) -> None:
         """Require that ``summand`` is neither NULL nor 0 for ``enough`` distinct persons."""
