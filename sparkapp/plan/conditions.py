@@ -178,9 +178,9 @@ class Condition:
         """``MAX(s) - part * SUM(s)``, where ``s`` is the sum of absolute values of a person."""
         if node.kind != "Subtract" or node.children[1].kind != "Multiply":
             return False
-        part, total = node.children[1].children
+        part, sum = node.children[1].children
         percent = _percent(part)
-        largest, total = self._aggregate(node.children[0], "Max"), self._aggregate(total, "Sum")
+        largest, total = self._aggregate(node.children[0], "Max"), self._aggregate(sum, "Sum")
         summed = self._absolute_sum(largest) if largest is not None else None
         if percent is None or summed is None or largest is None or total is None or total.fields.get("exprId") != largest.fields["exprId"]:
             return False

@@ -67,6 +67,8 @@ class Aggregates:
         if source.exploded and any(call.children[0].kind != "Count" for call in calls):
             raise refused("PlanRowsOfPersons", "an aggregate reads rows of persons that EXPLODE repeats")
         merged = [part for value in groups.released() for part in groups.merged(value)]
+        for part in merged:
+            require_conditions(part, columns, self._walk.subquery, self._walk.catalog)
         terms = Terms(self._walk, source, columns, groups.canonical)
         calls_of_persons = [part for part in merged if part.kind == "AggregateExpression" and part.children[0].kind != "BoolOr"]
         terms.read(calls_of_persons, merged=True)
@@ -80,8 +82,6 @@ class Aggregates:
         keys = [groups.inputs[item.id] for item in node.expressions("groupingExpressions")]
         for key in keys:
             require_shown(self._walk.shown(key, columns), "a group key shows", self._walk.catalog)
-        for part in merged:
-            require_conditions(part, columns, self._walk.subquery, self._walk.catalog)
         reads = {id: Column(fresh(), self._released(part, columns)) for id, part in groups.inputs.items()}
         found = {item.id: Column(fresh(), self._walk.shown(without_alias(item), reads)) for item in groups.outputs()}
         unique = [frozenset(found[id].value for id in groups.keys)] if len(groups.keys) == len(keys) else []
