@@ -36,8 +36,13 @@ def test_count_takes_plain_columns_only(name: str) -> None:
     computed = Value("age > 3", "boolean", degree=None, origins=column("age").origins)
     assert refused(disclosure, name, computed) == "ConditionalAggregate"
     polynomial = Value("age + 1", "integer", degree=1, origins=column("age").origins)
-    assert disclosure(name, polynomial).divisions == ()
     assert refused(disclosure, name, polynomial, distinct=True) == "ConditionalAggregate"
+
+
+def test_count_of_rows_takes_polynomials_and_count_of_values_does_not() -> None:
+    polynomial = Value("age + 1", "integer", degree=1, origins=column("age").origins)
+    assert disclosure("COUNT", polynomial).divisions == ()
+    assert refused(disclosure, "APPROX_COUNT_DISTINCT", polynomial) == "ConditionalAggregate"
 
 
 @pytest.mark.parametrize(
