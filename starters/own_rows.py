@@ -37,8 +37,9 @@ def _own(name: str, file: Path | None, profile: str | None, config: str | None) 
     from starters.operations.own_datasets import own_spec, require_owner
 
     session = Session.load(profile, config)
+    spec = own_spec(session, name, file) if file is not None else None
     run_async(require_owner(session, name))
-    return session, own_spec(session, name, file)
+    return session, spec or own_spec(session, name)
 
 
 def objects(name: Name, file: File = None, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
