@@ -119,7 +119,7 @@ class PrivacyFloors(OurModel):
     """
 
     min_group_size: int = Field(default=0, ge=0, le=MAX_GROUP_SIZE, strict=True)
-    """Minimum number of distinct ``identity_column`` values per output row; 0 means that there is no minimum. Strict, because YAML reads
+    """Minimum number of distinct ``identity_column`` values per output row; 0 means no minimum. Strict, because YAML reads
     ``no`` as false, which would otherwise be 0."""
     identity_column: str | None = None
     """Column that identifies a person. Queries may join on it and count it."""
