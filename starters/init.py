@@ -125,7 +125,9 @@ def _complete(name: str, file: Path, given: dict[str, Any]) -> dict[str, Any]:
     if not any(section in present for section in ("azure", "s3")):
         place = typer.prompt(f"Where are your datasets ({', '.join(STORES)})", default="none")
         if place not in STORES:
-            raise InvalidInput("StoreUnknown", f"{place!r} is no place for datasets.", hint=f"Answer one of {', '.join(STORES)}.")
+            raise InvalidInput(
+                "StoreUnknown", f"{place!r} is not among the places of datasets.", hint=f"Answer one of {', '.join(STORES)}."
+            )
         answers += [f"{field}={typer.prompt(field, default='', show_default=False)}" for field in STORES[place]]
     return merge(given, parse_assignments([answer for answer in answers if not answer.endswith("=")]))
 

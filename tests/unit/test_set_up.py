@@ -113,7 +113,7 @@ def test_no_output_contains_a_secret(shell: Shell, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def files(make_shell: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Configuration files of north, who has a keyring, and of south; and a keyring that north sealed for south."""
+    """Configuration files of north, with a keyring, and of south; and a keyring that north sealed for south."""
     folder, shell = tmp_path_factory.mktemp("pair"), new_shell(make_shell, "litware")
     north, words = new_file(shell, "contosso", "north", folder / "n")
     run(north, *words, "--new-keyring")
