@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -49,7 +49,7 @@ COMMANDS: Final[dict[str, Command]] = {
         "local", "up", "Start a local cloud: Temporal, storage, stand-ins of the cloud services, and all workers. NOT CONFIDENTIAL."
     ),
     "down": Command("local", "down", "Stop the local cloud. Its state is kept."),
-    "ps": Command("local", "ps", "List the services of the local cloud, and the commands that restart exited ones."),
+    "ps": Command("local", "ps", "List the services of the local cloud, and the command that restarts exited ones."),
     "demo": Command("demo", "demo", "Play three companies on a local cloud, from the first key to the decrypted result. NOT CONFIDENTIAL."),
     "ui": Command("ui", "ui", "Print a link that opens the Temporal Web UI, logged in, with readable payloads."),
     "worker": Command("worker", "worker", "Run the worker of one trust boundary until SIGTERM or Ctrl-C."),
@@ -122,9 +122,23 @@ def _placeholder() -> None:
     """Stand for a command that is listed but not loaded."""
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"cleanroom {version('cleanroom')}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)] = False,
+) -> None:
+    """Hold the options of the program itself."""
+
+
 def build() -> typer.Typer:
     """Build the command line application."""
     app = typer.Typer(name="cleanroom", cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
     codes = ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
-    app.callback(help="Run confidential clean rooms on Temporal.", epilog=f"Exit codes: {codes}.")(_placeholder)
+    app.callback(help="Run confidential clean rooms on Temporal.", epilog=f"Exit codes: {codes}.")(_root)
     return app

@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from cleanroom.documents.specs import load_dataset_spec
-from starters.operations.datasets import list_datasets, publish_dataset, show_dataset, upload_rows
+from starters.dataset_files import check, init
 from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import ConfigFile, Format, Output, Plaintext, Profile, error_boundary, print_record, print_rows
 
 app = typer.Typer(help="Upload and publish encrypted datasets.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="YAML file of the dataset.", show_default=False)]
+app.command()(init)
+app.command()(check)
 
 
 @app.command()
@@ -33,6 +34,9 @@ def publish(
 
     Example: cleanroom dataset publish demo/contosso-flights.yaml --profile contosso
     """
+    from cleanroom.documents.specs import load_dataset_spec
+    from starters.operations.datasets import publish_dataset
+
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         spec = load_dataset_spec(file)
@@ -54,6 +58,9 @@ def upload(
 
     Example: cleanroom dataset upload demo/contosso-flights.yaml .cleanroom/demo/data/flights.csv --profile contosso
     """
+    from cleanroom.documents.specs import load_dataset_spec
+    from starters.operations.datasets import upload_rows
+
     with error_boundary(output):
         session = Session.load(profile, config)
         spec = load_dataset_spec(file)
@@ -82,6 +89,8 @@ def show(
 
     Example: cleanroom dataset show contosso-flights --profile fabrikam
     """
+    from starters.operations.datasets import show_dataset
+
     with error_boundary(output):
         session = Session.load(profile, config)
         print_record(run_async(show_dataset(session, name)), output, title=f"dataset {name}")
@@ -93,6 +102,8 @@ def list_(profile: Profile = None, config: ConfigFile = None, output: Output = F
 
     Example: cleanroom dataset list --profile fabrikam
     """
+    from starters.operations.datasets import list_datasets
+
     with error_boundary(output):
         session = Session.load(profile, config)
         rows = run_async(list_datasets(session))

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from cleanroom.errors import NotFound, Unavailable
 from starters.operations.local_cloud import DEFAULT_STATE, find_state, list_local_cloud, observe_url, start_local_cloud, stop_local_cloud
 from starters.terminal.entry import main
 from starters.terminal.output import Format, Output, error_boundary, print_json, print_rows, print_status, safe
 
-WORKER_PREFIX = "worker."
 State = Annotated[Path, typer.Option(help="Folder for the state, keys and logs of the local cloud.")]
 RunningState = Annotated[
     Path | None,
@@ -23,18 +23,27 @@ RunningState = Annotated[
 
 def up(
     state: State = DEFAULT_STATE,
+    party: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A company as NAME:KIND, where KIND is azure, s3 or analyst; repeatable.",
+            show_default="contosso:azure, litware:s3, fabrikam:analyst",
+            metavar="NAME:KIND",
+        ),
+    ] = None,
+    collaboration: Annotated[str | None, typer.Option(help="With --party: ID of the companies' contract.", show_default="local")] = None,
     observe: Annotated[bool, typer.Option("--observe", help="Trace the workers, and serve a page with traces and metrics.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Start a local cloud: Temporal, storage, stand-ins of the cloud services, and all workers. NOT CONFIDENTIAL.
 
     The services run in the background until `cleanroom down`. The command writes the settings of all profiles to cleanroom.toml in the
-    state folder.
+    state folder. In a local cloud that runs, it restarts the services that have exited.
 
-    Example: cleanroom up
+    Example: cleanroom up --party north:azure --party south:s3 --party ana:analyst
     """
     with error_boundary(output):
-        services = start_local_cloud(state, observe=observe)
+        services = start_local_cloud(state, parties=party or (), collaboration=collaboration, observe=observe)
         _print_services(state, services, output)
         if output is Format.TABLE:
             print_status(f"settings: {safe(state / 'cleanroom.toml')}")
@@ -59,7 +68,9 @@ def down(state: RunningState = None, output: Output = Format.TABLE) -> None:
 
 
 def ps(state: RunningState = None, output: Output = Format.TABLE) -> None:
-    """List the services of the local cloud, and the commands that restart exited ones.
+    """List the services of the local cloud, and the command that restarts exited ones.
+
+    The exit code is 7 when a service is down, and 3 when no local cloud has been started.
 
     Example: cleanroom ps
     """
@@ -68,7 +79,12 @@ def ps(state: RunningState = None, output: Output = Format.TABLE) -> None:
         services = list_local_cloud(state)
         if not services:
             print_status(f"No local cloud has been started in {safe(state)}. Start one with [bold]cleanroom up[/bold]")
+            if output is Format.JSON:
+                print_json([])
+            raise typer.Exit(NotFound.exit_code)
         _print_services(state, services, output)
+        if any(service["state"] != "ready" for service in services):
+            raise typer.Exit(Unavailable.exit_code)
 
 
 def _print_services(state: Path, services: list[dict[str, Any]], output: Format) -> None:
@@ -83,22 +99,13 @@ def _print_services(state: Path, services: list[dict[str, Any]], output: Format)
 
 
 def restart_hints(state: Path, services: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield one line of Rich markup per exited service, with the command that restarts it.
-
-    A worker restarts alone. Any other service restarts with the whole local cloud, on the same state.
-    """
+    """Yield lines of Rich markup with the exited services, and the command that restarts them."""
     exited = [str(service["name"]) for service in services if service["state"] == "exited"]
-    option = _state_option(state)
+    command = f"[bold]cleanroom up{_state_option(state)}[/bold]"
     if exited and len(exited) == len(services):
-        yield f"No service is running. Start the local cloud again: [bold]cleanroom up{option}[/bold]"
-        return
-    config = "" if state == find_state(None) else f" --config {safe(state / 'cleanroom.toml')}"
-    for name in exited:
-        if name.startswith(WORKER_PREFIX):
-            command = f"cleanroom worker {safe(name.removeprefix(WORKER_PREFIX))}{config}"
-        else:
-            command = f"cleanroom down{option} && cleanroom up{option}"
-        yield f"{safe(name)} has exited. Restart it: [bold]{command}[/bold]"
+        yield f"No service is running. Start the local cloud again: {command}"
+    elif exited:
+        yield f"{safe(', '.join(exited))} {'has' if len(exited) == 1 else 'have'} exited. Restart: {command}"
 
 
 def _state_option(state: Path) -> str:

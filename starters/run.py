@@ -7,13 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cleanroom.documents.specs import load_dataset_spec
-from cleanroom.errors import NotFound
+from cleanroom.errors import InvalidInput, NotFound
 from cleanroom.identifiers import run_workflow_id
-from starters.operations.conclude import conclude_run
 from starters.operations.query_names import latest_name
-from starters.operations.results import open_result, read_receipt, require_receiver
-from starters.operations.runs import cancel_run, current_digest, list_runs, parse_parameters, result_record, show_run, start_run, watch_run
 from starters.operations.session import Session, new_run_id, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import (
@@ -52,11 +48,14 @@ def start(
 ) -> None:
     """Run an approved query once.
 
-    The command signs a run request and shows the steps of the run. After Ctrl-C the run continues; follow it with `run watch`. The same
-    command with the same --run-id attaches to the run that exists. Another query or other dates are a conflict.
+    Dates are compared with those that the owners approved before anything is started. The command signs a run request and shows the
+    steps of the run. After Ctrl-C the run continues; follow it with `run watch`. The same command with the same --run-id attaches to the
+    run that exists. Another query or other dates are a conflict.
 
     Example: cleanroom run start fabrikam-delays --run-id r-1 --profile fabrikam
     """
+    from starters.operations.runs import current_digest, parse_parameters, result_record, start_run, watch_run
+
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         parameters = parse_parameters(start_date, end_date)
@@ -65,7 +64,7 @@ def start(
             print_status(f"[dim]run {run_id}; to repeat this command, add --run-id {run_id}[/dim]")
         session.require_encryption()
         query = run_async(latest_name(session, query, accepted=True))
-        digest = run_async(current_digest(session, query))
+        digest = run_async(current_digest(session, query, parameters))
         run_async(start_run(session, query, digest, run_id, parameters))
         if not wait:
             workflow_id = run_workflow_id(session.collaboration, run_id)
@@ -80,6 +79,8 @@ def watch(run_id: RunId, profile: Profile = None, config: ConfigFile = None, out
 
     Example: cleanroom run watch r-1 --profile fabrikam
     """
+    from starters.operations.runs import result_record, watch_run
+
     with error_boundary(output):
         session = Session.load(profile, config)
         print_record(result_record(session, run_async(watch_run(session, run_id))), output, title=f"run {run_id}")
@@ -99,6 +100,8 @@ def show(
 
     Example: cleanroom run show r-1 --profile fabrikam
     """
+    from starters.operations.runs import show_run
+
     with error_boundary(output):
         session = Session.load(profile, config)
         if from_ledger:
@@ -120,6 +123,8 @@ def list_(
 
     Example: cleanroom run list --profile fabrikam
     """
+    from starters.operations.runs import list_runs
+
     with error_boundary(output):
         session = Session.load(profile, config)
         if from_ledger:
@@ -140,6 +145,8 @@ def cancel(run_id: RunId, profile: Profile = None, config: ConfigFile = None, ou
 
     Example: cleanroom run cancel r-1 --profile fabrikam
     """
+    from starters.operations.runs import cancel_run
+
     with error_boundary(output):
         session = Session.load(profile, config)
         print_partial_record(run_async(cancel_run(session, run_id)), output, title=f"run {run_id}")
@@ -156,6 +163,8 @@ def conclude(
 
     Example: cleanroom run conclude r-1 --profile litware
     """
+    from starters.operations.conclude import conclude_run
+
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         print_record(run_async(conclude_run(session, run_id)), output, title=f"run {run_id}")
@@ -179,7 +188,14 @@ def result(
 
     Example: cleanroom run result r-1 --dataset demo/litware-delays.yaml --profile litware
     """
+    from cleanroom.documents.specs import load_dataset_spec
+    from starters.operations.results import open_result, read_receipt, require_receiver
+
     with error_boundary(output):
+        if dataset is None and chart is not None:
+            raise InvalidInput(
+                "RowsNotRequested", "--chart needs the rows of the result.", hint="Add --dataset with the output dataset's file."
+            )
         session = Session.load(profile, config)
         receipt = run_async(read_receipt(session, run_id))
         if dataset is None:
@@ -193,14 +209,14 @@ def result(
             run_async(require_receiver(session, spec))
             raise
         rows = result_rows(table)
+        if output is Format.JSON:
+            print_json({"run_id": run_id, "rows": rows, "digest": receipt.digest})
+        else:
+            out.print(result_table(rows, title=f"result of run {run_id}", limit=limit))
+            print_chart(rows, value)
         if chart is not None:
             chart_png(rows, chart, title=f"{receipt.dataset}: run {run_id}", value=value)
             print_status(f"chart written to {safe(chart)}")
-        if output is Format.JSON:
-            print_json({"run_id": run_id, "rows": rows, "digest": receipt.digest})
-            return
-        out.print(result_table(rows, title=f"result of run {run_id}", limit=limit))
-        print_chart(rows, value)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,12 @@ from cleanroom.clients.blob import BlobStore
 from cleanroom.clients.objects import ObjectStore
 from cleanroom.clients.s3 import S3Credentials, S3Store
 from cleanroom.clients.urls import check_storage_url
+from cleanroom.documents.dataset_rules import SECRET_VARIABLE_PREFIX
 from cleanroom.documents.specs import BlobStoreSpec, DatasetSpec, S3StoreSpec
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed
 from cleanroom.identifiers import require_name
 from cleanroom.secret import Secret, read_secret_file
 from cleanroom.settings import Settings
-
-SECRET_VARIABLE_PREFIX = "CLEANROOM_SECRET_"  # noqa: S105 - the name of a variable
-"""Required prefix of environment variables in references, so that a forged reference cannot read others."""
 
 
 def secret_path(settings: Settings, name: str) -> Path:

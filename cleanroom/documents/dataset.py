@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from cleanroom.documents.base import OurModel, WireModel
+from cleanroom.documents.dataset_rules import column_problems, list_problems, subdirectory_problem
 from cleanroom.documents.validation import parse_document
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import HexDigest, Name
@@ -36,6 +38,9 @@ ManifestRule = Literal["optional", "required", "pinned"]
 DATASET_LABELS = {"type": "dataset"}
 DEFAULT_SHARE_PERCENT = 80
 """Largest part of a sum, in percent, that may come from one person if the owner states none."""
+MAX_COLUMNS = 500
+MAX_GROUP_SIZE = 2**31 - 1
+"""Largest minimum group size: Spark compares it as an integer of 32 bits."""
 
 
 class SchemaField(WireModel):
@@ -72,7 +77,7 @@ class DatasetSchema(WireModel):
     """File format and columns of a dataset."""
 
     format: Format
-    fields: tuple[SchemaField, ...] = Field(min_length=1, max_length=500)
+    fields: tuple[SchemaField, ...] = Field(min_length=1, max_length=MAX_COLUMNS)
     partitioned_by: Literal["day"] | None = None
     """``day``: rows are in folders ``yyyy-MM-dd`` below the subdirectory, and a run may select a date range."""
     csv_header: bool = False
@@ -90,11 +95,9 @@ class DatasetSchema(WireModel):
         return self
 
     @model_validator(mode="after")
-    def _unique(self) -> DatasetSchema:
-        # Spark's column names are case-insensitive: `Email` could replace `email` where only one of them is allowed.
-        names = [field.field_name.lower() for field in self.fields]
-        if twice := sorted({field.field_name for field in self.fields if names.count(field.field_name.lower()) > 1}):
-            raise ValueError(f"field names must be unique, ignoring case; duplicates: {', '.join(twice)}")
+    def _columns(self) -> DatasetSchema:
+        if problems := column_problems(field.field_name for field in self.fields):
+            raise ValueError("; ".join(problems))
         return self
 
     def types(self) -> dict[str, FieldType]:
@@ -115,15 +118,16 @@ class PrivacyFloors(OurModel):
     The JSON may call ``identityColumn`` also ``identity``, and ``allowedOutputColumns`` also ``dimensions``.
     """
 
-    min_group_size: int = Field(default=0, ge=0)
-    """Minimum number of distinct ``identity_column`` values per output row; 0 means that there is no minimum."""
+    min_group_size: int = Field(default=0, ge=0, le=MAX_GROUP_SIZE, strict=True)
+    """Minimum number of distinct ``identity_column`` values per output row; 0 means that there is no minimum. Strict, because YAML reads
+    ``no`` as false, which would otherwise be 0."""
     identity_column: str | None = None
     """Column that identifies a person. Queries may join on it and count it."""
     allowed_output_columns: tuple[str, ...] | None = None
     """Dimensions: columns by which queries may group and filter, so that their values may appear in a result; None means all columns."""
     measures: tuple[str, ...] | None = None
     """Columns that queries may aggregate, in addition to counting them; None means all columns."""
-    max_share_percent: int | None = Field(default=None, ge=1, le=100)
+    max_share_percent: int | None = Field(default=None, ge=1, le=100, strict=True)
     """Largest part of a sum that may come from one person; None means :data:`DEFAULT_SHARE_PERCENT`, 100 means no limit."""
 
     @model_validator(mode="before")
@@ -154,35 +158,34 @@ class DatasetAccessPolicy(WireModel):
     privacy_floors: PrivacyFloors = PrivacyFloors()
 
 
-def require_known_columns(
-    schema: DatasetSchema, member: str, allowed: tuple[str, ...], floors: PrivacyFloors, access: Literal["read", "write"]
-) -> None:
-    """Require that the policy of a dataset fits its schema. The YAML file and the document follow this one set of rules.
+def policy_problems(
+    schema: DatasetSchema,
+    lists: Mapping[str, tuple[str, ...] | None],
+    floors: PrivacyFloors,
+    access: Literal["read", "write"],
+    *,
+    privacy: str = "privacyFloors",
+) -> list[str]:
+    """Return where the policy of a dataset does not fit its schema. The YAML file and the document follow this one set of rules.
 
     Args:
         schema: The dataset's schema.
-        member: The member that holds ``allowed``, for error messages.
-        allowed: The allowed columns.
+        lists: The allowed columns by the name of their member.
         floors: The privacy floors.
         access: Whether the dataset is an input or an output.
-
-    Raises:
-        ValueError: With the member and the unknown columns.
+        privacy: The member that contains the floors.
     """
-    names = schema.types()
-    spelled = {name.lower(): name for name in names}
-    for what, used in (
-        (member, allowed),
-        ("privacyFloors.allowedOutputColumns", floors.allowed_output_columns or ()),
-        ("privacyFloors.measures", floors.measures or ()),
-        ("uniqueColumns", schema.unique_columns or ()),
-        ("privacyFloors.identityColumn", tuple(filter(None, [floors.identity_column]))),
-    ):
-        if unknown := [name for name in used if name not in names]:
-            meant = [f"{name} (the schema has {spelled[name.lower()]!r})" if name.lower() in spelled else name for name in unknown]
-            raise ValueError(f"{what}: no such columns in the schema: {', '.join(meant)}")
+    columns = {
+        **lists,
+        f"{privacy}.allowedOutputColumns": floors.allowed_output_columns,
+        f"{privacy}.measures": floors.measures,
+        "uniqueColumns": schema.unique_columns,
+        f"{privacy}.identityColumn": (floors.identity_column,) if floors.identity_column is not None else None,
+    }
+    problems = list_problems(schema.types(), columns)
     if schema.csv_dialect is not None and access == "write":
-        raise ValueError("csvDialect: results are always written as RFC 4180")
+        problems.append("csvDialect: results are always written as RFC 4180; leave it out")
+    return problems
 
 
 class Provider(WireModel):
@@ -285,9 +288,8 @@ class AccessPoint(WireModel):
     @field_validator("subdirectory")
     @classmethod
     def _normalised(cls, value: str) -> str:
-        parts = value.split("/") if value else []
-        if value.startswith("/") or "\\" in value or any(part in ("", ".", "..") for part in parts):
-            raise ValueError(f"subdirectory {value!r} must be a relative path without empty, '.' or '..' parts")
+        if problem := subdirectory_problem(value):
+            raise ValueError(problem)
         return value
 
 
@@ -302,7 +304,9 @@ class DatasetDocument(WireModel):
     @model_validator(mode="after")
     def _coherent(self) -> DatasetDocument:
         policy = self.dataset_access_policy
-        require_known_columns(self.dataset_schema, "allowedFields", policy.allowed_fields, policy.privacy_floors, policy.access_mode)
+        allowed = {"allowedFields": policy.allowed_fields}
+        if problems := policy_problems(self.dataset_schema, allowed, policy.privacy_floors, policy.access_mode):
+            raise ValueError("; ".join(problems))
         point = self.dataset_access_point
         if (point.manifest == "pinned") != (point.manifest_digest is not None):
             raise ValueError("datasetAccessPoint.manifestDigest is required if manifest is 'pinned', and not allowed otherwise")

@@ -12,7 +12,7 @@ import json
 from datetime import date
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cleanroom.documents.base import OurModel, WireModel
 from cleanroom.documents.validation import parse_document
@@ -86,6 +86,12 @@ class RunParameters(OurModel):
     date_range: bool = False
     earliest: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
     latest: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
+
+    @field_validator("earliest", "latest", mode="before")
+    @classmethod
+    def _day(cls, value: object) -> object:
+        # YAML reads 2013-01-31 without quotes as a date.
+        return value.isoformat() if type(value) is date else value
 
     @model_validator(mode="after")
     def _bounds(self) -> RunParameters:

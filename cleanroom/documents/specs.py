@@ -5,13 +5,16 @@ A query file contains its SQL inline (``sql``), as segments (``segments``), or b
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from cleanroom.documents.base import OurModel
 from cleanroom.documents.dataset import (
+    MAX_COLUMNS,
     CsvDialect,
     DatasetSchema,
     EncryptionMode,
@@ -20,38 +23,52 @@ from cleanroom.documents.dataset import (
     ManifestRule,
     PrivacyFloors,
     SchemaField,
-    require_known_columns,
+    policy_problems,
+)
+from cleanroom.documents.dataset_rules import (
+    bucket_problem,
+    column_problems,
+    container_problem,
+    reference_problem,
+    subdirectory_problem,
 )
 from cleanroom.documents.query import InputDataset, PostFilter, PreCondition, QuerySegment, QuerySegments, RunParameters
 from cleanroom.documents.validation import describe_validation
-from cleanroom.documents.yaml_files import load_yaml, read_text
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import HexDigest, Name, canonical_json, sha256_hex
+
+
+def _checked(rule: Callable[[str], str | None]) -> AfterValidator:
+    """Return a validator of a text from a function that returns its problem."""
+
+    def check(value: str) -> str:
+        if problem := rule(value):
+            raise ValueError(problem)
+        return value
+
+    return AfterValidator(check)
+
+
+Subdirectory = Annotated[str, _checked(subdirectory_problem)]
 
 
 class BlobStoreSpec(OurModel):
     """A container in the storage account of the profile."""
 
     kind: Literal["azure-blob"]
-    container: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")
-    subdirectory: str = ""
+    container: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$"), _checked(container_problem)]
+    subdirectory: Subdirectory = ""
 
 
 class S3StoreSpec(OurModel):
     """A bucket at the endpoint and in the region of the profile."""
 
     kind: Literal["aws-s3"]
-    bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
-    subdirectory: str = ""
-    connection_secret: str = Field(min_length=1)
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"), _checked(bucket_problem)]
+    subdirectory: Subdirectory = ""
+    connection_secret: Annotated[str, _checked(reference_problem)]
     """Reference to the secret: ``secret:NAME`` in the profile, ``file:PATH`` or ``env:NAME``. The secret is a JSON object
     ``{"awsAccessKeyId", "awsSecretAccessKey"}``."""
-
-    @model_validator(mode="after")
-    def _reference(self) -> S3StoreSpec:
-        if not self.connection_secret.startswith(("secret:", "file:", "env:")):
-            raise ValueError("connectionSecret must be a reference (secret:NAME, file:PATH or env:NAME), not the secret itself")
-        return self
 
 
 class DatasetSpec(OurModel):
@@ -78,20 +95,37 @@ class DatasetSpec(OurModel):
     store: Annotated[BlobStoreSpec | S3StoreSpec, Field(discriminator="kind")]
 
     @model_validator(mode="after")
-    def _known_columns(self) -> DatasetSpec:
-        if self.allowed_columns == ():
-            raise ValueError("allowedColumns must name at least one column; leave it out to allow all columns")
-        require_known_columns(
-            self.dataset_schema(), "allowedColumns", self.allowed_columns or tuple(self.columns), self.privacy, self.access
-        )
+    def _rules(self) -> DatasetSpec:
+        if problems := [*self._column_problems(), *self._manifest_problems()]:
+            raise ValueError("; ".join(problems))
         return self
 
-    def dataset_schema(self) -> DatasetSchema:
-        """Return the schema of the dataset document.
+    def _column_problems(self) -> list[str]:
+        problems = column_problems(self.columns)
+        if len(self.columns) > MAX_COLUMNS:
+            problems.append(f"schema has {len(self.columns)} columns; the maximum is {MAX_COLUMNS}")
+        if self.csv_dialect is not None and self.format != "csv":
+            problems.append(f"csvDialect needs format: csv, not {self.format}")
+        if self.unique_columns == ():
+            problems.append("uniqueColumns must name at least one column; leave it out if no columns are unique")
+        if problems:
+            return problems
+        if self.allowed_columns == ():
+            problems.append("allowedColumns must name at least one column; leave it out to allow all columns")
+        lists = {"allowedColumns": self.allowed_columns}
+        return problems + policy_problems(self.dataset_schema(), lists, self.privacy, self.access, privacy="privacy")
 
-        Raises:
-            ValueError: The columns or the dialect are not those of a dataset.
-        """
+    def _manifest_problems(self) -> list[str]:
+        problems = []
+        if self.manifest_digest is not None and self.manifest != "pinned":
+            problems.append("manifestDigest needs manifest: pinned")
+        if self.manifest == "pinned" and (self.encryption != "CSE" or self.access != "read"):
+            # If the store encrypts, only the store connects the bytes that are read to the manifest.
+            problems.append("manifest: pinned needs access: read and encryption: CSE")
+        return problems
+
+    def dataset_schema(self) -> DatasetSchema:
+        """Return the schema of the dataset document."""
         return DatasetSchema(
             format=self.format,
             fields=tuple(SchemaField(field_name=name, field_type=kind) for name, kind in self.columns.items()),
@@ -100,15 +134,6 @@ class DatasetSpec(OurModel):
             csv_dialect=self.csv_dialect,
             unique_columns=self.unique_columns,
         )
-
-    @model_validator(mode="after")
-    def _pinned_rows(self) -> DatasetSpec:
-        if self.manifest_digest is not None and self.manifest != "pinned":
-            raise ValueError("manifestDigest needs manifest: pinned")
-        if self.manifest == "pinned" and (self.encryption != "CSE" or self.access != "read"):
-            # If the store encrypts, only the store connects the bytes that are read to the manifest.
-            raise ValueError("manifest: pinned needs access: read and encryption: CSE")
-        return self
 
     def manifest_rule(self) -> ManifestRule | None:
         """Return the rule for the dataset document; None for an output, unless the owner set one."""
@@ -119,6 +144,7 @@ class DatasetSpec(OurModel):
         return sha256_hex(canonical_json(self.model_dump(mode="json", by_alias=True, exclude_none=True)))
 
 
+VIEW_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 MAX_QUERY_SPEC = 256 * 1024
 """Longest specification of a query in bytes of JSON. It is in messages whose size Temporal limits."""
 
@@ -138,13 +164,35 @@ class QuerySpec(OurModel):
     parameters: RunParameters = RunParameters()
 
     @model_validator(mode="after")
-    def _one_source(self) -> QuerySpec:
+    def _usable(self) -> QuerySpec:
+        if problems := [*self._source_problems(), *self._view_problems()]:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _source_problems(self) -> list[str]:
         given = [bool(self.segments), self.sql is not None, self.sql_file is not None]
         if sum(given) != 1:
-            raise ValueError("set exactly one of sql, sqlFile and segments")
+            return ["set exactly one of sql, sqlFile and segments"]
         if self.segments and (self.pre_conditions or self.post_filters):
-            raise ValueError("preConditions and postFilters must be inside of the segments")
-        return self
+            return ["preConditions and postFilters must be inside of the segments"]
+        if self.sql is not None and not self.sql.strip():
+            return ["sql is empty"]
+        if self.sql_file is None:
+            try:
+                self.to_segments()
+            except ValidationError as error:
+                return [describe_validation(error)]
+        return []
+
+    def _view_problems(self) -> list[str]:
+        wrong = [view for view in self.inputs if not VIEW_NAME.fullmatch(view)]
+        problems = [f"inputs: view {view[:80]!r} must have 1 to 64 letters, digits and underscores" for view in wrong]
+        lowered = [view.lower() for view in self.inputs]
+        if twice := sorted(view for view in self.inputs if lowered.count(view.lower()) > 1):
+            problems.append(f"inputs: view names must be unique, ignoring case; rename one of: {', '.join(twice)}")
+        if self.output in self.inputs.values():
+            problems.append(f"output: {self.output} is also an input; a dataset is read or written")
+        return problems
 
     @model_validator(mode="after")
     def _bounded(self) -> QuerySpec:
@@ -177,6 +225,9 @@ def load_dataset_spec(path: Path) -> DatasetSpec:
         NotFound: ``FileNotFound``.
         InvalidInput: ``YamlMalformed`` with line and column, ``DatasetSpecInvalid`` with member and rule.
     """
+    # Imported on use: the YAML parser takes a third of the start of a command that has no file to read.
+    from cleanroom.documents.yaml_files import load_yaml
+
     return load_yaml(DatasetSpec, path, "DatasetSpecInvalid")
 
 
@@ -187,6 +238,8 @@ def load_query_spec(path: Path) -> QuerySpec:
         NotFound: ``FileNotFound``.
         InvalidInput: ``YamlMalformed``, ``QuerySpecInvalid``.
     """
+    from cleanroom.documents.yaml_files import load_yaml, read_text
+
     spec = load_yaml(QuerySpec, path, "QuerySpecInvalid")
     if spec.sql_file is None:
         return spec

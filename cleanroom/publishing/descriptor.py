@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from pydantic import ValidationError
+
 from cleanroom.documents.dataset import (
     DATASET_LABELS,
     AccessPoint,
@@ -22,6 +24,7 @@ from cleanroom.documents.dataset import (
     parse_dataset,
 )
 from cleanroom.documents.specs import BlobStoreSpec, DatasetSpec, S3StoreSpec
+from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import document_digest
 from cleanroom.messages.publish import CleanRoomIdentity, Descriptor, DescriptorRequest, EncryptionKey, ManagedIdentity, StoredSecret
@@ -47,7 +50,22 @@ def generate_descriptor(request: DescriptorRequest) -> Descriptor:
         store, identity, protection = _azure(request, spec.store)
     else:
         store, identity, protection = _s3(request, spec.store)
-    document = DatasetDocument(
+    try:
+        document = _document(spec, store, identity, protection)
+    except ValidationError as error:
+        # The rules of the file are those of the document, so this is a file of an older version.
+        raise InvalidInput(
+            "DatasetDocumentInvalid",
+            f"dataset {spec.name!r}: {describe_validation(error)}.",
+            hint="Correct the file. `cleanroom dataset check` shows all problems.",
+        ) from error
+    data = document.to_data()
+    parse_dataset(data, document_id=spec.name)  # Fail here, not when a run reads the document.
+    return Descriptor(document_id=spec.name, data=data, digest=document_digest(data), labels=DATASET_LABELS)
+
+
+def _document(spec: DatasetSpec, store: Resource, identity: Identity | None, protection: Protection) -> DatasetDocument:
+    return DatasetDocument(
         name=spec.name,
         dataset_schema=schema_of(spec),
         dataset_access_policy=DatasetAccessPolicy(
@@ -64,9 +82,6 @@ def generate_descriptor(request: DescriptorRequest) -> Descriptor:
             manifest_digest=spec.manifest_digest,
         ),
     )
-    data = document.to_data()
-    parse_dataset(data, document_id=spec.name)  # Fail here, not when a run reads the document.
-    return Descriptor(document_id=spec.name, data=data, digest=document_digest(data), labels=DATASET_LABELS)
 
 
 def schema_of(spec: DatasetSpec) -> DatasetSchema:

@@ -1,4 +1,4 @@
-"""Checks the parameters of a run request against the bounds that the owners approved."""
+"""Checks the parameters of a run against the bounds that the owners approved."""
 
 from __future__ import annotations
 
@@ -6,10 +6,32 @@ import datetime as dt
 
 from cleanroom.documents.query import QueryDocument
 from cleanroom.errors import InvalidInput, Refused
-from cleanroom.statements.model import RunRequest
+from cleanroom.spark.job import JobParameters
 
 
-def verify_parameters(request: RunRequest, query: QueryDocument) -> None:
+def require_days(parameters: JobParameters) -> None:
+    """Require that the parameters name no days, or a range of days.
+
+    Raises:
+        InvalidInput: ``InvalidDateRange``, ``InvalidDateFormat``.
+    """
+    start, end = parameters.start_date, parameters.end_date
+    if (start is None) != (end is None):
+        given = f"startDate {start}" if end is None else f"endDate {end}"
+        raise InvalidInput("InvalidDateRange", f"parameters: {given} is given alone. Give both startDate and endDate, or neither.")
+    if start is None or end is None:
+        return
+    try:
+        first, last = dt.date.fromisoformat(start), dt.date.fromisoformat(end)
+    except ValueError as error:
+        raise InvalidInput(
+            "InvalidDateFormat", f"parameters: {start!r} to {end!r} are not days of the form yyyy-MM-dd.", cause=str(error)
+        ) from error
+    if first > last:
+        raise InvalidInput("InvalidDateRange", f"parameters: startDate {start} is after endDate {end}.")
+
+
+def verify_parameters(parameters: JobParameters, query: QueryDocument) -> None:
     """Check that the requested days lie within the approved days.
 
     The job that the pods measure contains these parameters. A parameter without a bound would let the caller read rows
@@ -23,9 +45,8 @@ def verify_parameters(request: RunRequest, query: QueryDocument) -> None:
     assert approval is not None
     allowed = approval.parameters
     approved_days = f"{allowed.earliest or 'the beginning'} to {allowed.latest or 'the end'}"
-    start, end = request.parameters.start_date, request.parameters.end_date
-    if (start is None) != (end is None):
-        raise InvalidInput("InvalidDateRange", "parameters: give both startDate and endDate, or neither.")
+    require_days(parameters)
+    start, end = parameters.start_date, parameters.end_date
     if start is None or end is None:
         if allowed.earliest or allowed.latest:
             # Without a range the pods would read every day, including days outside of the approved range.
@@ -35,14 +56,6 @@ def verify_parameters(request: RunRequest, query: QueryDocument) -> None:
                 hint="Give startDate and endDate within this range.",
             )
         return
-    try:
-        first, last = dt.date.fromisoformat(start), dt.date.fromisoformat(end)
-    except ValueError as error:
-        raise InvalidInput(
-            "InvalidDateFormat", f"parameters: {start!r} to {end!r} are not days of the form yyyy-MM-dd.", cause=str(error)
-        ) from error
-    if first > last:
-        raise InvalidInput("InvalidDateRange", f"parameters: startDate {start} is after endDate {end}.")
     if not allowed.date_range:
         raise Refused("ParametersNotApproved", f"query {query.name!r} is approved without a date range.")
     if (allowed.earliest and start < allowed.earliest) or (allowed.latest and end > allowed.latest):

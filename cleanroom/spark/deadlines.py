@@ -12,7 +12,7 @@ from pydantic import Field
 
 from cleanroom.models import FrozenModel
 from cleanroom.spark.failure_rules import FailureCode
-from cleanroom.spark.outcome import Outcome, failed_outcome, waiting_reason
+from cleanroom.spark.outcome import Outcome, failed_mount, failed_outcome, waiting_executors, waiting_reason
 from cleanroom.spark.status import JobStatus
 
 _STARTED_STATES = ("RUNNING", "SUCCEEDING", "FAILING")
@@ -53,12 +53,24 @@ def deadline_outcome(status: JobStatus, deadlines: Deadlines, *, now: datetime |
         if age < deadlines.driver_start_seconds:
             return None
         reason = waiting_reason(status) or f"the application is {status.state or 'not seen by the operator yet'}"
-        pod = status.driver()
-        code = FailureCode.CAPACITY if pod is not None and not pod.scheduled else FailureCode.START_DEADLINE
-        return failed_outcome(status, code, f"the driver has not started within {deadlines.driver_start_seconds:g} s: {reason}")
+        return failed_outcome(
+            status, _start_failure(status), f"the driver has not started within {deadlines.driver_start_seconds:g} s: {reason}"
+        )
     if (age if started is None else seconds_since(started, now)) < deadlines.run_seconds:
         return None
-    return failed_outcome(status, FailureCode.RUN_DEADLINE, f"the run has taken longer than {deadlines.run_seconds:g} s")
+    waiting = waiting_executors(status)
+    text = f"the run has taken longer than {deadlines.run_seconds:g} s" + (f": {waiting}" if waiting else "")
+    return failed_outcome(status, FailureCode.RUN_DEADLINE, text)
+
+
+def _start_failure(status: JobStatus) -> FailureCode:
+    """Return why a driver has not started in time."""
+    pod = status.driver()
+    if pod is not None and not pod.scheduled:
+        # "Insufficient cpu", "Insufficient memory", "Too many pods": the nodes fit, but are full.
+        lacks = any(phrase in (pod.scheduling_message or "") for phrase in ("Insufficient", "Too many pods"))
+        return FailureCode.CAPACITY if lacks or not pod.scheduling_message else FailureCode.UNSCHEDULABLE
+    return FailureCode.MOUNT_FAILED if failed_mount(status) else FailureCode.START_DEADLINE
 
 
 def seconds_until_deadline(status: JobStatus, deadlines: Deadlines) -> list[float]:

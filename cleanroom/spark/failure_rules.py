@@ -7,6 +7,7 @@ the first rule that matches decides, and specific rules stand before general one
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,11 +30,18 @@ NODE_LOSS_REASONS = frozenset({"Evicted", "NodeLost", "NodeShutdown", "Preempted
 NODE_REJECTION_REASONS = frozenset({"NodeAffinity", "UnexpectedAdmissionError", "OutOfcpu", "OutOfmemory", "OutOfpods"})
 """Reasons of a failed pod that its node did not admit. Another node may."""
 
-NODE_LOSS_EVENTS = frozenset({"Evicted", "NodeNotReady", "NodeShutdown", "Preempted", "Preempting", "TaintManagerEviction"})
-"""Reasons of events about a pod that its node or the scheduler ended. They outlive the pod."""
+NODE_LOSS_EVENTS = frozenset({"Evicted", "Killing", "NodeNotReady", "NodeShutdown", "Preempted", "Preempting", "TaintManagerEviction"})
+"""Reasons of events about a pod that ended although its program did not: its node or the scheduler ended it, or it was deleted,
+for example to drain its node. Events outlive the pod."""
 
 PERMANENT_PULL_FAILURES = ("not found", "denied", "unauthorized", "InvalidImageName", "ErrImageNeverPull")
 """Phrases in a pull error that time does not cure. A registry that does not answer may come back."""
+
+MOUNT_EVENTS = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
+"""Reasons of events about a pod with a volume that cannot be mounted. The kubelet retries."""
+
+EXECUTOR_FAILURES = 3
+"""A driver gives up after at least this many failed executors (``spark.executor.maxNumFailures``)."""
 
 JVM_OUT_OF_MEMORY = 52
 """Exit code of a Spark JVM after an ``OutOfMemoryError`` (``SparkExitCode.OOM``)."""
@@ -44,12 +52,17 @@ class FailureCode(StrEnum):
 
     IMAGE_PULL = "ImagePull"
     CAPACITY = "Capacity"
+    UNSCHEDULABLE = "Unschedulable"
+    MOUNT_FAILED = "MountFailed"
+    ACCOUNT_MISSING = "AccountMissing"
+    RIGHT_MISSING = "RightMissing"
     ADMISSION = "Admission"
     POLICY_MISMATCH = "PolicyMismatch"
     CONTAINER_START = "ContainerStart"
     SUBMISSION = "Submission"
     DRIVER_EXIT = "DriverExit"
     OUT_OF_MEMORY = "OutOfMemory"
+    EXECUTORS_FAILING = "ExecutorsFailing"
     NODE_LOST = "NodeLost"
     START_DEADLINE = "StartDeadline"
     RUN_DEADLINE = "RunDeadline"
@@ -73,6 +86,19 @@ REMEDIES: dict[FailureCode, Remedy] = {
     FailureCode.CAPACITY: Remedy(
         True, "operator", "Wait for free capacity, add nodes, or lower the requested cores and memory.", Unavailable
     ),
+    FailureCode.UNSCHEDULABLE: Remedy(
+        True, "operator", "Compare the pod's node selector and tolerations with the labels and taints of the nodes.", Unavailable
+    ),
+    FailureCode.MOUNT_FAILED: Remedy(False, "operator", "Create the object that the pod's event names.", Unavailable),
+    FailureCode.ACCOUNT_MISSING: Remedy(
+        False, "operator", "Create this service account in the namespace of the runs, or correct kubernetes.service_account.", Refused
+    ),
+    FailureCode.RIGHT_MISSING: Remedy(
+        False,
+        "operator",
+        "Grant the account this right. The page Kubernetes lists the rights that runs need.",
+        Refused,
+    ),
     FailureCode.ADMISSION: Remedy(False, "operator", "Read the admission webhook's message and check its configuration.", Refused),
     FailureCode.POLICY_MISMATCH: Remedy(
         False, "operator", "The pod differs from what was measured. Find out which component changed it.", Refused
@@ -83,6 +109,9 @@ REMEDIES: dict[FailureCode, Remedy] = {
     ),
     FailureCode.DRIVER_EXIT: Remedy(False, "analyst", "Read the run's log and its failure code."),
     FailureCode.OUT_OF_MEMORY: Remedy(False, "operator", "Give the driver or the executors more memory."),
+    FailureCode.EXECUTORS_FAILING: Remedy(
+        True, "operator", "Read the end of the last executor; its pod remains until the run is cleaned up.", Unavailable
+    ),
     FailureCode.NODE_LOST: Remedy(True, "operator", "The node went away. Start a new run.", Unavailable),
     FailureCode.START_DEADLINE: Remedy(
         True, "operator", "Read the pod's events. Raise spark.driver_start_seconds if the cluster is slow.", TimedOut
@@ -134,6 +163,14 @@ CONTAINER_RULES: tuple[ContainerRule, ...] = (
         FailureCode.NODE_LOST,
         "The pod ended because of its node, not because of the query.",
         lambda _, pod: pod.reason in NODE_LOSS_REASONS or pod.disruption is not None,
+    ),
+    ContainerRule(
+        "pod deleted",
+        FailureCode.NODE_LOST,
+        "The pod was deleted while its program ran, so that its exit code says nothing about the query.",
+        lambda container, pod: (
+            pod.deletion_requested_at is not None and (container.finished_at is None or container.finished_at >= pod.deletion_requested_at)
+        ),
     ),
 )
 """Rules for a driver container that has terminated. If none matches, the exit of the payload itself decides."""
@@ -244,16 +281,40 @@ MESSAGE_RULES: tuple[MessageRule, ...] = (
         _mentions("exceeded quota", "insufficient"),
     ),
     MessageRule(
+        "service account missing",
+        FailureCode.ACCOUNT_MISSING,
+        "The API server creates no pod for a service account that does not exist.",
+        lambda text, _: "error looking up service account" in text or re.search(r'serviceaccounts? "[^"]+" not found', text) is not None,
+    ),
+    MessageRule(
+        "right missing",
+        FailureCode.RIGHT_MISSING,
+        "RBAC denied a request of the operator or of its spark-submit. It denies the same request again.",
+        lambda text, _: re.search(r"\bUser \S+ cannot \w+ resource ", text) is not None,
+    ),
+    MessageRule(
         "admission denied",
         FailureCode.ADMISSION,
-        "An admission webhook or RBAC denied the pod. The same pod is denied again.",
-        _mentions("admission webhook", "is forbidden"),
+        "A webhook or another admission plugin denied the pod. The same pod is denied again.",
+        _mentions("admission webhook", "failed calling webhook", "is forbidden"),
     ),
     MessageRule(
         "OOM kill reported by the operator",
         FailureCode.OUT_OF_MEMORY,
         "The driver pod is gone, but the operator recorded how its container ended.",
         _mentions("oomkilled"),
+    ),
+    MessageRule(
+        "signal reported by the operator",
+        FailureCode.NODE_LOST,
+        "The driver pod is gone, and a signal ended its container: the pod was deleted.",
+        lambda text, pod: pod is None and re.search(r"failed with ExitCode: (?:137|143)\b", text) is not None,
+    ),
+    MessageRule(
+        "exit code reported by the operator",
+        FailureCode.DRIVER_EXIT,
+        "The driver pod is gone, but the operator recorded that its program failed.",
+        lambda text, pod: pod is None and "driver container failed with ExitCode: " in text,
     ),
     MessageRule(
         "submission failed",

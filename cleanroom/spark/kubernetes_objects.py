@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from cleanroom.identifiers import job_name
@@ -16,6 +16,7 @@ from cleanroom.models import FrozenModel
 from cleanroom.spark.application import CONTRACT_ANNOTATION, JOB_DIGEST_ANNOTATION, QUERY_LABEL, RUN_LABEL
 from cleanroom.spark.policy import POLICY_ANNOTATION
 from cleanroom.spark.status import TERMINAL_STATES, ClusterEvent, ContainerStatus, ExecutorCounts, JobStatus, PodStatus
+from cleanroom.spark.submission_log import submission_message
 
 
 class SubmittedJob(FrozenModel):
@@ -60,7 +61,7 @@ def job_status(application: dict[str, Any], pods: Iterable[PodStatus] = (), even
         tracking_id=metadata["name"],
         uid=metadata["uid"],
         state=state.get("state") or "",
-        message=state.get("errorMessage") or "",
+        message=submission_message(state.get("errorMessage") or ""),
         application_id=status.get("sparkApplicationId") or None,
         submission_attempts=status.get("submissionAttempts") or 0,
         driver_pod=(status.get("driverInfo") or {}).get("podName") or None,
@@ -95,6 +96,7 @@ def pod_status(pod: dict[str, Any]) -> PodStatus:
         reason=status.get("reason"),
         message=status.get("message") or (disruption.get("message") if disrupted else None),
         disruption=(disruption.get("reason") or "DisruptionTarget") if disrupted else None,
+        deletion_requested_at=_deletion_request(metadata),
         scheduled=scheduled.get("status") != "False",
         scheduling_message=scheduled.get("message"),
         policy_host_data=_host_data((metadata.get("annotations") or {}).get(POLICY_ANNOTATION)),
@@ -111,7 +113,7 @@ def cluster_event(event: dict[str, Any]) -> ClusterEvent:
     return ClusterEvent(
         reason=event.get("reason") or "",
         type=event.get("type") or "Normal",
-        message=event.get("message") or "",
+        message=submission_message(event.get("message") or ""),
         object=f"{subject.get('kind', '')}/{subject.get('name', '')}",
         count=event.get("count") or 1,
         last_seen=_time(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")),
@@ -130,6 +132,12 @@ def _container(status: dict[str, Any]) -> ContainerStatus:
         started_at=_time(state.get("startedAt")),
         finished_at=_time(state.get("finishedAt")),
     )
+
+
+def _deletion_request(metadata: dict[str, Any]) -> datetime | None:
+    """Return when the deletion was requested: the timestamp in the metadata is the end of the grace period."""
+    end = _time(metadata.get("deletionTimestamp"))
+    return end - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0) if end is not None else None
 
 
 def _host_data(annotation: str | None) -> str | None:

@@ -17,8 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from cleanroom.errors import CATEGORIES, CleanRoomError
 from cleanroom.spark.failure_rules import (
     CONTAINER_RULES,
+    EXECUTOR_FAILURES,
     IMAGE_PULL_REASONS,
+    JVM_OUT_OF_MEMORY,
     MESSAGE_RULES,
+    MOUNT_EVENTS,
     POD_RULES,
     REMEDIES,
     START_FAILURE_REASONS,
@@ -162,8 +165,32 @@ def waiting_reason(status: JobStatus) -> str | None:
         return pod.scheduling_message or "the driver pod waits for a node"
     container = status.driver_container()
     if container is not None and container.state == "waiting":
+        if mount := failed_mount(status):
+            return mount
         return ": ".join(part for part in (container.reason, container.message) if part) or "the container is being created"
     return None
+
+
+def failed_mount(status: JobStatus) -> str | None:
+    """Return the latest event about a volume of the driver that cannot be mounted, or None if its container does not wait for one."""
+    container = status.driver_container()
+    if container is None or container.state != "waiting" or container.reason not in (None, "ContainerCreating", "PodInitializing"):
+        return None
+    about = f"Pod/{status.driver_pod}"
+    events = [event for event in status.events if event.object == about and event.reason in MOUNT_EVENTS]
+    return f"{events[-1].reason}: {events[-1].message}" if events else None
+
+
+def waiting_executors(status: JobStatus) -> str | None:
+    """Return one line about the executors that wait while none runs, or None."""
+    executors = [pod for pod in status.pods if pod.role == "executor"]
+    waiting = [pod for pod in executors if pod.phase == "Pending"]
+    if not waiting or any(pod.phase == "Running" for pod in executors):
+        return None
+    pod = waiting[-1]
+    reasons = [pod.scheduling_message if not pod.scheduled else None, *(item.message or item.reason for item in pod.containers)]
+    reason = next((text for text in reasons if text), "no reason given")
+    return f"{len(waiting)} executors wait: {reason}"
 
 
 def _cannot_start(status: JobStatus) -> Outcome | None:
@@ -207,6 +234,10 @@ def _driver_failure(status: JobStatus, pod: PodStatus, container: ContainerStatu
         }
         return failed_outcome(status, rule.code, messages[rule.code], **facts)
     payload = payload_error(container.message)
+    if payload is None or payload["category"] in ("internal", "unavailable"):
+        executors = _executor_failure(status)
+        if executors is not None:
+            return failed_outcome(status, executors[0], executors[1], **facts)
     text = f"driver exited with code {container.exit_code} ({container.reason or 'Error'})"
     if payload is None:
         return failed_outcome(status, FailureCode.DRIVER_EXIT, text, **facts)
@@ -217,7 +248,27 @@ def _driver_failure(status: JobStatus, pod: PodStatus, container: ContainerStatu
     return outcome.model_copy(update=remedy)
 
 
+def _executor_failure(status: JobStatus) -> tuple[FailureCode, str] | None:
+    """Return why a driver gave up whose executors failed again and again, or None if too few failed."""
+    failed = [pod for pod in status.pods if pod.role == "executor" and pod.phase == "Failed"]
+    if len(failed) < EXECUTOR_FAILURES:
+        return None
+    ended = [(pod, next((item for item in pod.containers if item.state == "terminated"), None)) for pod in failed]
+    pod, last = max(ended, key=lambda item: item[1].finished_at.timestamp() if item[1] and item[1].finished_at else 0.0)
+    text = (last and (last.message or last.reason)) or pod.message or pod.reason or "no reason given"
+    if last is not None and last.exit_code is not None:
+        text = f"{text} (exit code {last.exit_code})"
+    code = FailureCode.EXECUTORS_FAILING
+    if denied_by_policy(text):
+        code = FailureCode.POLICY_MISMATCH
+    elif all(item is not None and (item.reason == "OOMKilled" or item.exit_code == JVM_OUT_OF_MEMORY) for _, item in ended):
+        code = FailureCode.OUT_OF_MEMORY
+    return code, f"{len(failed)} executors failed; the last one, pod {pod.name}: {text}"
+
+
 def _node_loss(pod: PodStatus, container: ContainerStatus) -> str:
+    if pod.reason is None and pod.disruption is None and pod.deletion_requested_at is not None:
+        return f"pod {pod.name} was deleted while the driver ran"
     reason = pod.reason or pod.disruption or container.reason
     return f"{reason}: {pod.message or container.message or 'the node of the driver went away'}"
 

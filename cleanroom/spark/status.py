@@ -63,6 +63,8 @@ class PodStatus(_Model):
     message: str | None = None
     disruption: str | None = None
     """Reason of the pod's condition ``DisruptionTarget``: the cluster ended the pod, not its program."""
+    deletion_requested_at: datetime | None = None
+    """When the deletion of the pod was requested. Its containers end after that, and then the pod vanishes."""
     scheduled: bool = True
     scheduling_message: str | None = None
     policy_host_data: str | None = None

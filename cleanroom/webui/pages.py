@@ -80,9 +80,10 @@ _LOGIN = (
 <button>Sign in</button>
 </form></details>
 <script nonce="NONCE">
-const given = new URLSearchParams(location.hash.slice(1));
 const form = document.forms[0];
-if (given.has("code")) {
+function signIn() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  if (!given.has("code")) return;
   for (const [key, value] of Object.entries(PREFERENCES)) {
     if (localStorage.getItem(key) === null) localStorage.setItem(key, JSON.stringify(value));
   }
@@ -91,6 +92,9 @@ if (given.has("code")) {
   if (given.has("next")) form.elements.next.value = given.get("next");
   form.submit();
 }
+// A link that is pasted into a tab with this page changes only the fragment, and the browser does not load the page again.
+addEventListener("hashchange", signIn);
+signIn();
 </script></html>
 """
 )
@@ -107,12 +111,15 @@ _CODEC_LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>cl
 <input name="token" type="password" size="60" autocomplete="off" autofocus> <button>Sign in</button>
 </form>
 <script nonce="NONCE">
-const token = location.hash.replace(/^#token=/, "");
-if (token) {
+function signIn() {
+  const token = location.hash.replace(/^#token=/, "");
+  if (!token) return;
   history.replaceState(null, "", "/login");
   document.forms[0].token.value = decodeURIComponent(token);
   document.forms[0].submit();
 }
+addEventListener("hashchange", signIn);
+signIn();
 </script></html>
 """
 _CODEC_LOGIN_DONE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>cleanroom codec server</title>

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cleanroom.errors import CleanRoomError
+from cleanroom.errors import CleanRoomError, InvalidInput
+from localcloud.launcher.chosen_parties import parse_parties, record_parties
+from localcloud.launcher.companies import Companies
 from localcloud.launcher.processes import Service
-from localcloud.launcher.supervisor import Step, Supervisor, python, read_status, start_detached, stop_detached
+from localcloud.launcher.supervisor import Step, Supervisor, python, read_status, restart_exited, start_detached, stop_detached
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -21,7 +23,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start everything; run in the foreground until Ctrl-C")
     up.add_argument("--detach", action="store_true", help="return when everything is ready; keep running in the background")
-    up.add_argument("--seconds", type=float, default=180.0, help="with --detach: timeout for the start (default: 180)")
+    up.add_argument("--seconds", type=float, default=180.0, help="with --detach: timeout without progress (default: 180)")
+    up.add_argument("--party", action="append", default=[], metavar="NAME:KIND", help="a company: KIND is azure, s3 or analyst; repeatable")
+    up.add_argument("--collaboration", help="with --party: ID of the companies' contract (default: local)")
     up.add_argument("--no-workers", action="store_true", help="start no workers; run them with `cleanroom worker`")
     up.add_argument("--propagation-seconds", type=float, default=0.0, help="delay of new roles and federated credentials (default: 0)")
     up.add_argument("--observe", action="store_true", help="trace the workers, and serve a page with traces and metrics")
@@ -46,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _up(arguments: argparse.Namespace) -> int:
     state = arguments.state.resolve()
+    companies = _chosen(arguments)
+    if companies is not None:
+        record_parties(state, companies)
     running = read_status(state)
     if running is not None and running["status"] == "orphaned":
         _say("an earlier supervisor died; stopping its services")
@@ -57,6 +64,8 @@ def _up(arguments: argparse.Namespace) -> int:
             options += ["--observe"] if arguments.observe else []
             command = python("localcloud", "up", "--state", str(state), *options)
             running = start_detached(state, command, seconds=arguments.seconds, on_event=_say)
+        elif any(service["state"] == "exited" for service in running["services"]):
+            running = restart_exited(state, seconds=arguments.seconds, on_event=_say)
         _print(running, arguments.output)
         return 0
 
@@ -70,6 +79,14 @@ def _up(arguments: argparse.Namespace) -> int:
 
     Supervisor(state, plan, on_event=_say).run()
     return 0
+
+
+def _chosen(arguments: argparse.Namespace) -> Companies | None:
+    if not arguments.party:
+        if arguments.collaboration:
+            raise InvalidInput("NoOwner", "--collaboration: no company is given.", hint="Give --party NAME:KIND for each company.")
+        return None
+    return parse_parties(arguments.party, arguments.collaboration)
 
 
 def _install(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import json
 from cleanroom.spark.rego import PAUSE, ContainerRule, EnvRule, render
 from cleanroom.transport import http_client, ssl_context
 from cleanroom.trust import Bootstrap
-from localcloud.launcher.companies import CLEAN_ROOM, COLLABORATION, SPARK_SERVICE
+from localcloud.launcher.companies import CLEAN_ROOM, SPARK_SERVICE
 from localcloud.launcher.layout import Layout
 from localcloud.launcher.supervisor import write_json
 
@@ -20,7 +20,7 @@ GUESTS = (CLEAN_ROOM.name, SPARK_SERVICE.name)
 def bootstrap(layout: Layout) -> Bootstrap:
     """Return the bootstrap file of both services."""
     return Bootstrap(
-        contract_id=COLLABORATION,
+        contract_id=layout.companies.collaboration,
         governance_url=layout.url("cgs"),
         governance_roots=layout.authority.ca_file.read_text("ascii"),
         development=True,

@@ -7,6 +7,7 @@ Layout of the state folder::
     state/          durable state of each server
     tls/            local certificate authority and the server certificates
     secrets/        tokens, client secrets, keyring
+    parties.json    the companies, if the user has chosen them
     parties/        what each collaborator keeps at home: signing keys, connection secrets
     images/         images of the Spark payload
     bootstrap.json  where governance is; the policies of the attested workers measure its digest
@@ -26,15 +27,19 @@ from cleanroom.secret import Secret, read_secret_file, write_secret_file
 from cleanroom.temporal.keyring import Keyring
 from cleanroom.webui.gateway import private_origin
 from localcloud.launcher import seaweedfs
-from localcloud.launcher.companies import LITWARE, PEOPLE, SERVICES, Account
+from localcloud.launcher.chosen_parties import recorded_parties
+from localcloud.launcher.companies import Account, Company, Kind
 from localcloud.launcher.ports import stable_ports
 from localcloud.standins.kubernetes.image import LocalImage, build_sparkapp_image
 from localcloud.standins.kubernetes.server import kubeconfig_path
 from localcloud.standins.snp.server import DevelopmentHardware
 from localcloud.tls import LocalAuthority, ServerCertificate
 
-STAND_INS = ("entra", "snp", "maa", "keyvault", "cgs", "kubernetes", "blobaccess")
-"""The stand-ins, one process each. The name is also the module's name."""
+KEY_VAULT = "keyvault"
+STAND_INS = ("entra", "snp", "maa", KEY_VAULT, "cgs", "kubernetes", "blobaccess")
+"""The stand-ins, one process each. The name is also the module's name. Each further company on Azure has its own key vault."""
+AZURE_STAND_INS = (KEY_VAULT, "blobaccess")
+"""Those that run only if a company is on Azure."""
 # 8233 is the port where users expect the Web UI. The gateway listens there; the Web UI's own server is behind it.
 _PREFERRED_PORTS = {"temporal": 7233, "codec": 8233}
 _OTHER_PORTS = (
@@ -45,7 +50,6 @@ _OTHER_PORTS = (
     *(f"seaweedfs-{i}" for i in range(seaweedfs.PORTS)),
     *STAND_INS,
     "observe",
-    *(f"metrics-{account.name}" for account in (*PEOPLE, *SERVICES)),
 )
 
 
@@ -55,8 +59,11 @@ class Layout:
     def __init__(self, state: Path) -> None:
         self.state = state
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.companies = recorded_parties(state)
         self.authority = LocalAuthority(state / "tls")
-        self.ports = stable_ports(state / "ports.json", preferred=_PREFERRED_PORTS, others=_OTHER_PORTS)
+        own = (*(f"metrics-{name}" for name in self.companies.workers), *self.key_vaults)
+        names = dict.fromkeys((*_OTHER_PORTS, *own))
+        self.ports = stable_ports(state / "ports.json", preferred=_PREFERRED_PORTS, others=tuple(names))
         self.config_file = state / "cleanroom.toml"
         self.temporal_config_file = state / "temporal.toml"
         self.keyring_file = state / "secrets/codec-keyring.json"
@@ -77,8 +84,18 @@ class Layout:
     @property
     def storage_hosts(self) -> tuple[str, ...]:
         """Hosts of stores, key vault and attestation service."""
-        urls = (self.url("blobaccess"), self.s3_url, self.url("keyvault"), self.url("maa"))
+        azure = ("blobaccess", *self.key_vaults) if self.key_vaults else ()
+        urls = (self.s3_url, *map(self.url, azure), self.url("maa"))
         return tuple(url.removeprefix("https://") for url in urls)
+
+    @property
+    def key_vaults(self) -> tuple[str, ...]:
+        """The key vaults, one process for each company on Azure."""
+        return tuple(self.key_vault(company) for company in self.companies.of(Kind.AZURE))
+
+    def key_vault(self, company: Company) -> str:
+        """Return the name of the company's key vault among the processes."""
+        return KEY_VAULT if company == self.companies.of(Kind.AZURE)[0] else f"{KEY_VAULT}-{company.name}"
 
     @property
     def temporal_ui_url(self) -> str:
@@ -157,9 +174,11 @@ class Layout:
             Keyring.generate().save(self.keyring_file)
 
     def make_secrets(self) -> None:
-        """Generate the keyring, the codec token and Litware's S3 connection secret where they are missing."""
+        """Generate the keyring, the codec token and the S3 connection secrets where they are missing."""
         self._make_keyring()
         if not self.codec_token_file.exists():
             write_secret_file(self.codec_token_file, f"{secrets.token_urlsafe(32)}\n".encode())
-        connection = {"awsAccessKeyId": "LITWARE", "awsSecretAccessKey": self.token("s3-litware").reveal_text()}
-        write_secret_file(self.connection_secret_file(LITWARE.name), json.dumps(connection).encode())
+        for company in self.companies.of(Kind.S3):
+            key = self.token(f"s3-{company.name}").reveal_text()
+            connection = {"awsAccessKeyId": company.access_key, "awsSecretAccessKey": key}
+            write_secret_file(self.connection_secret_file(company.name), json.dumps(connection).encode())

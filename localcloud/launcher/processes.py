@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cleanroom.errors import PreconditionFailed, TimedOut, Unavailable
 from cleanroom.transport import ssl_context
+from localcloud.launcher.patience import ProcessPatience
 
 _POLL_SECONDS = 0.05
 _LOWEST_PORT = 10_000
@@ -63,7 +64,7 @@ class Service(BaseModel):
     after: tuple[str, ...] = ()
     """Names of services and steps that must be ready first."""
     seconds: float = 60.0
-    """Timeout for becoming ready."""
+    """Timeout for becoming ready, without progress (:mod:`localcloud.launcher.patience`)."""
     stop_seconds: float = 15.0
     """Timeout for stopping; then the process is killed."""
     leftovers: tuple[Path, ...] = ()
@@ -89,7 +90,7 @@ class RunningService:
                 start_new_session=True,
             )
         self.pid = self._process.pid
-        self.started = time.monotonic()
+        self._patience = ProcessPatience(self.pid, service.log, service.seconds)
 
     def exit_code(self) -> int | None:
         """Return the exit code, or None while the process runs."""
@@ -100,7 +101,7 @@ class RunningService:
 
         Raises:
             Unavailable: ``ServiceExited`` if the process has ended; the cause is the end of its log.
-            TimedOut: ``ServiceNotReady`` if the service's ``seconds`` have passed since its start.
+            TimedOut: ``ServiceNotReady`` if the service's ``seconds`` have passed without progress.
         """
         service, code = self.service, self.exit_code()
         if code is not None:
@@ -109,8 +110,8 @@ class RunningService:
         # The port first, because each readiness command costs a process.
         if self._listens() and is_ready(service.ready):
             return True
-        if time.monotonic() - self.started > service.seconds:
-            message = f"{service.name} was not ready after {service.seconds:.0f} seconds."
+        if self._patience.exhausted():
+            message = f"{service.name} is not ready, and has made no progress for {service.seconds:.0f} seconds."
             raise TimedOut("ServiceNotReady", message, cause=log_tail(service.log), hint=f"See {service.log}.")
         return False
 

@@ -8,19 +8,7 @@ from typing import Any
 import tomli_w
 
 from cleanroom.secret import write_secret_file
-from localcloud.launcher import companies
-from localcloud.launcher.companies import (
-    CLEAN_ROOM,
-    COLLABORATION,
-    CONTOSSO,
-    FRONTEND,
-    LITWARE,
-    PEOPLE,
-    S3_BUCKET,
-    S3_REGION,
-    SPARK_SERVICE,
-    Account,
-)
+from localcloud.launcher.companies import CLEAN_ROOM, FRONTEND, OPERATOR, RESOURCE_GROUP, S3_REGION, SPARK_SERVICE, Account, Company, Kind
 from localcloud.launcher.guests import guest_url
 from localcloud.launcher.layout import Layout
 from localcloud.standins.cgs.callers import MEMBER_HEADER
@@ -43,15 +31,15 @@ def profiles(layout: Layout) -> dict[str, Any]:
             "member_header": MEMBER_HEADER,
         },
     }
-    return {"default": _default(layout), "profile": _people(layout) | _services(layout) | {"operator": operator}}
+    return {"default": _default(layout), "profile": _people(layout) | _services(layout) | {OPERATOR: operator}}
 
 
 def _default(layout: Layout) -> dict[str, Any]:
     ca_file, image = _relative(layout, layout.authority.ca_file), layout.image
     return {
-        "collaboration": COLLABORATION,
+        "collaboration": layout.companies.collaboration,
         "ca_file": ca_file,
-        "parties": {person.name: person.object_id for person in PEOPLE},
+        "parties": {person.name: person.object_id for person in layout.companies.people},
         "storage_hosts": list(layout.storage_hosts),
         "temporal": {
             "config_file": _relative(layout, layout.temporal_config_file),
@@ -71,26 +59,29 @@ def _default(layout: Layout) -> dict[str, Any]:
 
 
 def _people(layout: Layout) -> dict[str, dict[str, Any]]:
-    people: dict[str, dict[str, Any]] = {
-        person.name: {
-            "boundary": "collaborator",
-            "party": person.name,
-            "keys_dir": _relative(layout, layout.home(person.name) / "keys"),
-            "credential": _credential(layout, person),
+    return {company.name: _person(layout, company) for company in layout.companies.members}
+
+
+def _person(layout: Layout, company: Company) -> dict[str, Any]:
+    profile: dict[str, Any] = {
+        "boundary": "collaborator",
+        "party": company.name,
+        "keys_dir": _relative(layout, layout.home(company.name) / "keys"),
+        "credential": _credential(layout, company.user),
+    }
+    if company.kind is Kind.AZURE:
+        profile["azure"] = {
+            "subscription_id": company.subscription_id,
+            "resource_group": RESOURCE_GROUP,
+            "storage_account_url": f"{layout.url('blobaccess')}/{company.storage_account}",
+            "storage_account_id": company.storage_account_id,
+            "key_vault_url": layout.url(layout.key_vault(company)),
+            "key_vault_id": company.vault_id,
         }
-        for person in PEOPLE
-    }
-    people[CONTOSSO.name]["azure"] = {
-        "subscription_id": companies.SUBSCRIPTION_ID,
-        "resource_group": companies.RESOURCE_GROUP,
-        "storage_account_url": f"{layout.url('blobaccess')}/{CONTOSSO.name}",
-        "storage_account_id": companies.storage_account_id(),
-        "key_vault_url": layout.url("keyvault"),
-        "key_vault_id": companies.vault_id(),
-    }
-    people[LITWARE.name]["s3"] = {"endpoint_url": layout.s3_url, "region": S3_REGION, "bucket": S3_BUCKET}
-    people[LITWARE.name]["secret_files"] = {"s3": _relative(layout, layout.connection_secret_file(LITWARE.name))}
-    return people
+    if company.kind is Kind.S3:
+        profile["s3"] = {"endpoint_url": layout.s3_url, "region": S3_REGION, "bucket": company.bucket}
+        profile["secret_files"] = {"s3": _relative(layout, layout.connection_secret_file(company.name))}
+    return profile
 
 
 def _services(layout: Layout) -> dict[str, dict[str, Any]]:

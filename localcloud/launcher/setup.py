@@ -13,17 +13,22 @@ from cleanroom.spark.profile import PodMeasurement
 from cleanroom.temporal.client import connect
 from cleanroom.temporal.versions import DEPLOYMENTS, Deployment, list_versions, move_pinned, promote
 from cleanroom.trust import DevelopmentTrust, TrustDocument
-from localcloud.launcher.companies import CLEAN_ROOM, COLLABORATION, PEOPLE, S3_BUCKET, S3_REGION, SERVICES, SPARK_SERVICE
+from localcloud.launcher.companies import CLEAN_ROOM, S3_REGION, SERVICES, SPARK_SERVICE, Company, Kind
 from localcloud.launcher.guests import host_data
 from localcloud.launcher.layout import Layout
 from localcloud.standins.cgs.bootstrap import User, bootstrap
 
 
-def create_bucket(layout: Layout) -> None:
-    """Create Litware's bucket and wait until it accepts a write."""
+def create_buckets(layout: Layout) -> None:
+    """Create the bucket of each company on S3, and wait until it accepts a write."""
+    for company in layout.companies.of(Kind.S3):
+        _create_bucket(layout, company)
+
+
+def _create_bucket(layout: Layout, company: Company) -> None:
     endpoint = check_storage_url(layout.s3_url, "s3", declared=[layout.s3_url.removeprefix("https://")])
     operator = S3Credentials(Secret(b"OPERATOR"), layout.token("s3-operator"))
-    store = S3Store(S3_BUCKET, region=S3_REGION, endpoint=endpoint, credentials=operator, ca_file=layout.authority.ca_file)
+    store = S3Store(company.bucket, region=S3_REGION, endpoint=endpoint, credentials=operator, ca_file=layout.authority.ca_file)
     store.create_bucket()
     # The first write to a bucket allocates its volumes, which takes seconds. Only a write shows that the bucket is writable.
     store.put("ready", b"")
@@ -33,14 +38,11 @@ def create_bucket(layout: Layout) -> None:
 
 def create_collaboration(layout: Layout) -> None:
     """Accept the contract and its trust document, allow the clean room's host data, and register the users."""
-    users = [User(oid=a.object_id, tenant_id=a.tenant_id, identifier=a.username) for a in (*PEOPLE, *SERVICES)]
+    users = [User(oid=a.object_id, tenant_id=a.tenant_id, identifier=a.username) for a in (*layout.companies.people, *SERVICES)]
     token = layout.token("cgs-member").reveal_text()
     hosts = [host_data(layout, CLEAN_ROOM.name)]
-    asyncio.run(
-        bootstrap(
-            layout.url("cgs"), layout.authority.ca_file, token, COLLABORATION, users, hosts, trust=lambda n: trust_document(layout, n)
-        )
-    )
+    contract, ca_file = layout.companies.collaboration, layout.authority.ca_file
+    asyncio.run(bootstrap(layout.url("cgs"), ca_file, token, contract, users, hosts, trust=lambda n: trust_document(layout, n)))
 
 
 def promote_workers(layout: Layout, build: str) -> None:
@@ -68,7 +70,7 @@ def trust_document(layout: Layout, number: int) -> TrustDocument:
     roots = layout.authority.ca_file.read_text("ascii")
     hardware = TrustStore.load(amd=False, root_files=(layout.hardware.trust_file,))
     return TrustDocument(
-        contract_id=COLLABORATION,
+        contract_id=layout.companies.collaboration,
         number=number,
         spark_service_host_data=(host_data(layout, SPARK_SERVICE.name),),
         pods=PodMeasurement(image=layout.image.reference, layers=layout.image.layers),

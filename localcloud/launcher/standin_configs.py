@@ -8,7 +8,7 @@ from typing import Any
 
 from cleanroom.secret import write_secret_file
 from localcloud.launcher import companies
-from localcloud.launcher.companies import CONTOSSO, CONTOSSO_STORAGE, CONTOSSO_VAULT, Account
+from localcloud.launcher.companies import Account, Company, Kind
 from localcloud.launcher.layout import Layout
 from localcloud.standins.blobaccess import BlobAccessConfig, StorageAccount
 from localcloud.standins.cgs.auth import IssuerConfig
@@ -43,15 +43,15 @@ def _configs(layout: Layout, propagation_seconds: float) -> dict[str, StandInCon
     return {
         "entra": EntraConfig(
             **_common(layout, "entra"),
-            tenants=companies.tenants(),
-            principals=companies.principals(layout.state / "secrets"),
-            subscriptions=companies.subscriptions(),
+            tenants=companies.tenants(layout.companies),
+            principals=companies.principals(layout.companies.accounts, layout.state / "secrets"),
+            subscriptions=companies.subscriptions(layout.companies),
             authority=entra,
             issuer_ca_file=ca,
             propagation_seconds=propagation_seconds,
         ),
         "maa": MaaConfig(**_common(layout, "maa"), amd_roots=False, trust_files=(layout.hardware.trust_file,), issuer=layout.url("maa")),
-        "keyvault": _key_vault(layout),
+        **{layout.key_vault(company): _key_vault(layout, company) for company in layout.companies.of(Kind.AZURE)},
         "blobaccess": _blob_access(layout),
         "cgs": _cgs(layout),
         "kubernetes": KubernetesConfig(
@@ -66,29 +66,32 @@ def _configs(layout: Layout, propagation_seconds: float) -> dict[str, StandInCon
     }
 
 
-def _key_vault(layout: Layout) -> KeyVaultConfig:
-    issuer, ca = f"{layout.url('entra')}/{CONTOSSO.tenant_id}", layout.authority.ca_file
+def _key_vault(layout: Layout, company: Company) -> KeyVaultConfig:
+    issuer, ca = f"{layout.url('entra')}/{company.user.tenant_id}", layout.authority.ca_file
     return KeyVaultConfig(
-        **_common(layout, "keyvault"),
+        **_common(layout, layout.key_vault(company)),
         authority_url=issuer,
         issuers=(TokenIssuer(issuer=f"{issuer}/v2.0", jwks_uri=f"{issuer}/discovery/v2.0/keys", ca_file=ca),),
-        arm=_arm_roles(layout, companies.vault_id(), CONTOSSO_VAULT),
+        arm=_arm_roles(layout, company.vault_id, company.vault_account),
         attestation=(AttestationIssuer(authority=layout.url("maa"), ca_file=ca),),
         release_authority=layout.authority.folder,
     )
 
 
 def _blob_access(layout: Layout) -> BlobAccessConfig:
-    account = StorageAccount(
-        tenant_id=CONTOSSO.tenant_id,
-        jwks_uri=f"{layout.url('entra')}/{CONTOSSO.tenant_id}/discovery/v2.0/keys",
-        roles=_arm_roles(layout, companies.storage_account_id(), CONTOSSO_STORAGE),
-    )
+    accounts = {
+        company.storage_account: StorageAccount(
+            tenant_id=company.user.tenant_id,
+            jwks_uri=f"{layout.url('entra')}/{company.user.tenant_id}/discovery/v2.0/keys",
+            roles=_arm_roles(layout, company.storage_account_id, company.storage_service),
+        )
+        for company in layout.companies.of(Kind.AZURE)
+    }
     return BlobAccessConfig(
         **_common(layout, "blobaccess"),
         azurite_url=layout.url("azurite"),
         azurite_ca_file=layout.authority.ca_file,
-        accounts={CONTOSSO.name: account},
+        accounts=accounts,
     )
 
 
@@ -100,7 +103,7 @@ def _cgs(layout: Layout) -> CgsConfig:
             ca_file=layout.authority.ca_file,
             audience="api://cleanroom-governance",
         )
-        for tenant in companies.tenants()
+        for tenant in companies.tenants(layout.companies)
     )
     return CgsConfig(
         **_common(layout, "cgs"),

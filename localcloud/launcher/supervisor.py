@@ -2,10 +2,11 @@
 
 There is one supervisor per state folder, enforced by a lock file. ``services.json`` there holds the current status::
 
-    {"status": "starting | ready | failed | stopping", "pid": 1, "created": 1750000000.0, "error": null,
+    {"status": "starting | ready | failed | stopping", "pid": 1, "created": 1750000000.0, "error": null, "restarts": 0,
      "services": [{"name", "state": "waiting | starting | ready | exited", "pid", "created", "url", "log", "exit_code"}]}
 
-A service that ends is not restarted; its state is ``exited``. ``created`` is the creation time of the process: it prevents a signal
+A service that ends gets the state ``exited``. SIGUSR1 restarts all such services; ``restarts`` counts these signals, and ``error`` is
+the error of the last one. ``created`` is the creation time of the process: it prevents a signal
 to another process that has got the same process ID since.
 """
 
@@ -29,9 +30,11 @@ from typing import IO, Any
 import psutil
 
 from cleanroom.errors import CleanRoomError, Conflict, Internal, NotFound, TimedOut, Unavailable
+from localcloud.launcher.patience import ProcessPatience
 from localcloud.launcher.processes import RunningService, Service, log_tail
 
 _POLL_SECONDS = 0.05
+_WATCH_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class Supervisor:
     _stop: threading.Event = field(init=False, default_factory=threading.Event)
     _status: str = field(init=False, default="starting")
     _error: dict[str, Any] | None = field(init=False, default=None)
+    _restart: threading.Event = field(init=False, default_factory=threading.Event)
+    _restarts: int = field(init=False, default=0)
 
     def run(self) -> None:
         """Start everything, wait for SIGINT or SIGTERM, and stop everything.
@@ -113,6 +118,10 @@ class Supervisor:
     def stop(self) -> None:
         """Make :meth:`run` stop; safe to call from a signal handler or another thread."""
         self._stop.set()
+
+    def restart(self) -> None:
+        """Make :meth:`run` restart the services that have exited; safe to call from a signal handler or another thread."""
+        self._restart.set()
 
     def _make_entries(self, items: Sequence[Service | Step]) -> None:
         self._entries = {item.name: _Entry(item) for item in items}
@@ -166,12 +175,33 @@ class Supervisor:
         self._report()
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.5):
+        while not self._stop.wait(_WATCH_SECONDS):
+            if self._restart.is_set():
+                self._restart.clear()
+                self._restart_exited()
             for entry in self._entries.values():
                 if entry.state == "ready" and entry.process is not None and (code := entry.process.exit_code()) is not None:
                     entry.state, entry.exit_code = "exited", code
-                    self.on_event(f"{entry.name} ended with exit code {code}; it is not restarted. See {entry.process.service.log}")
+                    self.on_event(f"{entry.name} ended with exit code {code}. See {entry.process.service.log}")
                     self._report()
+
+    def _restart_exited(self) -> None:
+        """Start the exited services again, in their order. One that does not become ready is ``exited`` again; the others keep running."""
+        for entry in self._entries.values():
+            if entry.state == "exited" and entry.process is not None:
+                entry.process.wait_stopped()
+                entry.state, entry.exit_code = "waiting", None
+        self._error = None
+        try:
+            self._start_all()
+        except CleanRoomError as error:
+            self._error = error.to_dict()
+            for entry in self._entries.values():
+                if entry.state in ("waiting", "starting") and entry.process is not None:
+                    entry.process.stop()
+                    entry.state, entry.exit_code = "exited", entry.process.exit_code()
+        self._restarts += 1
+        self._report("ready")
 
     def _stop_all(self) -> None:
         self._report("stopping")
@@ -206,6 +236,7 @@ class Supervisor:
                 "pid": own.pid,
                 "created": own.create_time(),
                 "error": self._error,
+                "restarts": self._restarts,
                 "services": [entry.to_json() for entry in self._entries.values()],
             },
         )
@@ -213,12 +244,12 @@ class Supervisor:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         def handle(number: int, frame: FrameType | None) -> None:
-            self.stop()
+            self.restart() if number == signal.SIGUSR1 else self.stop()
 
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
         try:
             yield
         finally:
@@ -266,45 +297,111 @@ def read_status(state: Path) -> dict[str, Any] | None:
 def start_detached(state: Path, argv: Sequence[str], *, seconds: float, on_event: Callable[[str], None]) -> dict[str, Any]:
     """Start a supervisor (``argv``) in the background and wait until it is ready; its output goes to ``supervisor.log``.
 
+    Args:
+        state: State folder.
+        argv: Arguments of the supervisor's process.
+        seconds: Limit without progress of the supervisor and its services.
+        on_event: Receives one line per event.
+
     Raises:
         CleanRoomError: The error that the supervisor reported, ``SupervisorExited`` or ``SupervisorNotReady``.
     """
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    log_file = state / "supervisor.log"
-    with open(log_file, "ab") as log:
-        offset = log.tell()
+    with open(_log_file(state), "ab") as log:
+        events = _Events(log.name, log.tell(), on_event)
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    deadline = time.monotonic() + seconds
-    shown = offset
-    while time.monotonic() < deadline:
-        with open(log_file, "rb") as log:
-            log.seek(shown)
-            lines = log.read().splitlines(keepends=True)
-        for line in lines:
-            if line.endswith(b"\n"):
-                shown += len(line)
-                on_event(line.decode("utf-8", "replace").rstrip())
-        status = read_status(state)
+
+    def ready(status: dict[str, Any] | None) -> bool:
         if status is not None and status["pid"] == process.pid:
-            if status["status"] == "ready":
-                return status
             if status["status"] == "failed":
                 process.wait(30)
                 raise CleanRoomError.from_dict(status["error"])
+            return bool(status["status"] == "ready")
         if process.poll() is not None:
-            raise Unavailable(
-                "SupervisorExited",
-                f"The supervisor ended with exit code {process.poll()} before everything was ready.",
-                cause=log_tail(log_file),
-                hint=f"See {log_file}.",
-                retryable=False,
-            )
-        time.sleep(_POLL_SECONDS)
-    process.terminate()
-    process.wait(60)
-    raise TimedOut(
-        "SupervisorNotReady", f"The services were not ready after {seconds:.0f} seconds.", cause=log_tail(log_file), hint=f"See {log_file}."
+            raise _exited(state, process.poll())
+        return False
+
+    try:
+        return _await_status(state, process.pid, ready, seconds=seconds, events=events)
+    except TimedOut:
+        process.terminate()
+        process.wait(60)
+        raise
+
+
+def restart_exited(state: Path, *, seconds: float, on_event: Callable[[str], None]) -> dict[str, Any]:
+    """Let the running supervisor of ``state`` restart the services that have exited, and wait until they are ready.
+
+    Raises:
+        CleanRoomError: The error of a service that did not become ready, ``SupervisorExited`` or ``SupervisorNotReady``.
+    """
+    before = read_status(state)
+    supervisor = _process(before["pid"], before["created"]) if before is not None else None
+    if before is None or supervisor is None:
+        raise _exited(state, None)
+    events = _Events(str(_log_file(state)), _log_file(state).stat().st_size, on_event)
+    supervisor.send_signal(signal.SIGUSR1)
+
+    def done(status: dict[str, Any] | None) -> bool:
+        if status is None or status["status"] not in ("ready", "starting"):
+            raise _exited(state, None)
+        if status["restarts"] == before["restarts"]:
+            return False
+        if status["error"] is not None:
+            raise CleanRoomError.from_dict(status["error"])
+        return True
+
+    return _await_status(state, supervisor.pid, done, seconds=seconds, events=events)
+
+
+def _log_file(state: Path) -> Path:
+    return state / "supervisor.log"
+
+
+def _exited(state: Path, code: int | None) -> Unavailable:
+    return Unavailable(
+        "SupervisorExited",
+        f"The supervisor ended{'' if code is None else f' with exit code {code}'} before everything was ready.",
+        cause=log_tail(_log_file(state)),
+        hint=f"See {_log_file(state)}.",
+        retryable=False,
     )
+
+
+@dataclass
+class _Events:
+    """Passes new lines of the supervisor's log on."""
+
+    file: str
+    shown: int
+    on_event: Callable[[str], None]
+
+    def show(self) -> None:
+        with open(self.file, "rb") as log:
+            log.seek(self.shown)
+            lines = log.read().splitlines(keepends=True)
+        for line in lines:
+            if line.endswith(b"\n"):
+                self.shown += len(line)
+                self.on_event(line.decode("utf-8", "replace").rstrip())
+
+
+def _await_status(
+    state: Path, pid: int, done: Callable[[dict[str, Any] | None], bool], *, seconds: float, events: _Events
+) -> dict[str, Any]:
+    """Poll the status until ``done``; raise ``SupervisorNotReady`` when the supervisor's processes make no progress."""
+    patience = ProcessPatience(pid, _log_file(state), seconds)
+    while True:
+        events.show()
+        status = read_status(state)
+        if done(status):
+            events.show()
+            assert status is not None
+            return status
+        if patience.exhausted():
+            message = f"The services are not ready, and have made no progress for {seconds:.0f} seconds."
+            raise TimedOut("SupervisorNotReady", message, cause=log_tail(_log_file(state)), hint=f"See {_log_file(state)}.")
+        time.sleep(_POLL_SECONDS)
 
 
 def stop_detached(state: Path, *, seconds: float = 60.0) -> bool:

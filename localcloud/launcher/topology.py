@@ -9,12 +9,12 @@ from pathlib import Path
 from cleanroom.temporal.attributes import ALL as SEARCH_ATTRIBUTES
 from cleanroom.temporal.build import build_id
 from localcloud.launcher import azurite, seaweedfs, temporal_server
-from localcloud.launcher.companies import CONTOSSO, LITWARE, PEOPLE, S3_BUCKET, SERVICES
+from localcloud.launcher.companies import OPERATOR, Kind
 from localcloud.launcher.guests import GUESTS, launch_guests, worker_arguments
-from localcloud.launcher.layout import STAND_INS, Layout
+from localcloud.launcher.layout import AZURE_STAND_INS, STAND_INS, Layout
 from localcloud.launcher.processes import Ready, Service
 from localcloud.launcher.profiles import write_profiles
-from localcloud.launcher.setup import create_bucket, create_collaboration, promote_workers
+from localcloud.launcher.setup import create_buckets, create_collaboration, promote_workers
 from localcloud.launcher.standin_configs import write_configs
 from localcloud.launcher.supervisor import Step, python
 
@@ -38,14 +38,15 @@ def plan(state: Path, *, propagation_seconds: float = 0, workers: bool = True, o
     items: list[Service | Step] = [
         _temporal(layout),
         _gateway(layout),
-        _azurite(layout),
         seaweedfs_service(layout, [layout.ports[f"seaweedfs-{i}"] for i in range(seaweedfs.PORTS)]),
-        *(_stand_in(layout, name) for name in STAND_INS),
+        *(_stand_in(layout, name) for name in STAND_INS if name not in AZURE_STAND_INS),
         Step("guests", lambda: launch_guests(layout), after=("snp",)),
         Step("settings", lambda: write_profiles(layout), after=("guests",)),
-        Step("bucket", lambda: create_bucket(layout), after=("seaweedfs",)),
+        Step("buckets", lambda: create_buckets(layout), after=("seaweedfs",)),
         Step("collaboration", lambda: create_collaboration(layout), after=("cgs", "entra")),
     ]
+    if layout.key_vaults:
+        items += [_azurite(layout), *(_stand_in(layout, name) for name in ("blobaccess", *layout.key_vaults))]
     if observe:
         items.append(_observe(layout))
     names = tuple(item.name for item in items)
@@ -53,7 +54,7 @@ def plan(state: Path, *, propagation_seconds: float = 0, workers: bool = True, o
     build = build_id()
     if workers:
         traces = {ENDPOINT_VARIABLE: _observe_url(layout)} if observe else {}
-        items += [_worker(layout, account.name, build, after=names, env=traces) for account in (*PEOPLE, *SERVICES)]
+        items += [_worker(layout, name, build, after=names, env=traces) for name in layout.companies.workers]
     # Last, so that the workers are starting while this step runs.
     items.append(Step("versions", lambda: promote_workers(layout, build), after=names))
     return items
@@ -92,12 +93,15 @@ def _gateway(layout: Layout) -> Service:
 
 
 def _azurite(layout: Layout) -> Service:
-    account_key = base64.b64encode(layout.token("azurite-contosso").reveal())
+    accounts = {
+        company.storage_account: base64.b64encode(layout.token(f"azurite-{company.name}").reveal()).decode()
+        for company in layout.companies.of(Kind.AZURE)
+    }
     return azurite.service(
         folder=layout.data("azurite"),
         tls=layout.certificate("azurite"),
         ca_file=layout.authority.ca_file,
-        accounts={CONTOSSO.name: account_key.decode()},
+        accounts=accounts,
         port=layout.ports["azurite"],
         main=azurite.install(azurite.default_install_folder()),
         log=layout.log("azurite"),
@@ -105,14 +109,17 @@ def _azurite(layout: Layout) -> Service:
 
 
 def seaweedfs_service(layout: Layout, ports: list[int]) -> Service:
-    """Describe SeaweedFS with the bucket of the layout's collaborator, on ``ports``."""
+    """Describe SeaweedFS with the buckets of the companies on S3, on ``ports``."""
     return seaweedfs.service(
         folder=layout.data("seaweedfs"),
         tls=layout.certificate("seaweedfs"),
         ca_file=layout.authority.ca_file,
         identities=[
-            seaweedfs.S3Identity("operator", "OPERATOR", layout.token("s3-operator"), ("Admin",)),
-            seaweedfs.S3Identity.owner(LITWARE.name, "LITWARE", layout.token("s3-litware"), [S3_BUCKET]),
+            seaweedfs.S3Identity(OPERATOR, OPERATOR.upper(), layout.token(f"s3-{OPERATOR}"), ("Admin",)),
+            *(
+                seaweedfs.S3Identity.owner(item.name, item.access_key, layout.token(f"s3-{item.name}"), [item.bucket])
+                for item in layout.companies.of(Kind.S3)
+            ),
         ],
         ports=ports,
         log=layout.log("seaweedfs"),
@@ -122,7 +129,7 @@ def seaweedfs_service(layout: Layout, ports: list[int]) -> Service:
 def _stand_in(layout: Layout, name: str) -> Service:
     return Service(
         name=name,
-        argv=python(f"localcloud.standins.{name}", "--config", str(layout.state / f"config/{name}.json")),
+        argv=python(f"localcloud.standins.{name.partition('-')[0]}", "--config", str(layout.state / f"config/{name}.json")),
         ready=Ready(kind="http", url=f"{layout.url(name)}/healthz", ca_file=layout.authority.ca_file),
         url=layout.url(name),
         log=layout.log(name),
@@ -134,7 +141,7 @@ def _observe_url(layout: Layout) -> str:
 
 
 def _observe(layout: Layout) -> Service:
-    workers = [f"--worker={account.name}={layout.ports[f'metrics-{account.name}']}" for account in (*PEOPLE, *SERVICES)]
+    workers = [f"--worker={name}={layout.ports[f'metrics-{name}']}" for name in layout.companies.workers]
     url = _observe_url(layout)
     return Service(
         name=OBSERVE,

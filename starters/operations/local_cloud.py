@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,22 @@ def find_state(state: Path | None) -> Path:
     return next((folder for folder in (DEFAULT_STATE, DEMO_STATE) if (folder / "services.json").exists()), DEFAULT_STATE)
 
 
-def start_local_cloud(state: Path, *, observe: bool = False) -> list[dict[str, Any]]:
+def start_local_cloud(
+    state: Path, *, parties: Sequence[str] = (), collaboration: str | None = None, observe: bool = False
+) -> list[dict[str, Any]]:
     """Start the local cloud in the background, wait until every service is ready, and return :func:`list_local_cloud`.
+
+    In a local cloud that runs, restart the services that have exited.
 
     Args:
         state: State folder.
+        parties: ``NAME:KIND`` of each company; by default those of the folder, or those of the demo.
+        collaboration: ID of the contract of ``parties``.
         observe: Whether to trace the workers, and to serve the page with traces and metrics.
     """
-    _run("up", state, "--detach", *(["--observe"] if observe else []))
+    options = [f"--party={party}" for party in parties]
+    options += [f"--collaboration={collaboration}"] if collaboration is not None else []
+    _run("up", state, "--detach", *options, *(["--observe"] if observe else []))
     return list_local_cloud(state)
 
 

@@ -6,13 +6,17 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
+from cleanroom.documents.query import parse_query
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, Unavailable
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, latest_transaction, prepare_workflow_id, require_name, run_workflow_id
-from cleanroom.messages.run import RunQueryInput, RunResult, RunTicket
+from cleanroom.lifecycle.run import failure_code, next_command, run_state
+from cleanroom.messages.run import RunFailure, RunQueryInput, RunResult, RunTicket
+from cleanroom.runs.parameters import require_days, verify_parameters
+from cleanroom.spark.causes import EXPLANATIONS, cause_of
 from cleanroom.spark.job import JobParameters
 from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
@@ -22,7 +26,7 @@ from cleanroom.temporal.started import started_with
 from cleanroom.tracing import run_root
 from starters.operations.pending_activities import retrying_activities
 from starters.operations.query_workflow import read_state
-from starters.operations.run_workflow import RunSnapshot, find_run, run_state, take_snapshot
+from starters.operations.run_workflow import STOPPED, RunSnapshot, find_run, run_facts, take_snapshot, with_cleanup
 from starters.operations.session import Session, differences, now
 from starters.operations.worker_queries import require_worker
 from starters.operations.workflow_names import RUN_QUERY, STATUS
@@ -39,24 +43,36 @@ def parse_parameters(start_date: str | None, end_date: str | None) -> JobParamet
     """Validate the date range of a run.
 
     Raises:
-        InvalidInput: ``RunParametersInvalid``.
+        InvalidInput: ``RunParametersInvalid``, ``InvalidDateFormat``, ``InvalidDateRange``.
     """
     try:
-        return JobParameters(start_date=start_date, end_date=end_date)
+        parameters = JobParameters(start_date=start_date, end_date=end_date)
     except ValidationError as error:
         wrong = (f"--{str(item['loc'][0]).replace('_', '-')}: {item['input']!r} is not a date." for item in error.errors())
         raise InvalidInput("RunParametersInvalid", " ".join(wrong), hint="Write dates as yyyy-MM-dd, for example 2013-01-31.") from error
+    require_days(parameters)
+    return parameters
 
 
-async def current_digest(session: Session, query: str) -> str:
+async def current_digest(session: Session, query: str, parameters: JobParameters | None = None) -> str:
     """Return the digest of the query document that governance holds now.
+
+    Args:
+        session: Session of the caller.
+        query: Name of the query.
+        parameters: The days of a run, which must be within those of the document. The clean room verifies them again.
 
     Raises:
         NotFound: ``UserDocumentNotFound``.
+        Refused: ``ParametersNotApproved``.
     """
     async with session.governance() as governance:
-        document = await session.documents(governance).get(query)
-    return document_digest(str(document.data))
+        data = str((await session.documents(governance).get(query)).data)
+    if parameters is not None:
+        document = parse_query(data, document_id=query)
+        if document.approval is not None:
+            verify_parameters(parameters, document)
+    return document_digest(data)
 
 
 async def start_run(
@@ -187,7 +203,7 @@ async def show_run(session: Session, run_id: str) -> dict[str, Any]:
         NotFound: ``WorkflowNotFound``.
     """
     found = await find_run(session, run_id)
-    snapshot = await take_snapshot(found)
+    snapshot = await take_snapshot(session, found)
     retrying = {}
     if not found.ended:
         prepare = prepare_workflow_id(session.collaboration, run_id)
@@ -200,11 +216,12 @@ def _snapshot_record(session: Session, run_id: str, snapshot: RunSnapshot) -> di
     failure = snapshot.failure
     return {
         **result_record(session, result),
-        "state": snapshot.state,
+        "state": snapshot.state.word,
         "failure": {key: with_names(text) for key, text in failure.model_dump(mode="json").items()} if failure else None,
         "stage": snapshot.stage,
         "steps": list(snapshot.steps),
         "job": snapshot.job,
+        "next": next_command(snapshot.state, run_id, snapshot.query, failure=failure.code if failure else ""),
         "unanswered": snapshot.unanswered.to_dict() if snapshot.unanswered else None,
     }
 
@@ -220,7 +237,7 @@ def result_record(session: Session, result: RunResult) -> dict[str, Any]:
         "rows": receipt.rows if receipt else None,
         "suppressed_rows": receipt.suppressed_rows if receipt else None,
         "digest": receipt.digest if receipt else None,
-        "failure": result.failure.model_dump(mode="json") if result.failure else None,
+        "failure": failure_record(result.failure),
         "seconds": {stage: round(value, 2) for stage, value in result.stages.items()},
         "spark_seconds": round(receipt.spark_seconds, 2) if receipt else None,
         "revoked": result.revoked.model_dump(exclude={"removed"}) if result.revoked else None,
@@ -229,31 +246,38 @@ def result_record(session: Session, result: RunResult) -> dict[str, Any]:
     }
 
 
+def failure_record(failure: RunFailure | None) -> dict[str, str] | None:
+    """Return a failure as the commands print it: with its cause and what that means, if the code belongs to one."""
+    if failure is None:
+        return None
+    cause = cause_of(failure.code)
+    explained = {"cause": cause.value, "meaning": EXPLANATIONS[cause].sentence} if cause else {}
+    return {**explained, **{key: with_names(text) for key, text in failure.model_dump(mode="json").items()}}
+
+
 async def list_runs(session: Session) -> list[dict[str, Any]]:
     """List the latest 200 runs of the collaboration, newest first."""
     client = await session.temporal()
     filter = f"WorkflowType = 'RunQuery' AND CrCollab = '{session.collaboration}'"
+    found = [item async for item in client.list_workflows(filter, limit=200)]
+    facts = {item.id.rsplit("/", 1)[-1]: run_facts(item) for item in found}
+    facts |= await with_cleanup(session, {run: each for run, each in facts.items() if each.workflow in STOPPED})
     rows = []
-    async for item in client.list_workflows(filter, limit=200):
-        found = {pair.key.name: pair.value for pair in item.typed_search_attributes}
+    for item in found:
+        values = {pair.key.name: pair.value for pair in item.typed_search_attributes}
+        run_id = item.id.rsplit("/", 1)[-1]
         rows.append(
             {
-                "run": item.id.rsplit("/", 1)[-1],
-                "query": found.get("CrQuery", ""),
-                "caller": found.get("CrProposer", ""),
-                "state": run_state(item),
-                "failure": _failure_code(item),
-                "stage": found.get("CrStage", ""),
+                "run": run_id,
+                "query": values.get("CrQuery", ""),
+                "caller": values.get("CrProposer", ""),
+                "state": run_state(facts[run_id]).word,
+                "failure": failure_code(facts[run_id]),
+                "stage": values.get("CrStage", ""),
                 "started": item.start_time.isoformat(timespec="seconds"),
             }
         )
     return rows
-
-
-def _failure_code(item: WorkflowExecution) -> str:
-    """The error code of a failed run; empty for other runs."""
-    outcome = str(item.typed_search_attributes.get(attributes.OUTCOME, ""))
-    return "" if outcome == "COMPLETED" else outcome
 
 
 async def cancel_run(session: Session, run_id: str) -> dict[str, Any]:
@@ -268,8 +292,12 @@ async def cancel_run(session: Session, run_id: str) -> dict[str, Any]:
     if status is WorkflowExecutionStatus.CANCELED:
         return await show_run(session, run_id)
     if status is not WorkflowExecutionStatus.RUNNING:
+        facts = (await with_cleanup(session, {run_id: run_facts(found.described)}))[run_id]
+        state = run_state(facts)
         raise Conflict(
-            "RunEnded", f"run {run_id!r} has already ended: {status.name if status else 'unknown'}.", hint=f"cleanroom run show {run_id}"
+            "RunEnded",
+            f"run {run_id!r} has already ended: {state}.",
+            hint=f"`{next_command(state, run_id, str(found.described.typed_search_attributes.get(attributes.QUERY) or ''))}`",
         )
     await found.handle.cancel()
     try:

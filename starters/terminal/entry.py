@@ -40,6 +40,8 @@ def invoke(app: typer.Typer, arguments: Sequence[str]) -> None:
     tolerant_streams()
     output = Format.JSON if _requests_json(arguments) else Format.TABLE
     command = get_command(app)
+    # Subcommands inherit it.
+    command.context_settings["help_option_names"] = ["-h", "--help"]
     join_paragraph_lines(command)
     try:
         with command_span(lambda: span_name(command, arguments)):

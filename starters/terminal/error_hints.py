@@ -22,6 +22,7 @@ _HINTS: Final = {
     "FileTooLong": "Check that this is the right file.",
     "FileUnreadable": "Name a regular file that you have permission to read.",
     "GovernanceUnreachable": "Check governance.url in cleanroom.toml. On one machine, list the services with `cleanroom ps`.",
+    "InvalidDateFormat": "Give days that exist as yyyy-MM-dd, for example 2013-01-31.",
     "InvalidDateRange": "Give both --start-date and --end-date as yyyy-MM-dd. The start must not be after the end.",
     "KeyVaultUnreachable": "Check azure.key_vault_url in cleanroom.toml, and the network.",
     "NotProposalApprover": "Only owners of the query's datasets vote on it. `cleanroom query show` lists them.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,7 +67,7 @@ def _text(value: Any) -> str:
     return safe("" if value is None else value)
 
 
-def series(rows: Rows, value: str | None = None) -> tuple[list[str], list[float], str] | None:
+def series(rows: Rows, value: str | None = None) -> tuple[list[str], list[int | float], str] | None:
     """Select what a chart shows.
 
     Args:
@@ -74,8 +75,9 @@ def series(rows: Rows, value: str | None = None) -> tuple[list[str], list[float]
         value: Numeric column to draw; the last numeric column by default.
 
     Returns:
-        The labels (joined text columns), the values in descending order, and the name of the drawn column. Rows whose value is
-        infinite or NaN are left out. None when there are no rows, no text column, or no numeric column.
+        The labels, the values in descending order, and the name of the drawn column. Labels are the joined text columns; without
+        any, the joined other columns, else the numbers of the rows. Rows whose value is infinite or NaN are left out. None when there
+        are no rows or no numeric column.
 
     Raises:
         InvalidInput: ``ChartColumnUnknown``.
@@ -83,22 +85,24 @@ def series(rows: Rows, value: str | None = None) -> tuple[list[str], list[float]
     if not rows:
         return None
     columns = list(rows[0])
-    labels = [name for name in columns if all(isinstance(row[name], str) for row in rows)]
     numbers = [name for name in columns if all(_is_number(row[name]) for row in rows)]
-    if not labels or not numbers:
-        return None
     if value is not None and value not in numbers:
         raise InvalidInput(
             "ChartColumnUnknown",
             f"--value: the result has no numeric column {value!r}.",
-            hint=f"Numeric columns: {', '.join(numbers)}.",
+            hint=f"Numeric columns: {', '.join(numbers) or 'none'}.",
         )
+    if not numbers:
+        return None
     value = value or numbers[-1]
-    finite = [row for row in rows if math.isfinite(row[value])]
+    texts = [name for name in columns if all(isinstance(row[name], str) for row in rows)]
+    labels = texts or [name for name in columns if name != value]
+    numbered = [(row, " ".join(_text(row[name]) for name in labels) or str(number)) for number, row in enumerate(rows, 1)]
+    finite = [(row[value], label) for row, label in numbered if math.isfinite(row[value])]
     if not finite:
         return None
-    ordered = sorted(finite, key=lambda row: float(row[value]), reverse=True)[:MAX_BARS]
-    return [safe(" ".join(str(row[name]) for name in labels), 24) for row in ordered], [float(row[value]) for row in ordered], value
+    ordered = sorted(finite, key=lambda item: float(item[0]), reverse=True)[:MAX_BARS]
+    return [safe(label, 24) for _, label in ordered], [number for number, _ in ordered], value
 
 
 def print_chart(rows: Rows, value: str | None = None) -> None:
@@ -110,21 +114,32 @@ def print_chart(rows: Rows, value: str | None = None) -> None:
 
     labels, values, name = found
     plotext.clear_figure()
-    plotext.simple_bar(labels, values, width=min(out.width, 100), title=name)
+    plotext.simple_bar(labels, [float(number) for number in values], width=min(out.width, 100), title=name)
     drawn = plotext.build()
+    if _are_counts(values):
+        # plotext writes every number with two decimals.
+        drawn = re.sub(r"(\d+)\.00(?=(?:\x1b\[[0-9;]*m)*\s*$)", r"\1", drawn, flags=re.MULTILINE)
     # plotext always colours its output; a pipe or a file must not receive escape sequences.
     out.print(drawn if out.is_terminal else plotext.uncolorize(drawn), markup=False, highlight=False)
 
 
-def chart_png(rows: Rows, path: Path, *, title: str = "", value: str | None = None) -> bool:
-    """Write a horizontal bar chart of the column ``value`` to ``path``; return False when :func:`series` finds nothing to draw.
+def _are_counts(values: Sequence[int | float]) -> bool:
+    return all(isinstance(number, int) for number in values)
+
+
+def chart_png(rows: Rows, path: Path, *, title: str = "", value: str | None = None) -> None:
+    """Write a horizontal bar chart of the column ``value`` to ``path``.
 
     Raises:
-        InvalidInput: ``ChartColumnUnknown``, ``ChartNotWritten``.
+        InvalidInput: ``ChartColumnUnknown``, ``ChartNotWritten``; ``ChartEmpty`` when :func:`series` finds nothing to draw.
     """
     found = series(rows, value)
     if found is None:
-        return False
+        raise InvalidInput(
+            "ChartEmpty",
+            f"--chart: {path} was not written, because the result has no {'finite number' if rows else 'rows'} to draw.",
+            hint="Repeat the command without --chart.",
+        )
     import matplotlib
 
     matplotlib.use("Agg")
@@ -132,15 +147,17 @@ def chart_png(rows: Rows, path: Path, *, title: str = "", value: str | None = No
     # Without this, matplotlib reads text between two dollar signs as TeX, and fails for text such as "$^$".
     with matplotlib.rc_context({"text.parse_math": False}):
         _draw_png(labels, values, name, path, title)
-    return True
 
 
-def _draw_png(labels: list[str], values: list[float], name: str, path: Path, title: str) -> None:
-    from matplotlib import pyplot
+def _draw_png(labels: list[str], values: list[int | float], name: str, path: Path, title: str) -> None:
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(figsize=(10, 0.42 * len(labels) + 1.6), layout="constrained")
-    bars = axes.barh(labels, values, color="#31688e")
-    axes.bar_label(bars, fmt="{:,.1f}", padding=4, fontsize=9)
+    # By position, because bars with equal labels would be drawn over each other.
+    bars = axes.barh(range(len(labels)), values, color="#31688e", tick_label=labels)
+    axes.bar_label(bars, fmt="{:,.0f}" if _are_counts(values) else "{:,.1f}", padding=4, fontsize=9)
+    if _are_counts(values):
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes.invert_yaxis()
     axes.set_xlabel(name)
     # Wrapped, because matplotlib cuts a longer line at the edge of the picture.

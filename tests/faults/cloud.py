@@ -21,11 +21,11 @@ from cleanroom.temporal.client import connect
 from cleanroom.temporal.keyring import Keyring
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from cleanroom.trust import Bootstrap
-from localcloud.launcher.companies import PEOPLE, SERVICES
+from localcloud.launcher.companies import DEMO
 from localcloud.launcher.guests import GUESTS, bootstrap, launch_guests
 from localcloud.launcher.layout import Layout
 from localcloud.launcher.profiles import write_profiles
-from localcloud.launcher.setup import create_bucket, create_collaboration
+from localcloud.launcher.setup import create_buckets, create_collaboration
 from localcloud.standins.kubernetes.image import build_image
 from starters.operations import query_workflow
 from starters.operations.keys import publish_key
@@ -37,7 +37,7 @@ from tests.faults.services import Services
 from workers.boundaries import boundary_worker
 from workers.watch_keeper import WatchKeeper
 
-WORKERS = tuple(account.name for account in (*PEOPLE, *SERVICES))
+WORKERS = DEMO.workers
 
 
 class FaultCloud:
@@ -74,7 +74,7 @@ class FaultCloud:
         write_profiles(layout)
         target = {"address": temporal.service_client.config.target_host, "namespace": temporal.namespace}
         layout.temporal_config_file.write_text(tomli_w.dumps({"profile": {"default": target}}))
-        create_bucket(layout)
+        create_buckets(layout)
         create_collaboration(layout)
 
     # ------------------------------------------------------------------ workers
@@ -134,5 +134,5 @@ def fault_cloud(folder: Path, temporal: Client, keyring: Keyring, *, processes: 
 
 async def publish_keys(cloud: FaultCloud) -> None:
     """Publish the signing keys of all collaborators."""
-    for person in PEOPLE:
+    for person in DEMO.people:
         await publish_key(cloud.session(person.name))

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -311,10 +312,43 @@ def test_interruption_is_a_json_error_with_output_json(capsys: pytest.CaptureFix
 def test_exited_services_come_with_the_restart_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     services = [{"name": "temporal", "state": "ready"}, {"name": "worker.litware", "state": "exited"}]
-    assert "cleanroom worker litware[" in " ".join(restart_hints(Path(".cleanroom"), services))
-    assert "--config other/cleanroom.toml" in " ".join(restart_hints(Path("other"), services))
-    services[0]["state"] = "exited"
+    assert "worker.litware has exited. Restart: [bold]cleanroom up[" in " ".join(restart_hints(Path(".cleanroom"), services))
     assert "cleanroom up --state other[" in " ".join(restart_hints(Path("other"), services))
+    services[0]["state"] = "exited"
+    assert "No service is running" in " ".join(restart_hints(Path("other"), services))
+
+
+@pytest.mark.parametrize(
+    ("states", "code"),
+    [(["ready", "ready"], 0), (["ready", "exited"], 7), (["starting"], 7), ([], 3)],
+    ids=["up", "one down", "start", "none"],
+)
+def test_ps_exits_with_an_error_when_a_service_is_down(monkeypatch: pytest.MonkeyPatch, states: list[str], code: int) -> None:
+    services = [{"name": f"s{i}", "state": state, "pid": 1, "url": "", "log": "logs/s.log"} for i, state in enumerate(states)]
+    monkeypatch.setattr("starters.local.list_local_cloud", lambda state: services)
+    for words in ([], ["-o", "json"]):
+        assert runner.invoke(app, ["ps", *words]).exit_code == code
+
+
+def test_up_passes_the_companies_on_and_prints_the_error_of_the_launcher(tmp_path: Path) -> None:
+    done = runner.invoke(app, ["up", "--state", str(tmp_path / "s"), "--party", "north:azur", "-o", "json"])
+    assert (done.exit_code, json.loads(done.output)["code"]) == (2, "PartyKindUnknown")
+
+
+@pytest.mark.parametrize("words", [["-h"], ["run", "-h"], ["run", "start", "-h"]], ids=" ".join)
+def test_short_help_option(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        invoke(app, words)
+    assert left.value.code == 0
+    assert "Usage: " in capsys.readouterr().out
+
+
+def test_version_is_the_one_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        invoke(app, ["--version"])
+    assert left.value.code == 0
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert capsys.readouterr().out == f"cleanroom {project['version']}\n"
 
 
 def test_state_folder_is_the_one_in_which_a_local_cloud_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

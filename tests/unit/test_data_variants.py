@@ -221,5 +221,5 @@ def test_result_with_numbers_that_are_not_finite_is_shown(capsys: pytest.Capture
     assert series(rows) == (["c"], [1.5], "v")
     print_chart(rows)
     assert "c" in capsys.readouterr().out
-    assert chart_png(rows, tmp_path / "chart.png")
+    chart_png(rows, tmp_path / "chart.png")
     assert series(result_rows(pa.table({"k": ["a"], "v": [nan]}))) is None

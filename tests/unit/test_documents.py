@@ -241,7 +241,7 @@ def test_wrong_segments_are_refused(segments: str) -> None:
         ({"privacy": {"allowedOutputColumns": ["x"]}}, "allowedOutputColumns: no such columns in the schema: x"),
         ({"allowedColumns": ["A"]}, r"allowedColumns: no such columns in the schema: A \(the schema has 'a'\)"),
         ({"allowedColumns": []}, "allowedColumns must name at least one column"),
-        ({"schema": {"": "long"}}, "at least 1 character"),
+        ({"schema": {"": "long"}}, "column .. must have 1 to 128 printable ASCII characters"),
         ({"format": "json", "csvDialect": {}}, "csvDialect needs format: csv"),
         ({"access": "write", "csvDialect": {}}, "csvDialect: results are always written as RFC 4180"),
     ],

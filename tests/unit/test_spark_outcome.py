@@ -32,6 +32,7 @@ def status(
     return JobStatus(tracking_id=NAME, uid="u1", state=state, message=message, driver_pod=f"{NAME}-driver", pods=pods, events=events)
 
 
+DELETED_AT = datetime(2026, 6, 1, tzinfo=UTC)
 PAYLOAD = json.dumps({"code": "SCHEMA_MISMATCH", "message": "orders: column amount", "category": "invalid-input", "party": "contosso"})
 DENIED = "failed to create containerd task: container creation denied due to policy: invalid command: policyDecision< … >policyDecision"
 PAYLOAD_FAILED = status("FAILED", driver=container("terminated", reason="Error", exit_code=10, message=PAYLOAD))
@@ -130,6 +131,16 @@ CONTAINER_ROWS = [
         ]
         + [status("FAILED", driver=container("terminated", exit_code=143), disruption="PreemptionByScheduler")],
     ),
+    RuleRow(
+        "pod deleted",
+        FailureCode.NODE_LOST,
+        True,
+        [
+            status("FAILED", driver=container("terminated", exit_code=code, finished_at=ended), deletion_requested_at=DELETED_AT)
+            for code in (1, 137, 143)
+            for ended in (None, DELETED_AT, DELETED_AT + timedelta(seconds=3))
+        ],
+    ),
 ]
 
 
@@ -156,7 +167,12 @@ POD_ROWS = [
         [status("FAILED", "driver failed", disruption=reason, phase="Failed") for reason in ("DeletionByTaintManager", "DeletionByPodGC")],
     ),
     RuleRow("pod rejected by its node", FailureCode.NODE_LOST, True, [status("FAILED", reason="OutOfcpu", phase="Failed")]),
-    RuleRow("events of a pod that is gone", FailureCode.NODE_LOST, True, [lost("Evicted"), lost("Preempted"), lost("NodeNotReady")]),
+    RuleRow(
+        "events of a pod that is gone",
+        FailureCode.NODE_LOST,
+        True,
+        [lost("Evicted"), lost("Preempted"), lost("NodeNotReady"), lost("Killing")],
+    ),
 ]
 
 
@@ -183,16 +199,50 @@ MESSAGE_ROWS = [
         failed("pods is forbidden: exceeded quota: compute", "0/3 nodes are available: 3 Insufficient cpu."),
     ),
     RuleRow(
+        "service account missing",
+        FailureCode.ACCOUNT_MISSING,
+        False,
+        failed(
+            'spark-submit failed: pods "d" is forbidden: error looking up service account analytics/no: serviceaccount "no" not found',
+            'serviceaccounts "no" not found',
+        ),
+    ),
+    RuleRow(
+        "right missing",
+        FailureCode.RIGHT_MISSING,
+        False,
+        failed(
+            'spark-submit failed: networkpolicies.networking.k8s.io is forbidden: User "system:serviceaccount:spark-operator:controller" '
+            'cannot create resource "networkpolicies" in API group "networking.k8s.io" in the namespace "analytics"'
+        ),
+    ),
+    RuleRow(
         "admission denied",
         FailureCode.ADMISSION,
         False,
-        failed('admission webhook "m" denied the request: no such map', "failed to run spark-submit: pods is forbidden"),
+        failed(
+            'admission webhook "m" denied the request: no such map',
+            'failed calling webhook "mutate--v1-pod.sparkoperator.k8s.io": failed to call webhook: connect: connection refused',
+            'pods "d" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false',
+        ),
     ),
     RuleRow(
         "OOM kill reported by the operator",
         FailureCode.OUT_OF_MEMORY,
         False,
         failed("driver container failed with ExitCode: 137, Reason: OOMKilled"),
+    ),
+    RuleRow(
+        "signal reported by the operator",
+        FailureCode.NODE_LOST,
+        True,
+        [status("FAILED", f"driver container failed with ExitCode: {code}, Reason: Error") for code in (137, 143)],
+    ),
+    RuleRow(
+        "exit code reported by the operator",
+        FailureCode.DRIVER_EXIT,
+        False,
+        [status("FAILED", "driver container failed with ExitCode: 3, Reason: Error")],
     ),
     RuleRow(
         "submission failed",
@@ -279,6 +329,20 @@ def test_failure_message_is_recognised_by_its_rule(row: RuleRow, reading: JobSta
     outcome = outcome_of(reading)
     assert outcome is not None
     assert (outcome.code, outcome.retryable) == (row.code, row.retryable)
+
+
+def test_driver_that_failed_before_its_pod_was_deleted_keeps_its_own_failure() -> None:
+    before = container("terminated", reason="Error", exit_code=10, message=PAYLOAD, finished_at=DELETED_AT - timedelta(seconds=1))
+    outcome = outcome_of(status("FAILED", driver=before, deletion_requested_at=DELETED_AT))
+    assert outcome is not None
+    assert outcome.code is FailureCode.DRIVER_EXIT
+    assert outcome.payload_error is not None
+
+
+def test_deletion_is_requested_a_grace_period_before_its_timestamp() -> None:
+    metadata = {"name": "d", "uid": "p1", "deletionTimestamp": "2026-06-01T00:00:30Z", "deletionGracePeriodSeconds": 30}
+    assert pod_status({"metadata": metadata}).deletion_requested_at == DELETED_AT
+    assert pod_status({"metadata": {"name": "d", "uid": "p1"}}).deletion_requested_at is None
 
 
 def test_every_failure_rule_has_a_row() -> None:

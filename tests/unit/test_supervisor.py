@@ -20,7 +20,7 @@ from cleanroom.errors import Conflict, Internal, NotFound, TimedOut, Unavailable
 from localcloud.launcher import temporal_server
 from localcloud.launcher.ports import stable_ports
 from localcloud.launcher.processes import Ready, RunningService, Service, free_ports, running
-from localcloud.launcher.supervisor import Step, Supervisor, read_status, start_detached, stop_detached
+from localcloud.launcher.supervisor import Step, Supervisor, read_status, restart_exited, start_detached, stop_detached
 
 LISTEN = """
 import http.server, signal, sys, subprocess
@@ -161,6 +161,39 @@ class TestSupervisor:
         finally:
             supervisor.stop()
             thread.join(30)
+
+    def test_exited_services_are_restarted_and_the_others_keep_running(self, tmp_path: Path):
+        first, second = listener(tmp_path, "first"), listener(tmp_path, "second", after=("first",))
+        events: list[str] = []
+        start_detached(tmp_path, TestDetached.argv(tmp_path, first, second, listener(tmp_path, "third")), seconds=60, on_event=print)
+        try:
+            before = {s["name"]: s["pid"] for s in read_status(tmp_path)["services"]}
+            for name in ("first", "second"):
+                os.kill(before[name], signal.SIGKILL)
+            until(lambda: [s["state"] for s in read_status(tmp_path)["services"]] == ["exited", "exited", "ready"])
+            until(lambda: sum(s["exit_code"] is not None for s in json.loads((tmp_path / "services.json").read_text())["services"]) == 2)
+            status = restart_exited(tmp_path, seconds=60, on_event=events.append)
+            after = {s["name"]: s["pid"] for s in status["services"]}
+            assert {s["state"] for s in status["services"]} == {"ready"}
+            assert [after[name] == before[name] for name in before] == [False, False, True]
+            assert [event.split(" ready")[0] for event in events if " ready" in event] == ["first", "second"]
+        finally:
+            stop_detached(tmp_path)
+
+    def test_restart_that_fails_is_an_error_and_keeps_the_others(self, tmp_path: Path):
+        once = "import os, sys; sys.exit(4) if os.path.exists('started') else open('started', 'w'); sys.argv = ['', sys.argv[1]]\n" + LISTEN
+        bad = listener(tmp_path, "bad")
+        bad = bad.model_copy(update={"argv": (sys.executable, "-c", once, *bad.argv[3:])})
+        start_detached(tmp_path, TestDetached.argv(tmp_path, listener(tmp_path), bad), seconds=60, on_event=print)
+        try:
+            os.kill(read_status(tmp_path)["services"][1]["pid"], signal.SIGKILL)
+            until(lambda: json.loads((tmp_path / "services.json").read_text())["services"][1]["exit_code"] is not None)
+            with pytest.raises(Unavailable, match="ServiceExited"):
+                restart_exited(tmp_path, seconds=60, on_event=print)
+            status = read_status(tmp_path)
+            assert (status["status"], [s["state"] for s in status["services"]]) == ("ready", ["ready", "exited"])
+        finally:
+            stop_detached(tmp_path)
 
     def test_failed_service_stops_the_started_ones(self, tmp_path: Path):
         bad = broken(tmp_path, "raise SystemExit(4)").model_copy(update={"after": ("web",)})

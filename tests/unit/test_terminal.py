@@ -16,7 +16,7 @@ from cleanroom.errors import InvalidInput, NotFound, Refused
 from starters.operations.session import Session
 from starters.terminal import output
 from starters.terminal.output import Format, print_error, print_rows
-from starters.terminal.result_view import chart_png, series
+from starters.terminal.result_view import chart_png, print_chart, series
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,10 +106,50 @@ def test_chart_of_unknown_column_or_unwritable_file_is_rejected(tmp_path: Path) 
         chart_png(rows, tmp_path)
 
 
+def test_chart_prints_counts_as_integers_and_means_with_decimals(capsys: pytest.CaptureFixture[str]) -> None:
+    print_chart([{"shop": "north.00", "buyers": 1234}, {"shop": "south", "buyers": 20}])
+    printed = capsys.readouterr().out
+    assert [line.split()[-1] for line in printed.splitlines() if "▇" in line] == ["1234", "20"]
+    assert "north.00" in printed
+    print_chart([{"shop": "north", "mean": 2.0}])
+    assert "2.00" in capsys.readouterr().out
+
+
+def test_bars_of_counts_have_integer_labels_in_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("matplotlib.pyplot.close", drawn.append)
+    chart_png([{"shop": "a", "buyers": 3}, {"shop": "a", "buyers": 1}], tmp_path / "chart.png")
+    monkeypatch.undo()
+    (axes,) = drawn[0].axes
+    assert [text.get_text() for text in axes.texts] == ["3", "1"], "also for equal labels"
+    drawn[0].canvas.draw()
+    assert all("." not in label.get_text() for label in axes.get_xticklabels())
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels"),
+    [([{"month": 1, "buyers": 5}], ["1"]), ([{"buyers": 5}], ["1"]), ([{"day": None, "buyers": 5}], ["1"])],
+    ids=["another number", "one column", "null"],
+)
+def test_chart_is_written_for_a_result_without_texts(tmp_path: Path, rows: list[dict[str, Any]], labels: list[str]) -> None:
+    found = series(rows)
+    assert found is not None
+    assert found[0] == labels
+    chart_png(rows, tmp_path / "new folder/chart.png")
+    assert (tmp_path / "new folder/chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("rows", [[], [{"name": "a"}]], ids=["no rows", "no number"])
+def test_chart_that_cannot_be_drawn_is_an_error(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    with pytest.raises(InvalidInput, match="ChartEmpty"):
+        chart_png(rows, tmp_path / "chart.png")
+    assert not (tmp_path / "chart.png").exists()
+
+
 @pytest.mark.parametrize("text", ["$^$", "$\\frac$", "a$b", "\\$^$", "$_{", "%", "\\n"])
 def test_chart_draws_text_with_tex_literally(tmp_path: Path, text: str) -> None:
     rows = [{text + "x": text, text: 1.0}]
-    assert chart_png(rows, tmp_path / "chart.png", title=text)
+    chart_png(rows, tmp_path / "chart.png", title=text)
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -117,7 +157,7 @@ def test_chart_draws_text_with_tex_literally(tmp_path: Path, text: str) -> None:
 def test_title_of_a_chart_stays_inside_the_picture(tmp_path: Path, title: str, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr("matplotlib.pyplot.close", drawn.append)
-    assert chart_png([{"name": "a" * 30, "n": 1.0}], tmp_path / "chart.png", title=title)
+    chart_png([{"name": "a" * 30, "n": 1.0}], tmp_path / "chart.png", title=title)
     monkeypatch.undo()
     (figure,) = drawn
     for text in figure.texts:

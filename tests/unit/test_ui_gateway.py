@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -19,7 +20,7 @@ import pytest_asyncio
 from google.protobuf import json_format
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from temporalio.api.common.v1 import Payload, Payloads
 from temporalio.converter import WorkflowSerializationContext
@@ -31,9 +32,11 @@ from cleanroom.temporal.attributes import ALL
 from cleanroom.temporal.codec import PayloadCodec
 from cleanroom.temporal.keyring import Keyring
 from cleanroom.webui import auth as codec_auth
+from cleanroom.webui import pages
 from cleanroom.webui.codec_server import CodecServerSettings, create_app
 from cleanroom.webui.gateway import check_upstream, private_origin
 from cleanroom.webui.views import COLUMNS, VIEWS, preferences
+from localcloud.launcher.azurite import node_program
 from localcloud.launcher.processes import free_ports
 from localcloud.standins.serving import serving
 from starters.operations.web_ui import login_link
@@ -477,3 +480,40 @@ def test_login_link_of_a_private_gateway_has_its_name(tmp_path: Path, tokens: Pa
             link = login_link(settings_for(configured, tmp_path / "token"), f"{configured}/namespaces")
             assert link["url"].startswith(f"{origin}/codec/login#code=once-")
             assert link["url"].endswith("&next=%2Fnamespaces")
+
+
+BROWSER = """
+const page = require("fs").readFileSync(0, "utf-8");
+const script = /<script[^>]*>([^]*)<\\/script>/.exec(page)[1];
+const submitted = [], listeners = {};
+const fields = { code: {}, next: { value: "/" }, token: {} };
+const form = { ...fields, elements: fields, submit: () => submitted.push([fields.code.value ?? fields.token.value, fields.next.value]) };
+globalThis.document = { forms: [form] };
+globalThis.location = { hash: "", pathname: "/codec/login", search: "" };
+globalThis.history = { replaceState: () => { location.hash = ""; } };
+globalThis.localStorage = { getItem: () => null, setItem: () => {} };
+globalThis.addEventListener = (name, act) => { listeners[name] = act; };
+new Function(script)();
+for (const hash of JSON.parse(process.argv[1])) { location.hash = hash; listeners.hashchange?.(); }
+console.log(JSON.stringify(submitted));
+"""
+
+
+@pytest.mark.parametrize(
+    ("page", "hashes", "submitted"),
+    [
+        (
+            pages.login(200, target="/", problem="", preferences="{}"),
+            ["", "#code=one&next=%2Fa", "#code=two&next=%2Fb"],
+            [["one", "/a"], ["two", "/b"]],
+        ),
+        (pages.codec_login(), ["#token=one", "", "#token=two"], [["one", "/"], ["two", "/"]]),
+    ],
+    ids=["gateway", "codec server"],
+)
+def test_login_link_that_is_pasted_into_the_open_login_page_signs_in(
+    page: HTMLResponse, hashes: list[str], submitted: list[list[str]]
+) -> None:
+    command = [node_program(), "-e", BROWSER, json.dumps(hashes)]
+    done = subprocess.run(command, input=bytes(page.body), capture_output=True, check=True, timeout=60)
+    assert json.loads(done.stdout) == submitted

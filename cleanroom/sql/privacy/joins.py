@@ -14,11 +14,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from cleanroom.sql.model import KeyPair, ProtectedInput, Relation, Value
+from cleanroom.sql.model import Equality, ProtectedInput, Relation, Value
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import EqualColumns
 
-WHOLE_NUMBERS = frozenset({"integer", "long"})
+_WHOLE_NUMBERS = frozenset({"integer", "long"})
 _ALIAS = re.compile(r"`?([^`.]+)`?\.")
 
 
@@ -30,11 +30,6 @@ class Attached(NamedTuple):
     by_other_columns: tuple[str, ...] = ()  # aliases of the relations that are not joined by the identity
 
 
-def comparable(first: Value, second: Value) -> bool:
-    """Whether equality of two columns compares their values and not casts of them."""
-    return first.type == second.type or {first.type, second.type} <= WHOLE_NUMBERS
-
-
 def alias_in(reference: str) -> str:
     """Alias of the relation that the column ``reference`` belongs to."""
     match = _ALIAS.match(reference)
@@ -44,9 +39,11 @@ def alias_in(reference: str) -> str:
 class _Graph:
     """The relations that are joined so far, starting from the protected ones."""
 
-    def __init__(self, relations: Mapping[str, Relation], protected: Sequence[ProtectedInput], pairs: Sequence[KeyPair]) -> None:
+    def __init__(self, relations: Mapping[str, Relation], protected: Sequence[ProtectedInput], pairs: Sequence[Equality]) -> None:
         self.relations = relations
-        self.pairs = pairs
+        # Other types are cast before they are compared.
+        comparable = ((pair, {pair.first.type, pair.second.type}) for pair in pairs if pair.joinable)
+        self.pairs = [pair for pair, types in comparable if len(types) == 1 or types <= _WHOLE_NUMBERS]
         self.references = {item.reference for item in protected}
         self.persons = self._same_values()
         self.core = list(dict.fromkeys(alias_in(item.reference) for item in protected))
@@ -59,15 +56,15 @@ class _Graph:
         while len(found) != size:
             size = len(found)
             for pair in self.pairs:
-                one, two = pair.first, pair.second
-                if one.plain and two.plain and one.type == two.type and (one.sql in found or two.sql in found):
-                    found |= {one.sql, two.sql}
+                texts = {pair.first.sql, pair.second.sql}
+                if pair.same and texts & found:
+                    found |= texts
         return found
 
     def into(self, alias: str) -> list[tuple[Value, Value]]:
         """Pairs of a column of a reached relation and a column of ``alias`` that select rows of ``alias``."""
         found = []
-        for one, two, restricts in self.pairs:
+        for one, two, _, restricts in self.pairs:
             for outer, inner in ((one, two), (two, one)):
                 if inner.sources != {alias} or not outer.sources or not outer.sources <= self.reached:
                     continue
@@ -114,13 +111,13 @@ class _Graph:
         return self.is_unique(alias, [name for name, value in columns.items() if value.sql in self.persons])
 
 
-def attach(relations: Sequence[Relation], protected: Sequence[ProtectedInput], pairs: Sequence[KeyPair]) -> Attached:
+def attach(relations: Sequence[Relation], protected: Sequence[ProtectedInput], pairs: Sequence[Equality]) -> Attached:
     """Decide how the relations of a FROM clause are joined with its protected rows.
 
     Args:
         relations: Relations of the FROM clause.
         protected: Its protected inputs.
-        pairs: Columns that its conditions compare for equality, of types that :func:`comparable` accepts.
+        pairs: Columns that its conditions compare for equality.
 
     Raises:
         Refusal: ``JoinNotOnIdentity`` or ``FanOutOverFloor``.

@@ -323,9 +323,9 @@ def remaining_inputs(scope: Scope, outputs: Sequence[Value]) -> list[ProtectedIn
             same = equal.representative(reference)
         position = next((i for i, value in enumerate(outputs) if value.plain and equal.representative(value.sql) == same), None)
         outer = None
-        for first, second in equal.in_every_row:
+        for first, second, in_every_row, _ in (found for found in equal.found if found.same):
             for inner, other in ((first, second), (second, first)):
-                if equal.representative(inner.sql) == same and not (other.sources & aliases):
+                if in_every_row and equal.representative(inner.sql) == same and not (other.sources & aliases):
                     outer = other
         inputs.append(ProtectedInput(item.view, item.identity_column, reference, output_position=position, enclosing_column=outer))
     return inputs

@@ -14,15 +14,13 @@ _READ = frozenset({"get", "list", "watch"})
 
 ROLES: Mapping[str, Mapping[str, frozenset[str]]] = {
     "admin": {"*": ALL_VERBS},
-    # The rights of the Spark service in deploy/chart/templates/rbac.yaml, and reads for diagnosis.
+    # Exactly the rights of the Spark service in deploy/chart/templates/rbac.yaml.
     "spark-service": {
-        "sparkapplications": ALL_VERBS,
+        "sparkapplications": _READ | {"create", "delete"},
         "pods": _READ,
         "pods/log": frozenset({"get"}),
         "events": _READ,
-        "configmaps": _READ,
         "resourcequotas": frozenset({"list"}),
-        "namespaces": frozenset({"get"}),
     },
     # Exactly the rights of a driver there: its executor pods, and the objects that Spark creates and removes with them.
     "spark": {
@@ -40,6 +38,11 @@ class Accounts:
 
     def __init__(self, tokens: Mapping[str, str], roles: Mapping[str, str], namespace: str) -> None:
         self._tokens, self._roles, self._namespace = dict(tokens), dict(roles), namespace
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all accounts."""
+        return frozenset(self._roles)
 
     def allow(self, request: Request, verb: str, resource: Resource | None, namespace: str | None, sub: str = "") -> None:
         """Authenticate a request, and authorise it unless ``resource`` is None (discovery).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import httpx
@@ -119,4 +119,23 @@ def environment_of(pod: Object, container: Object) -> dict[str, str]:
             result[item["name"]] = sources[path]()
         else:
             result[item["name"]] = item.get("value", "")
+    return result
+
+
+def service_variables(services: Iterable[Object]) -> dict[str, str]:
+    """Return the variables with which the kubelet describes each service of the namespace to a container that starts.
+
+    https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+    """
+    result: dict[str, str] = {}
+    for service in services:
+        prefix = service["metadata"]["name"].upper().replace("-", "_")
+        address, (first, *_) = service["spec"]["clusterIP"], service["spec"]["ports"]
+        port, protocol = str(first["port"]), first.get("protocol", "TCP")
+        url = f"{protocol.lower()}://{address}:{port}"
+        named = f"{prefix}_PORT_{port}_{protocol}"
+        result |= {f"{prefix}_SERVICE_HOST": address, f"{prefix}_SERVICE_PORT": port, f"{prefix}_PORT": url, named: url}
+        result |= {f"{named}_PROTO": protocol.lower(), f"{named}_PORT": port, f"{named}_ADDR": address}
+        if "name" in first:
+            result[f"{prefix}_SERVICE_PORT_{first['name'].upper().replace('-', '_')}"] = port
     return result

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import BaseRoute, Route
 
 from localcloud.standins.kubernetes.accounts import ALL_VERBS, Accounts
+from localcloud.standins.kubernetes.pod_admission import require_admission
 from localcloud.standins.kubernetes.selectors import field_selector, label_selector
 from localcloud.standins.kubernetes.store import (
     NAMESPACES,
@@ -147,6 +148,8 @@ class Api:
                 )
         body.pop("status", None)
         warnings = validate(resource, body, strict=request.query_params.get("fieldValidation") == "Strict")
+        if resource is PODS:
+            require_admission(self._store, namespace or "", body, self._accounts.names)
         created = self._store.create(resource, namespace or "", body)
         return JSONResponse(created, 201, headers=_warning_header(warnings))
 

@@ -26,6 +26,7 @@ from localcloud.standins.kubernetes.admission import (
     admit,
     environment_of,
     local_cores,
+    service_variables,
     submit_arguments,
     uses_executor_pods,
 )
@@ -33,7 +34,7 @@ from localcloud.standins.kubernetes.image import LocalImage, launcher_of, progra
 from localcloud.standins.kubernetes.mounts import Mounts
 from localcloud.standins.kubernetes.pods import container_of, container_status, is_active, requested_cpus, state_of
 from localcloud.standins.kubernetes.process import LOST, PodProcess, start
-from localcloud.standins.kubernetes.store import CONFIG_MAPS, PODS, ApiFailure, Object, Store, timestamp
+from localcloud.standins.kubernetes.store import CONFIG_MAPS, PODS, SERVICES, ApiFailure, Object, Store, timestamp
 from localcloud.standins.kubernetes.submission import DRIVER_CONTAINER
 
 MAX_TERMINATION_MESSAGE = 4096
@@ -218,7 +219,7 @@ class Kubelet:
         scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
         termination = folder / "termination-log"
         spec = container_of(pod)
-        declared = environment_of(pod, spec)
+        declared = service_variables(self._store.objects(SERVICES, pod["metadata"]["namespace"])) | environment_of(pod, spec)
         if url is not None:
             declared["CLEANROOM_ATTESTATION_URL"] = url
         declared["CLEANROOM_TERMINATION_LOG"] = str(termination)

@@ -12,11 +12,15 @@ import asyncio
 import datetime as dt
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from localcloud.standins.kubernetes.store import CONFIG_MAPS, PODS, SPARK_APPLICATIONS, ApiFailure, Object, Store, timestamp
+from localcloud.standins.kubernetes.pod_admission import require_admission
+from localcloud.standins.kubernetes.store import CONFIG_MAPS, PODS, SERVICES, SPARK_APPLICATIONS, ApiFailure, Object, Store, timestamp
 from localcloud.standins.kubernetes.submission import DRIVER_CONTAINER, check_arguments, driver_pod, memory_mib, owner_of, spark_properties
+from localcloud.standins.kubernetes.submission_log import submission_log
 
+UI_PORT = 4040
+UI_ADDRESS = "10.96.40.40"
 _OPERATOR = "spark-operator"
 _EXECUTOR_STATES = {"Running": "RUNNING", "Succeeded": "COMPLETED", "Failed": "FAILED"}
 _log = logging.getLogger("localcloud.kubernetes.operator")
@@ -27,11 +31,12 @@ class Operator:
 
     Args:
         store: The API server's objects.
+        accounts: The service accounts of the namespace of runs.
         executor_pods: Whether drivers create pods for their executors.
     """
 
-    def __init__(self, store: Store, *, executor_pods: bool = False) -> None:
-        self._store, self._executor_pods = store, executor_pods
+    def __init__(self, store: Store, accounts: Iterable[str], *, executor_pods: bool = False) -> None:
+        self._store, self._accounts, self._executor_pods = store, frozenset(accounts), executor_pods
 
     async def run(self) -> None:
         """Reconcile at every change, and when the next time to live expires."""
@@ -122,13 +127,14 @@ class Operator:
         pod_name = application["spec"]["driver"].get("podName") or f"{metadata['name']}-driver"
         failure = None
         if not main_file.startswith("local://"):
-            failure = f"failed to run spark-submit: mainApplicationFile {main_file!r} is not in the image"
+            failure = f"mainApplicationFile {main_file!r} is not in the image"
         else:
             try:
                 # spark-submit validates everything before it creates the pod.
                 memory_mib(application["spec"]["executor"].get("memory", "1g"))
                 check_arguments(application)
                 pod = driver_pod(application, pod_name, submission, app_id)
+                require_admission(self._store, metadata["namespace"], pod, self._accounts)
                 conf_map = pod["spec"]["volumes"][-1]["configMap"]["name"]
                 created = self._store.create(PODS, metadata["namespace"], pod)
                 self._store.create(
@@ -140,13 +146,11 @@ class Operator:
                     },
                 )
             except ValueError as error:
-                failure = f"failed to run spark-submit: {error}"
+                failure = str(error)
             except ApiFailure as error:
-                failure = (
-                    f"failed to run spark-submit: driver pod already exist: {error}"
-                    if error.code == 409
-                    else f"failed to run spark-submit: {error}"
-                )
+                failure = "driver pod already exist" if error.code == 409 else submission_log(error, metadata["namespace"])
+        if failure is not None:
+            failure = f"failed to submit spark application: failed to run spark-submit: {failure}"
 
         def apply(item: Object) -> None:
             status = item.setdefault("status", {})
@@ -194,6 +198,7 @@ class Operator:
             self._store.record(application, "SparkDriverNotFound", f"Driver {name} not found", warning=True, component=_OPERATOR)
             self._set(application, "FAILING", "driver pod not found", ended=True)
             return
+        self._serve_ui(application)
         phase = (pod.get("status") or {}).get("phase")
         container = _terminated(pod)
         if container is not None and phase == "Running":
@@ -216,6 +221,22 @@ class Operator:
             )
             self._store.record(application, "SparkDriverFailed", f"Driver {name} failed", warning=True, component=_OPERATOR)
             self._set(application, "FAILING", text, ended=True)
+
+    def _serve_ui(self, application: Object) -> None:
+        """Create the service of the driver's web UI, which exists even when the UI is off. Pods that start later get variables from it."""
+        metadata = application["metadata"]
+        name = f"{metadata['name']}-ui-svc"
+        if self._store.find(SERVICES, metadata["namespace"], name) is not None:
+            return
+        port = {"name": "spark-driver-ui-port", "port": UI_PORT, "protocol": "TCP"}
+        body = {"metadata": {"name": name, "ownerReferences": [owner_of(application)]}, "spec": {"clusterIP": UI_ADDRESS, "ports": [port]}}
+        self._store.create(SERVICES, metadata["namespace"], body)
+
+        def apply(item: Object) -> None:
+            found = {"webUIServiceName": name, "webUIPort": UI_PORT, "webUIAddress": f"{UI_ADDRESS}:{UI_PORT}"}
+            item["status"]["driverInfo"] = {**item["status"].get("driverInfo", {}), **found}
+
+        self._write(application, apply)
 
     def _driver_gone(self, application: Object) -> bool:
         metadata = application["metadata"]
@@ -246,7 +267,7 @@ class Operator:
     def _collect(self) -> None:
         """Delete objects whose owners no longer exist."""
         alive = {item["metadata"]["uid"] for resource in (SPARK_APPLICATIONS, PODS) for item in self._store.objects(resource)}
-        for resource in (PODS, CONFIG_MAPS):
+        for resource in (PODS, CONFIG_MAPS, SERVICES):
             for item in self._store.objects(resource):
                 owners = item["metadata"].get("ownerReferences") or []
                 if owners and not any(owner["uid"] in alive for owner in owners):

@@ -66,7 +66,7 @@ def create_app(config: KubernetesConfig) -> Starlette:
             raise ValueError(f"snp_url is {config.snp_url}, but snp_token_file is missing; set both or none.")
         guests = SnpGuests(config.snp_url, config.snp_token_file, config.snp_ca_file)
     kubelet = Kubelet(store, config.state, config.images or config.state / "images", guests, cpus=config.cpus)
-    operator = Operator(store, executor_pods=config.executor_pods)
+    operator = Operator(store, ROLES, executor_pods=config.executor_pods)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -36,6 +36,6 @@ def waiting_image(shared: Cluster) -> LocalImage:
 
 @pytest.fixture(scope="module")
 def custom_objects(shared: Cluster) -> Iterator[kubernetes.client.CustomObjectsApi]:
-    """The official client's API for custom resources, as the Spark service."""
-    with api_client(shared) as api:
+    """The official client's API for custom resources, as an administrator."""
+    with api_client(shared, "admin") as api:
         yield kubernetes.client.CustomObjectsApi(api)

@@ -200,7 +200,7 @@ def test_watch_from_an_expired_version_starts_with_the_current_object(tmp_path: 
         item, _ = client.create_or_get(application(make_job("old"), script_image(running.images, WAITING)))
         name = item["metadata"]["name"]
         follow(client, name, lambda status: status.state == "RUNNING")
-        with api_client(running) as api:
+        with api_client(running, "admin") as api:
             custom = kubernetes.client.CustomObjectsApi(api)
             for number in range(15):
                 change = {"metadata": {"labels": {"n": str(number)}}}

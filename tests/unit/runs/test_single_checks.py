@@ -67,11 +67,11 @@ def test_days_are_compared_with_the_approved_ones(
     allowed: RunParameters, start: str | None, end: str | None, code: str, words: str
 ) -> None:
     query: Any = SimpleNamespace(name="q", approval=SimpleNamespace(parameters=allowed))
-    request = REQUEST.model_copy(update={"parameters": JobParameters(start_date=start, end_date=end)})
+    parameters = JobParameters(start_date=start, end_date=end)
     if not code:
-        verify_parameters(request, query)
+        verify_parameters(parameters, query)
         return
-    error = refused(verify_parameters, request, query)
+    error = refused(verify_parameters, parameters, query)
     assert error.code == code
     assert words in error.message
 

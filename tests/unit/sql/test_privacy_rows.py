@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cleanroom.sql import check_sql
-from cleanroom.sql.model import ProtectedInput, Relation
+from cleanroom.sql.model import Equality, ProtectedInput, Relation
 from cleanroom.sql.privacy import rows
 from cleanroom.sql.scope import Scope
 from tests.unit.sql.privacy_values import CATALOG, CLICKS, ORDERS, column, condition, refused, scope
@@ -111,7 +111,7 @@ def test_groups_are_persons_if_the_keys_include_every_identity_or_a_column_that_
     assert not rows.is_per_person(one.protected, [column("region")], one.equal)
     both = scope(ORDERS, CLICKS)
     assert not rows.is_per_person(both.protected, [person], both.equal)
-    both.equal.equate(person, other)
+    both.equal.record(Equality(person, other, in_every_row=True))
     assert rows.is_per_person(both.protected, [person], both.equal)
     assert not rows.is_per_person([], [person], both.equal)
 
@@ -146,14 +146,14 @@ def test_remaining_inputs_name_a_group_key_and_the_place_of_the_identity_in_the_
     grouped = Scope()
     grouped.relations = {"o": Relation("o", "o", {}), "w": Relation("w", "w", {})}
     grouped.protected = [ORDERS]
-    grouped.equal.equate(person, other)
+    grouped.equal.record(Equality(person, other, in_every_row=True))
     grouped.group_keys, grouped.plain_group_keys, grouped.per_person = {"w.person"}, ["w.person"], True
     (item,) = rows.remaining_inputs(grouped, [column("region"), other])
     assert (item.reference, item.output_position, item.enclosing_column) == ("w.person", 1, None)
     inner = Scope(Scope())
     inner.relations = {"o": Relation("o", "o", {})}
     inner.protected = [ORDERS]
-    inner.equal.equate(person, other)
+    inner.equal.record(Equality(person, other, in_every_row=True))
     (item,) = rows.remaining_inputs(inner, [])
     assert (item.reference, item.output_position, item.enclosing_column) == ("o.person", None, other)
 

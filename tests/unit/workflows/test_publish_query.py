@@ -12,6 +12,7 @@ from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed, Refus
 from cleanroom.identifiers import MAX_STATEMENT
 from cleanroom.messages.known import KnownState
 from cleanroom.messages.query import (
+    ApprovalsFound,
     BallotRecorded,
     CommandOutcome,
     DraftStored,
@@ -945,13 +946,116 @@ def test_a_wake_up_during_a_read_causes_another_one() -> None:
         assert query.names.count("find_query_change") == 2
 
 
-def test_a_wake_up_of_an_approved_query_is_ignored() -> None:
-    with publish_query(accept_query=BallotRecorded(proposal_state="Accepted", ballots=dict.fromkeys(OWNERS, "accepted"))) as query:
+def approve_all(query: Driver) -> None:
+    propose(query)
+    for owner in OWNERS:
+        query.update("approve", vote(owner))
+    assert state(query).stage == "Approved"
+
+
+def standing(refusal: str = "", **values: Any) -> GovernanceQueryState:
+    """What governance says about an accepted query."""
+    found = ApprovalsFound(**{"refusal": refusal, "expire": APPROVAL_ENDS, "datasets": ("contosso-flights", "litware-delays"), **values})
+    return seen_in_governance(state="Accepted", proposal_id="p-1", ballots=dict.fromkeys(OWNERS, "accepted"), approvals=found)
+
+
+def test_an_approved_query_reads_governance_only_when_it_is_woken() -> None:
+    with publish_query() as query:
+        approve_all(query)
+        count = query.names.count("find_query_change")
+        query.advance(hours=1)
+        assert query.names.count("find_query_change") == count
+        query.signal("look")
+        query.advance(seconds=1)
+        assert query.names.count("find_query_change") == count + 1
+        known = query.call("find_query_change").argument.known
+        assert (known.state, known.proposal_id, known.approvals.expire) == ("Accepted", "p-1", APPROVAL_ENDS)
+
+
+UNTIL_APPROVED = [None, None, None, HELD]
+"""What governance answers to the reads until the query is approved, and to the next one."""
+
+
+@pytest.mark.parametrize(
+    ("refusal", "stage", "word", "next_step"),
+    [
+        ("ApprovalRunsExhausted", "exhausted", "Exhausted", "cleanroom query renew totals --profile fabrikam"),
+        ("UserDocumentRuntimeOptionDisabled", "consent-withdrawn", "Consent Withdrawn", "cleanroom query show totals"),
+        ("SignedDecisionMissing", "refused", "Refused", "cleanroom query renew totals --profile fabrikam"),
+    ],
+)
+def test_an_approved_query_shows_what_a_run_would_meet(refusal: str, stage: str, word: str, next_step: str) -> None:
+    with publish_query(find_query_change=UNTIL_APPROVED) as query:
+        approve_all(query)
+        query.signal("look")
+        query.advance(seconds=1)
+        query.finish("find_query_change", standing(refusal, run_limit=2))
+        assert (query.attributes["CrStage"], query.attributes["CrRunLimit"]) == ([f"query.{stage}"], [2])
+        assert (state(query).stage, state(query).refusal, query.attributes["CrExpiresAt"]) == ("Approved", refusal, [APPROVAL_ENDS])
+        assert f"**{word}**" in query.details
+        assert next_step in query.details
+        query.signal("look")
+        query.advance(seconds=1)
+        query.finish("find_query_change", standing(run_limit=2))
+        assert (query.attributes["CrStage"], events(query)[-2:]) == (["query.approved"], [word.lower(), "approved again"])
+        query.signal("look")
+        query.advance(seconds=1)
+        query.finish("find_query_change", standing(refusal))
+        query.advance(days=31)
+        assert (query.result.stage, query.attributes["CrStage"]) == ("Expired", ["query.expired"])
+
+
+def test_terms_of_votes_that_were_cast_in_governance_directly_are_read_there() -> None:
+    """Its workflow would otherwise not know when they expire."""
+    everyone = BallotRecorded(proposal_state="Accepted", ballots=dict.fromkeys(OWNERS, "accepted"))
+    with publish_query(accept_query=everyone) as query:
         propose(query)
         query.update("approve", vote())
-        count = query.names.count("find_query_change")
+        assert state(query).stage == "Approved"
+        assert query.running() == ["find_query_change"]
+        soon = START + timedelta(days=2)
+        query.finish("find_query_change", standing(expire=soon))
+        assert (state(query).expires, query.running()) == (soon, [])
+        query.advance(days=2)
+        assert query.result.stage == "Expired"
+
+
+def test_a_query_that_was_accepted_without_a_valid_decision_has_no_expiry() -> None:
+    with publish_query(find_query_change=[HELD]) as query:
+        query.finish("find_query_change", standing("SignedDecisionMissing", expire=None))
+        assert query.attributes["CrStage"] == ["query.refused"]
+        assert query.attributes["CrExpiresAt"] == [None]
+        query.advance(days=14)
+        assert query.result.stage == "Expired"
+        assert query.attributes["CrExpiresAt"] == [None]
+
+
+def test_the_datasets_in_the_search_attributes_are_those_of_the_accepted_text() -> None:
+    with publish_query(find_query_change=UNTIL_APPROVED) as query:
+        assert "CrDatasets" not in query.attributes, "the command that starts the workflow sets them"
+        approve_all(query)
         query.signal("look")
-        assert (query.names.count("find_query_change"), state(query).refused) == (count, ())
+        query.advance(seconds=1)
+        query.finish("find_query_change", standing(datasets=("litware-planes",)))
+        assert query.attributes["CrDatasets"] == ["litware-planes"]
+
+
+@pytest.mark.parametrize("stage", ["Draft", "Proposed", "Approved"])
+def test_a_cancelled_query_shows_a_state_that_leads_on(stage: str) -> None:
+    with publish_query() as query:
+        if stage == "Proposed":
+            propose(query)
+        elif stage == "Approved":
+            approve_all(query)
+        query.cancel()
+        assert (query.cancelled, query.attributes["CrOutcome"]) == (True, ["cancelled"])
+        if stage == "Approved":
+            assert query.attributes["CrStage"] == ["query.approved"], "a run does not need the workflow"
+            assert "cleanroom run start totals" in query.details
+        else:
+            assert query.attributes["CrStage"] == ["query.cancelled"]
+            assert (state(query).stage, state(query).history[-1].by) == ("Cancelled", "operator")
+            assert "cleanroom query renew totals --profile fabrikam" in query.details
 
 
 def test_the_search_attribute_names_the_state_that_governance_is_expected_to_hold() -> None:
