@@ -22,7 +22,7 @@ _DIRECT: Final = re.compile(
     r"(^|_)((first|last|full|sur|middle)_?name|name|e_?mail|phone|mobile|address|street|birth_?(day|date)?|dob|ssn|passport|iban|ip)(_?address)?$"
 )
 _MAX_DIMENSION: Final = 50
-"""A column with more different values is no suggested dimension."""
+"""A column with more different values is not suggested as a dimension."""
 _FLOOR: Final = 20
 _SMALL_FLOOR: Final = 10
 _FEW_PERSONS: Final = 400
@@ -34,7 +34,7 @@ class Suggestion:
 
     Attributes:
         identity: The column that identifies a person, or None.
-        why: The reason for it, or why there is none.
+        why: The reason for the choice.
         floor: The minimum group size; 0 without an identity.
         dimensions: Columns by which queries may group and filter.
         measures: Columns that queries may sum.

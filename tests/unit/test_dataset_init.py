@@ -161,7 +161,7 @@ def _parquet(table: pa.Table) -> Callable[[Path], None]:
 
 WRONG: list[tuple[str, str, bytes | Callable[[Path], None], str, str]] = [
     ("empty", "v.csv", b"", "SourceEmpty", "is empty"),
-    ("no rows", "v.csv", b"a,b\n", "SourceEmpty", "no row after the header"),
+    ("no rows", "v.csv", b"a,b\n", "SourceEmpty", "followed by nothing"),
     ("number as header", "v.csv", b"a,5\n1,2\n", "HeaderMissing", "column 2"),
     ("empty name", "v.csv", b"a,,c\n1,2,3\n", "HeaderMissing", "column 2"),
     ("twice", "v.csv", b"a,b,a\n1,2,3\n", "ColumnNamesInvalid", "rename one of: a"),
