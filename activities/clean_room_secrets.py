@@ -305,7 +305,7 @@ class CleanRoomSecrets:
         Raises:
             Refused: The run was closed, or another check than that of consent fails.
         """
-        # Cancellation arrives with a heartbeat, and the end of the run waits for it: so one heartbeat per second.
+        # The end of the run waits for the cancellation, which a server that does not push it delivers with a heartbeat.
         async with Heartbeater(str, every=1.0) as heartbeat:
             verified = await self._room.verifier.verify_run(request.ticket, request.proof)
             renewed: dt.datetime | None = None

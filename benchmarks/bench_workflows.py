@@ -40,7 +40,7 @@ QUEUE = "noop-shape"
 
 
 async def watch_consent(request: Any) -> None:
-    """Run until the cancellation at the end of the run, with the heartbeats of the real activity, by which it arrives."""
+    """Run until the cancellation at the end of the run, with the heartbeats of the real activity."""
     async with Heartbeater(str, every=1.0):
         await asyncio.Event().wait()
 

@@ -65,7 +65,7 @@ def job_catalog(job: JobConfig) -> Catalog:
 def check_query(segments: QuerySegments, inputs: Sequence[DatasetUse], output: DatasetDocument) -> GateVerdict:
     """Check a query against its datasets. A verdict that allows the query also says that its result fits the output dataset."""
     verdict = analyse(segments.segments, document_catalog(inputs))
-    reasons = tuple(_output_problems(verdict, output)) if verdict.allowed else ()
+    reasons = (*verdict.reasons, *(_output_problems(verdict, output) if verdict.output else ()))
     if reasons:
         return verdict.model_copy(update={"allowed": False, "reasons": reasons, "rewritten": ()})
     return verdict
@@ -79,14 +79,19 @@ def require_allowed(name: str, segments: QuerySegments, inputs: Sequence[Dataset
     """
     verdict = check_query(segments, inputs, output)
     if not verdict.allowed:
-        raise Refused(
-            "QueryRefusedByGate",
-            f"query {name!r}: {verdict.reasons[0].message}",
-            party="analyst",
-            details={"reasons": [reason.model_dump(mode="json", by_alias=True) for reason in verdict.reasons[:MAX_REASONS_SHOWN]]},
-            hint="Run `cleanroom query lint` to see every reason.",
-        )
+        raise refused_by_gate(name, verdict.reasons)
     return verdict
+
+
+def refused_by_gate(name: str, reasons: Sequence[Reason]) -> Refused:
+    """Return the error for a query that the gate refuses, with the first reasons in ``details["reasons"]``."""
+    return Refused(
+        "QueryRefusedByGate",
+        f"query {name!r}: {reasons[0].message}",
+        party="analyst",
+        details={"reasons": [reason.model_dump(mode="json", by_alias=True) for reason in reasons[:MAX_REASONS_SHOWN]]},
+        hint="Run `cleanroom query check FILE` to see every reason with its place.",
+    )
 
 
 def _output_problems(verdict: GateVerdict, output: DatasetDocument) -> list[Reason]:

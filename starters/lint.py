@@ -70,7 +70,9 @@ def lint(
         ),
     ] = None,
 ) -> None:
-    """Check a query against a catalogue offline, and show the approval card that approvers see.
+    """Check SQL against a catalogue file, without any collaboration, and show the approval card that approvers see.
+
+    Use `query check` to check a draft against the datasets that a collaboration has published.
 
     Exit codes: 0 allowed, 2 invalid input, 3 file not found, 4 refused by the query gate.
 

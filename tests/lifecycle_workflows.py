@@ -62,6 +62,22 @@ def silent_in_a_thread(note: Note) -> str:
     return "finished"
 
 
+@activity.defn
+async def without_heartbeats(note: Note) -> None:
+    """Run until its cancellation. It has no heartbeat timeout, so that no heartbeat delivers it."""
+    await asyncio.Event().wait()
+
+
+@workflow.defn
+class Cancelling:
+    """Requests the cancellation of an activity when it is cancelled itself, and ends after the activity."""
+
+    @workflow.run
+    async def run(self, note: Note) -> None:
+        once = Timing(start_to_close=timedelta(minutes=1), schedule_to_close=None, retry=RetryPolicy(maximum_attempts=1))
+        await workflow.execute_activity(without_heartbeats, note, **once.wait_for_completion_on_cancel().config("step"))
+
+
 @workflow.defn
 class Stepping:
     """Runs one step without retries that completes once started. A cancelled workflow returns the step's result."""
@@ -123,8 +139,8 @@ class Sharing:
         await workflow.execute_activity(take_turn, note, **STANDARD.config("turn"))
 
 
-WORKFLOWS = [Counting, Polling, Stepping]
-ACTIVITIES = [count_to, ready_on, silent, silent_in_a_thread]
+WORKFLOWS = [Cancelling, Counting, Polling, Stepping]
+ACTIVITIES = [count_to, ready_on, silent, silent_in_a_thread, without_heartbeats]
 
 
 @activity.defn

@@ -27,19 +27,11 @@ from temporalio.testing import WorkflowEnvironment
 from cleanroom.temporal import attributes
 from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.keyring import Keyring
+from localcloud.launcher.temporal_server import DYNAMIC_CONFIG
 
 TEST_KEYRING = Keyring.generate("test")
 
-FAST = {
-    "history.transferProcessorMaxPollRPS": "2000",
-    "history.visibilityProcessorMaxPollRPS": "2000",
-    "history.timerProcessorMaxPollRPS": "2000",
-    "history.timerProcessorMaxTimeShift": '"1ms"',
-    "matching.numTaskqueueReadPartitions": "1",
-    "matching.numTaskqueueWritePartitions": "1",
-    "matching.enableFairness": "true",
-    "frontend.WorkflowTimeSkippingEnabled": "true",
-}
+FAST = DYNAMIC_CONFIG | {"frontend.WorkflowTimeSkippingEnabled": "true"}
 
 
 def temporal_binary() -> str:

@@ -13,7 +13,7 @@ from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.checking.columns import check_distinct_columns
 from cleanroom.sql.checking.expressions import expression
 from cleanroom.sql.checking.queries import Statement, query, statement
-from cleanroom.sql.context import Context, Findings, Readers
+from cleanroom.sql.context import Context, Findings
 from cleanroom.sql.lineage import card_of, lineage_of
 from cleanroom.sql.model import CheckedQuery
 from cleanroom.sql.privacy import release
@@ -39,34 +39,41 @@ def analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
     """
     ordered = sorted(enumerate(segments), key=lambda pair: (pair[1].execution_sequence, pair[0]))
     findings, views, rewritten, index = Findings(), dict[str, CheckedQuery](), list[RewrittenSegment](), None
+    output: tuple[OutputColumn, ...] = ()
     try:
         _check_shape([segment for _, segment in ordered])
         for number, segment in ordered:
             index = number
             last = len(rewritten) == len(ordered) - 1
-            context = Context(catalog, findings, Tokens(segment.data), Readers(expression, query), views, Scope())
+            context = Context(catalog, findings, Tokens(segment.data), expression, query, views, Scope())
             checked = _statement(context, last=last)
             if checked.view is not None:
                 views[checked.view.lower()] = checked.query
             _check_conditions(segment, checked, views, catalog)
+            if last:
+                output = tuple(OutputColumn(name=field.name, type=field.type) for field in checked.query.fields)
             if last and not findings.refusals:
                 _check_result(checked.query, findings, catalog)
             if findings.refusals:
                 break
-            rewritten.append(_rewritten(segment, checked))
+            conditions = {"pre_conditions": segment.pre_conditions or (), "post_filters": segment.post_filters or ()}
+            rewritten.append(
+                RewrittenSegment(execution_sequence=segment.execution_sequence, sql=checked.sql, view=checked.view, **conditions)
+            )
     except Refusal as refusal:
         if refusal.code == "Unparsable":  # the other reasons may be misreadings
             findings.refusals.clear()
         findings.refusals.append(refusal)
     if findings.refusals:
-        return GateVerdict(allowed=False, reasons=tuple(dict.fromkeys(refusal.reason(index) for refusal in findings.refusals)))
+        reasons = tuple(dict.fromkeys(refusal.reason(index) for refusal in findings.refusals))
+        return GateVerdict(allowed=False, reasons=reasons, output=output)
     lineage = lineage_of(catalog, findings.uses, checked.query, findings.floors)
     warnings = tuple(Warning(code=code, message=message) for code, message in findings.warnings)
     return GateVerdict(
         allowed=True,
         lineage=lineage,
         rewritten=tuple(rewritten),
-        output=tuple(OutputColumn(name=field.name, type=field.type) for field in checked.query.fields),
+        output=output,
         required_columns=_required_columns(catalog, findings),
         warnings=warnings,
         card=card_of(lineage, tuple(rewritten), warnings),
@@ -139,16 +146,6 @@ def _check_result(result: CheckedQuery, findings: Findings, catalog: Catalog) ->
             release.check_output(field, catalog)
         except Refusal as refusal:
             findings.note(refusal)
-
-
-def _rewritten(segment: QuerySegment, checked: Statement) -> RewrittenSegment:
-    return RewrittenSegment(
-        execution_sequence=segment.execution_sequence,
-        sql=checked.sql,
-        view=checked.view,
-        pre_conditions=segment.pre_conditions or (),
-        post_filters=segment.post_filters or (),
-    )
 
 
 def _required_columns(catalog: Catalog, findings: Findings) -> dict[str, tuple[str, ...]]:

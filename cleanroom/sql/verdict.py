@@ -86,7 +86,7 @@ class RewrittenSegment(CamelModel):
 
 
 class GateVerdict(CamelModel):
-    """The verdict on a query. ``rewritten``, ``lineage`` and ``output`` are empty if the query is refused.
+    """The verdict on a query. ``rewritten`` and ``lineage`` are empty if the query is refused, and ``output`` if it could not be read.
 
     ``required_columns`` names the columns to load for each view: those that the query may read, and the identity columns of the
     floors even if the query may not read them.

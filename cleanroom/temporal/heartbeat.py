@@ -10,11 +10,11 @@
           async for event in watch(position.resource_version):
               heartbeat.record(WatchPosition(resource_version=event.version))
 
-Heartbeats also deliver cancellation, see https://docs.temporal.io/encyclopedia/detecting-activity-failures#activity-heartbeat. A
-``Heartbeater`` lets it interrupt the activity. The interceptor does not, because an activity that does not send heartbeats may be in
-the middle of a write, such as staging a secret, and the workflow could not know whether the write took effect. Such an activity
-completes although its workflow was cancelled, as it would without heartbeats, unless the worker shuts down, the attempt times out or
-the workflow no longer exists.
+Heartbeats also deliver cancellation, see https://docs.temporal.io/encyclopedia/detecting-activity-failures#activity-heartbeat, unless
+the server pushes it (docs/guides/operator.md). A ``Heartbeater`` lets it interrupt the activity. The interceptor does not, because an
+activity that does not send heartbeats may be in the middle of a write, such as staging a secret, and the workflow could not know
+whether the write took effect. Such an activity completes although its workflow was cancelled, as it would without heartbeats, unless
+the worker shuts down, the attempt times out or the workflow no longer exists.
 """
 
 from __future__ import annotations

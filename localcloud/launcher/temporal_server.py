@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from localcloud.launcher.processes import Ready, Service, executable
 
-# By default a development server polls its queues every 50 ms and fires timers up to 1 s late. With these settings 12 activities
-# take 110 ms instead of 500 ms. One partition keeps the order of a task queue fair.
-_DYNAMIC = (
-    "history.transferProcessorMaxPollRPS=2000",
-    "history.visibilityProcessorMaxPollRPS=2000",
-    "history.timerProcessorMaxPollRPS=2000",
-    'history.timerProcessorMaxTimeShift="1ms"',
-    "matching.numTaskqueueReadPartitions=1",
-    "matching.numTaskqueueWritePartitions=1",
-    "matching.enableFairness=true",
-    "frontend.enableServerVersionCheck=false",
-)
+DYNAMIC_CONFIG: Final = {
+    "history.transferProcessorMaxPollRPS": "2000",
+    "history.visibilityProcessorMaxPollRPS": "2000",
+    "history.timerProcessorMaxPollRPS": "2000",
+    "history.timerProcessorMaxTimeShift": '"1ms"',
+    "matching.numTaskqueueReadPartitions": "1",
+    "matching.numTaskqueueWritePartitions": "1",
+    "matching.enableFairness": "true",
+    "frontend.enableServerVersionCheck": "false",
+    "frontend.WorkerCommandsEnabled": "true",
+    "system.enableCancelActivityWorkerCommand": "true",
+}
+"""Settings of the server. By default a development server polls its queues every 50 ms and fires timers up to 1 s late. With these
+settings 12 activities take 110 ms instead of 500 ms. One partition keeps the order of a task queue fair. The last two push the
+cancellation of an activity to its worker, which otherwise learns of it with its next heartbeat
+(https://github.com/temporalio/temporal/blob/main/docs/design/activity-cancellation-via-nexus-queue.md)."""
 
 
 def service(
@@ -53,8 +58,8 @@ def service(
     if database is not None:
         database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         argv += ["--db-filename", str(database), "--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", "synchronous=NORMAL"]
-    for value in _DYNAMIC:
-        argv += ["--dynamic-config-value", value]
+    for key, value in DYNAMIC_CONFIG.items():
+        argv += ["--dynamic-config-value", f"{key}={value}"]
     for name, kind in (search_attributes or {}).items():
         argv += ["--search-attribute", f"{name}={kind}"]
     address = f"127.0.0.1:{port}"

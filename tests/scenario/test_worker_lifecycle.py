@@ -17,8 +17,9 @@ import pytest
 from google.protobuf.duration_pb2 import Duration as DurationMessage
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import SearchAttributeKey
+from temporalio.exceptions import CancelledError
 from temporalio.testing import WorkflowEnvironment
 
 from cleanroom.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable
@@ -27,7 +28,7 @@ from cleanroom.temporal import attributes
 from cleanroom.temporal.client import connect
 from cleanroom.temporal.workers import WorkerSpec, create_worker, replayer, run_worker
 from tests.codec_models import Note
-from tests.lifecycle_workflows import ACTIVITIES, WORKFLOWS, Counting, Polling, Stepping
+from tests.lifecycle_workflows import ACTIVITIES, WORKFLOWS, Cancelling, Counting, Polling, Stepping
 from tests.temporal_env import TEST_KEYRING, temporal_env, time_skipping_env, unique
 from workers.register import register
 
@@ -114,6 +115,19 @@ async def test_a_cancelled_step_completes(temporal_env: WorkflowEnvironment, whe
                 await asyncio.sleep(0.01)
         await handle.cancel()
         assert await asyncio.wait_for(handle.result(), 20) == "finished"
+
+
+async def test_the_server_pushes_a_cancellation(temporal_env: WorkflowEnvironment, profile: TemporalSettings) -> None:
+    """The settings of the local cloud's server, and a worker's client, let a cancellation arrive without a heartbeat."""
+    queue, client = unique("pushed"), await connect(profile, identity="pushed")
+    async with asyncio.timeout(30), create_worker(client, WorkerSpec("pushed", queue, WORKFLOWS, ACTIVITIES)):
+        handle = await client.start_workflow(Cancelling.run, Note(text="n", number=0), id=unique("pushed"), task_queue=queue)
+        while not any(p.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED for p in await pending(handle)):
+            await asyncio.sleep(0.01)
+        await handle.cancel()
+        with pytest.raises(WorkflowFailureError) as caught:
+            await handle.result()
+        assert isinstance(caught.value.cause, CancelledError)
 
 
 async def test_a_step_ends_when_its_worker_shuts_down(temporal_env: WorkflowEnvironment) -> None:

@@ -119,7 +119,7 @@ def test_the_command_prints_every_check_and_its_exit_code_says_whether_one_faile
         raise Refused("No", "it does not work", hint="Repair it.")
 
     planned = [check("first", well), check("second", refuse if fails else well)]
-    monkeypatch.setattr("starters.doctor.planned_checks", lambda session: planned)
+    monkeypatch.setattr("starters.operations.doctor.plan.planned_checks", lambda session: planned)
     config = tmp_path / "cleanroom.toml"
     config.write_text('collaboration = "flights"\n')
     printed = CliRunner().invoke(app, ["doctor", "--config", str(config), "--output", "json"])
