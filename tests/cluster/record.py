@@ -33,6 +33,9 @@ def record(place: Place, run: str, name: str, code: str) -> None:
         except kubernetes.client.exceptions.ApiException:
             return
     about = [item for item in events["items"] if item["involvedObject"]["name"].startswith(name)]
+    for event in about:
+        # An event repeats the message of the application, with the log of spark-submit.
+        event["message"] = event["message"][:300]
     content = {"code": code, "application": application, "pods": pods["items"], "events": about}
     folder = Path(FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
