@@ -265,6 +265,11 @@ def retirement_document_id(user_id: str, number: int) -> str:
     return joined(".", "approver-key", user_id, str(number))
 
 
+def sealing_document_id(user_id: str, number: int) -> str:
+    """Return the ID of a document in which a user publishes a key to seal secrets for. ``number`` counts from 1."""
+    return joined(".", "sealing-key", user_id, str(number))
+
+
 def deputy_document_id(user_id: str, kid: str) -> str:
     """Return the ID of the document in which a user names the holder of the key ``kid`` as a deputy."""
     return joined(".", "approver-deputy", user_id, kid)

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from cleanroom.messages.run import RunResult
 
 
-SPECS = Path(__file__).resolve().parent.parent / "demo"
+_INSTALLED = Path(__file__).resolve().parent / "demo_files"
+SPECS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parent.parent / "demo"
+"""The demo's datasets and query: in a wheel among the package's files, in a checkout the folder ``demo``."""
 PARTIES = ("contosso", "litware", "fabrikam")
 QUERY = "fabrikam-delays"
 CHART_TITLE = "Average departure delay from New York City in 2013, minutes, by manufacturer of the aircraft"

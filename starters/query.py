@@ -13,6 +13,7 @@ from starters.operations.query_names import latest_name
 from starters.operations.session import Session, run_async
 from starters.query_check import check
 from starters.query_decisions import MAX_DAYS, Name, approve, reject
+from starters.query_rehearsal import rehearse
 from starters.terminal.entry import main
 from starters.terminal.output import (
     ConfigFile,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Create and propose queries, and decide on them.", no_args_is_help=True)
 app.command("lint")(lint)
 app.command("check")(check)
+app.command("rehearse")(rehearse)
 
 File = Annotated[Path, typer.Argument(help="YAML file of the query.", show_default=False)]
 ApprovalDays = Annotated[float, typer.Option(min=0.0001, max=MAX_DAYS, help="Days until an open proposal expires.")]

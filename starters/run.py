@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cleanroom.errors import InvalidInput, NotFound
-from cleanroom.identifiers import run_workflow_id
+from cleanroom.identifiers import require_name, run_workflow_id
 from starters.operations.query_names import latest_name
 from starters.operations.session import Session, new_run_id, run_async
 from starters.terminal.entry import main
@@ -62,6 +62,7 @@ def start(
         if run_id is None:
             run_id = new_run_id()
             print_status(f"[dim]run {run_id}; to repeat this command, add --run-id {run_id}[/dim]")
+        require_name("run_id", run_id)
         session.require_encryption()
         query = run_async(latest_name(session, query, accepted=True))
         digest = run_async(current_digest(session, query, parameters))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.reference import commands, configuration, errors, lifecycle, metrics, schemas, search_attributes
+from scripts.reference import commands, configuration, errors, lifecycle, metrics, schemas, search_attributes, yaml_files
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES: dict[str, Callable[[], str]] = {
@@ -18,6 +18,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/metrics.md": metrics.render,
     "docs/reference/search-attributes.md": search_attributes.render,
     "docs/reference/schemas.md": schemas.render,
+    "docs/reference/yaml.md": yaml_files.render,
     **schemas.files(),
 }
 

@@ -18,6 +18,7 @@ from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
+from starters.operations.own_datasets import remember_own_dataset
 from starters.operations.session import Session
 from starters.operations.workflow_names import PUBLISH_AZURE_DATASET, PUBLISH_S3_DATASET
 from starters.operations.workflow_progress import follow_timeline
@@ -73,6 +74,7 @@ async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = T
     """
     session.require_encryption()
     spec = await asyncio.to_thread(pin_manifest, session, spec)
+    remember_own_dataset(session, spec)
     client = await session.temporal()
     s3 = isinstance(spec.store, S3StoreSpec)
     workflow_id = dataset_workflow_id(session.collaboration, spec.name)
@@ -147,11 +149,14 @@ def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, rep
 
     from cleanroom.clients.owned import open_store
     from cleanroom.datasets.keystore import KeyStore
+    from cleanroom.datasets.sources import find_sources
     from cleanroom.datasets.upload import upload_dataset
     from cleanroom.publishing.descriptor import schema_of
 
+    find_sources(sources, schema_of(spec))  # Refuse wrong sources before a key or a container is created.
     keys = KeyStore(session.settings.keys_dir, session.collaboration)
     store = open_store(session.settings, spec, create=True, customer_key=lambda: keys.get_or_create(spec.name))
+    remember_own_dataset(session, spec)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task(f"upload {spec.name}", total=None)

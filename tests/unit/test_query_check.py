@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cleanroom.documents.query import Application, ApprovalScope, InputDataset, QueryDocument, encode_segments
-from cleanroom.documents.specs import load_query_spec
+from cleanroom.documents.query import QUERY_LABELS, Application, ApprovalScope, InputDataset, QueryDocument, encode_segments
+from cleanroom.documents.specs import load_dataset_spec, load_query_spec
 from cleanroom.errors import CleanRoomError, InvalidInput
 from cleanroom.governance import Document
 from cleanroom.messages.query import GenerateQueryRequest
 from cleanroom.publishing.query_document import generate_query
 from cleanroom.runs.reader import UserReader
+from scripts.reference.yaml_files import DATASET_EXAMPLE, QUERY_EXAMPLE
 from starters.cli import app
 from starters.operations import queries
 from starters.operations.session import Session
@@ -158,6 +159,18 @@ def test_dates_that_select_nothing_are_a_warning(parameters: str, by_day: bool, 
     assert (exit_code, [item["code"] for item in record["warnings"] if "Date" in item["code"]]) == (0, [code] if code else [])
 
 
+def test_the_examples_of_the_reference_are_valid_and_fit_each_other(governance: Governance) -> None:
+    Path("dataset.yaml").write_text(DATASET_EXAMPLE)
+    done = runner.invoke(app, ["dataset", "check", "dataset.yaml", "--output", "json"])
+    assert (done.exit_code, json.loads(done.stdout)["remarks"]) == (0, [])
+    members = load_dataset_spec(Path("dataset.yaml")).model_dump(mode="json", by_alias=True, exclude_none=True)
+    more = {key: value for key, value in members.items() if key not in ("name", "format", "access", "schema", "store")}
+    governance.publish("contosso-visits", "u-contosso", "read", members["schema"], **more)
+    governance.publish("litware-spending", "u-litware", "write", {"city": "string", "customers": "long", "spent": "number"})
+    exit_code, record = checked(QUERY_EXAMPLE)
+    assert (exit_code, record["warnings"]) == (0, []), record["findings"]
+
+
 # ------------------------------------------------------------------ one function for all
 
 DRAFTS = [
@@ -203,7 +216,7 @@ def test_commands_refuse_exactly_what_check_refuses(
             ),
             approval=ApprovalScope(collaboration=CONTRACT, proposer_id="u-fabrikam", datasets=(), parameters=spec.parameters),
         ).to_data()
-        return Document(id=spec.name, state="Draft", version="2.1", contract_id=CONTRACT, data=data)
+        return Document(id=spec.name, state="Draft", version="2.1", contract_id=CONTRACT, data=data, labels=QUERY_LABELS)
 
     monkeypatch.setattr(queries, "read_state", state)
     monkeypatch.setattr(queries, "read_query_document", document)

@@ -11,6 +11,7 @@ from cleanroom.sql.checking.selects import check_limit, limit, order_by, select
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import NUMERIC_FACTS, CheckedQuery, ProtectedInput, Value
 from cleanroom.sql.privacy import rows
+from cleanroom.sql.privacy.exposure import check_condition, unlisted
 from cleanroom.sql.privacy.polynomials import highest_degree
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import HIDDEN_COLUMN, quote, subquery
@@ -69,7 +70,7 @@ def _set_operation(ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQ
     """Read set operations, and ORDER BY and LIMIT after them. INTERSECT binds tighter than the others."""
     text = ctx.text
     out = _chain(ctx, hidden, SET_OPERATORS, lambda: _chain(ctx, True, ("INTERSECT",), lambda: _part(ctx, parent, True)))
-    outputs = [(field.name, Value(quote(field.name), field.type)) for field in out.fields]
+    outputs = [(field.name, Value(quote(field.name), field.type, exposed=field.exposed)) for field in out.fields]
     order = order_by(ctx.for_select(Scope(parent)).in_clause("sort"), outputs)
     limited = limit(text)
     check_limit(order, limited, out.protected, out.releases, ctx)
@@ -85,19 +86,21 @@ def _chain(ctx: Context, hidden: bool, operators: Sequence[str], read: Callable[
         text.accept("DISTINCT")
         following += " ALL" if text.accept("ALL") else ""
         if operator and following != operator:
-            branches = [_merged(operator, branches, True)]
+            branches = [_merged(operator, branches, True, ctx)]
         operator = following
         branches.append(read())
-    return _merged(operator, branches, hidden) if operator else branches[0]
+    return _merged(operator, branches, hidden, ctx) if operator else branches[0]
 
 
-def _merged(operator: str, branches: Sequence[CheckedQuery], hidden: bool) -> CheckedQuery:
+def _merged(operator: str, branches: Sequence[CheckedQuery], hidden: bool, ctx: Context) -> CheckedQuery:
     """Several queries with one set operator between them."""
     width = len(branches[0].fields)
     if any(len(branch.fields) != width for branch in branches):
         raise Refusal("WrongArguments", f"the parts of a {operator} have different numbers of columns")
     protected_of = [branch.protected for branch in branches]
     rows.check_union(operator, protected_of)
+    if operator != "UNION ALL":  # equal rows count once: how many there are tells the values
+        check_condition([field for branch in branches for field in branch.fields], ctx.catalog, operator)
     protected = [item for items in protected_of for item in items]
     texts = []
     before = 0
@@ -108,7 +111,7 @@ def _merged(operator: str, branches: Sequence[CheckedQuery], hidden: bool) -> Ch
     named = [ProtectedInput(item.view, item.identity_column, f"{HIDDEN_COLUMN}{index}") for index, item in enumerate(protected)]
     return CheckedQuery(
         f"\n{operator}\n".join(texts),
-        [_merged_field([branch.fields[index] for branch in branches], mixed) for index in range(width)],
+        [_merged_field([branch.fields[index] for branch in branches], mixed, ctx) for index in range(width)],
         named,
         frozenset([release for branch in branches for release in branch.releases]),
         frozenset([view for branch in branches for view in branch.views]),
@@ -128,8 +131,9 @@ def _with_identities(branch: CheckedQuery, before: int, total: int) -> str:
     return "SELECT\n  " + ",\n  ".join(columns) + f"\nFROM {subquery(branch.sql)} AS `part`"
 
 
-def _merged_field(fields: Sequence[Value], mixed: bool) -> Value:
+def _merged_field(fields: Sequence[Value], mixed: bool, ctx: Context) -> Value:
     """The output column that ``fields`` of the branches form. Values of persons are ``mixed`` with values that the author may know."""
+    mixed = mixed or (len({field.exposed for field in fields}) > 1 and any(unlisted(field, ctx.catalog) for field in fields))
     out = fields[0].copy()
     out.type = widest([field.type for field in fields])
     out.origins = frozenset([origin for field in fields for origin in field.origins])

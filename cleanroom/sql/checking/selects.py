@@ -45,6 +45,8 @@ def select(ctx: Context, parent: Scope | None, hidden: bool, prefix: str, *, alo
     clauses = _clauses(ctx, alone)
     limited = limit(text) if alone else ""
     values = [value for _, value in clauses.outputs]
+    if clauses.distinct:  # equal values count once: how many rows there are tells the values
+        exposure.check_condition([value for value in values if not value.plain], ctx.catalog, "DISTINCT")
     groups: ReleasedGroups | None = None
     protected = list[ProtectedInput]()
     release = select_release(scope, values, distinct=clauses.distinct, qualified=bool(clauses.qualify), catalog=ctx.catalog)
@@ -234,7 +236,9 @@ def group_by(ctx: Context, items: Sequence[Item]) -> None:
         return
     scope.per_person = rows.is_per_person(scope.protected, keys, scope.equal)
     scope.plain_group_keys = [key.sql for key in keys if key.plain]
-    if not scope.per_person:
+    if scope.per_person:  # how many rows a person has tells the values by which they are divided
+        exposure.check_condition([key for key in keys if not key.plain], ctx.catalog, "GROUP BY")
+    else:
         check_group_keys(keys, ctx.catalog)
 
 

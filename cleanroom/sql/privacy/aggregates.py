@@ -71,6 +71,7 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
     found = found_row_divisions(args)
     disclosure = FUNCTIONS[name].disclosure
     if disclosure == "count":
+        distinct = distinct or name == "APPROX_COUNT_DISTINCT"
         if not all(arg.degree == 0 or arg.plain or (arg.degree is not None and not distinct and not arg.transformed) for arg in args):
             raise Refusal("ConditionalAggregate", f"{name} over rows under a privacy floor counts rows or plain columns only")
         return found
