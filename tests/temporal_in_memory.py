@@ -150,7 +150,7 @@ class TemporalInMemory:
     namespace, data_converter = "default", CONVERTER
 
     def __init__(self, kinds: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]], now: Callable[[], dt.datetime]) -> None:
-        self._kinds, self._now = kinds, now
+        self.kinds, self._now = kinds, now
         self.executions: dict[str, Execution] = {}
         self._drivers: list[Driver] = []
         self._thread = ThreadPoolExecutor(1)
@@ -193,7 +193,7 @@ class TemporalInMemory:
         only_failed = reuse is WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
         if before is not None and (reuse is WorkflowIDReusePolicy.REJECT_DUPLICATE or (only_failed and before.status not in REPEATABLE)):
             raise WorkflowAlreadyStartedError(id, kind)
-        workflow, answers = self._kinds[kind]
+        workflow, answers = self.kinds[kind]
         now = self._now()
         driver = await self.run(lambda: Driver(workflow, input, answers(input), now=now))
         self._drivers.append(driver)
