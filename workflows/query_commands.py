@@ -169,8 +169,7 @@ class QueryCommands:
     async def create(self) -> None:
         """Write the first draft, as authorised by the workflow's input."""
         input = self._input
-        message = AuthorMessage(party=input.proposer.name, authorisation=input.authorisation, spec=input.spec)
-        await self._store_draft(self._steps.authorised_command(message), create=True)
+        await self._store_draft(self._steps.authorised_command(input.proposer.name, input.authorisation, input.spec), create=True)
         self._query.record(workflow.now(), "created", input.proposer.name)
 
     # ------------------------------------------------------------------ dispatch and answers
@@ -235,7 +234,8 @@ class QueryCommands:
 
     async def _execute(self, command: Command, message: AuthorMessage) -> None:
         execute = {"update": self._update, "propose": self._propose, "withdraw": self._withdraw}[command.kind]
-        self._succeed(command, await execute(self._steps.authorised_command(message)))
+        own = self._steps.authorised_command(message.party, message.authorisation, message.spec, message.seen)
+        self._succeed(command, await execute(own))
 
     async def _store_draft(self, command: AuthorisedCommand, *, create: bool) -> None:
         assert command.spec is not None
