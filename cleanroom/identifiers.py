@@ -45,8 +45,9 @@ A receiver reads governance only when it has seen that transaction too. This can
 MAX_STATEMENT = 16 * 1024
 """Longest signed statement in characters."""
 
-SignedText = Annotated[str, StringConstraints(max_length=MAX_STATEMENT)]
-"""A signed statement in a message. Anyone who reaches Temporal can send one, so its length is limited."""
+SignedText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$", max_length=MAX_STATEMENT)]
+"""A signed statement in a message: a compact JWS (RFC 7515, section 3.1). Anyone who reaches Temporal can send a message, so a text of
+another form, or a longer one, is refused when it arrives."""
 
 FRONTEND_QUEUE = "frontend"
 """Task queue of the workload frontend."""

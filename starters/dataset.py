@@ -138,11 +138,11 @@ def show(
     config: ConfigFile = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show the document of a dataset as governance holds it: owner, schema, floors, store.
+    """Show the state of a dataset, and its document as governance holds it: owner, schema, floors, store.
 
     Example: cleanroom dataset show contosso-flights --profile fabrikam
     """
-    from starters.operations.datasets import show_dataset
+    from starters.operations.dataset_states import show_dataset
 
     with error_boundary(output):
         session = Session.load(profile, config)
@@ -151,11 +151,11 @@ def show(
 
 @app.command("list")
 def list_(profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """List the datasets of the collaboration.
+    """List the datasets of the collaboration, also those that are being published or whose publication has ended.
 
     Example: cleanroom dataset list --profile fabrikam
     """
-    from starters.operations.datasets import list_datasets
+    from starters.operations.dataset_states import list_datasets
 
     with error_boundary(output):
         session = Session.load(profile, config)

@@ -31,6 +31,8 @@ STATISTICS_ROWS = 100_000
 
 def remember_own_dataset(session: Session, spec: DatasetSpec) -> None:
     """Keep a copy of the file of a dataset in the owner's key folder. It contains references to secrets, never a secret."""
+    # Only the last folder that is created gets the mode.
+    session.settings.keys_dir.expanduser().mkdir(parents=True, exist_ok=True, mode=0o700)
     write_secret_file(_copy(session, spec.name), spec.model_dump_json(by_alias=True, exclude_none=True).encode())
 
 

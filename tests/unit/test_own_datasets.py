@@ -60,7 +60,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     found = World(tmp_path)
     lines = ["[default]", f'collaboration = "{CONTRACT}"', "[default.parties]", *(f'{name} = "{user}"' for user, name in NAMES.items())]
     for name in NAMES.values():
-        (tmp_path / name).mkdir(mode=0o700)
         lines += [f"[profile.{name}]", f'party = "{name}"', f'keys_dir = "{tmp_path}/{name}"']
     (tmp_path / "cleanroom.toml").write_text("\n".join(lines) + "\n")
     monkeypatch.chdir(tmp_path)
