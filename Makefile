@@ -20,10 +20,11 @@ FAULTS ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check demo classes test test-lag test-faults test-recovery test-kills mutants lint reference docs histories bench clean test-load
+.PHONY: help setup check demo classes test test-lag test-faults test-recovery test-install test-kills mutants lint reference docs histories bench clean test-load \
+	cluster-binaries cluster-up cluster-down test-cluster
 
 help: ## show this help
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 check: ## check that the machine has what it needs, and print how to install what is missing
 	@python3 scripts/check_machine.py
@@ -32,23 +33,26 @@ setup: $(STAMP) $(NODE_STAMP) $(JVM_STAMP) $(ARCHIVE_STAMP) ## install everythin
 
 $(STAMP): requirements.lock pyproject.toml
 	@python3 scripts/check_machine.py
+	@echo "setup 1 of 4: the locked Python packages, about 1.6 GB in $(VENV)"
 	@test -x $(PY) || python3 -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
-	@$(VENV)/bin/uv pip sync --quiet --python $(PY) --require-hashes requirements.lock requirements-uv.lock
+	@$(VENV)/bin/uv pip sync --python $(PY) --require-hashes requirements.lock requirements-uv.lock
 	@$(VENV)/bin/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(NODE_STAMP): localcloud/node/package-lock.json $(STAMP)
+	@echo "setup 2 of 4: Azurite, a Node program, for the local cloud"
 	@$(PY) -m localcloud install
 	@touch $@
 
 $(JVM_STAMP): sparkapp/jvm/SealedFiles.java sparkapp/jvm_build.py $(STAMP)
+	@echo "setup 3 of 4: the Java class of the pods"
 	@$(PY) -m sparkapp.jvm_build >$(VENV)/jvm.log 2>&1 || { cat $(VENV)/jvm.log; exit 1; }
 	@touch $@
 
 # Spark starts two seconds faster with the archive, which takes about 40 seconds to write. The first demo does not wait for it.
 $(ARCHIVE_STAMP): sparkapp/jvm/classes.txt.gz sparkapp/jvm_archive.py $(JVM_STAMP)
-	@echo "writing the class data archive of Spark, for about 40 seconds"
+	@echo "setup 4 of 4: the class data archive of Spark, about 40 seconds"
 	@$(PY) -m sparkapp.jvm_archive >$(VENV)/archive.log 2>&1 || echo "note: this Java wrote no class archive; see $(VENV)/archive.log" >&2
 	@touch $@
 
@@ -80,6 +84,26 @@ test-faults: setup ## run the whole fault matrix, and write docs/durability.md (
 
 test-recovery: setup ## delete the database of a local cloud's Temporal server, and recover as docs/guides/backups.md says
 	@CLEANROOM_TEST_RECOVERY=1 $(PY) -m pytest -q tests/scenario/test_recovery.py tests/scenario/test_lost_temporal_server.py $(PYTEST_ARGS)
+
+test-install: setup ## install a wheel into new environments: the small one, and the one that plays the demo
+	@CLEANROOM_TEST_INSTALL=1 $(PY) -m pytest -q tests/scenario/test_installed_wheel.py $(PYTEST_ARGS)
+
+TIER ?= fast
+cluster-binaries: $(STAMP) ## build the programs of the test cluster into ~/.cache/cleanroom, or print why that is not possible
+	@$(PY) -m tools.cluster build --tier $(TIER)
+
+cluster-up: cluster-binaries ## start a real Kubernetes cluster with the Spark Operator, and print its kubeconfig (TIER=full: with containers)
+	@$(PY) -m tools.cluster up --tier $(TIER)
+
+cluster-down: $(STAMP) ## stop the cluster of cluster-up, and remove everything that it left
+	@$(PY) -m tools.cluster down
+
+# The cluster of KUBECONFIG, if that is set. Exit code 3 says that this machine cannot build the programs; pytest then reports skips.
+TIERS ?= $(if $(KUBECONFIG),existing,fast)
+CLUSTER_MINUTES ?= 60
+test-cluster: setup ## run the Kubernetes tests on a real cluster, of KUBECONFIG or started here (TIERS="stand-in fast full")
+	@$(if $(KUBECONFIG),true,$(PY) -m tools.cluster build --tier $(lastword fast $(filter full,$(TIERS))) --minutes $(CLUSTER_MINUTES)) || test $$? = 3
+	@CLEANROOM_TEST_TIERS="$(TIERS)" $(PY) -m pytest -q --durations=5 tests/cluster $(PYTEST_ARGS)
 
 lint: $(STAMP) ## run ruff, mypy --strict, the import contracts, and the check of generated pages
 	@$(VENV)/bin/ruff format --check .

@@ -24,7 +24,7 @@ from cleanroom.messages.query import (
 from cleanroom.publishing.descriptor import generate_descriptor
 from cleanroom.publishing.query_check import owners_of
 from cleanroom.publishing.query_document import generate_query, read_used_datasets
-from cleanroom.publishing.query_states import read_query_state
+from cleanroom.publishing.query_states import read_approvals, read_query_state
 from cleanroom.publishing.user_documents import UserDocuments
 from cleanroom.runs.deputies import verify_decision
 from cleanroom.runs.published_keys import published_keys
@@ -152,6 +152,9 @@ class Frontend:
         """Return the state of the query in governance if it differs from ``known``, and otherwise None."""
         self._require_collaboration(request.collaboration)
         now, known = await read_query_state(self._documents, request.query), request.known
+        if now.state == "Accepted":
+            approvals = await read_approvals(self._documents, self._reader, self._collaboration, request.query, dt.datetime.now(dt.UTC))
+            return None if known.state == "Accepted" and approvals == known.approvals else now.model_copy(update={"approvals": approvals})
         older = now.state == known.state == "Draft" and not now.seen and is_older_transaction(now.version, known.version)
         same_text = known.state != "Draft" or (now.version, now.digest) == (known.version, known.digest)
         if older or (same_text and (now.state, now.proposal_id, now.ballots) == (known.state, known.proposal_id, known.ballots)):

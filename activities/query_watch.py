@@ -6,6 +6,7 @@ It only wakes workflows. Each workflow reads governance itself, so a wrong wake-
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,9 +21,10 @@ from cleanroom.governance import observed_transactions
 from cleanroom.identifiers import is_name, query_workflow_id
 from cleanroom.messages.known import Compared, KnownState
 from cleanroom.messages.query import WatchQueriesInput
-from cleanroom.publishing.query_states import is_current
+from cleanroom.publishing.query_states import is_current, shown_state
 from cleanroom.publishing.query_watch import QueryWatch
 from cleanroom.publishing.user_documents import UserDocuments
+from cleanroom.runs.owner_decisions import SharedConsents
 from cleanroom.temporal import attributes
 from cleanroom.temporal.heartbeat import Heartbeater
 
@@ -34,8 +36,8 @@ LOOK: Final = "look"
 """The signal of ``PublishQuery``."""
 
 
-class WaitingWorkflows:
-    """The workflows of a collaboration's drafts and open proposals, in Temporal's visibility store."""
+class OpenWorkflows:
+    """The open workflows of a collaboration's queries, in Temporal's visibility store."""
 
     def __init__(self, client: Client, collaboration: str) -> None:
         self._client, self._collaboration = client, collaboration
@@ -43,10 +45,11 @@ class WaitingWorkflows:
     async def list(self) -> Mapping[str, KnownState]:
         """See :class:`cleanroom.publishing.query_watch.OpenQueries`."""
         found: dict[str, KnownState] = {}
-        waiting = f'CrCollab = "{self._collaboration}" AND CrKind = "query" AND ExecutionStatus = "Running"'
-        async for workflow in self._client.list_workflows(f'{waiting} AND CrStage IN ("query.draft", "query.proposed")'):
+        async for workflow in self._client.list_workflows(
+            f'CrCollab = "{self._collaboration}" AND CrKind = "query" AND ExecutionStatus = "Running"'
+        ):
             values = workflow.typed_search_attributes
-            name, known = values.get(attributes.QUERY), KnownState.parse(values.get(attributes.KNOWN))
+            name, known = values.get(attributes.QUERY), shown_state(values)
             # Anyone who reaches Temporal can start a workflow with any attributes.
             if name and is_name(name) and known is not None and workflow.id == query_workflow_id(self._collaboration, name):
                 found[name] = known
@@ -57,7 +60,7 @@ class WaitingWorkflows:
         with _unless_closed():
             found = await self._handle(query).describe()
             if found.status is WorkflowExecutionStatus.RUNNING:
-                return KnownState.parse(found.typed_search_attributes.get(attributes.KNOWN))
+                return shown_state(found.typed_search_attributes)
         return None
 
     async def wake(self, query: str) -> None:
@@ -82,18 +85,20 @@ def _unless_closed() -> Iterator[None]:
 class GovernanceLedger:
     """Governance as the watcher reads it."""
 
-    def __init__(self, documents: UserDocuments) -> None:
+    def __init__(self, documents: UserDocuments, collaboration: str) -> None:
         self._documents = documents
+        self._reader = SharedConsents(documents.client, collaboration)
 
     async def position(self) -> str:
         """See :class:`cleanroom.publishing.query_watch.WatchedGovernance`."""
+        self._reader.forget()
         with observed_transactions() as seen:
             await self._documents.client.oidc_issuer_info()
         return str(seen[-1]) if seen else ""
 
     async def is_current(self, query: str, known: KnownState) -> bool:
         """See :class:`cleanroom.publishing.query_watch.WatchedGovernance`."""
-        return await is_current(self._documents, query, known)
+        return await is_current(self._documents, self._reader, query, known, dt.datetime.now(dt.UTC))
 
 
 class Watcher:
@@ -126,7 +131,7 @@ class Watcher:
                 f"the request is for collaboration {request.collaboration!r}; this frontend serves {self._collaboration!r}.",
             )
         client = activity.client()
-        queries, governance = WaitingWorkflows(client, self._collaboration), GovernanceLedger(self._documents)
+        queries, governance = OpenWorkflows(client, self._collaboration), GovernanceLedger(self._documents, self._collaboration)
         watch = QueryWatch(queries, governance, time.monotonic, self._interval)
         until = time.monotonic() + self._seconds
         shutdown = asyncio.create_task(activity.wait_for_worker_shutdown())

@@ -11,11 +11,15 @@ datasets are encrypted before they reach a store, so such a proxy sees neither.
 
 from __future__ import annotations
 
+import atexit
 import ipaddress
+import os
 import re
 import ssl
+import tempfile
 import time
 from email.utils import parsedate_to_datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -47,6 +51,24 @@ def ssl_context(ca_file: Path | None = None, *, client_cert: tuple[Path, Path] |
     if client_cert is not None:
         context.load_cert_chain(*map(str, client_cert))
     return context
+
+
+@cache
+def pem_file(pem: str) -> Path:
+    """Write certificates to a private file, for libraries that only read files.
+
+    The same text returns the same file. The process removes it when it exits.
+    """
+    handle, name = tempfile.mkstemp(prefix="cleanroom-roots-", suffix=".pem")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(pem)
+    atexit.register(_remove, Path(name), os.getpid())
+    return Path(name)
+
+
+def _remove(file: Path, owner: int) -> None:
+    if os.getpid() == owner:  # A forked child inherits the registration, and its parent still reads the file.
+        file.unlink(missing_ok=True)
 
 
 def is_loopback(host: str) -> bool:

@@ -18,11 +18,13 @@ from pathlib import Path
 WORKERS_ONLY = frozenset(
     (
         *("temporalio", "azure-keyvault-keys", "azure-mgmt-msi", "azure-mgmt-authorization", "kubernetes"),
-        *("typer", "rich", "plotext", "matplotlib", "starlette", "uvicorn"),
+        *("typer", "rich", "plotext", "starlette", "uvicorn"),
         *("opentelemetry-exporter-otlp-proto-http", "opentelemetry-instrumentation-httpx", "opentelemetry-instrumentation-urllib3"),
     )
 )
 """Direct dependencies that neither ``sparkapp`` nor its part of ``cleanroom`` imports."""
+EXTRAS = ("rows", "cluster")
+"""Extras of both images."""
 PROJECT = "cleanroom"
 
 
@@ -55,10 +57,14 @@ def roots(project: dict[str, object], role: str) -> set[str]:
     """Return the direct dependencies of the image ``role``."""
     table = project["project"]
     assert isinstance(table, dict)
-    direct = {_name(re.split(r"[^A-Za-z0-9._-]", item)[0]) for item in table["dependencies"]}
-    if role == "worker":
-        return direct
-    return (direct - WORKERS_ONLY) | {_name(re.split(r"[^A-Za-z0-9._-]", item)[0]) for item in table["optional-dependencies"]["spark"]}
+    extras = table["optional-dependencies"]
+    assert isinstance(extras, dict)
+
+    def names(items: list[str]) -> set[str]:
+        return {_name(re.split(r"[^A-Za-z0-9._-]", item)[0]) for item in items}
+
+    direct = names(table["dependencies"]).union(*(names(extras[extra]) for extra in EXTRAS))
+    return direct if role == "worker" else (direct - WORKERS_ONLY) | names(extras["spark"])
 
 
 def closure(pins: dict[str, Pin], wanted: set[str]) -> set[str]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import shutil
 import sys
 
 from cleanroom.errors import PreconditionFailed
 
-LOCAL_EXTRA = ("psutil", "tomli_w", "jsonschema", "python_multipart")
+LOCAL_EXTRA = ("psutil", "tomli_w", "jsonschema", "python_multipart", "pyspark", "pyarrow", "kubernetes")
 """Modules of the extra ``local`` in pyproject.toml that the launcher or the stand-ins import."""
 
 
 def require_local_extra() -> None:
-    """Require the modules of the extra ``local``.
+    """Require the modules of the extra ``local``, and Java, which Spark needs.
 
     Raises:
-        PreconditionFailed: ``LocalExtraMissing`` names the missing modules.
+        PreconditionFailed: ``LocalExtraMissing`` names the missing modules. ``JavaMissing``.
     """
     missing = [name for name in LOCAL_EXTRA if importlib.util.find_spec(name) is None]
     if missing:
@@ -24,6 +26,12 @@ def require_local_extra() -> None:
             "LocalExtraMissing",
             f"The local cloud needs Python packages that are not installed: {', '.join(missing)}.",
             hint="Install the extra: `pip install 'cleanroom[local]'`.",
+        )
+    if "up" in sys.argv[1:2] and shutil.which("java") is None and not os.environ.get("JAVA_HOME"):
+        raise PreconditionFailed(
+            "JavaMissing",
+            "Spark needs Java, and there is no program `java` on the PATH.",
+            hint="Install a Java runtime 17 or newer, for example the package default-jre-headless, or set JAVA_HOME.",
         )
 
 

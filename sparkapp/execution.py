@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import sqlglot
-from sqlglot import exp
-
 from cleanroom.documents.query import PreCondition
 from cleanroom.errors import InvalidInput, PreconditionFailed
 from cleanroom.spark.job import JobConfig, JobSegment
 from sparkapp.plan_check import PlanCheck
+from sparkapp.references import created_view
 from sparkapp.views import View
 
 if TYPE_CHECKING:
@@ -66,12 +64,6 @@ def run_segments(
         raise InvalidInput("QueryEmpty", "job: no segment.")
     conditions.raise_withheld()
     return result
-
-
-def created_view(sql: str) -> str | None:
-    """Return the name of the temporary view that a segment creates, or None."""
-    tree = sqlglot.parse_one(sql, dialect="spark")
-    return tree.this.name if isinstance(tree, exp.Create) and tree.args.get("kind") == "VIEW" else None
 
 
 def _require(condition: PreCondition, segment: JobSegment, rows: int) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -33,6 +32,7 @@ from cleanroom.governance import CleanRoomClient
 from cleanroom.secret import Secret
 from cleanroom.spark.job import BlobAccess, JobConfig, JobDataset, S3Access
 from cleanroom.spark.tombstone import require_secret
+from cleanroom.transport import pem_file
 from sparkapp.config import job_from_environment
 from sparkapp.failures import retry_transient
 from sparkapp.listing import key_secret_id
@@ -184,7 +184,4 @@ def _roots(pem: str) -> Path | None:
         return None
     if "BEGIN CERTIFICATE" not in pem:
         raise Internal("JobRootsMalformed", "job: governance.caPem contains no certificate.")
-    handle, name = tempfile.mkstemp(prefix="cleanroom-roots-", suffix=".pem")
-    with os.fdopen(handle, "wb") as file:
-        file.write(pem.encode())
-    return Path(name)
+    return pem_file(pem)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich import box
@@ -15,24 +15,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cleanroom.attestation import (
-    ALLOW_ALL_HOST_DATA,
-    AttestationEvidence,
-    Expectations,
-    Product,
-    Tcb,
-    TrustStore,
-    Verdict,
-    verify_cvm_evidence,
-    verify_evidence,
-)
-from cleanroom.attestation.documents import EvidenceDocument, read_cvm_document, read_document, standard_base64
-from cleanroom.attestation.evidence import REPORT_DATA_SIZE
-from cleanroom.attestation.products import parse_tcb, product_from_name
-from cleanroom.attestation.report import REPORT_SIZE
 from cleanroom.errors import InvalidInput, NotFound, Refused
 from starters.terminal.entry import main
 from starters.terminal.output import Format, Output, error_boundary, out, print_json
+
+if TYPE_CHECKING:
+    from cleanroom.attestation import AttestationEvidence, Product, Tcb, Verdict
+
 
 app = typer.Typer(no_args_is_help=True, help="Verify the attestation evidence of a confidential guest.")
 
@@ -104,6 +93,9 @@ def verify(
 
     Example: cleanroom attest verify report.bin --chain chain.pem --uvm uvm.cose
     """
+    from cleanroom.attestation import Expectations, TrustStore, verify_cvm_evidence, verify_evidence
+    from cleanroom.attestation.documents import read_cvm_document
+
     with error_boundary(output):
         if vmpl not in _VMPLS:
             raise InvalidInput("VmplOutOfRange", f"--vmpl: {vmpl} is not a privilege level.", hint="Use 0, 1, 2 or 3.")
@@ -152,6 +144,10 @@ def read_evidence(report: Path, chain: Path | None, uvm: Path | None) -> Attesta
         NotFound: ``FileNotFound``.
         InvalidInput: ``ChainMissing``, ``EvidenceMalformed``, ``FileUnreadable``, ``FileTooLong``.
     """
+    from cleanroom.attestation import AttestationEvidence
+    from cleanroom.attestation.documents import EvidenceDocument, read_document
+    from cleanroom.attestation.report import REPORT_SIZE
+
     data = _read(report)
     is_document = len(data) != REPORT_SIZE and data.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"{")
     document = read_document(data) if is_document else EvidenceDocument("")
@@ -197,12 +193,16 @@ def show_verdict(verdict: Verdict, console: Console) -> None:
 
 def _remarks(verdict: Verdict) -> list[str]:
     """Return what a reader must know although no check failed."""
+    from cleanroom.attestation import ALLOW_ALL_HOST_DATA
+
     if verdict.report is not None and verdict.report.host_data.hex() in ALLOW_ALL_HOST_DATA:
         return ["NOT CONFIDENTIAL: the host data is that of the policy that allows every container."]
     return []
 
 
 def _minimum_tcb(values: list[str] | None) -> dict[Product, Tcb] | None:
+    from cleanroom.attestation.products import parse_tcb, product_from_name
+
     if not values:
         return None
     found: dict[Product, Tcb] = {}
@@ -233,6 +233,8 @@ def _read(path: Path) -> bytes:
 
 def _report_bytes(data: bytes) -> bytes:
     """Decode hex, base64 or base64url. Anything else is returned unchanged, and fails in the verification."""
+    from cleanroom.attestation.report import REPORT_SIZE
+
     if len(data) == REPORT_SIZE:
         return data
     text = b"".join(data.split())
@@ -242,6 +244,8 @@ def _report_bytes(data: bytes) -> bytes:
 
 
 def _from_base64(text: bytes) -> bytes | None:
+    from cleanroom.attestation.documents import standard_base64
+
     try:
         return base64.b64decode(standard_base64(text.decode("ascii")), validate=True)
     except ValueError:
@@ -274,6 +278,8 @@ def _hex_set(values: list[str] | None, size: int, option: str) -> frozenset[str]
 
 
 def _report_data(value: str | None) -> bytes | None:
+    from cleanroom.attestation.evidence import REPORT_DATA_SIZE
+
     return None if value is None else _hex(value, (REPORT_DATA_SIZE, 32), "--report-data").ljust(REPORT_DATA_SIZE, b"\0")
 
 

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from cleanroom.attestation import TrustStore
-from cleanroom.audit.verdict import BundleVerdict
-from cleanroom.audit.verify import verify_file
 from cleanroom.errors import InvalidInput, Refused
-from cleanroom.governance import Event
 from cleanroom.identifiers import require_name
-from starters.operations.audit import export_run, list_events
 from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import (
@@ -31,6 +26,11 @@ from starters.terminal.output import (
     print_status,
     safe,
 )
+
+if TYPE_CHECKING:
+    from cleanroom.audit.verdict import BundleVerdict
+    from cleanroom.governance import Event
+
 
 app = typer.Typer(help="List audit events; export and verify audit bundles.", no_args_is_help=True)
 
@@ -53,6 +53,8 @@ def list_(
 
     Example: cleanroom audit list --run r-1 --profile contosso
     """
+    from starters.operations.audit import list_events
+
     with error_boundary(output):
         if run and query:
             raise InvalidInput("TooManyFilters", "--run and --query exclude each other.", hint="Give one of them.")
@@ -97,6 +99,8 @@ def export(
 
     Example: cleanroom audit export r-1 --file r-1.zip --profile contosso
     """
+    from starters.operations.audit import export_run
+
     with error_boundary(output):
         file = file or Path(f"{require_name('run', run_id)}.zip")
         if file.suffix not in (".json", ".zip"):
@@ -133,6 +137,9 @@ def verify(
 
     Example: cleanroom audit verify r-1.zip --trust .cleanroom/demo/state/snp/attestation-trust.json
     """
+    from cleanroom.attestation import TrustStore
+    from cleanroom.audit.verify import verify_file
+
     with error_boundary(output):
         store = TrustStore.load(amd=True, root_files=trust or ())
         verdict = verify_file(

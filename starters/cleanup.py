@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cleanroom.errors import InvalidInput, PreconditionFailed, Unavailable
-from cleanroom.messages.cleanup import DEFAULT_GRACE_SECONDS, CleanupReport
-from starters.operations.cleanup import leftover_rows, parse_interval, run_cleanup, schedule_cleanup, show_schedule, unschedule_cleanup
 from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import (
@@ -26,6 +24,10 @@ from starters.terminal.output import (
     safe,
 )
 
+if TYPE_CHECKING:
+    from cleanroom.messages.cleanup import CleanupReport
+
+
 DEFAULT_INTERVAL = "1h"
 COLUMNS = ("run", "collaboration", "query", "what", "age", "reason")
 
@@ -40,8 +42,13 @@ def cleanup(
     show: Annotated[bool, typer.Option("--show-schedule", help="Show the schedule, its next start and its latest cleanups.")] = False,
     unschedule: Annotated[bool, typer.Option("--unschedule", help="Delete the schedule.")] = False,
     grace: Annotated[
-        int, typer.Option(min=0, help="Seconds for which a run that Temporal does not know is left alone, from its first ledger entry.")
-    ] = DEFAULT_GRACE_SECONDS,
+        int | None,
+        typer.Option(
+            min=0,
+            help="Seconds for which a run that Temporal does not know is left alone, from its first ledger entry.",
+            show_default="600",
+        ),
+    ] = None,
     lost: Annotated[
         list[str] | None,
         typer.Option(help="ID of a Temporal namespace that no longer exists; its runs count as ended. Repeatable.", show_default=False),
@@ -61,6 +68,9 @@ def cleanup(
 
     Example: cleanroom cleanup --apply --profile litware
     """
+    from cleanroom.messages.cleanup import DEFAULT_GRACE_SECONDS
+    from starters.operations.cleanup import parse_interval, run_cleanup, schedule_cleanup, show_schedule, unschedule_cleanup
+
     with error_boundary(output):
         modes = {"--dry-run": dry_run, "--apply": apply, "--schedule": schedule, "--show-schedule": show, "--unschedule": unschedule}
         chosen = [name for name, given in modes.items() if given]
@@ -69,21 +79,24 @@ def cleanup(
         if every is not None and not schedule:
             raise InvalidInput("IntervalNotUsed", f"{every!r} is an interval, and only --schedule takes one.")
         interval = parse_interval(every or DEFAULT_INTERVAL)
+        grace_seconds = DEFAULT_GRACE_SECONDS if grace is None else grace
         session = Session.load(profile, config, plaintext=plaintext)
         if schedule:
-            print_record(run_async(schedule_cleanup(session, interval, grace_seconds=grace)), output, title="scheduled cleanup")
+            print_record(run_async(schedule_cleanup(session, interval, grace_seconds=grace_seconds)), output, title="scheduled cleanup")
         elif show:
             print_record(run_async(show_schedule(session)), output, title="scheduled cleanup")
         elif unschedule:
             print_record({"deleted": run_async(unschedule_cleanup(session))}, output)
         else:
-            report = run_async(run_cleanup(session, apply=apply, grace_seconds=grace, lost=lost or ()))
+            report = run_async(run_cleanup(session, apply=apply, grace_seconds=grace_seconds, lost=lost or ()))
             _print(report, output)
             if code := _exit_code(report):
                 raise typer.Exit(code)
 
 
 def _print(report: CleanupReport, output: Format) -> None:
+    from starters.operations.cleanup import leftover_rows
+
     if output is Format.JSON:
         print_json(report.model_dump(mode="json", exclude={"seen"}))
         return

@@ -8,17 +8,17 @@ import secrets
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cleanroom.errors import Conflict, InvalidInput
 from cleanroom.secret import write_secret_file
-from cleanroom.temporal.keyring import Keyring
-from cleanroom.webui.auth import OidcSettings
-from cleanroom.webui.codec_server import CodecServerSettings, serve, with_private_origin
 from starters.terminal.entry import main
 from starters.terminal.output import Format, Output, error_boundary, print_record
+
+if TYPE_CHECKING:
+    from cleanroom.webui.auth import OidcSettings
 
 
 # Typer makes one option of each parameter.
@@ -52,6 +52,9 @@ def codec_server(
 
     Example: cleanroom codec-server --keyring keyring.json --tokens codec-token
     """
+    from cleanroom.temporal.keyring import Keyring
+    from cleanroom.webui.codec_server import CodecServerSettings, serve, with_private_origin
+
     with error_boundary(output):
         defaults = CodecServerSettings.model_fields
         settings = CodecServerSettings(
@@ -89,6 +92,8 @@ def _oidc(issuer: str | None, audience: str | None, jwks: str | None, claims: li
     Raises:
         InvalidInput: ``CodecOidcIncomplete``, ``CodecOidcClaimMalformed``.
     """
+    from cleanroom.webui.auth import OidcSettings
+
     if not (issuer or audience or jwks or claims):
         return None
     if not (issuer and audience and jwks):
@@ -140,6 +145,8 @@ def codec_keys(
 
     Example: cleanroom codec-keys keyring.json
     """
+    from cleanroom.temporal.keyring import Keyring
+
     with error_boundary(output):
         if not add and use is None:
             if keyring.exists():

@@ -8,18 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from cleanroom.errors import NotFound
-from cleanroom.trust.document import parse_trust_document
-from starters.operations.collaboration import (
-    accept,
-    admit_user,
-    cast_vote,
-    create_collaboration,
-    invite_user,
-    list_members,
-    show_collaboration,
-    show_trust,
-    trust_template,
-)
 from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import (
@@ -61,6 +49,9 @@ def create(
 
     Example: cleanroom collaboration create flights --oidc-issuer https://issuer.example --profile operator
     """
+    from cleanroom.trust.document import parse_trust_document
+    from starters.operations.collaboration import create_collaboration
+
     with error_boundary(output):
         session = Session.load(profile, config)
         contract = session.collaboration if name is None else name
@@ -104,6 +95,8 @@ def trust(
 
     Example: cleanroom collaboration trust --print --profile operator
     """
+    from starters.operations.collaboration import show_trust, trust_template
+
     with error_boundary(output):
         session = Session.load(profile, config)
         contract = session.collaboration if name is None else name
@@ -125,6 +118,8 @@ def vote(
 
     Example: cleanroom collaboration vote PROPOSAL_ID --profile operator
     """
+    from starters.operations.collaboration import cast_vote
+
     with error_boundary(output):
         session = Session.load(profile, config)
         print_record(run_async(cast_vote(session, proposal, accept=accept)), output, title="vote")
@@ -136,6 +131,8 @@ def show(name: CollaborationName = None, profile: Profile = None, config: Config
 
     Example: cleanroom collaboration show --profile contosso
     """
+    from starters.operations.collaboration import show_collaboration
+
     with error_boundary(output):
         session = Session.load(profile, config)
         record = run_async(show_collaboration(session, session.collaboration if name is None else name))
@@ -157,6 +154,8 @@ def invite(
 
     Example: cleanroom invite ann@contosso.example --invitation ann --profile operator
     """
+    from starters.operations.collaboration import invite_user
+
     with error_boundary(output):
         session = Session.load(profile, config)
         record = run_async(invite_user(session, user_name, invitation_id=invitation, tenant=tenant, service_principal=service_principal))
@@ -173,6 +172,8 @@ def accept_invitation(invitation: InvitationId, profile: Profile = None, config:
 
     Example: cleanroom accept-invitation ann --profile ann
     """
+    from starters.operations.collaboration import accept
+
     with error_boundary(output):
         session = Session.load(profile, config)
         record = run_async(accept(session, invitation))
@@ -189,6 +190,8 @@ def members(ctx: typer.Context, profile: Profile = None, config: ConfigFile = No
     """
     if ctx.invoked_subcommand is not None:
         return
+    from starters.operations.collaboration import list_members
+
     with error_boundary(output):
         session = Session.load(profile, config)
         rows = run_async(list_members(session))
@@ -201,6 +204,8 @@ def admit(invitation: InvitationId, profile: Profile = None, config: ConfigFile 
 
     Example: cleanroom members admit ann --profile operator
     """
+    from starters.operations.collaboration import admit_user
+
     with error_boundary(output):
         session = Session.load(profile, config)
         record = run_async(admit_user(session, invitation))

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from starters.operations.collaboration import is_member
-from starters.operations.consent import ConsentOption, read_consent, set_consent
+from starters.operations.consent import ConsentOption
 from starters.operations.query_names import accepted_versions
 from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
@@ -46,6 +45,9 @@ def off(
 
 
 def _set(document: str, option: ConsentOption, enabled: bool, profile: str | None, config: str | None, output: Format) -> None:
+    from starters.operations.collaboration import is_member
+    from starters.operations.consent import set_consent
+
     with error_boundary(output):
         session = Session.load(profile, config)
         if is_member(session):
@@ -65,6 +67,8 @@ def show(
 
     Example: cleanroom consent show contosso-flights --profile litware
     """
+    from starters.operations.consent import read_consent
+
     with error_boundary(output):
         session = Session.load(profile, config)
         print_record(run_async(read_consent(session, document, option)), output, title=f"consent {document}")

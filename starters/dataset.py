@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cleanroom.documents.specs import load_dataset_spec
-from starters.dataset_files import check
-from starters.operations.datasets import list_datasets, publish_dataset, show_dataset, upload_rows
+from starters.dataset_files import check, init
 from starters.operations.session import Session, run_async
+from starters.own_rows import objects, preview, stats
 from starters.terminal.entry import main
-from starters.terminal.output import ConfigFile, Format, Output, Plaintext, Profile, error_boundary, print_record, print_rows
+from starters.terminal.output import (
+    ConfigFile,
+    Format,
+    Output,
+    Plaintext,
+    Profile,
+    error_boundary,
+    print_record,
+    print_rows,
+    print_status,
+    safe,
+)
+
+if TYPE_CHECKING:
+    from cleanroom.datasets.upload import UploadResult
 
 app = typer.Typer(help="Upload and publish encrypted datasets.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="YAML file of the dataset.", show_default=False)]
+app.command()(init)
 app.command()(check)
+app.command()(objects)
+app.command()(preview)
+app.command()(stats)
 
 
 @app.command()
@@ -31,14 +48,24 @@ def publish(
     """Publish a dataset to the collaboration.
 
     On Azure this creates a managed identity, role assignments, a federated credential, and a key with a release policy. On S3 it stores
-    the secrets in governance. Then it proposes and accepts the dataset document. A published dataset never changes.
+    the secrets in governance. Then it proposes and accepts the dataset document. A published dataset never changes. The command warns if
+    no rows of an input are uploaded yet.
 
     Example: cleanroom dataset publish demo/contosso-flights.yaml --profile contosso
     """
+    from cleanroom.documents.specs import load_dataset_spec
+    from starters.operations.datasets import publish_dataset
+    from starters.operations.own_datasets import upload_warnings
+
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         spec = load_dataset_spec(file)
-        print_record(run_async(publish_dataset(session, spec, wait=wait)), output, title=f"dataset {spec.name}")
+        session.require_encryption()
+        warnings = upload_warnings(session, spec)
+        for warning in warnings:
+            print_status(f"[yellow]warning[/yellow]: {safe(warning)}")
+        record = run_async(publish_dataset(session, spec, wait=wait))
+        print_record(record | ({"warnings": warnings} if warnings else {}), output, title=f"dataset {spec.name}")
 
 
 @app.command()
@@ -52,10 +79,14 @@ def upload(
 ) -> None:
     """Validate the rows of a dataset, encrypt them on this machine, and upload them.
 
-    Unchanged files are not uploaded again, so you can repeat an interrupted upload.
+    Unchanged files are not uploaded again, so you can repeat an interrupted upload. Files that were uploaded under other names stay and
+    belong to the dataset too; --replace deletes them when the new ones are complete.
 
     Example: cleanroom dataset upload demo/contosso-flights.yaml .cleanroom/demo/data/flights.csv --profile contosso
     """
+    from cleanroom.documents.specs import load_dataset_spec
+    from starters.operations.datasets import upload_rows
+
     with error_boundary(output):
         session = Session.load(profile, config)
         spec = load_dataset_spec(file)
@@ -67,10 +98,31 @@ def upload(
                 "uploaded": list(result.uploaded),
                 "unchanged": list(result.unchanged),
                 "stored_bytes": result.stored_bytes,
+                "earlier": list(result.kept),
+                "removed": list(result.removed),
+                "unlisted": list(result.unlisted),
             },
             output,
             title=f"dataset {spec.name}",
         )
+        for text in _upload_remarks(result):
+            print_status(f"[yellow]warning[/yellow]: {safe(text, 1000)}")
+
+
+def _upload_remarks(result: UploadResult) -> list[str]:
+    remarks = []
+    if result.kept:
+        sources = ", ".join((*result.uploaded, *result.unchanged))
+        remarks.append(
+            f"the dataset has {', '.join(result.kept)} of an earlier upload and {sources}: a query reads the rows of all of them. "
+            "If the new files replace the earlier ones, repeat the command with --replace"
+        )
+    if result.unlisted:
+        remarks.append(
+            f"the store has {', '.join(result.unlisted)}, which no upload has listed: runs refuse the dataset. Delete them, or repeat "
+            "the command with --replace"
+        )
+    return remarks
 
 
 @app.command()
@@ -80,10 +132,12 @@ def show(
     config: ConfigFile = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show the document of a dataset as governance holds it: owner, schema, floors, store.
+    """Show the state of a dataset, and its document as governance holds it: owner, schema, floors, store.
 
     Example: cleanroom dataset show contosso-flights --profile fabrikam
     """
+    from starters.operations.dataset_states import show_dataset
+
     with error_boundary(output):
         session = Session.load(profile, config)
         print_record(run_async(show_dataset(session, name)), output, title=f"dataset {name}")
@@ -91,10 +145,12 @@ def show(
 
 @app.command("list")
 def list_(profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """List the datasets of the collaboration.
+    """List the datasets of the collaboration, also those that are being published or whose publication has ended.
 
     Example: cleanroom dataset list --profile fabrikam
     """
+    from starters.operations.dataset_states import list_datasets
+
     with error_boundary(output):
         session = Session.load(profile, config)
         rows = run_async(list_datasets(session))

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cleanroom.documents.specs import BlobStoreSpec, DatasetSpec, load_dataset_spec
 from starters.terminal.output import Format, Output, error_boundary, print_record, print_status, safe
+
+if TYPE_CHECKING:
+    from cleanroom.documents.specs import DatasetSpec
+
+
+class StoreChoice(StrEnum):
+    """Kind of an owner's store."""
+
+    AZURE = "azure-blob"
+    S3 = "aws-s3"
 
 
 def check(
@@ -21,6 +31,8 @@ def check(
 
     Example: cleanroom dataset check demo/contosso-flights.yaml
     """
+    from cleanroom.documents.specs import load_dataset_spec
+
     with error_boundary(output):
         from cleanroom.publishing.dataset_advice import remarks
 
@@ -31,8 +43,54 @@ def check(
             print_status(f"[green]valid[/green]: {safe(file)} follows every rule of a dataset document")
 
 
+def init(
+    source: Annotated[Path, typer.Argument(help="CSV or Parquet file with rows of the dataset.", show_default=False)],
+    to: Annotated[Path | None, typer.Option(help="YAML file to write.", show_default="NAME.yaml")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the dataset.", show_default="from the file's name")] = None,
+    store: Annotated[StoreChoice, typer.Option(help="Kind of your store.")] = StoreChoice.AZURE,
+    header: Annotated[bool, typer.Option("--header/--no-header", help="Whether the first line of a CSV file names the columns.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Write the YAML file of a dataset from one of its files, with suggested rules and their reasons as comments.
+
+    The schema is inferred from a sample: the first 4 MiB of a CSV file, or 50,000 rows of a Parquet file. Identity, floor, dimensions and
+    measures are suggestions; read and correct them. The file passes `dataset check` as it is. It contains no value of a row.
+
+    Example: cleanroom dataset init flights.csv --store aws-s3
+    """
+    with error_boundary(output):
+        from starters.operations.dataset_init import write_dataset_file
+
+        written = write_dataset_file(source, to, name=name, store=store.value, header=header, force=force)
+        found, rules = written.found, written.rules
+        record = {
+            "file": str(written.file),
+            "dataset": written.spec.name,
+            "sampled_rows": found.rows,
+            "whole_file": found.whole,
+            "columns": {column.name: column.type for column in found.columns},
+            "identity": rules.identity,
+            "reason": rules.why,
+            "min_group_size": rules.floor,
+            "dimensions": list(rules.dimensions),
+            "measures": list(rules.measures),
+            "left_out": dict(rules.hidden),
+            "notes": {column.name: column.note for column in found.columns if column.note},
+        }
+        print_record(record, output, title=f"dataset {written.spec.name}: suggested")
+        if output is Format.TABLE:
+            if not found.whole:
+                print_status(f"[yellow]sample[/yellow]: only the first {found.rows} rows were read; `dataset upload` checks all of them")
+            if rules.identity is None:
+                print_status("[yellow]no floor[/yellow]: no column looks like an identifier of a person; set privacy in the file")
+            print_status(f"read and correct {safe(written.file)}, then: cleanroom dataset check {safe(written.file)}")
+
+
 def describe(spec: DatasetSpec) -> dict[str, object]:
     """Return what the file of a dataset says, with the defaults of absent members."""
+    from cleanroom.documents.specs import BlobStoreSpec
+
     store = spec.store
     place = f"container {store.container}" if isinstance(store, BlobStoreSpec) else f"bucket {store.bucket}"
     floors = spec.privacy

@@ -8,33 +8,32 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from cleanroom.documents.query import PreCondition
-from cleanroom.documents.specs import DatasetSpec, load_dataset_spec, load_query_spec
 from cleanroom.errors import Conflict
 from cleanroom.identifiers import dataset_workflow_id, query_workflow_id, run_workflow_id
-from cleanroom.messages.run import RunResult
+from cleanroom.lifecycle.query import workflow_state
 from cleanroom.settings import load_settings
 from cleanroom.spark.job import ResultReceipt
 from cleanroom.tracing import command_span
-from starters.operations.datasets import publish_dataset, upload_rows
-from starters.operations.decisions import decision_terms, read_card, send_decision, sign_decision
-from starters.operations.keys import publish_key
 from starters.operations.local_cloud import DEMO_STATE, list_local_cloud, observe_url, start_local_cloud, stop_local_cloud
-from starters.operations.queries import create_query, propose_query, update_query
-from starters.operations.results import open_result, read_receipt
-from starters.operations.runs import start_run, watch_run
 from starters.operations.session import Session, new_run_id, run_async
-from starters.query_decisions import print_approval_card
 from starters.terminal.entry import main
 from starters.terminal.output import Format, Output, err, error_boundary, out, print_json, print_status, safe
 from starters.terminal.result_view import chart_png, print_chart, result_rows, result_table
 
-SPECS = Path(__file__).resolve().parent.parent / "demo"
+if TYPE_CHECKING:
+    from cleanroom.documents.specs import DatasetSpec
+    from cleanroom.messages.run import RunResult
+
+
+_INSTALLED = Path(__file__).resolve().parent / "demo_files"
+SPECS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parent.parent / "demo"
+"""The demo's datasets and query: in a wheel among the package's files, in a checkout the folder ``demo``."""
 PARTIES = ("contosso", "litware", "fabrikam")
 QUERY = "fabrikam-delays"
 CHART_TITLE = "Average departure delay from New York City in 2013, minutes, by manufacturer of the aircraft"
@@ -152,6 +151,8 @@ def demo_data(folder: Path, rows: int | None = None) -> dict[str, Path]:
 
 def demo_spec(name: str) -> DatasetSpec:
     """Load the demo's dataset file of this name."""
+    from cleanroom.documents.specs import load_dataset_spec
+
     return load_dataset_spec(SPECS / f"{name}.yaml")
 
 
@@ -194,11 +195,15 @@ class _Demo:
         }
 
     def publish_keys(self) -> None:
+        from starters.operations.keys import publish_key
+
         for party, session in self.sessions.items():
             key = run_async(publish_key(session))
             print_status(f"  {party}: {safe(key['kid'])}")
 
     def publish_datasets(self) -> None:
+        from starters.operations.datasets import publish_dataset, upload_rows
+
         files = demo_data(self.state / "data", self.rows)
         for name in (*files, "litware-delays"):
             session = self.sessions[name.split("-", 1)[0]]
@@ -210,6 +215,9 @@ class _Demo:
             print_status(f"  {name}: accepted, version {published['version']}")
 
     def propose(self) -> None:
+        from cleanroom.documents.specs import load_query_spec
+        from starters.operations.queries import create_query, propose_query, update_query
+
         query = load_query_spec(SPECS / f"{QUERY}.yaml")
         run_async(create_query(self.fabrikam, query.model_copy(update={"pre_conditions": None})))
         stricter = query.model_copy(update={"pre_conditions": (PreCondition(view_name="flights", min_row_count=1000),)})
@@ -219,17 +227,23 @@ class _Demo:
 
     def approve(self) -> str:
         """Let both owners approve; return the digest of the approved query."""
+        from starters.operations.decisions import decision_terms, read_card, send_decision, sign_decision
+        from starters.query_decisions import print_approval_card
+
         print_approval_card(self.litware, run_async(read_card(self.litware, QUERY)), decision_terms(30, 10), self.console)
         digest = ""
         for session in (self.litware, self.contosso):
             message = sign_decision(session, run_async(read_card(session, QUERY)), "approve", max_runs=10)
             after = run_async(send_decision(session, QUERY, "approve", message))
-            state = "Approved" if after.stage == "Approved" else "Not Approved"
+            state = workflow_state(after.stage)
             print_status(f"  {session.party} approved; pending: {', '.join(after.pending) or 'none'}; state: {state}")
             digest = after.digest
         return digest
 
     def run(self, digest: str) -> tuple[RunResult, ResultReceipt]:
+        from starters.operations.results import read_receipt
+        from starters.operations.runs import start_run, watch_run
+
         run_async(start_run(self.fabrikam, QUERY, digest, self.run_id, consent_check_seconds=2))
         result: RunResult = run_async(watch_run(self.fabrikam, self.run_id))
         receipt = run_async(read_receipt(self.fabrikam, self.run_id))
@@ -240,6 +254,8 @@ class _Demo:
 
     def open(self, receipt: ResultReceipt) -> tuple[list[dict[str, Any]], Path]:
         """Decrypt and show the result; return its rows and the file of the chart."""
+        from starters.operations.results import open_result
+
         rows = result_rows(open_result(self.litware, demo_spec(receipt.dataset), receipt))
         rows.sort(key=lambda row: -float(row["avg_dep_delay"]))
         self.console.print(result_table(rows, title=f"result of {self.run_id}, decrypted by litware"))

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from starters.operations.deputies import deputy_key, list_deputies, name_deputy, revoke_deputy
 from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import ConfigFile, Format, Output, Profile, error_boundary, print_json, print_record, print_rows
@@ -27,6 +26,8 @@ def key(profile: Profile = None, config: ConfigFile = None, output: Output = For
 
     Example: cleanroom deputy key --profile maria
     """
+    from starters.operations.deputies import deputy_key
+
     with error_boundary(output):
         print_json(deputy_key(Session.load(profile, config)))
 
@@ -48,6 +49,8 @@ def name(
 
     Example: cleanroom deputy name maria maria.json --from 2026-12-20 --until 2027-01-10 --profile litware
     """
+    from starters.operations.deputies import name_deputy
+
     with error_boundary(output):
         session = Session.load(profile, config)
         work = name_deputy(session, deputy, file, valid_from.replace(tzinfo=dt.UTC), until.replace(tzinfo=dt.UTC))
@@ -67,6 +70,8 @@ def revoke(
 
     Example: cleanroom deputy revoke 9t0Fh3vuyfYWnv9ygmU4WuBsmAgxSrtAhyOYSYmWYVE --profile litware
     """
+    from starters.operations.deputies import revoke_deputy
+
     with error_boundary(output):
         print_record(run_async(revoke_deputy(Session.load(profile, config), kid)), output, title="deputy")
 
@@ -77,6 +82,8 @@ def list_(profile: Profile = None, config: ConfigFile = None, output: Output = F
 
     Example: cleanroom deputy list --profile litware
     """
+    from starters.operations.deputies import list_deputies
+
     with error_boundary(output):
         rows = run_async(list_deputies(Session.load(profile, config)))
         print_rows(rows, output, columns=("owner", "deputy", "state", "from", "until", "kid"), title="deputies")

@@ -8,7 +8,6 @@ import typer
 
 from cleanroom.errors import PreconditionFailed
 from starters.operations.doctor.checks import SECONDS, Finding, run_checks
-from starters.operations.doctor.plan import planned_checks
 from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import ConfigFile, Format, Output, Profile, error_boundary, out, print_json, safe
@@ -31,6 +30,8 @@ def doctor(
 
     Example: cleanroom doctor --profile litware
     """
+    from starters.operations.doctor.plan import planned_checks
+
     with error_boundary(output):
         session = Session.load(profile, config)
         findings = run_async(run_checks(planned_checks(session), seconds=seconds))

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from starters.operations.keys import publish_key, retire_key
 from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import ConfigFile, Format, Output, Profile, error_boundary, print_record
@@ -23,6 +22,8 @@ def publish(profile: Profile = None, config: ConfigFile = None, output: Output =
 
     Example: cleanroom key publish --profile litware
     """
+    from starters.operations.keys import publish_key
+
     with error_boundary(output):
         print_record(run_async(publish_key(Session.load(profile, config))), output, title="signing key")
 
@@ -44,6 +45,8 @@ def retire(
 
     Example: cleanroom key retire --profile litware
     """
+    from starters.operations.keys import retire_key
+
     with error_boundary(output):
         print_record(run_async(retire_key(Session.load(profile, config), tuple(kid or ()))), output, title="signing key")
 

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cleanroom.documents.specs import load_query_spec
-from cleanroom.messages.query import DEFAULT_APPROVAL_SECONDS, QueryState
+from cleanroom.messages.query import DEFAULT_APPROVAL_SECONDS
 from starters.lint import lint
-from starters.operations.adopt import adopt_query
-from starters.operations.queries import (
-    create_query,
-    propose_query,
-    update_query,
-    withdraw_query,
-)
-from starters.operations.query_list import list_queries
 from starters.operations.query_names import latest_name
-from starters.operations.query_renewal import renew_query
-from starters.operations.query_show import show_query
-from starters.operations.query_standing import decision_lines
 from starters.operations.session import Session, run_async
 from starters.query_check import check
 from starters.query_decisions import MAX_DAYS, Name, approve, reject
+from starters.query_rehearsal import rehearse
 from starters.terminal.entry import main
 from starters.terminal.output import (
     ConfigFile,
@@ -40,9 +29,14 @@ from starters.terminal.output import (
     safe,
 )
 
+if TYPE_CHECKING:
+    from cleanroom.messages.query import QueryState
+
+
 app = typer.Typer(help="Create and propose queries, and decide on them.", no_args_is_help=True)
 app.command("lint")(lint)
 app.command("check")(check)
+app.command("rehearse")(rehearse)
 
 File = Annotated[Path, typer.Argument(help="YAML file of the query.", show_default=False)]
 ApprovalDays = Annotated[float, typer.Option(min=0.0001, max=MAX_DAYS, help="Days until an open proposal expires.")]
@@ -70,6 +64,9 @@ def create(
 
     Example: cleanroom query create demo/fabrikam-delays.yaml --profile fabrikam
     """
+    from cleanroom.documents.specs import load_query_spec
+    from starters.operations.queries import create_query
+
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         spec = load_query_spec(file)
@@ -88,11 +85,15 @@ def update(
 
     Example: cleanroom query update demo/fabrikam-delays.yaml --profile fabrikam
     """
+    from cleanroom.documents.specs import load_query_spec
+    from starters.operations.queries import outcome_record, update_query
+
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         spec = load_query_spec(file)
         name = _latest(session, spec.name)
-        print_record(run_async(update_query(session, spec.model_copy(update={"name": name}))), output, title=f"query {name}")
+        outcome = run_async(update_query(session, spec.model_copy(update={"name": name})))
+        print_record(outcome_record(name, outcome), output, title=f"query {name}")
 
 
 @app.command()
@@ -111,11 +112,14 @@ def propose(
 
     Example: cleanroom query propose fabrikam-delays --profile fabrikam
     """
+    from cleanroom.documents.specs import load_query_spec
+    from starters.operations.queries import outcome_record, propose_query
+
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         name = _latest(session, name)
         spec = load_query_spec(file).model_copy(update={"name": name}) if file is not None else None
-        print_record(run_async(propose_query(session, name, spec)), output, title=f"query {name}")
+        print_record(outcome_record(name, run_async(propose_query(session, name, spec))), output, title=f"query {name}")
 
 
 @app.command()
@@ -136,6 +140,9 @@ def renew(
 
     Example: cleanroom query renew fabrikam-delays --profile fabrikam
     """
+    from cleanroom.documents.specs import load_query_spec
+    from starters.operations.query_renewal import renew_query
+
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         spec = load_query_spec(file) if file is not None else None
@@ -161,10 +168,13 @@ def withdraw(
 
     Example: cleanroom query withdraw fabrikam-delays --profile fabrikam
     """
+    from starters.operations.queries import outcome_record, withdraw_query
+
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         name = _latest(session, name)
-        print_record(run_async(withdraw_query(session, name, only_proposal=only_proposal)), output, title=f"query {name}")
+        outcome = run_async(withdraw_query(session, name, only_proposal=only_proposal))
+        print_record(outcome_record(name, outcome), output, title=f"query {name}")
 
 
 app.command()(approve)
@@ -180,6 +190,9 @@ def show(name: Name, profile: Profile = None, config: ConfigFile = None, output:
 
     Example: cleanroom query show fabrikam-delays --profile litware
     """
+    from starters.operations.query_show import show_query
+    from starters.operations.query_standing import decision_lines
+
     with error_boundary(output):
         session = Session.load(profile, config)
         record, state = run_async(show_query(session, name))
@@ -227,6 +240,8 @@ def adopt(
 
     Example: cleanroom query adopt fabrikam-delays --profile fabrikam
     """
+    from starters.operations.adopt import adopt_query
+
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         approval_seconds = max(1, round(approval_days * 86400))
@@ -251,6 +266,8 @@ def list_(
 
     Example: cleanroom query list --mine --profile litware
     """
+    from starters.operations.query_list import list_queries
+
     with error_boundary(output):
         session = Session.load(profile, config)
         rows = run_async(list_queries(session, waiting_for=session.party if mine else None, from_governance=from_governance))

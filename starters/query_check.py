@@ -7,11 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cleanroom.documents.specs import load_query_spec
 from cleanroom.errors import CleanRoomError
-from starters.operations.query_check import check_record, check_spec
 from starters.operations.session import Session, run_async
-from starters.operations.sql_places import sql_places
 from starters.terminal.output import ConfigFile, Format, Output, Profile, err, error_boundary, print_error, print_json, print_record, safe
 
 
@@ -29,6 +26,10 @@ def check(
 
     Example: cleanroom query check demo/fabrikam-delays.yaml --profile fabrikam
     """
+    from cleanroom.documents.specs import load_query_spec
+    from starters.operations.query_check import check_record, check_spec
+    from starters.operations.sql_places import sql_places
+
     with error_boundary(output):
         spec = load_query_spec(file)
         session = Session.load(profile, config)

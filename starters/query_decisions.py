@@ -10,15 +10,6 @@ from rich.console import Console
 
 from cleanroom.errors import InvalidInput
 from starters.operations.approved_cards import earlier_approval, remember_approval
-from starters.operations.decisions import (
-    decision_terms,
-    read_card,
-    recorded_decision,
-    require_decidable,
-    send_decision,
-    sign_decision,
-)
-from starters.operations.queries import query_record
 from starters.operations.query_names import latest_name, names_before
 from starters.operations.session import Session, run_async
 from starters.terminal.output import (
@@ -142,6 +133,9 @@ def _decide(
     max_runs: int | None = None,
 ) -> None:
     """Show the card, ask, sign the decision on the text of the card, then send it or print it."""
+    from starters.operations.decisions import decision_terms, read_card, recorded_decision, require_decidable, send_decision, sign_decision
+    from starters.operations.queries import query_record
+
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         if not print_signal:

@@ -7,13 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cleanroom.documents.specs import load_dataset_spec
 from cleanroom.errors import InvalidInput, NotFound
-from cleanroom.identifiers import run_workflow_id
-from starters.operations.conclude import conclude_run
+from cleanroom.identifiers import require_name, run_workflow_id
 from starters.operations.query_names import latest_name
-from starters.operations.results import open_result, read_receipt, require_receiver
-from starters.operations.runs import cancel_run, current_digest, list_runs, parse_parameters, result_record, show_run, start_run, watch_run
 from starters.operations.session import Session, new_run_id, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import (
@@ -58,12 +54,15 @@ def start(
 
     Example: cleanroom run start fabrikam-delays --run-id r-1 --profile fabrikam
     """
+    from starters.operations.runs import current_digest, parse_parameters, result_record, start_run, watch_run
+
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         parameters = parse_parameters(start_date, end_date)
         if run_id is None:
             run_id = new_run_id()
             print_status(f"[dim]run {run_id}; to repeat this command, add --run-id {run_id}[/dim]")
+        require_name("run_id", run_id)
         session.require_encryption()
         query = run_async(latest_name(session, query, accepted=True))
         digest = run_async(current_digest(session, query, parameters))
@@ -81,6 +80,8 @@ def watch(run_id: RunId, profile: Profile = None, config: ConfigFile = None, out
 
     Example: cleanroom run watch r-1 --profile fabrikam
     """
+    from starters.operations.runs import result_record, watch_run
+
     with error_boundary(output):
         session = Session.load(profile, config)
         print_record(result_record(session, run_async(watch_run(session, run_id))), output, title=f"run {run_id}")
@@ -100,6 +101,8 @@ def show(
 
     Example: cleanroom run show r-1 --profile fabrikam
     """
+    from starters.operations.runs import show_run
+
     with error_boundary(output):
         session = Session.load(profile, config)
         if from_ledger:
@@ -121,6 +124,8 @@ def list_(
 
     Example: cleanroom run list --profile fabrikam
     """
+    from starters.operations.runs import list_runs
+
     with error_boundary(output):
         session = Session.load(profile, config)
         if from_ledger:
@@ -141,6 +146,8 @@ def cancel(run_id: RunId, profile: Profile = None, config: ConfigFile = None, ou
 
     Example: cleanroom run cancel r-1 --profile fabrikam
     """
+    from starters.operations.runs import cancel_run
+
     with error_boundary(output):
         session = Session.load(profile, config)
         print_partial_record(run_async(cancel_run(session, run_id)), output, title=f"run {run_id}")
@@ -157,6 +164,8 @@ def conclude(
 
     Example: cleanroom run conclude r-1 --profile litware
     """
+    from starters.operations.conclude import conclude_run
+
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         print_record(run_async(conclude_run(session, run_id)), output, title=f"run {run_id}")
@@ -180,6 +189,9 @@ def result(
 
     Example: cleanroom run result r-1 --dataset demo/litware-delays.yaml --profile litware
     """
+    from cleanroom.documents.specs import load_dataset_spec
+    from starters.operations.results import open_result, read_receipt, require_receiver
+
     with error_boundary(output):
         if dataset is None and chart is not None:
             raise InvalidInput(

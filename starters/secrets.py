@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from cleanroom.clients.owned import secret_path
 from cleanroom.documents.dataset_rules import SECRET_VARIABLE_PREFIX
 from cleanroom.errors import InvalidInput, NotFound
 from cleanroom.secret import read_secret_file, write_secret_file
@@ -45,6 +44,8 @@ def set_(
 
     Example: cleanroom secret set s3 --secret-stdin --profile litware < s3.json
     """
+    from cleanroom.clients.owned import secret_path
+
     with error_boundary(output):
         session = Session.load(profile, config)
         value = _read_secret(secret_file, secret_env, secret_stdin)

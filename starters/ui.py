@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from starters.operations.session import Session, run_async
-from starters.operations.web_ui import login_link, resolve_workflow
 from starters.terminal.entry import main
 from starters.terminal.output import ConfigFile, Format, Output, Profile, error_boundary, print_json, print_status
 
@@ -37,6 +36,8 @@ def ui(
 
     Example: cleanroom ui fabrikam-delays
     """
+    from starters.operations.web_ui import login_link, resolve_workflow
+
     with error_boundary(output):
         session = Session.load(profile, config)
         workflow_id, run_id = run_async(resolve_workflow(session, what)) if what else (None, None)

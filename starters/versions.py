@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from starters.operations.session import Session, run_async
-from starters.operations.worker_versions import delete, list_all, move, promote
 from starters.terminal.entry import main
 from starters.terminal.output import ConfigFile, Format, Output, Profile, error_boundary, print_json, print_rows, print_status, safe
 
@@ -26,6 +25,8 @@ def list_(profile: Profile = None, config: ConfigFile = None, output: Output = F
 
     Example: cleanroom versions list --profile operator
     """
+    from starters.operations.worker_versions import list_all
+
     with error_boundary(output):
         rows = run_async(list_all(Session.load(profile, config)))
         print_rows(rows, output, columns=COLUMNS, title="versions of the workers")
@@ -48,6 +49,8 @@ def promote_(
 
     Example: cleanroom versions promote --percent 10 --profile operator
     """
+    from starters.operations.worker_versions import promote
+
     with error_boundary(output):
         rows = run_async(promote(Session.load(profile, config), build, deployment, percent))
         print_rows(rows, output, columns=COLUMNS, title="versions of the workers")
@@ -61,6 +64,8 @@ def delete_(
 
     Example: cleanroom versions delete 537b26c958cb5e4b --profile operator
     """
+    from starters.operations.worker_versions import delete
+
     with error_boundary(output):
         rows = run_async(delete(Session.load(profile, config), build, deployment))
         print_rows(rows, output, columns=COLUMNS, title="versions of the workers")
@@ -81,6 +86,8 @@ def move_(
 
     Example: cleanroom versions move 537b26c958cb5e4b --to 9c1d2f60a7be4431 --profile operator
     """
+    from starters.operations.worker_versions import move
+
     with error_boundary(output):
         moved = run_async(move(Session.load(profile, config), build, to, deployment))
         if output is Format.JSON:

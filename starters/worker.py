@@ -12,7 +12,6 @@ import typer
 from cleanroom.errors import Conflict, InvalidInput
 from cleanroom.settings import load_settings
 from cleanroom.tracing import traced
-from cleanroom.trust import read_bootstrap
 from starters.terminal.entry import main
 from starters.terminal.output import ConfigFile, Format, Output, error_boundary
 
@@ -79,6 +78,7 @@ def worker(
     Example: cleanroom worker litware
     """
     from cleanroom.temporal.build import stated_build_id
+    from cleanroom.trust import read_bootstrap
     from workers.run import Telemetry, configure_logging, serve
 
     with error_boundary(output):

@@ -108,8 +108,7 @@ class PublishQuery:
                     await self._continue_as_new()
         except (CleanRoomError, FailureError, asyncio.CancelledError) as error:
             if is_cancelled_exception(error):
-                self._page.set_outcome("cancelled")
-                await self._finish(PreconditionFailed("QueryClosed", "The query's workflow was cancelled.", party="operator"))
+                await self._cancelled()
             else:
                 self._close("Failed", error_from_failure(error).code)
                 await self._finish(query.closed_error())
@@ -127,7 +126,7 @@ class PublishQuery:
 
     async def _next_event(self) -> Event:
         """Wait until there is something to do."""
-        polling = self._query.stage in ("Draft", "Proposed")
+        polling = self._query.stage in ("Draft", "Proposed", "Approved")
         if polling:
             self._poll.ensure_running()
         # A draft must not expire while a command that updates or proposes it is running. Every command has a timeout.
@@ -211,6 +210,24 @@ class PublishQuery:
             query.approved_in_governance(workflow.now())
         else:
             query.withdrawal_failed(workflow.now(), command.party, code)
+
+    async def _cancelled(self) -> None:
+        """End after *Request Cancellation*. Governance keeps a draft or proposal until it is renewed, and keeps an accepted query."""
+        query = self._query
+        if query.stage == "Approved":
+            # Runs do not need this workflow. The state stays what they would meet.
+            self._page.set_outcome("cancelled")
+            await self._finish(
+                PreconditionFailed(
+                    "QueryClosed",
+                    "The workflow of this approved query was cancelled. Runs do not need it.",
+                    party="operator",
+                    hint=f"Any collaborator starts it again: `cleanroom query adopt {query.name}`.",
+                )
+            )
+            return
+        self._close("Cancelled", "operator")
+        await self._finish(query.closed_error())
 
     def _close(self, stage: QueryStage, by: str) -> None:
         self._query.close(workflow.now(), stage, by)

@@ -24,6 +24,9 @@ WAKE_INTERVAL = timedelta(seconds=1)
 class GovernancePoll:
     """At most one poll at a time. A poll reads governance once, and then again whenever it is woken.
 
+    Of an approved query, only consent and the number of runs can change, so its poll reads nothing before it is woken, unless the terms of
+    its approvals are unknown.
+
     A poll compares governance with the state at its start. Stop it before the workflow changes that state: otherwise it reports
     the workflow's own change.
     """
@@ -77,6 +80,8 @@ class GovernancePoll:
 
     async def _poll(self) -> GovernanceQueryState | None:
         try:
+            if self._query.stage == "Approved" and not self._query.read_approvals:
+                await workflow.wait_condition(lambda: self._woken)
             while (state := await self._read()) is None:
                 await workflow.wait_condition(lambda: self._woken)
         except ActivityError as error:

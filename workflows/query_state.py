@@ -6,9 +6,11 @@
        |          |           |          |
        v          v           v          v
      Failed   Withdrawn    Expired    Expired
-              Expired
+    Cancelled  Expired    Cancelled
+              Cancelled
 
-A proposal returns to Draft when an owner rejects it, when its author withdraws it, or when governance holds a draft again.
+A proposal returns to Draft when an owner rejects it, when its author withdraws it, or when governance holds a draft again. People see
+the states of :mod:`cleanroom.lifecycle.query`: an Approved query is Exhausted for them when its runs are used up.
 
 The class is deterministic: the caller passes the time as ``now`` and the answers of governance as messages.
 :mod:`workflows.publish_query` handles commands and schedules activities, :mod:`workflows.query_status_page` renders the Web UI page.
@@ -22,10 +24,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cleanroom.documents.specs import QuerySpec
-from cleanroom.errors import CleanRoomError, PreconditionFailed
+from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import is_older_transaction, latest_transaction
+from cleanroom.lifecycle.query import APPROVED
 from cleanroom.messages.known import KnownState
 from cleanroom.messages.query import (
+    ApprovalsFound,
     AuthorisedCommand,
     BallotRecorded,
     DraftStored,
@@ -40,23 +44,24 @@ from cleanroom.messages.query import (
     ReminderKind,
     VerifiedDecision,
 )
+from workflows.query_errors import QueryErrors
 
 MAX_REFUSED = 50
 MAX_HISTORY = 200
-CLOSED: tuple[QueryStage, ...] = ("Withdrawn", "Expired", "Failed")
+CLOSED: tuple[QueryStage, ...] = ("Withdrawn", "Expired", "Failed", "Cancelled")
 NO_CARD = (
     "The text was changed in governance, outside of this workflow, so this page has no card for it. Read the document before you decide."
 )
 SEEN = "seen in governance"
 
 
-class QueryStateMachine:
+class QueryStateMachine(QueryErrors):
     """State of one query. Votes are kept by user ID; collaborators are shown by name."""
 
     def __init__(self, input: PublishQueryInput) -> None:
         carried = input.carried
         self.name = input.spec.name
-        self.stage: QueryStage = carried.stage if carried else "Creating"
+        self.stage = carried.stage if carried else "Creating"
         self.version = carried.version if carried else ""
         self.digest = carried.digest if carried else ""
         self.proposal_id = carried.proposal_id if carried else ""
@@ -80,6 +85,13 @@ class QueryStateMachine:
         """Earliest expiry of the approvals that were cast through this workflow."""
         self.run_limit: int | None = carried.run_limit if carried else None
         """The smallest limit of runs of the approvals that were cast through this workflow."""
+        self.refusal = carried.refusal if carried else ""
+        """Of an approved query: the code with which a run would be refused, as far as this workflow knows."""
+        self.accepted = self.stage == "Approved"
+        """Whether governance has accepted the query, also after this workflow has closed it."""
+        self.datasets = _datasets(self.spec)
+        self.read_approvals = bool(carried and carried.accepted)
+        """Whether approvals were cast that this workflow has not verified, so that it must read their terms in governance."""
         self._approval_period = timedelta(seconds=input.approval_seconds)
         self._names = {party.user_id: party.name for party in input.parties}
         if carried:
@@ -94,6 +106,11 @@ class QueryStateMachine:
     def closed(self) -> bool:
         """Whether the query has ended. An approved query has not: it ends when its approvals expire."""
         return self.stage in CLOSED
+
+    @property
+    def shown_expiry(self) -> datetime | None:
+        """When the draft, the proposal or the first approval expires; None for a query that is accepted without a valid approval."""
+        return None if self.accepted and self.approvals_expire_at is None else self.expires
 
     def display_name(self, user_id: str) -> str:
         """Return the collaborator's name, or the user ID of an unknown user."""
@@ -131,6 +148,18 @@ class QueryStateMachine:
 
     def expected_governance_state(self) -> GovernanceQueryState:
         """Return the state of the query in governance as long as nothing changes there."""
+        if self.stage == "Approved":
+            return GovernanceQueryState(
+                state="Accepted",
+                version=self.version,
+                digest=self.digest,
+                proposal_id=self.proposal_id,
+                ballots=self.ballots,
+                seen=self.seen,
+                approvals=ApprovalsFound(
+                    refusal=self.refusal, expire=self.approvals_expire_at, run_limit=self.run_limit, datasets=self.datasets
+                ),
+            )
         draft = self.stage == "Draft"
         return GovernanceQueryState(
             state="Draft" if draft else "Proposed",
@@ -172,6 +201,7 @@ class QueryStateMachine:
             since=self.since,
             reminded=self.reminded,
             run_limit=self.run_limit,
+            refusal=self.refusal,
             deputies={self.display_name(user): deputy for user, deputy in sorted(self.deputies.items()) if user in self.ballots},
         )
 
@@ -186,32 +216,6 @@ class QueryStateMachine:
     def saw(self, seen: str) -> None:
         """Take note of a transaction that a worker or the sender of a message has seen."""
         self.seen = latest_transaction(self.seen, seen)
-
-    # ------------------------------------------------------------------ errors
-
-    def not_draft_error(self, command: str) -> CleanRoomError:
-        """Return the error for a command that needs a draft."""
-        hints = {
-            "Proposed": "Withdraw the proposal first.",
-            "Approved": f"An approved query does not change. Propose a new version: cleanroom query renew {self.name} --file FILE",
-        }
-        return PreconditionFailed("QueryNotDraft", f"{command}: the query is {self.stage}, not a draft.", hint=hints.get(self.stage))
-
-    def not_proposed_error(self) -> CleanRoomError:
-        """Return the error for a vote without an open proposal."""
-        return PreconditionFailed("QueryNotProposed", f"The query is {self.stage}; only a proposed query accepts votes.")
-
-    def not_open_error(self) -> CleanRoomError:
-        """Return the error for a withdrawal without a draft or an open proposal."""
-        return PreconditionFailed(
-            "QueryNotOpen",
-            f"The query is {self.stage}; there is nothing to withdraw.",
-            hint="An owner stops an approved query with `cleanroom consent off`.",
-        )
-
-    def closed_error(self) -> CleanRoomError:
-        """Return the error for a command on a closed query."""
-        return PreconditionFailed("QueryClosed", f"The query is {self.stage.lower()}; it accepts no more commands.")
 
     # ------------------------------------------------------------------ history
 
@@ -260,6 +264,7 @@ class QueryStateMachine:
             return
         self.stage, self.version, self.digest = "Draft", stored.version, stored.digest
         self.spec, self.card, self.owners, self.ballots = spec, draft.card, draft.owners, {}
+        self.datasets = _datasets(spec)
 
     def proposal_made(self, now: datetime, owners: tuple[str, ...], proposed: QueryProposed, command: AuthorisedCommand) -> None:
         """Apply a proposal that this workflow made."""
@@ -268,7 +273,7 @@ class QueryStateMachine:
             # The poll saw the proposal in governance before the activity returned, possibly with votes.
             return
         self.stage, self.owners, self.ballots, self.deputies, self.approvals_expire_at = "Proposed", owners, {}, {}, None
-        self.run_limit = None
+        self.run_limit, self.read_approvals = None, False
         self._take_text(proposed.version, proposed.digest)
         self.proposal_id = proposed.proposal_id
         self._begin_stage(now, now + self._approval_period)
@@ -277,7 +282,7 @@ class QueryStateMachine:
     def return_to_draft(self, now: datetime, event: str, by: str = "", detail: str = "") -> None:
         """End the open proposal."""
         self.stage, self.proposal_id, self.expires, self.approvals_expire_at = "Draft", "", None, None
-        self.run_limit = None
+        self.run_limit, self.read_approvals = None, False
         self.since, self.reminded = None, ()
         self.record(now, event, by, detail)
 
@@ -300,6 +305,7 @@ class QueryStateMachine:
             self.approvals_expire_at = min(decision.expires, self.approvals_expire_at or decision.expires)
             self.run_limit = min((limit for limit in (decision.max_runs, self.run_limit) if limit is not None), default=None)
         # Ballots of one proposal are never taken back. `recorded` may be older than a vote that was counted before.
+        self.read_approvals |= bool(recorded.ballots.keys() - self.ballots.keys() - {decision.approver_id})
         self.ballots |= recorded.ballots
         self.deputies |= {decision.approver_id: decision.deputy} if decision.deputy else {}
         if recorded.proposal_state == "Accepted" and self.stage == "Approved":
@@ -313,7 +319,7 @@ class QueryStateMachine:
 
     def _approve(self, now: datetime, detail: str = "") -> None:
         """All owners have approved: the expiry of their approvals replaces the deadline of the proposal."""
-        self.stage = "Approved"
+        self.stage, self.accepted = "Approved", True
         self._begin_stage(now, self.approvals_expire_at or now + self._approval_period)
         self.record(now, "approved by all", "", detail)
 
@@ -321,7 +327,7 @@ class QueryStateMachine:
 
     def approved_in_governance(self, now: datetime) -> None:
         """Apply an acceptance that prevented the withdrawal at the deadline. Acceptance requires the votes of all owners."""
-        self.ballots = dict.fromkeys(self.owners, "accepted")
+        self.ballots, self.read_approvals = dict.fromkeys(self.owners, "accepted"), True
         self._approve(now, SEEN)
 
     def withdrawal_failed(self, now: datetime, by: str, reason: str) -> None:
@@ -335,9 +341,12 @@ class QueryStateMachine:
         Returns:
             Whether the proposal that was shown has ended, so that votes on it that are not cast are void.
         """
-        if self.stage not in ("Draft", "Proposed") or state.state == "Missing" or self._is_older(state):
+        if self.stage not in ("Draft", "Proposed", "Approved") or state.state == "Missing" or self._is_older(state):
             return False
         self.saw(state.seen)
+        if self.stage == "Approved":
+            self._take_approvals(now, state)
+            return False
         same_proposal = state.proposal_id == self.proposal_id
         if self.stage == "Proposed" and (state.state, same_proposal, state.ballots) == ("Proposed", True, self.ballots):
             return False
@@ -347,10 +356,11 @@ class QueryStateMachine:
             self._take_proposal(now, state)
             self.ballots, self.version = dict(state.ballots), state.version
             self._approve(now, SEEN)
+            self._take_approvals(now, state)
             return not same_proposal
         if state.state == "Proposed" and not same_proposal:
             self._take_proposal(now, state)
-            self.ballots, self.stage = dict(state.ballots), "Proposed"
+            self.ballots, self.stage, self.read_approvals = dict(state.ballots), "Proposed", bool(state.ballots)
             self.record(now, "proposed", "", SEEN)
             return True
         if state.state == "Draft":
@@ -359,9 +369,21 @@ class QueryStateMachine:
             self._take_text(state.version, state.digest)
             self.return_to_draft(now, event, "", SEEN)
             return True
+        self.read_approvals |= dict(state.ballots) != self.ballots
         self.ballots = dict(state.ballots)
         self.record(now, "votes changed", "", SEEN)
         return False
+
+    def _take_approvals(self, now: datetime, state: GovernanceQueryState) -> None:
+        """Take over what governance says about the approvals: a run was started, consent was withdrawn or given again."""
+        found, before = state.approvals, self.state
+        if state.state != "Accepted" or found is None:
+            return
+        self.read_approvals = False
+        self.refusal, self.run_limit, self.approvals_expire_at = found.refusal, found.run_limit, found.expire
+        self.expires, self.datasets = found.expire or self.expires, found.datasets or self.datasets
+        if self.state is not before:
+            self.record(now, "approved again" if self.state is APPROVED else self.state.word.lower(), "", found.refusal)
 
     def _is_older(self, state: GovernanceQueryState) -> bool:
         """Whether ``state`` is from before what this query depends on: the node that answered lags behind."""
@@ -383,3 +405,7 @@ class QueryStateMachine:
         if digest != self.digest:
             self.card = NO_CARD
         self.version, self.digest = version, digest
+
+
+def _datasets(spec: QuerySpec) -> tuple[str, ...]:
+    return tuple(sorted({*spec.inputs.values(), spec.output}))

@@ -10,6 +10,8 @@ from typing import Any
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
+from cleanroom.lifecycle.query import CONSENT_WITHDRAWN, next_command
+from cleanroom.lifecycle.state import State
 from cleanroom.temporal import attributes, metrics
 from cleanroom.temporal.markdown import code, code_block, details, escape, prose
 from workflows.query_state import QueryStateMachine
@@ -29,8 +31,11 @@ class QueryStatusPage:
         self._proposer = proposer
         self._shown: tuple[Any, ...] | None = None
         self._stage, self._since = "", workflow.now()
+        self._state: State | None = None
         self._due = False
         self._limited = query.run_limit is not None
+        self._datasets = query.datasets
+        """As the command that started the workflow has set them."""
         self._reminded = bool(query.reminded)
         """Whether the search attributes name a reminder."""
 
@@ -48,10 +53,11 @@ class QueryStatusPage:
         """Update the current details, and the search attributes if they changed. Each update of attributes adds a history event."""
         query, self._due = self._query, False
         workflow.set_current_details(query_details(query, self._proposer))
-        shown = (query.stage, query.pending(), query.voters("accepted"), query.digest, query.expires, query.reminded, query.known())
+        votes = (query.pending(), query.voters("accepted"))
+        shown = (query.state, *votes, query.digest, query.shown_expiry, query.run_limit, query.datasets, query.reminded, query.known())
         if shown != self._shown:
             self._shown = shown
-            self._enter(query.stage)
+            self._enter(query)
             changed = query_attributes(query, self._since)
             if query.run_limit is not None or self._limited:
                 changed.append((attributes.RUN_LIMIT, query.run_limit))
@@ -61,18 +67,21 @@ class QueryStatusPage:
             self._reminded = bool(query.reminded)
             if (known := query.known()) is not None:
                 changed.append((attributes.KNOWN, str(known)))
+            if query.datasets != self._datasets:
+                self._datasets = query.datasets
+                changed.append((attributes.DATASETS, list(query.datasets)))
             workflow.upsert_search_attributes(attributes.updates(*changed))
 
-    def _enter(self, stage: str) -> None:
-        """Take note of the stage and of the time since when the query is in it, and count the time that a proposal was open."""
-        if stage == self._stage:
+    def _enter(self, query: QueryStateMachine) -> None:
+        """Take note of the state and of the time since when the query is in it, and count the time that a proposal was open."""
+        if query.state is self._state:
             return
-        now = workflow.now()
-        if self._stage == "Proposed":
+        now, stage = workflow.now(), query.stage
+        if self._stage == "Proposed" and stage != "Proposed":
             metrics.PROPOSAL_SECONDS.record(workflow.metric_meter(), (now - self._since).total_seconds(), result=stage.lower())
         # A continued history starts in the middle of a stage.
-        began = [entry.at for entry in self._query.history if entry.event == STAGE_EVENTS.get(stage)]
-        self._stage, self._since = stage, max(began, default=now)
+        began = [entry.at for entry in query.history if entry.event == STAGE_EVENTS.get(stage)] if stage != self._stage else []
+        self._stage, self._state, self._since = stage, query.state, max(began, default=now)
 
     def set_outcome(self, outcome: str) -> None:
         """Set search attribute ``CrOutcome``."""
@@ -82,11 +91,11 @@ class QueryStatusPage:
 
 def query_details(query: QueryStateMachine, proposer: str) -> str:
     """Render state, owners, next step, history and card as Markdown, within the Web UI's limit."""
-    stage = {"Proposed": "Not Approved"}.get(query.stage, query.stage)
     votes = f" ({len(query.voters('accepted'))} of {len(query.owners)} owners)" if query.stage in ("Proposed", "Approved") else ""
-    until = f", expires {query.expires:%Y-%m-%d %H:%M} UTC" if query.expires and not query.closed else ""
+    expires = query.shown_expiry
+    until = f", expires {expires:%Y-%m-%d %H:%M} UTC" if expires and not query.closed else ""
     lines = [
-        f"**{escape(query.name)}** of {escape(proposer)}: **{stage}**{votes}",
+        f"**{escape(query.name)}** of {escape(proposer)}: **{query.state}**{votes}",
         f"version {code(query.version or '-')}, digest {code(query.digest[:16] or '-')}{until}",
         "\n".join(_decisions(query)),
         _reminder(query),
@@ -111,12 +120,12 @@ def query_details(query: QueryStateMachine, proposer: str) -> str:
 def query_attributes(query: QueryStateMachine, since: datetime) -> list[tuple[SearchAttributeKey[Any], Any]]:
     """Return the search attributes by which operators filter queries; ``since`` is the time when the stage began."""
     return [
-        (attributes.STAGE, f"query.{query.stage.lower()}"),
+        (attributes.STAGE, f"query.{query.state.stage}"),
         (attributes.STAGE_SINCE, since),
         (attributes.PENDING_FOR, list(query.pending())),
         (attributes.APPROVED_BY, list(query.voters("accepted"))),
         (attributes.DIGEST, attributes.short_digest(query.digest) if query.digest else None),
-        (attributes.EXPIRES_AT, query.expires),
+        (attributes.EXPIRES_AT, query.shown_expiry),
     ]
 
 
@@ -146,18 +155,18 @@ def _reminder(query: QueryStateMachine) -> str:
 
 
 def _next_step(query: QueryStateMachine, proposer: str) -> str:
-    """Return the command that leads to the next stage."""
-    if query.stage == "Draft":
-        return f"Next: {code(f'cleanroom query propose {query.name} --profile {proposer}')}"
-    if query.stage == "Proposed":
-        commands = [code(f"cleanroom query approve {query.name} --profile {owner}") for owner in query.pending()]
-        paste = f"With {code('--print-signal')} the command prints the input for *Send a Signal*."
-        return "Next: " + " and ".join(commands[:3]) + ". " + paste if commands else ""
-    if query.stage == "Approved":
-        return f"Next: {code(f'cleanroom run start {query.name} --profile {proposer}')}"
-    if query.closed:
-        return f"To propose it again: {code(f'cleanroom query renew {query.name} --profile {proposer}')}"
-    return ""
+    """Return the commands that lead on, each with who gives it."""
+    if query.stage == "Creating":
+        return ""
+    command = next_command(query.state, query.name, held=bool(query.version))
+    if query.state is CONSENT_WITHDRAWN:
+        return f"Next: {code('cleanroom query show ' + query.name)} names who has withdrawn consent."
+    people = query.pending() if query.stage == "Proposed" else (proposer,)
+    commands = " and ".join(code(f"{command} --profile {person}") for person in people[:3])
+    if not commands:
+        return ""
+    paste = f" With {code('--print-signal')} the command prints the input for *Send a Signal*." if query.stage == "Proposed" else ""
+    return f"{'To propose it again' if query.closed else 'Next'}: {commands}" + (f".{paste}" if paste else "")
 
 
 def _wrapped(card: str) -> str:

@@ -22,6 +22,23 @@ CLOCKS_DIFFER = timedelta(seconds=10)
 """By how much the clocks of workers and of Temporal may differ."""
 
 
+class ApprovedTerms(NamedTuple):
+    """What the search attributes of an approved query say about its approvals."""
+
+    expires: datetime
+    run_limit: int | None
+    datasets: tuple[str, ...]
+
+
+class Approved(NamedTuple):
+    """What the workflow of an accepted query shows."""
+
+    stage: str
+    """Stage of a state in :mod:`cleanroom.lifecycle.query`."""
+    terms: ApprovedTerms | None
+    """None if the search attributes do not contain all of them."""
+
+
 class KnownState(NamedTuple):
     """A state of a query in governance."""
 
@@ -31,9 +48,11 @@ class KnownState(NamedTuple):
     """The proposal. Empty for a draft, and for an ID that the attribute cannot contain."""
     digest: str
     """The first digits of a digest: of the version and text of a draft, or of the ID and ballots of a proposal."""
+    approved: Approved | None = None
+    """Of an accepted query. It is in search attributes of its own."""
 
     def __str__(self) -> str:
-        return " ".join(part or "-" for part in self)
+        return " ".join(part or "-" for part in (self.state, self.version, self.proposal_id, self.digest))
 
     @staticmethod
     def parse(text: str | None) -> KnownState | None:

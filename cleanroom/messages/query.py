@@ -10,8 +10,8 @@ from cleanroom.documents.specs import QuerySpec
 from cleanroom.identifiers import HexDigest, Name, Seen, SignedText, sha256_hex
 from cleanroom.messages.base import Message
 
-QueryStage = Literal["Creating", "Draft", "Proposed", "Approved", "Withdrawn", "Expired", "Failed"]
-"""Stages of a query. ``Proposed`` is the diagram's "Not Approved". A rejection returns the query to ``Draft``."""
+QueryStage = Literal["Creating", "Draft", "Proposed", "Approved", "Withdrawn", "Expired", "Failed", "Cancelled"]
+"""Stages of a query's workflow. :mod:`cleanroom.lifecycle.query` gives the state that people see. A rejection returns to ``Draft``."""
 
 DEFAULT_APPROVAL_SECONDS = 14 * 24 * 3600
 
@@ -212,6 +212,20 @@ class GovernanceQueryState(Message):
     ballots: dict[str, Literal["accepted", "rejected"]] = {}
     seen: Seen = ""
     """The state is at least as recent as this transaction."""
+    approvals: ApprovalsFound | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of an accepted query."""
+
+
+class ApprovalsFound(Message):
+    """What governance says about the approvals of an accepted query."""
+
+    refusal: str = ""
+    """The code with which a run would be refused; empty if it may begin."""
+    expire: AwareDatetime | None = None
+    """Earliest expiry of the signed decisions; None if there is none."""
+    run_limit: int | None = None
+    """The smallest limit of runs; None if no approval has one."""
+    datasets: tuple[Name, ...] = ()
 
 
 class WatchQueriesInput(Message):
@@ -314,6 +328,8 @@ class QueryState(Message):
     """Reminders that were sent in the current stage."""
     run_limit: int | None = Field(default=None, exclude_if=lambda value: value is None)
     """The smallest limit of runs of the approvals; None if no approval has one."""
+    refusal: str = Field(default="", exclude_if=lambda value: not value)
+    """Of an approved query: the code with which a run would be refused, such as ``ApprovalRunsExhausted``; empty if it may begin."""
 
 
 class DecisionMessage(Message):
@@ -343,4 +359,5 @@ class CommandOutcome(Message):
     seen: Seen = ""
 
 
+GovernanceQueryState.model_rebuild()
 PublishQueryInput.model_rebuild()

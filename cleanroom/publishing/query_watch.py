@@ -18,6 +18,8 @@ from cleanroom.messages.known import Compared, KnownState
 
 READS_PER_LOOK: Final = 100
 """How many queries one look compares at most. There is one look per second, so a busy ledger does not occupy a core."""
+APPROVED_PER_LOOK: Final = 20
+"""How many accepted queries one look compares at most, in addition. Of these, only consent and the number of runs can change."""
 LIST_SECONDS: Final = 60.0
 """Queries are listed again after this time, although nothing has changed in governance: one may have been adopted."""
 LONGEST_PAUSE: Final = 600.0
@@ -25,7 +27,7 @@ LONGEST_PAUSE: Final = 600.0
 
 
 class OpenQueries(Protocol):
-    """The workflows of the drafts and open proposals of a collaboration."""
+    """The open workflows of a collaboration's queries: of drafts, open proposals, and accepted queries."""
 
     async def list(self) -> Mapping[str, KnownState]:
         """Return what each workflow knows, by the name of its query."""
@@ -95,16 +97,16 @@ class QueryWatch:
         position = await self._governance.position() or f"period {now // LIST_SECONDS:.0f}"
         if now >= self._list_due or (position != self._listed_at and now >= self._listed + len(self._watched) / READS_PER_LOOK):
             await self._list(now, position)
-        due = heapq.nsmallest(
-            READS_PER_LOOK,
-            (item for item in self._watched.values() if item.compared_at != position and now >= item.again),
-            key=lambda item: item.looked,
-        )
+
+        def due(*, accepted: bool, limit: int) -> list[_Watched]:
+            waiting = (item for item in self._watched.values() if item.compared_at != position and now >= item.again)
+            chosen = (item for item in waiting if (item.known.state == "Accepted") is accepted)
+            return heapq.nsmallest(limit, chosen, key=lambda item: item.looked)
 
         async def compare(item: _Watched) -> None:
             await self._compare(item, now, position)
 
-        await gather_limited(compare, due)
+        await gather_limited(compare, [*due(accepted=False, limit=READS_PER_LOOK), *due(accepted=True, limit=APPROVED_PER_LOOK)])
 
     @property
     def compared(self) -> Compared | None:

@@ -280,24 +280,31 @@ class RunAuthority:
                 cause=str(error),
                 hint=f"`cleanroom query show {ticket.query}` lists the owners who have not voted yet.",
             ) from error
-        self._require_same_contract(document)
         if document.digest != request.digest:
             raise Refused(
                 "QueryDigestMismatch",
                 f"query {ticket.query!r}: the accepted text has digest {document.digest[:16]}…, the run requests {request.digest[:16]}….",
                 details={"accepted": document.digest, "requested": request.digest},
             )
-        query = parse_query(document.data, document_id=ticket.query)
-        if query.name != ticket.query:
-            raise Refused("QueryNameMismatch", f"query {ticket.query!r}: its document has the name {query.name!r}.")
-        if query.approval is None:
-            raise Refused("QueryNotPinned", f"query {ticket.query!r} does not pin its datasets; it was not published by this system.")
-        if query.approval.collaboration != self._collaboration:
-            raise Refused(
-                "CollaborationMismatch", f"query {ticket.query!r} was written for collaboration {query.approval.collaboration!r}."
-            )
+        query = self.read_query(document)
         verify_parameters(request.parameters, query)
         return document, query
+
+    def read_query(self, document: AcceptedDocument) -> QueryDocument:
+        """Read the text of an accepted query, and check that it belongs here.
+
+        Raises:
+            Refused: ``QueryNameMismatch``, ``QueryNotPinned``, ``CollaborationMismatch``, ``ContractIdMismatch``.
+        """
+        self._require_same_contract(document)
+        query = parse_query(document.data, document_id=document.id)
+        if query.name != document.id:
+            raise Refused("QueryNameMismatch", f"query {document.id!r}: its document has the name {query.name!r}.")
+        if query.approval is None:
+            raise Refused("QueryNotPinned", f"query {document.id!r} does not pin its datasets; it was not published by this system.")
+        if query.approval.collaboration != self._collaboration:
+            raise Refused("CollaborationMismatch", f"query {document.id!r} was written for collaboration {query.approval.collaboration!r}.")
+        return query
 
     def _require_same_contract(self, document: AcceptedDocument) -> None:
         if document.contract_id != self._collaboration:

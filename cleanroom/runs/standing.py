@@ -55,7 +55,7 @@ def require_consent(document_ids: Sequence[str], answers: Sequence[Consent]) -> 
                 answer.code or "UserDocumentRuntimeOptionDisabled",
                 f"execution consent of {document_id!r} is disabled: {answer.message}",
                 details={"document": document_id},
-                hint="The approver who disabled it can enable it again (`cleanroom consent on`).",
+                hint=f"The approver who disabled it can enable it again: `cleanroom consent on {document_id}`.",
             )
 
 
@@ -72,5 +72,5 @@ def require_unexpired(run: AuthorisedRun, now: dt.datetime) -> None:
             raise Refused(
                 "ApprovalExpired",
                 f"query {run.document.id!r}: owner {decision.signer}'s approval expired at {decision.expires.isoformat()}.",
-                hint=f"Ask the owners again: cleanroom query renew {run.document.id}",
+                hint=f"Ask the owners again: `cleanroom query renew {run.document.id}`.",
             )

@@ -11,9 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
-
-import kubernetes
+from typing import TYPE_CHECKING, Any
 
 from cleanroom.errors import Conflict, NotFound, TimedOut, Unavailable
 from cleanroom.settings import KubernetesSettings
@@ -22,6 +20,9 @@ from cleanroom.spark.kubernetes_api import call_bytes, call_json, connect, watch
 from cleanroom.spark.kubernetes_objects import cluster_event, job_status, pod_status
 from cleanroom.spark.kubernetes_stream import ReconnectPauses, StopSignal
 from cleanroom.spark.status import ClusterEvent, JobStatus, PodStatus
+
+if TYPE_CHECKING:
+    import kubernetes
 
 APP_LABEL = "sparkoperator.k8s.io/app-name"
 """Label that the Spark Operator puts on every pod of an application."""
@@ -43,6 +44,8 @@ class KubernetesClient:
     """SparkApplications and their pods in one namespace."""
 
     def __init__(self, api: kubernetes.client.ApiClient, namespace: str) -> None:
+        import kubernetes
+
         self.namespace = namespace
         self._api = api
         self._custom = kubernetes.client.CustomObjectsApi(api)
@@ -66,6 +69,8 @@ class KubernetesClient:
 
     def version(self) -> str:
         """Return the API server's version. A cheap check that the API server answers."""
+        import kubernetes
+
         get_code = kubernetes.client.VersionApi(self._api).get_code
         return str(call_json("read the cluster's version", get_code, members=["gitVersion"])["gitVersion"])
 
@@ -239,6 +244,8 @@ class KubernetesClient:
 
     def _request_deletion(self, name: str, uid: str | None) -> str | None:
         """Delete the object and return its UID, or None if it does not exist."""
+        import kubernetes
+
         found: str | None = None
         # If the object is gone, its pods may still exist.
         with contextlib.suppress(NotFound):

@@ -8,19 +8,19 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import kubernetes
 import urllib3
-from kubernetes.client.exceptions import ApiException
 
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
 from cleanroom.settings import KubernetesSettings
 from cleanroom.spark.kubernetes_stream import StopSignal, read_lines
 from cleanroom.transport import retry_after_seconds
 
-# The package is only partly annotated, so strict type checks treat these members as Any.
-_config: Any = kubernetes.config
+# The package takes 75 MB, and only the worker of the Spark service has it (the extra `cluster`), so it is imported on use.
+if TYPE_CHECKING:
+    import kubernetes
+    from kubernetes.client.exceptions import ApiException
 
 WATCH_SECONDS = 30
 """The longest single watch request."""
@@ -35,16 +35,20 @@ def connect(settings: KubernetesSettings) -> kubernetes.client.ApiClient:
     Raises:
         PreconditionFailed: ``KubeconfigInvalid``.
     """
+    import kubernetes
+
+    # The package is only partly annotated, so strict type checks treat these members as Any.
+    config: Any = kubernetes.config
     configuration = kubernetes.client.Configuration()
     try:
         if settings.kubeconfig is not None:
-            _config.load_kube_config(config_file=str(settings.kubeconfig), context=settings.context, client_configuration=configuration)
+            config.load_kube_config(config_file=str(settings.kubeconfig), context=settings.context, client_configuration=configuration)
         else:
             try:
-                _config.load_incluster_config(client_configuration=configuration)
-            except _config.ConfigException:
-                _config.load_kube_config(context=settings.context, client_configuration=configuration)
-    except (_config.ConfigException, OSError) as error:
+                config.load_incluster_config(client_configuration=configuration)
+            except config.ConfigException:
+                config.load_kube_config(context=settings.context, client_configuration=configuration)
+    except (config.ConfigException, OSError) as error:
         raise PreconditionFailed(
             "KubeconfigInvalid",
             f"kubernetes.kubeconfig: {settings.kubeconfig or 'the default kubeconfig'} cannot be used.",
@@ -70,6 +74,8 @@ def call(what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> 
         CleanRoomError: As :func:`api_error`.
         Unavailable: ``KubernetesUnreachable``.
     """
+    from kubernetes.client.exceptions import ApiException
+
     kwargs.setdefault("_request_timeout", _REQUEST_TIMEOUT)
     try:
         return function(*args, **kwargs)

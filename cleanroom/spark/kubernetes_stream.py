@@ -11,11 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import kubernetes
-
-_lines: Any = kubernetes.watch.watch.iter_resp_lines
-
-
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10.0
 HEALTHY_SECONDS = 5.0
@@ -95,8 +90,12 @@ def _shut_down(response: Any) -> None:
 
 def read_lines(response: Any, stop: StopSignal | None) -> Iterator[str]:
     """Yield the lines of a watch until it ends or ``stop`` is set."""
+    import kubernetes
+
+    # The package does not annotate this function.
+    lines: Any = kubernetes.watch.watch.iter_resp_lines
     with (stop or StopSignal()).reading(response):
-        for line in _lines(response):
+        for line in lines(response):
             if stop and stop.is_set():
                 return
             yield line

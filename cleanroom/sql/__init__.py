@@ -7,7 +7,7 @@ Other packages import from this module only. Its public API:
 * :class:`Catalog`, :class:`View`, :class:`Column` and :func:`view_of` describe what a query may read. :func:`unique_members` refuses
   JSON objects with duplicate members.
 * :class:`Reason`, :class:`Lineage`, :class:`RewrittenSegment` and the other members of a verdict.
-* :func:`split_statements` splits a file into statements; it raises :class:`Refusal`.
+* :func:`split_statements` splits a file into statements, and :class:`Tokens` a text into tokens; they raise :class:`Refusal`.
 * :func:`locked_spark_conf` and :func:`locked_sql_conf` are the Spark settings that the rewritten text assumes.
 * :func:`strip_invisible` makes text from a query safe to print.
 """
@@ -16,7 +16,7 @@ from cleanroom.sql.catalog import Catalog, Column, View, unique_members, view_of
 from cleanroom.sql.gate import analyse, check_sql
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.sparkconf import locked_spark_conf, locked_sql_conf
-from cleanroom.sql.text.tokens import split_statements, strip_invisible
+from cleanroom.sql.text.tokens import Tokens, split_statements, strip_invisible
 from cleanroom.sql.verdict import (
     AppliedFloor,
     GateVerdict,
@@ -32,6 +32,6 @@ from cleanroom.sql.verdict import (
 
 __all__ = [
     "AppliedFloor", "Catalog", "Column", "GateVerdict", "Lineage", "OutputColumn", "OutputLineage", "Position", "Reason", "Refusal",
-    "RewrittenSegment", "SourceUse", "View", "Warning", "analyse", "check_sql", "locked_spark_conf", "locked_sql_conf",
+    "RewrittenSegment", "SourceUse", "Tokens", "View", "Warning", "analyse", "check_sql", "locked_spark_conf", "locked_sql_conf",
     "split_statements", "strip_invisible", "unique_members", "view_of",
 ]  # fmt: skip

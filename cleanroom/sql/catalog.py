@@ -82,9 +82,9 @@ class View(WireModel):
             columns = [{"name": name, "type": kind} for name, kind in columns.items()]
         if isinstance(columns, list | tuple):
             data["columns"] = [_column(item) for item in columns]
-        floors = [data.pop(member) for member in ("floors", "floor", "privacy_floors") if data.get(member) is not None]
-        own = {member: data.pop(member) for member in _FLOOR_MEMBERS if member in data}
-        data["floors"] = [item for floor in [*floors, own] if floor for item in ([floor] if not isinstance(floor, list | tuple) else floor)]
+        floors = [data.pop(member, None) for member in ("floors", "floor", "privacy_floors")]
+        floors.append({member: data.pop(member) for member in _FLOOR_MEMBERS if member in data})
+        data["floors"] = [item for floor in floors if floor for item in (floor if isinstance(floor, list | tuple) else [floor])]
         if any(isinstance(floor, Mapping) and any(isinstance(part, bool) for part in floor.values()) for floor in data["floors"]):
             raise ValueError(f"view {data.get('name')}: minGroupSize is a whole number, not true or false")
         return data
@@ -177,7 +177,8 @@ class Catalog(WireModel):
         _no_lost_rule(data, {"views", "floors"}, "the catalogue")
         views = data.get("views")
         if isinstance(views, Mapping):
-            views = [{"name": name, **_body(body)} for name, body in views.items()]
+            whole = {name: isinstance(body, Mapping) and body.keys() & {"columns", "fields", "schema"} for name, body in views.items()}
+            views = [{"name": name, **(body if whole[name] else {"columns": body})} for name, body in views.items()]
         floors = data.get("floors")
         if floors is not None and isinstance(views, list | tuple):
             if not isinstance(floors, Mapping):
@@ -243,10 +244,6 @@ def view_of(
         floors=() if floors is None or floors == PrivacyFloors() else (floors,),
         unique_columns=unique,
     )
-
-
-def _body(body: Any) -> dict[str, Any]:
-    return dict(body) if isinstance(body, Mapping) and body.keys() & {"columns", "fields", "schema"} else {"columns": body}
 
 
 def _column(item: Any) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.model import NO_NAMES, OR, ROWS, CheckedQuery, ColumnKey, ProtectedInput, Value
+from cleanroom.sql.model import NO_NAMES, OR, CheckedQuery, ColumnKey, ProtectedInput, Value
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.text.tokens import Tokens
@@ -50,10 +50,6 @@ class Findings:
                 "compute each part once, in a common table expression",
             )
 
-    def read_rows(self, view: str) -> None:
-        """Record that the query reads rows of ``view``."""
-        self.uses.setdefault((view, ROWS), set()).add("rows")
-
     def release(self, protected: list[ProtectedInput], floor: int) -> int:
         """Record that a SELECT enforces ``floor`` for the inputs ``protected``, and return the number of the release."""
         self.releases += 1
@@ -69,7 +65,9 @@ class Context(NamedTuple):
     catalog: Catalog  # views that the query may read, with the owners' rules
     findings: Findings  # what is collected over the whole query
     text: Tokens  # text of the statement
-    readers: Readers  # the functions that read an expression and a query
+    # The functions through which the readers of constructs read what is inside of them
+    read_expression: Callable[[Context, int], Value]
+    read_query: Callable[[Context, Scope | None, bool], CheckedQuery]
     relations: Mapping[str, CheckedQuery]  # temporary views and common table expressions in force, by lower-case name
     scope: Scope  # scope of the SELECT
     clause: str = "output"  # how the lineage names the use of columns here: `join`, `filter`, `output`, or the name of an aggregate
@@ -81,49 +79,33 @@ class Context(NamedTuple):
 
     def for_select(self, scope: Scope) -> Context:
         """The context of a SELECT with ``scope``; clauses and aggregates around it do not apply inside."""
-        return Context(*self[:5], scope)
+        return Context(*self[:6], scope)
 
     def in_clause(self, clause: str, *, aggregates: bool = False) -> Context:
         """This context in a clause of the SELECT."""
-        return Context(*self[:6], clause, "", aggregates)
+        return Context(*self[:7], clause, "", aggregates)
 
     def in_aggregate(self, name: str, use: str) -> Context:
         """This context inside an aggregate whose use of columns the lineage calls ``use``."""
         return self._replace(clause=use, aggregate=name)
 
-    def expanding_alias(self, name: str) -> Context:
-        """This context inside the expression that the alias ``name`` stands for."""
-        return self._replace(in_qualify=False, expanding=self.expanding | {name.lower()})
-
     def expression(self, least: int = OR) -> Value:
         """Read and check an expression whose operators have a precedence of ``least`` or more."""
-        return self.readers.expression(self, least)
+        return self.read_expression(self, least)
 
-    def expressions(self, end: str = "") -> list[Value]:
-        """Read expressions with commas between them, and the token ``end`` after them."""
-        values = [self.expression()]
-        while self.text.accept(","):
-            values.append(self.expression())
-        if end:
-            self.text.expect(end)
-        return values
+    def expressions(self) -> list[Value]:
+        """Read expressions with commas between them."""
+        return self.text.listed(self.expression)
 
     def query(self, parent: Scope | None, hidden: bool) -> CheckedQuery:
         """Read and check a query, which may read columns of the scope ``parent`` if it is a correlated subquery.
 
         If ``hidden``, its output ends with the identity columns of protected rows, so that an enclosing query can count persons.
         """
-        return self.readers.query(self, parent, hidden)
+        return self.read_query(self, parent, hidden)
 
     def record(self, value: Value) -> None:
         """Record in the lineage that this clause reads ``value``."""
         uses, clause = self.findings.uses, self.clause
         for view, column, _ in value.origins:
             uses.setdefault((view, column), set()).add(clause)
-
-
-class Readers(NamedTuple):
-    """The functions through which the readers of constructs read what is inside of them."""
-
-    expression: Callable[[Context, int], Value]
-    query: Callable[[Context, Scope | None, bool], CheckedQuery]

@@ -13,7 +13,7 @@ from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.checking.columns import check_distinct_columns
 from cleanroom.sql.checking.expressions import expression
 from cleanroom.sql.checking.queries import Statement, query, statement
-from cleanroom.sql.context import Context, Findings, Readers
+from cleanroom.sql.context import Context, Findings
 from cleanroom.sql.lineage import card_of, lineage_of
 from cleanroom.sql.model import CheckedQuery
 from cleanroom.sql.privacy import release
@@ -45,7 +45,7 @@ def analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
         for number, segment in ordered:
             index = number
             last = len(rewritten) == len(ordered) - 1
-            context = Context(catalog, findings, Tokens(segment.data), Readers(expression, query), views, Scope())
+            context = Context(catalog, findings, Tokens(segment.data), expression, query, views, Scope())
             checked = _statement(context, last=last)
             if checked.view is not None:
                 views[checked.view.lower()] = checked.query
@@ -56,7 +56,10 @@ def analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
                 _check_result(checked.query, findings, catalog)
             if findings.refusals:
                 break
-            rewritten.append(_rewritten(segment, checked))
+            conditions = {"pre_conditions": segment.pre_conditions or (), "post_filters": segment.post_filters or ()}
+            rewritten.append(
+                RewrittenSegment(execution_sequence=segment.execution_sequence, sql=checked.sql, view=checked.view, **conditions)
+            )
     except Refusal as refusal:
         if refusal.code == "Unparsable":  # the other reasons may be misreadings
             findings.refusals.clear()
@@ -143,16 +146,6 @@ def _check_result(result: CheckedQuery, findings: Findings, catalog: Catalog) ->
             release.check_output(field, catalog)
         except Refusal as refusal:
             findings.note(refusal)
-
-
-def _rewritten(segment: QuerySegment, checked: Statement) -> RewrittenSegment:
-    return RewrittenSegment(
-        execution_sequence=segment.execution_sequence,
-        sql=checked.sql,
-        view=checked.view,
-        pre_conditions=segment.pre_conditions or (),
-        post_filters=segment.post_filters or (),
-    )
 
 
 def _required_columns(catalog: Catalog, findings: Findings) -> dict[str, tuple[str, ...]]:

@@ -24,6 +24,8 @@ ROWS = "*"
 NO_ORIGINS: frozenset[Origin] = frozenset()
 NO_COLUMNS: frozenset[ColumnKey] = frozenset()
 NO_NAMES: frozenset[str] = frozenset()
+NUMERIC_FACTS = ("transformed", "filled", "made_by_text", "whole", "mixed")
+"""Facts about a number that hold for whatever is computed from it; see :class:`Value`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,13 +70,6 @@ class Value:
         out.sql, out.name, out.sources, out.joinable, out.ungrouped = sql, name, sources, self.plain, True
         return out
 
-    @staticmethod
-    def of_column(sql: str, type: str, name: str, alias: str, key: ColumnKey) -> Value:
-        """The column ``key`` of an input view, which has the ``alias``."""
-        out = Value(sql, type, degree=1, origins=frozenset([(*key, "value")]), exposed=frozenset([key]), sources=frozenset([alias]))
-        out.name, out.plain, out.joinable, out.ungrouped = name, True, True, True
-        return out
-
 
 _facts = attrgetter(*Value.__slots__)
 
@@ -87,13 +82,29 @@ class SemiJoin(NamedTuple):
     type: str  # type of the column that the subquery of IN returns
 
 
-class KeyPair(NamedTuple):
-    """Two columns that a condition compares for equality."""
+class Equality(NamedTuple):
+    """Two columns of different relations that a condition compares."""
 
-    first: Value  # one column
-    second: Value  # the other column
+    first: Value
+    second: Value
+    in_every_row: bool  # the condition is true in every row of the SELECT
     # Aliases of the relations whose rows the condition selects: those of the optional side of an outer join; None for both relations
     restricts: frozenset[str] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Both are unchanged columns."""
+        return self.first.plain and self.second.plain
+
+    @property
+    def joinable(self) -> bool:
+        """Equal values of both mean the same thing."""
+        return self.first.joinable and self.second.joinable
+
+    @property
+    def same(self) -> bool:
+        """Both are unchanged columns of one type, so that equal values are the same value."""
+        return self.plain and self.first.type == self.second.type
 
 
 class ProtectedInput(NamedTuple):

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from cleanroom.sql.model import NO_NAMES, Division, KeyPair, ProtectedInput, Relation, Release, ReleasedAggregate, Value
+from cleanroom.sql.model import NO_NAMES, Division, Equality, ProtectedInput, Relation, Release, ReleasedAggregate, Value
 
 
 @dataclass(slots=True, eq=False)
 class EqualColumns:
     """Columns that the conditions of one SELECT compare."""
 
-    in_every_row: list[tuple[Value, Value]] = field(default_factory=list)  # unchanged columns that are equal in every row of the result
-    in_joins: list[tuple[Value, Value]] = field(default_factory=list)  # unchanged columns whose equality is a condition of any join
+    found: list[Equality] = field(default_factory=list)  # the equalities, in the order of the query
     links: list[tuple[str, str]] = field(default_factory=list)  # aliases of relations that an equality of columns joins
-    keys: list[KeyPair] = field(default_factory=list)  # columns whose equality joins two relations
     _representatives: dict[str, str] = field(default_factory=dict)
     _persons: dict[str, str] = field(default_factory=dict)
     _views: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -26,26 +24,27 @@ class EqualColumns:
             reference = self._representatives[reference]
         return reference
 
-    def equate(self, left: Value, right: Value) -> None:
-        """Record that two unchanged columns are equal in every row."""
-        views = self.views_behind(left) | self.views_behind(right)
-        one, two = self.representative(left.sql), self.representative(right.sql)
-        if one != two:
-            self._representatives[two] = one
-        self._views[one] = views
-        self.in_every_row.append((left, right))
-
     def person(self, reference: str) -> str:
         """One reference for all columns that equal ``reference`` in every row in which they are not NULL."""
         while reference in self._persons:
             reference = self._persons[reference]
         return reference
 
-    def equate_if_found(self, left: Value, right: Value) -> None:
-        """Record that two unchanged columns are equal, or one of them is NULL because an outer join found no row."""
+    def record(self, equality: Equality) -> None:
+        """Record an equality. That of an outer join holds where both columns are not NULL."""
+        self.found.append(equality)
+        left, right = equality.first, equality.second
+        if not equality.same:
+            return
         one, two = self.person(left.sql), self.person(right.sql)
-        if one != two:
+        if one != two and equality.joinable:
             self._persons[two] = one
+        if equality.in_every_row:
+            views = self.views_behind(left) | self.views_behind(right)
+            one, two = self.representative(left.sql), self.representative(right.sql)
+            if one != two:
+                self._representatives[two] = one
+            self._views[one] = views
 
     def views_behind(self, value: Value) -> frozenset[str]:
         """Input views that ``value``, or a column that equals it in every row, is derived from."""

@@ -118,12 +118,17 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {redact(text)}"
 
 
-def error_from_failure(error: BaseException) -> CleanRoomError:
+def error_from_failure(error: BaseException, *, step: str = "") -> CleanRoomError:
     """Return what to show a person for anything that a Temporal call raised. Never raises.
 
     Wrappers such as ``WorkflowFailureError``, ``ActivityError`` and ``ChildWorkflowError`` are removed first.
+
+    Args:
+        error: The exception.
+        step: Name of the activity whose failure this is, for a failure without its wrapper.
     """
     innermost, wrapper = _unwrap(error)
+    wrapper = wrapper or (_activity_error(step) if step else None)
     if isinstance(innermost, CleanRoomError):
         return innermost
     for kind, mapper in _MAPPERS:
@@ -131,6 +136,11 @@ def error_from_failure(error: BaseException) -> CleanRoomError:
             return mapper(innermost, wrapper)
     known = from_upstream(innermost) if isinstance(innermost, Exception) else None
     return known or Internal(UNEXPECTED, _describe(innermost))
+
+
+def _activity_error(step: str) -> ActivityError:
+    """Return the wrapper that a failure of a pending activity does not have yet."""
+    return ActivityError("", scheduled_event_id=0, started_event_id=0, identity="", activity_type=step, activity_id="", retry_state=None)
 
 
 def _unwrap(error: BaseException) -> tuple[BaseException, BaseException | None]:
@@ -168,7 +178,7 @@ _TIMEOUTS: Final[Mapping[TimeoutType, tuple[str, str, str | None]]] = {
     TimeoutType.HEARTBEAT: (
         "WorkerLost",
         "stopped sending heartbeats: its worker died or lost its connection.",
-        "Check the worker's log and start the worker again.",
+        "`cleanroom ps` shows which worker has exited; `cleanroom worker BOUNDARY` starts it again. Its log says why it died.",
     ),
     TimeoutType.START_TO_CLOSE: ("StepTimedOut", "exceeded the time limit of one attempt.", None),
     TimeoutType.SCHEDULE_TO_CLOSE: ("StepTimedOut", "did not succeed within the time limit of all attempts.", None),
@@ -176,13 +186,21 @@ _TIMEOUTS: Final[Mapping[TimeoutType, tuple[str, str, str | None]]] = {
 
 
 def _timed_out(error: TimeoutError, wrapper: BaseException | None) -> CleanRoomError:
-    code, what, hint = _TIMEOUTS[error.type or TimeoutType.START_TO_CLOSE]
+    kind = error.type or TimeoutType.START_TO_CLOSE
+    code, what, hint = _TIMEOUTS[kind]
+    subject = _subject(wrapper)
     if not isinstance(wrapper, ActivityError):
-        code, what = "WorkflowTimedOut", "did not finish in time."
-    last = error_from_failure(error.cause) if isinstance(error.cause, ApplicationError) else None
+        # Only activities send heartbeats and wait for a worker. A failure without its wrapper still says so.
+        subject = "A step"
+        if kind in (TimeoutType.START_TO_CLOSE, TimeoutType.SCHEDULE_TO_CLOSE):
+            code, subject, what = "WorkflowTimedOut", _subject(wrapper), "did not finish in time."
+    last = error_from_failure(error.cause) if isinstance(error.cause, ApplicationError | TimeoutError) else None
+    if isinstance(last, TimedOut) and last.code == "WorkerLost" and code == "StepTimedOut":
+        # The last attempt ended because its worker died. That is what somebody must repair.
+        code, hint = last.code, last.hint
     return TimedOut(
         code,
-        f"{_subject(wrapper)} {what}" + (f" Its last error: {last}" if last else ""),
+        f"{subject} {what}" + (f" Its last error: {last}" if last else ""),
         hint=hint or (last.hint if last else None),
         party=last.party if last else "operator",
         details={"lastError": last.to_dict()} if last else None,

@@ -67,7 +67,6 @@ PASSTHROUGH = (
     "annotated_types",
     "annotationlib",
     "cryptography",
-    "sqlglot",
     "opentelemetry",
     "beartype",
 )

@@ -7,7 +7,6 @@ import hmac
 import json
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -19,6 +18,7 @@ from cleanroom.errors import InvalidInput, NotFound, Refused
 from cleanroom.identifiers import canonical_json
 from cleanroom.models import FrozenModel
 from cleanroom.settings import Settings
+from cleanroom.transport import pem_file
 
 MAX_BOOTSTRAP = 256 * 1024
 """Bytes of a bootstrap file. Of a longer one, the digest never matches."""
@@ -140,11 +140,3 @@ def drop_root_variables() -> tuple[str, ...]:
     An attested worker takes TLS roots from its measured image, its bootstrap file and the trust document only.
     """
     return tuple(name for name in ROOT_VARIABLES if os.environ.pop(name, None) is not None)
-
-
-def pem_file(pem: str) -> Path:
-    """Write certificates to a new private file of this process, for libraries that only read files."""
-    handle, name = tempfile.mkstemp(prefix="cleanroom-roots-")
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(pem)
-    return Path(name)

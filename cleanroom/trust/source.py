@@ -11,7 +11,7 @@ from pathlib import Path
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.governance import MemberDocument
 from cleanroom.identifiers import document_digest
-from cleanroom.trust.bootstrap import pem_file
+from cleanroom.transport import pem_file
 from cleanroom.trust.document import TrustDocument, parse_trust_document, trust_document_id
 
 MISSING = "DocumentNotFound"

@@ -12,6 +12,7 @@ from localcloud.launcher import azurite, seaweedfs, temporal_server
 from localcloud.launcher.companies import OPERATOR, Kind
 from localcloud.launcher.guests import GUESTS, launch_guests, worker_arguments
 from localcloud.launcher.layout import AZURE_STAND_INS, STAND_INS, Layout
+from localcloud.launcher.payload import prepare_payload
 from localcloud.launcher.processes import Ready, Service
 from localcloud.launcher.profiles import write_profiles
 from localcloud.launcher.setup import create_buckets, create_collaboration, promote_workers
@@ -40,6 +41,7 @@ def plan(state: Path, *, propagation_seconds: float = 0, workers: bool = True, o
         _gateway(layout),
         seaweedfs_service(layout, [layout.ports[f"seaweedfs-{i}"] for i in range(seaweedfs.PORTS)]),
         *(_stand_in(layout, name) for name in STAND_INS if name not in AZURE_STAND_INS),
+        Step("payload", prepare_payload),
         Step("guests", lambda: launch_guests(layout), after=("snp",)),
         Step("settings", lambda: write_profiles(layout), after=("guests",)),
         Step("buckets", lambda: create_buckets(layout), after=("seaweedfs",)),

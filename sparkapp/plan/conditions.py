@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.tree import Node, refused
@@ -21,6 +22,7 @@ class Floors:
         persons: Smallest number of persons in a group.
         least: Smallest number of persons who meet a test; None without tests.
         tests: Tests of the rows of a person.
+        strict: Those which the group's persons must meet, so that no group without such persons is shown.
         tested: Attributes that the tests read.
         shares: For each sum of absolute values, in canonical text, the largest part of one person in percent.
         differences: Pairs of columns or products that are equal for all persons, or different for enough.
@@ -31,6 +33,7 @@ class Floors:
     persons: int = 0
     least: int | None = None
     tests: list[Test] = field(default_factory=list)
+    strict: set[Test] = field(default_factory=set)
     tested: set[int] = field(default_factory=set)
     shares: dict[str, int] = field(default_factory=dict)
     differences: set[frozenset[str]] = field(default_factory=set)
@@ -56,6 +59,17 @@ def number_of(node: Node) -> int | None:
         node = node.child
     text = str(node.fields.get("value")) if node.kind == "Literal" else ""
     return int(text) if text.isdecimal() else None
+
+
+def _percent(node: Node) -> int | None:
+    """The percentage that a constant such as 0.8 is."""
+    while node.kind == "Cast":
+        node = node.child
+    try:
+        percent = 100 * Decimal(str(node.fields.get("value"))) if node.kind == "Literal" else Decimal("NaN")
+    except InvalidOperation:
+        return None
+    return int(percent) if percent == percent.to_integral_value() else None
 
 
 @dataclass
@@ -84,11 +98,13 @@ class Condition:
             if counted is not None and counted.kind == "AttributeReference" and counted.id in self.persons:
                 floors.persons = max(floors.persons, least)
                 return
+            known = len(floors.tests)
             if self._test(node.children[0], least, floors):
+                floors.strict |= {*floors.tests[known:]}
                 return
         if node.kind == "Not" and node.child.kind == "Between" and self._none_or_enough(node.child.child, floors):
             return
-        if node.kind == "LessThanOrEqual" and self._share(node.children[0], node.children[1], floors):
+        if node.kind == "LessThanOrEqual" and number_of(node.children[1]) == 0 and self._share(node.children[0], floors):
             return
         raise refused("PlanFloorMissing", f"the conditions of a release contain another one ({node.kind})")
 
@@ -158,12 +174,13 @@ class Condition:
         found = one_to(node)
         return found is not None and self._test(found[0], found[1] + 1, floors)
 
-    def _share(self, left: Node, right: Node, floors: Floors) -> bool:
-        """``100 * MAX(s) <= percent * SUM(s)``, where ``s`` is the sum of absolute values of a person."""
-        if left.kind != "Multiply" or right.kind != "Multiply" or number_of(left.children[0]) != 100:
+    def _share(self, node: Node, floors: Floors) -> bool:
+        """``MAX(s) - part * SUM(s)``, where ``s`` is the sum of absolute values of a person."""
+        if node.kind != "Subtract" or node.children[1].kind != "Multiply":
             return False
-        percent = number_of(right.children[0])
-        largest, total = self._aggregate(left.children[1], "Max"), self._aggregate(right.children[1], "Sum")
+        part, sum = node.children[1].children
+        percent = _percent(part)
+        largest, total = self._aggregate(node.children[0], "Max"), self._aggregate(sum, "Sum")
         summed = self._absolute_sum(largest) if largest is not None else None
         if percent is None or summed is None or largest is None or total is None or total.fields.get("exprId") != largest.fields["exprId"]:
             return False
@@ -172,12 +189,13 @@ class Condition:
         return True
 
     def _absolute_sum(self, node: Node) -> Node | None:
-        """``x``, if an attribute of the rows per person is ``COALESCE(SUM(ABS(x)), 0)``."""
+        """``x``, if an attribute of the rows per person is ``COALESCE(SUM(ABS(CAST(x AS DOUBLE))), 0)``."""
         column = self._input(node)
         if column is None or column.kind != "Coalesce":
             return None
         summed = argument(column.children[0], "Sum")
-        return summed.child if summed is not None and summed.kind == "Abs" else None
+        number = summed.child if summed is not None and summed.kind == "Abs" else None
+        return number if number is not None and number.kind == "Cast" and number.fields.get("dataType") == "double" else None
 
 
 def row_test(node: Node, canonical: Canonical) -> Test:
@@ -194,8 +212,27 @@ def _part_of_test(node: Node, canonical: Canonical) -> str:
     if node.kind == "IsNotNull":
         return f"{product_text(node.child, canonical)} IS NOT NULL"
     if inner.kind == "EqualNullSafe" and inner.children[1].kind == "Literal" and inner.children[1].fields.get("value") == "true":
-        return f"{canonical.text(inner.children[0])} IS {'NOT ' if node.kind == 'Not' else ''}TRUE"
+        return f"{truth_text(inner.children[0], canonical)} IS {'NOT ' if node.kind == 'Not' else ''}TRUE"
     return canonical.text(node)
+
+
+def truth_text(node: Node, canonical: Canonical) -> str:
+    """The text of a condition before ``IS TRUE``."""
+    if node.kind == "IsNotNull" and node.child.kind == "AttributeReference":
+        return found_text(canonical.number(node.child.id))
+    if node.kind == "Not" and node.child.kind == "EqualTo" and number_of(node.child.children[1]) == 0:
+        return flag_text(node.child.children[0], canonical)
+    return canonical.text(node)
+
+
+def found_text(number: int) -> str:
+    """The condition that an attribute is not NULL, as :func:`truth_text` writes it."""
+    return f"#{number} IS NOT NULL"
+
+
+def flag_text(node: Node, canonical: Canonical) -> str:
+    """The condition that a flag is 1, as :func:`truth_text` writes it."""
+    return f"{product_text(node, canonical)} <> 0"
 
 
 def one_to(node: Node) -> tuple[Node, int] | None:

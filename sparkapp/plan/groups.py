@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import unchanged
-from sparkapp.plan.conditions import conjuncts, row_test, without_alias
+from sparkapp.plan.conditions import conjuncts, number_of, without_alias
 from sparkapp.plan.expressions import EXTREMES, Columns, require_conditions, require_shown
 from sparkapp.plan.overlap import OverlappingGroups
 from sparkapp.plan.release import Groups, Release, counted_test, groups_of, require_floors, require_merges
@@ -67,21 +67,21 @@ class Aggregates:
         if source.exploded and any(call.children[0].kind != "Count" for call in calls):
             raise refused("PlanRowsOfPersons", "an aggregate reads rows of persons that EXPLODE repeats")
         merged = [part for value in groups.released() for part in groups.merged(value)]
+        for part in merged:
+            require_conditions(part, columns, self._walk.subquery, self._walk.catalog)
         terms = Terms(self._walk, source, columns, groups.canonical)
         calls_of_persons = [part for part in merged if part.kind == "AggregateExpression" and part.children[0].kind != "BoolOr"]
         terms.read(calls_of_persons, merged=True)
         for call in calls:
             if call.children[0].kind == "Count":
                 test = counted_test(call, groups)
-                terms.read_persons(row_test(test, groups.canonical) if test is not None else None, _counted(groups, source))
+                terms.read_persons(test, _counted(groups, source))
         counted = [(groups, _counted(groups, source))]
         terms.require(groups.floors)
         terms.require_counted(counted)
         keys = [groups.inputs[item.id] for item in node.expressions("groupingExpressions")]
         for key in keys:
             require_shown(self._walk.shown(key, columns), "a group key shows", self._walk.catalog)
-        for part in merged:
-            require_conditions(part, columns, self._walk.subquery, self._walk.catalog)
         reads = {id: Column(fresh(), self._released(part, columns)) for id, part in groups.inputs.items()}
         found = {item.id: Column(fresh(), self._walk.shown(without_alias(item), reads)) for item in groups.outputs()}
         unique = [frozenset(found[id].value for id in groups.keys)] if len(groups.keys) == len(keys) else []
@@ -135,6 +135,8 @@ class Aggregates:
 
     def completed(self, node: Node, outer: Columns) -> tuple[Rows, Release] | None:
         """A join of groups with those of another kind of person, with overlapping groups, or with other aggregates of the same rows."""
+        if node.kind == "Filter" and is_generated_join(node.child):
+            return self._enough_values(node, outer)
         if not is_generated_join(node):
             return None
         kind, right = join_kind(node), node.children[1]
@@ -158,8 +160,8 @@ class Aggregates:
                 counted=[*release.counted, (groups, _counted(groups, reads))],
             )
         else:
-            values, found = self._values(right.child, release, outer)
-            rows = replace(rows, columns=rows.columns | values)
+            values, found, different = self._values(right.child, release, outer)
+            rows, release = replace(rows, columns=rows.columns | values), replace(release, different=different)
         conditions = [part for part in conjuncts(tree(node.fields["condition"])) if part.kind != "Literal"]
         pairs = [[child.id for child in part.children if child.kind == "AttributeReference"] for part in conditions]
         same = all(len(pair) == 2 and texts.get(pair[0], "") == found.get(pair[1]) for pair in pairs)
@@ -167,8 +169,22 @@ class Aggregates:
             raise refused("PlanFloorMissing", "groups are not joined with the conditions of their release by all keys")
         return rows, release
 
-    def _values(self, node: Node, release: Release, outer: Columns) -> tuple[dict[int, Column], dict[int, str]]:
-        """Aggregates of the rows of a release by its group keys, and the texts of these keys."""
+    def _enough_values(self, node: Node, outer: Columns) -> tuple[Rows, Release]:
+        """Conditions on groups: enough different values, if they are counted."""
+        rows, release = self._walk.visit(node.child, outer)
+        if release is None:
+            raise refused("PlanFloorMissing", "groups are joined with the conditions of another release")
+        condition = node.expression("condition")
+        require_conditions(condition, {**outer, **rows.columns}, self._walk.subquery, self._walk.catalog, all_of_it=True)
+        enough = set()
+        for part in conjuncts(condition):
+            least = number_of(part.children[1]) if part.kind == "GreaterThanOrEqual" else None
+            if least is not None and least >= release.floor and part.children[0].kind == "AttributeReference":
+                enough.add(part.children[0].id)
+        return rows, replace(release, different={id: text for id, text in release.different.items() if id not in enough})
+
+    def _values(self, node: Node, release: Release, outer: Columns) -> tuple[dict[int, Column], dict[int, str], dict[int, str]]:
+        """Aggregates of the rows of a release by its group keys, the texts of these keys, and those that count different values."""
         if release.missing or node.kind != "Aggregate":
             raise refused("PlanFloorMissing", "groups are joined with something else than aggregates of their rows")
         source, canonical = self._walk.settled(node.child, outer), Canonical()
@@ -187,7 +203,10 @@ class Aggregates:
             raise refused("PlanFloorMissing", "aggregates are computed for other groups than those of the release")
         texts = {id: canonical.text(item) for id, item in items.items()}
         found = {id: Column(fresh(), self._released(item, columns)) for id, item in items.items()}
-        return found, {id: text for id, text in texts.items() if text in keys}
+        different = {id: text for id, text in texts.items() if text in terms.different}
+        if terms.different != set(different.values()):
+            raise refused("PlanFloorMissing", "an expression contains a count of different values, which no condition limits")
+        return found, {id: text for id, text in texts.items() if text in keys}, different
 
     @staticmethod
     def _require_same(source: str, release: Release) -> None:

@@ -1,4 +1,4 @@
-"""Rows per person that are joined with relations of one row per person, as the aggregate of joined rows which they equal.
+"""Rows per person that are joined with other relations, as the aggregate of joined rows which they equal.
 
 This form::
 
@@ -8,7 +8,15 @@ This form::
        |  +- rows
        +- R
 
-has the same rows as this one, which the rules are about::
+and, if R is not unique, this one::
+
+    Aggregate (by the groupings and the group keys of R; sums of sums and counts, extremes of extremes)
+    +- Join (inner, a grouping of the aggregate = a column of R)
+       :- Aggregate (by groupings)
+       |  +- rows
+       +- R
+
+have the same rows as this one, which the rules are about::
 
     Aggregate (by groupings and the group keys of R)
     +- Join (inner, the same condition)
@@ -18,33 +26,39 @@ has the same rows as this one, which the rules are about::
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from sparkapp.plan.canonical import Canonical
+from sparkapp.plan.conditions import argument, number_of, without_alias
 from sparkapp.plan.tree import Node, join_kind, tree
 
+_AGAIN = {"Sum": ("Sum", "Count", "CountIf"), "Min": ("Min",), "Max": ("Max",), "BoolOr": ("BoolOr",)}
+"""For each aggregate of the joined rows, those of their parts that it combines."""
 
-def joined_before(project: Node, is_unique: Callable[[Node, int], bool]) -> tuple[Node, dict[int, int]] | None:
-    """The aggregate of joined rows, and the output of it that each column of a projection is; None for any other projection.
+
+def joined_before(upper: Node, is_unique: Callable[[Node, int], bool]) -> tuple[Node, dict[int, int]] | None:
+    """The aggregate of joined rows, and the output of it that each column of an operator is; None for any other operator.
 
     Args:
-        project: The projection.
+        upper: The projection or the aggregate.
         is_unique: Whether a relation has one row at most for each value of an attribute.
     """
     joins: list[Node] = []
-    node = project.child
+    node, again = upper.child, upper.kind == "Aggregate"
     while node.kind == "Join" and join_kind(node) == "Inner" and node.fields.get("condition"):
         joins.append(node)
         node = node.children[0]
+    if again and (node.kind != "SubqueryAlias" or node.fields["identifier"]["name"] != "__cr_q"):
+        return None
     while node.kind == "SubqueryAlias":
         node = node.child
     if node.kind != "Aggregate" or not joins:
         return None
-    outputs = {item.id: item.child if item.kind == "Alias" else item for item in node.expressions("aggregateExpressions")}
+    outputs = {item.id: without_alias(item) for item in node.expressions("aggregateExpressions")}
     groupings = {Canonical.shared(item) for item in node.expressions("groupingExpressions")}
-    keys = {id: item for id, item in outputs.items() if item.kind == "AttributeReference" and Canonical.shared(item) in groupings}
+    keys = {id: item for id, item in outputs.items() if Canonical.shared(item) in groupings}
     rows = node.child
     for join in reversed(joins):
         condition = tree(join.fields["condition"])
@@ -52,24 +66,47 @@ def joined_before(project: Node, is_unique: Callable[[Node, int], bool]) -> tupl
         if condition.kind != "EqualTo" or len(ids) != 2 or len(keys.keys() & ids) != 1:
             return None
         ((key, other),) = ((one, two) for one, two in (ids, ids[::-1]) if one in keys)
-        if not is_unique(join.children[1], other):
+        if keys[key].kind != "AttributeReference" or not (again or is_unique(join.children[1], other)):
             return None
         parts = [_json(keys[key]) if part.get("exprId", {}).get("id") == key else part for part in join.fields["condition"]]
         rows = replace(join, fields={**join.fields, "condition": parts}, children=[rows, join.children[1]])
-    names, late, shown = {}, [], []
-    for item, raw in zip(project.expressions("projectList"), project.fields["projectList"], strict=True):
-        inner = item.child if item.kind == "Alias" else item
-        names[item.id] = inner.id if inner.kind == "AttributeReference" and inner.id in outputs else item.id
+    member = "aggregateExpressions" if again else "projectList"
+    names, late = {}, []
+    for item, raw in zip(upper.expressions(member), upper.fields[member], strict=True):
+        inner = without_alias(item)
+        part = _part(inner, outputs) if again else inner
+        names[item.id] = part.id if part.kind == "AttributeReference" and part.id in outputs else item.id
         if names[item.id] == item.id:
-            late.append(raw[1:] if item.kind == "Alias" else raw)
-            shown.append(raw)
-            if any(part.kind == "AttributeReference" and part.id in outputs for part in inner.walk()):
+            if any(
+                part.kind == "AggregateExpression" or (part.kind == "AttributeReference" and part.id in outputs) for part in inner.walk()
+            ):
                 return None
+            late.append((inner, raw[1:] if item.kind == "Alias" else raw, raw))
+    if again:
+        grouped = [
+            keys.get(item.id, item) if item.kind == "AttributeReference" else item for item in upper.expressions("groupingExpressions")
+        ]
+        if {*map(Canonical.shared, grouped)} != groupings | {Canonical.shared(inner) for inner, *_ in late}:
+            return None
     fields = {
-        "groupingExpressions": [*node.fields["groupingExpressions"], *late],
-        "aggregateExpressions": [*node.fields["aggregateExpressions"], *shown],
+        "groupingExpressions": [*node.fields["groupingExpressions"], *(expression for _, expression, _ in late)],
+        "aggregateExpressions": [*node.fields["aggregateExpressions"], *(item for _, _, item in late)],
     }
     return replace(node, fields={**node.fields, **fields}, children=[rows]), names
+
+
+def _part(node: Node, outputs: Mapping[int, Node]) -> Node:
+    """The attribute of the rows per person that an aggregate of the joined rows combines; ``node`` itself if it is no such aggregate."""
+    for function, combined in _AGAIN.items():
+        read = argument(node, function)
+        lower = outputs.get(read.id) if read is not None and read.kind == "AttributeReference" else None
+        if read is None or lower is None:
+            continue
+        if lower.kind == "Coalesce" and function == "Sum" and number_of(lower.children[1]) == 0:
+            lower = lower.children[0]
+        if lower.kind == "AggregateExpression" and not lower.fields.get("isDistinct") and lower.children[0].kind in combined:
+            return read
+    return node
 
 
 def _json(node: Node) -> dict[str, Any]:

@@ -19,7 +19,7 @@ Persons contribute to a sum if a value of theirs is neither NULL nor 0, which th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sparkapp.plan.canonical import Canonical
@@ -86,6 +86,7 @@ class Release:
         compared: Canonical texts of the identities whose groups still have to be compared.
         terms: The aggregates: :class:`sparkapp.plan.terms.Terms`.
         counted: All groups with conditions, and the numbers of the attributes that are the identity which each of them counts.
+        different: Counts of different values that no condition limits yet.
     """
 
     groups: Groups
@@ -94,11 +95,12 @@ class Release:
     compared: frozenset[str]
     terms: Any
     counted: list[tuple[Groups, frozenset[int]]]
+    different: dict[int, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> bool:
         """Whether conditions are missing."""
-        return bool(self.persons or self.compared)
+        return bool(self.persons or self.compared or self.different)
 
     @property
     def floor(self) -> int:
@@ -200,6 +202,7 @@ def _is_merge(call: Node, groups: Groups) -> bool:
         len(call.children) == 1
         and lower is not None
         and lower.kind == "AggregateExpression"
+        and not lower.fields.get("isDistinct")
         and (lower.children[0].kind in _MERGED.get(function.kind, ()))
     )
 

@@ -56,6 +56,7 @@ class Column:
         flag: 0 or 1 by its form.
         null: The constant NULL.
         counts: Values by which a window partitions the rows that this column counts.
+        optional: For each outer join that may find no row with this column, the compared values, one of which is then NULL.
     """
 
     value: int
@@ -64,6 +65,7 @@ class Column:
     flag: bool = False
     null: bool = False
     counts: frozenset[int] | None = None
+    optional: frozenset[frozenset[int]] = frozenset()
 
 
 def _nothing(_value: int) -> frozenset[int]:
@@ -98,7 +100,9 @@ class Rows:
 
     def ended(self) -> Rows:
         """The rows as those of a subquery."""
-        return replace(self, overlapping=self.overlapping or self.multiplied, multiplied=False, decided_by=_nothing)
+        columns = {id: replace(column, optional=frozenset()) for id, column in self.columns.items()}
+        overlapping = self.overlapping or self.multiplied
+        return replace(self, columns=columns, overlapping=overlapping, multiplied=False, decided_by=_nothing)
 
     def renumbered(self, ids: Sequence[int]) -> Rows:
         """The rows under other attribute IDs, with new values."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sparkapp.plan.comparisons import counts_one, equal_columns
@@ -27,7 +28,8 @@ class Sources:
         pairs: list[Pair] = []
         conditions: list[tuple[Node, frozenset[int] | None]] = []
         semi: list[tuple[Rows, Node]] = []
-        self._collect(node, outer, relations, conditions, semi)
+        optional: list[frozenset[int]] = []
+        self._collect(node, outer, relations, conditions, semi, optional)
         columns = {**outer, **{id: column for rows in relations.values() for id, column in rows.columns.items()}}
         added: list[Person] = []
         unique: list[frozenset[int]] = []
@@ -40,6 +42,8 @@ class Sources:
             if pair is not None:
                 pairs.append(pair)
             unique += [counts for counts in counts_one(condition, columns) if len(relations) == 1]
+        for numbers in optional:
+            _mark(numbers, relations, pairs)
         for rows, condition in semi:
             added += self._semi_persons(rows, condition, columns)
         if added:
@@ -55,10 +59,14 @@ class Sources:
         relations: dict[int, Rows],
         conditions: list[tuple[Node, frozenset[int] | None]],
         semi: list[tuple[Rows, Node]],
+        optional: list[frozenset[int]],
     ) -> frozenset[int]:
-        """Fill in the relations and conditions below a node, and return the numbers of its relations."""
+        """Fill in the relations and conditions below a node, and return the numbers of its relations.
+
+        ``optional`` receives the relations for whose rows an outer join with persons looks.
+        """
         if node.kind == "Filter" and node.child.kind != "Aggregate":
-            numbers = self._collect(node.child, outer, relations, conditions, semi)
+            numbers = self._collect(node.child, outer, relations, conditions, semi, optional)
             conditions += [(part, None) for part in conjuncts(node.expression("condition"))]
             return numbers
         if node.kind != "Join" or is_generated_join(node):
@@ -67,7 +75,7 @@ class Sources:
             return frozenset([number])
         kind = join_kind(node)
         parts = conjuncts(tree(node.fields["condition"])) if node.fields.get("condition") else []
-        left = self._collect(node.children[0], outer, relations, conditions, semi)
+        left = self._collect(node.children[0], outer, relations, conditions, semi, optional)
         if kind in ("LeftSemi", "LeftAnti"):
             rows = self._walk.settled(node.children[1], outer)
             if kind == "LeftAnti":
@@ -80,13 +88,15 @@ class Sources:
             if kind == "LeftSemi" and not parts and rows.persons:
                 raise refused("PlanJoinNotAllowed", "a semi join with persons compares no identity")
             return left
-        right = self._collect(node.children[1], outer, relations, conditions, semi)
-        optional = {"Inner": None, "Cross": None, "LeftOuter": right, "RightOuter": left}
-        if kind not in optional:
-            persons = [person for number in left | right for person in relations[number].persons]
+        right = self._collect(node.children[1], outer, relations, conditions, semi, optional)
+        restricted = {"Inner": None, "Cross": None, "LeftOuter": right, "RightOuter": left}
+        persons = [person for number in left | right for person in relations[number].persons]
+        if kind not in restricted:
             self._walk.require_no_persons(persons, f"a join ({kind})")
             return left | right
-        conditions += [(part, optional[kind]) for part in parts]
+        found = restricted[kind]
+        conditions += [(part, found) for part in parts]
+        optional += [found] if found is not None and persons else []
         return left | right
 
     def _semi_persons(self, rows: Rows, condition: Node, columns: Columns) -> list[Person]:
@@ -122,3 +132,12 @@ class Sources:
                 raise refused("PlanJoinNotAllowed", f"rows of {person.view} are compared by another column than their identity")
             persons.append(person._replace(ids=frozenset([value]), found=frozenset()))
         return persons
+
+
+def _mark(optional: frozenset[int], relations: dict[int, Rows], pairs: Sequence[Pair]) -> None:
+    """Note in the columns of some relations that an outer join may find no row of theirs."""
+    values = {column.value for number in optional for column in relations[number].columns.values()}
+    compared = frozenset(value for pair in pairs for value in pair[:2] if value in values)
+    for number in optional:
+        columns = {id: replace(column, optional=column.optional | {compared}) for id, column in relations[number].columns.items()}
+        relations[number] = replace(relations[number], columns=columns)

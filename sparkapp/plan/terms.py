@@ -3,36 +3,44 @@
 * The persons who contribute to a moment are counted, and none of them dominates a sum.
 * Two sums of a row are the same for all persons, or differ for enough of them.
 * Persons whom differences of counts of persons show are none or enough.
+* So are those in each part into which the conditions of aggregates and outer joins divide a group.
+* A group has enough different values, if they are counted.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import attributes
-from sparkapp.plan.conditions import SUMS, Floors, Test, product_text, row_text
+from sparkapp.plan.conditions import SUMS, Floors, Test, conjuncts, flag_text, found_text, product_text, row_test, row_text, truth_text
 from sparkapp.plan.expressions import COUNTS, EXTREMES, MOMENTS, Columns, require_shown
 from sparkapp.plan.release import Groups
-from sparkapp.plan.rows import Rows
+from sparkapp.plan.rows import NOTHING, Rows
 from sparkapp.plan.tree import Node, refused
 from sparkapp.plan.walking import Walk
 
 _WHOLE = frozenset({"integer", "long", "short", "byte"})
 _NUMBERS = ("integer", "long", "short", "byte", "double", "float", "decimal")
 _MEANS = frozenset({"Average", "RegrAvgX", "RegrAvgY"})
+_FOUND, _TRUE, _NOT_TRUE = " IS NOT NULL", " IS TRUE", " IS NOT TRUE"
 _ROW_COUNTS = frozenset({"Count", "CountIf", "RegrCount", "Average"})
 
 
 class Term(NamedTuple):
-    """An aggregate of values of persons: their canonical texts, the class of the aggregate, and the condition of FILTER."""
+    """An aggregate of values of persons: their canonical texts, the class of the aggregate, and the condition of FILTER.
+
+    ``columns`` are the columns of a sum of several terms, which other aggregates could take apart, and ``products`` those of two.
+    """
 
     values: tuple[str, ...]
     function: str
     where: str
+    columns: tuple[str, ...] = ()
+    products: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
@@ -44,12 +52,16 @@ class Terms:
         source: The rows of the release.
         columns: Attributes that the aggregates may read.
         canonical: Texts of expressions over the rows.
+
+    Attributes:
+        different: Canonical texts of the aggregates that count different values.
     """
 
     walk: Walk
     source: Rows
     columns: Columns
     canonical: Canonical
+    different: set[str] = field(default_factory=set)
     _terms: list[Term] = field(default_factory=list)
     _sums: dict[str, None] = field(default_factory=dict)  # columns and products that are summed
     _stored: set[str] = field(default_factory=set)  # those of views with floors
@@ -59,7 +71,8 @@ class Terms:
     _known: bool = False  # how many rows there are
     _summed: set[tuple[str, str]] = field(default_factory=set)
     _counted: list[tuple[frozenset[int], Test]] = field(default_factory=list)
-    _divided: list[Test] = field(default_factory=list)
+    _divisions: dict[tuple[Test, ...], bool] = field(default_factory=dict)  # and whether a part may not be empty
+    _optional: set[frozenset[int]] = field(default_factory=set)  # of the columns that are read
     _identities: set[frozenset[int]] = field(default_factory=set)
     _counts_rows: bool = False
 
@@ -76,10 +89,10 @@ class Terms:
         for call in (part for node in calls for part in node.walk() if part.kind == "AggregateExpression"):
             function, kind = call.children[0], call.children[0].kind
             self._require_no_overflow(call)
-            self._divided += _divisions(call, self.canonical)
+            self._read_divisions(call)
             distinct = bool(call.fields.get("isDistinct")) or kind == "HyperLogLogPlusPlus"
-            if kind in COUNTS and distinct:
-                self._read_persons(call)
+            if kind in COUNTS and distinct and not self._read_persons(call):
+                self.different.add(self.canonical.text(call))
             self._counts_rows = self._counts_rows or (kind in _ROW_COUNTS and not distinct)
             if kind in COUNTS:
                 self._read_rows(call)
@@ -89,18 +102,48 @@ class Terms:
                 raise refused("PlanRowsOfPersons", f"{kind.upper()} shows values of single persons")
             where = self.canonical.text(call.children[1]) if len(call.children) > 1 else ""
             values = [arg.child if arg.kind == "Cast" else arg for arg in function.children]
-            values = [value for value in values if not (value.kind == "AttributeReference" and self.columns[value.id].flag)]
-            self._read_moment(values, kind, where)
+            flags = [value for value in values if value.kind == "AttributeReference" and self.columns[value.id].flag]
+            for flag in flags if self._shows_persons(flags) else ():
+                text = flag_text(flag, self.canonical)
+                self._divisions.setdefault((frozenset([f"{text} IS TRUE"]), frozenset([f"{text} IS NOT TRUE"])), False)
+            self._read_moment([value for value in values if value not in flags], kind, where)
         for part, sum in list(self._present.items()) if merged else ():
             if sum in self._summed:
                 del self._present[part]
         self._known = self._known or bool(self._present)
 
-    def read_persons(self, test: Test | None, person: frozenset[int]) -> None:
+    def read_persons(self, test: Node | None, person: frozenset[int]) -> None:
         """Add a count of persons: of all, or of those with a row that meets a test."""
+        self._count(row_test(test, self.canonical) if test is not None else None, person)
+        for part in conjuncts(test) if test is not None else ():
+            self._read_divisions(part)
+            if part.kind == "EqualNullSafe":
+                self._divide([part.children[:1]])
+
+    def _count(self, test: Test | None, person: frozenset[int]) -> None:
         self._identities.add(person)
         if test is not None:
             self._counted.append((person, test))
+
+    def _read_divisions(self, call: Node) -> None:
+        """Add the parts into which the conditions of an aggregate, and outer joins, divide rows."""
+        self._optional |= {group for id in attributes(call) if id in self.columns for group in self.columns[id].optional}
+        self._divide(_conditions_of(call))
+
+    def _divide(self, conditions: Iterable[Sequence[Node]]) -> None:
+        for tests in conditions:
+            shows = NOTHING.union(*(self.walk.shown(test, self.columns, persons=True) for test in tests))
+            division = tuple(_parts([truth_text(test, self.canonical) for test in tests]))
+            self._divisions[division] = self._divisions.get(division, False) or not all(self._publishes(*column) for column in shows)
+
+    def _publishes(self, name: str, column: str) -> bool:
+        """Whether the owner of a column lists it, so that a part of a group may be empty."""
+        view = self.walk.catalog.view(name)
+        return view is not None and view.min_group_size > 0 and (view.lists_output(column) or column in view.identity_columns)
+
+    def _shows_persons(self, values: Iterable[Node]) -> bool:
+        """Whether values show columns of views with floors."""
+        return any(self.walk.catalog.has_floor(name) for value in values for name, _ in self.walk.shown(value, self.columns))
 
     def _read_rows(self, call: Node) -> None:
         """Add COUNT and COUNT_IF: sums of 1."""
@@ -128,7 +171,7 @@ class Terms:
         protected = []
         for value in values:
             text = product_text(value, self.canonical)
-            if any(self.walk.catalog.has_floor(name) for name, _ in self.walk.shown(value, self.columns)):
+            if self._shows_persons([value]):
                 protected.append(text)
                 self._stored |= {*self._parts_of(value, where)}
             if any(attributes(value)):
@@ -138,8 +181,19 @@ class Terms:
         if function not in SUMS | _MEANS:
             self._sums |= dict.fromkeys(_squares(texts, where))
             self._moment = True
+        mixed = [value for value in values if _is_mixed(value)]
+        leaves = {self.canonical.text(leaf): leaf for value in values for leaf in _results(value) if leaf.kind == "AttributeReference"}
+        if mixed or len(texts) > 1:
+            for text in leaves if len(leaves) > 1 else ():
+                self._present[row_text(frozenset([f"{text} IS NOT NULL"]))] = ("", "")
+            self._known = True
         if protected:
-            self._terms.append(Term(tuple(protected), function, where))
+            mine = [text for text, leaf in leaves.items() if self._is_stored_number(leaf)] if mixed else []
+            pairs = itertools.combinations(mine, 2) if any(part.kind == "Multiply" for value in mixed for part in value.walk()) else ()
+            self._terms.append(Term(tuple(protected), function, where, tuple(mine), tuple(pairs)))
+
+    def _is_stored_number(self, leaf: Node) -> bool:
+        return self._shows_persons([leaf]) and str(leaf.fields.get("dataType")).startswith(_NUMBERS)
 
     def _parts_of(self, value: Node, where: str) -> Iterator[str]:
         """Texts of the columns and products that a summand consists of, whatever its factors and constants."""
@@ -155,19 +209,20 @@ class Terms:
             return
         yield from columns
 
-    def _read_persons(self, call: Node) -> None:
-        """Add COUNT(DISTINCT …) of identities."""
+    def _read_persons(self, call: Node) -> bool:
+        """Add COUNT(DISTINCT …) of identities; False if it counts other values."""
         args = call.children[0].children[:1] if call.children[0].kind == "HyperLogLogPlusPlus" else call.children[0].children
         leaves = [leaf for arg in args for leaf in _results(arg) if leaf.kind == "AttributeReference" and leaf.id in self.columns]
         identities = [leaf.id for leaf in leaves if self.columns[leaf.id].identity]
         read = {self.columns[id].value for id in identities}
         if not read:
-            return
+            return False
         parts = [f"{product_text(arg, self.canonical)} IS NOT NULL" for arg in args]
         parts += [f"{self.canonical.text(call.children[1])} IS TRUE"] if len(call.children) > 1 else []
         plain = all(arg.kind == "AttributeReference" for arg in args) and len(call.children) == 1
         always = plain and not any(read & person.ids and person.found for person in self.source.persons)
-        self.read_persons(None if always else frozenset(parts), frozenset(map(self.canonical.number, identities)))
+        self._count(None if always else frozenset(parts), frozenset(map(self.canonical.number, identities)))
+        return True
 
     def _require_no_overflow(self, call: Node) -> None:
         """Refuse arithmetic with whole numbers that queries may not filter by: it fails if one of them is large."""
@@ -185,7 +240,7 @@ class Terms:
             Refused: ``PlanFloorMissing``.
         """
         share = min(person.share for person in self.source.persons)
-        for values, function, where in self._terms:
+        for values, function, where, columns, products in self._terms:
             summands = [f"{value} WHERE {where}" if where else value for value in values]
             counts = [{f"{summand} <> 0" for summand in summands}, {*(f"{value} <> 0" for value in values), f"{where} IS TRUE"}]
             if not any(found <= test for found in counts for test in floors.tests):
@@ -193,6 +248,12 @@ class Terms:
             summands += _squares(values, where) if function not in SUMS | _MEANS else []
             if any(floors.shares.get(summand, 100) > share for summand in summands):
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in {function.upper()}")
+            for term in [*((text,) for text in columns), *products] if floors.persons > 1 else ():
+                tests = {*(f"{text} <> 0" for text in term), *([f"{where} IS TRUE"] if where else [])}
+                if not any(tests <= test for test in floors.tests):
+                    raise refused("PlanFloorMissing", f"the persons who contribute to a term of {function.upper()} are not counted")
+            if any(floors.shares.get(text, 100) > share for text in columns):
+                raise refused("PlanFloorMissing", f"no condition limits the part of one person in a term of {function.upper()}")
         pairs = [*itertools.combinations(self._sums, 2)] if self._moment or len(self._summed) > 1 else []
         if self._known:
             pairs += [(part, "1") for part in self._sums if part in self._stored and " * " not in part] + [
@@ -201,6 +262,27 @@ class Terms:
         pairs += [*itertools.combinations(self._present, 2), *itertools.product(self._present, self._conditions)]
         if floors.persons > 1 and not {frozenset(pair) for pair in pairs} <= floors.differences:
             raise refused("PlanFloorMissing", "the persons for whom two sums differ are not counted")
+        if floors.persons > 1:
+            self._require_divisions(floors)
+
+    def _require_divisions(self, floors: Floors) -> None:
+        """Require that enough persons are in each part of a group, or none if the part may be empty."""
+        strict = bool(self._optional) or any(self._divisions.values())
+        found = floors.strict if strict else floors.tests
+        divisions = {*self._divisions, *(self._found(group, found) for group in self._optional)}
+        for parts in itertools.product(*divisions) if divisions else ():
+            if not _covers(found, frozenset[str]().union(*parts)):
+                raise refused("PlanFloorMissing", "the persons in a part of a group are not counted")
+
+    def _found(self, group: frozenset[int], tests: Iterable[Test]) -> tuple[Test, ...]:
+        """The parts with and without a row of an outer join. Any of the compared columns tells them apart."""
+        ids = [id for id, column in self.source.columns.items() if column.value in group]
+        texts = [found_text(self.canonical.number(id)) for id in ids]
+        known = frozenset[str]().union(*tests)
+        text = next((text for text in texts if f"{text} IS TRUE" in known), "")
+        optional = {column.value for column in self.source.columns.values() if group in column.optional}
+        without = frozenset([f"{text} IS NOT TRUE"])  # rows without a person, if none is on the other side of the join
+        return frozenset([f"{text} IS TRUE"]), *([] if all(person.ids <= optional for person in self.source.persons) else [without])
 
     def require_counted(self, releases: Sequence[tuple[Groups, frozenset[int]]]) -> None:
         """Require the conditions on persons whom differences of counts of persons show.
@@ -214,16 +296,18 @@ class Terms:
         if releases[0][0].floors.persons < 2:
             return
         made = self.source.overlapping or self.source.multiplied
+        divided = [part for parts in self._divisions for part in parts]
+        divided += [part for group in self._optional for part in self._found(group, releases[0][0].floors.tests)]
         several = made or any(len(ids) > 1 for ids in self.source.unique)
         for person in self._identities:
-            tests = [test for counted, test in self._counted if counted == person] + (self._divided if several else [])
+            tests = [test for counted, test in self._counted if counted == person] + (divided if several else [])
             repeated = made and self._counts_rows
             if not tests and not repeated:
                 continue
             floors = [groups.floors for groups, ids in releases if person <= ids]
             if not any(found.counted >= _conditions(tests) and (found.repeated or not repeated) for found in floors):
                 raise refused("PlanFloorMissing", "the persons whom a difference of counts shows are not counted")
-        if several and not self._identities and not releases[0][0].floors.counted >= _conditions(self._divided):
+        if several and not self._identities and not releases[0][0].floors.counted >= _conditions(divided):
             raise refused("PlanFloorMissing", "the persons whom a condition leaves out are not counted")
 
 
@@ -256,16 +340,40 @@ def _results(node: Node) -> Iterator[Node]:
         yield from _results(branch)
 
 
-def _divisions(call: Node, canonical: Canonical) -> Iterator[Test]:
-    """The tests of the parts into which the conditions of an aggregate divide rows."""
-    conditions = [call.children[1:]] if len(call.children) > 1 else []
+def _covers(tests: Collection[Test], part: Test) -> bool:
+    """Whether tests count the persons of a part, or those of the parts into which a further condition divides it."""
+    wider = [test for test in tests if part <= test]
+    if any(all(text.endswith(_FOUND) for text in test - part) for test in wider):
+        return True
+    further = sorted({text.removesuffix(_TRUE).removesuffix(_NOT_TRUE) for test in wider for text in test - part if text.endswith("TRUE")})
+    return any(_covers(wider, part | {text + _TRUE}) and _covers(wider, part | {text + _NOT_TRUE}) for text in further)
+
+
+def _conditions_of(call: Node) -> Iterator[list[Node]]:
+    """The conditions of an aggregate: those of FILTER, and of each CASE, IF and COUNT_IF."""
+    if call.kind == "AggregateExpression" and len(call.children) > 1:
+        yield call.children[1:]
     for part in call.walk():
         if part.kind in ("If", "CountIf"):
-            conditions.append(part.children[:1])
+            yield part.children[:1]
         elif part.kind == "CaseWhen":
-            conditions.append(part.children[: len(part.children) // 2 * 2 : 2])
-    for tests in conditions:
-        texts = [canonical.text(test) for test in tests]
-        for index in range(len(texts) + 1):
-            before = [f"{text} IS NOT TRUE" for text in texts[:index]]
-            yield frozenset([*before, *(f"{text} IS TRUE" for text in texts[index : index + 1])])
+            yield part.children[: len(part.children) // 2 * 2 : 2]
+
+
+def _parts(texts: Sequence[str]) -> Iterator[Test]:
+    """The tests of the rows that take each branch of a CASE with these conditions; the last part takes ELSE."""
+    for index in range(len(texts) + 1):
+        before = [f"{text} IS NOT TRUE" for text in texts[:index]]
+        yield frozenset([*before, *(f"{text} IS TRUE" for text in texts[index : index + 1])])
+
+
+def _is_mixed(value: Node) -> bool:
+    """Whether a value is a sum of several terms, of which one is a column."""
+    sums = [part for part in value.walk() if part.kind in ("Add", "Subtract")]
+    return any(any(attributes(part)) and not any(_is_zero(child) for child in part.children) for part in sums)
+
+
+def _is_zero(node: Node) -> bool:
+    while node.kind == "Cast":
+        node = node.child
+    return node.kind == "Literal" and str(node.fields.get("value")).strip("0.") == ""

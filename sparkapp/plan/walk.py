@@ -50,7 +50,8 @@ class PlanWalk:
         """The rows of an operator that are complete: no condition of a release is missing."""
         rows, release = self.visit(node, outer)
         if release is not None and release.missing:
-            what = "overlapping groups are not left out" if release.compared and not release.persons else "a kind of person is not counted"
+            what = "a kind of person is not counted" if release.persons else "overlapping groups are not left out"
+            what = what if release.persons or release.compared else "groups with few different values are not left out"
             raise refused("PlanFloorMissing", f"a release is not complete: {what}")
         return rows
 
@@ -138,7 +139,8 @@ class PlanWalk:
             return self.settled(node.child, outer).ended()
         known = {column.name.lower() for column in view.visible()} | set(view.identity_columns)
         columns, persons = {}, []
-        for item in node.child.expressions("output"):
+        leaf = node.child.child if node.child.kind == "Filter" else node.child  # the pod leaves out rows without an identity
+        for item in leaf.expressions("output"):
             column = item.name.lower()
             if column not in known:
                 raise refused("PlanLeafUnknown", f"the view {name} has the column {column}, which queries may not read")
@@ -148,7 +150,7 @@ class PlanWalk:
                 persons.append(Person(name, view.min_group_size, view.max_share_percent, frozenset([item.id])))
         if view.min_group_size and len(persons) != len(view.identity_columns):
             raise refused("PlanLeafUnknown", f"the view {name} lacks an identity that its floor counts")
-        names = {item.name.lower(): item.id for item in node.child.expressions("output")}
+        names = {item.name.lower(): item.id for item in leaf.expressions("output")}
         unique = view.unique_on is not None and view.unique_on <= names.keys()
         return Rows(columns, persons, [frozenset(names[name] for name in view.unique_on or ())] if unique else [])
 
@@ -243,26 +245,24 @@ class PlanWalk:
 
     def lower(self, node: Node) -> tuple[Node, dict[int, int]] | None:
         """The aggregate below another one, and the output of it that each attribute is."""
-        names: dict[int, int] | None = None
+        ids: list[int] | None = None
         while node.kind == "SubqueryAlias" or node.kind == "CTERelationRef":
             if node.kind == "SubqueryAlias":
                 node = node.child
                 continue
             table = self._tables.get(str(node.fields["cteId"]))
-            if names is not None or table is None:
+            if ids is not None or table is None:
                 return None
-            ids = [item.id for item in node.expressions("output")]
-            while table.kind == "SubqueryAlias":
-                table = table.child
-            if table.kind != "Aggregate":
-                return None
-            outputs = [item.id for item in table.expressions("aggregateExpressions")]
-            names, node = dict(zip(ids, outputs, strict=True)), table
-        if node.kind == "Project" and names is None:
-            return joined_before(node, self._is_unique)
-        if node.kind != "Aggregate":
+            ids, node = [item.id for item in node.expressions("output")], table
+        if node.kind not in ("Project", "Aggregate"):
             return None
-        return node, names or {item.id: item.id for item in node.expressions("aggregateExpressions")}
+        outputs = node.expressions("projectList" if node.kind == "Project" else "aggregateExpressions")
+        found = joined_before(node, self._is_unique)
+        if found is None and node.kind == "Project":
+            return None
+        lower, names = found or (node, {item.id: item.id for item in outputs})
+        read = ids or [item.id for item in outputs]
+        return lower, {id: names[item.id] for id, item in zip(read, outputs, strict=True)}
 
     def _is_unique(self, relation: Node, id: int) -> bool:
         """Whether a relation has one row at most for each value of an attribute."""

@@ -44,7 +44,7 @@ async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:
             raise Conflict(
                 "RunStillRuns",
                 f"run {run_id!r} has not ended. It cleans up when it ends.",
-                hint=f"To stop it now: cleanroom run cancel {run_id}",
+                hint=f"To stop it now: `cleanroom run cancel {run_id}`.",
             )
         if found.described.status is WorkflowExecutionStatus.COMPLETED:
             raise _completed(run_id)
@@ -78,7 +78,7 @@ def _completed(run_id: str) -> Conflict:
     return Conflict(
         "RunCompleted",
         f"run {run_id!r} has completed and has revoked its grants. There is nothing to clean up.",
-        hint=f"cleanroom run show {run_id}",
+        hint=f"`cleanroom run show {run_id}`",
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cleanroom.errors import CleanRoomError
-from cleanroom.governance import Consent, GovernanceUserClient
-from starters.operations.collaboration import governance_reader, user_governance
 from starters.operations.session import Session
+
+# The clients of governance are imported on use.
+if TYPE_CHECKING:
+    from cleanroom.governance import Consent, GovernanceUserClient
 
 ConsentOption = Literal["execution", "telemetry"]
 
@@ -33,6 +35,8 @@ async def set_consent(session: Session, document: str, *, enabled: bool, option:
         Refused: ``NotUserDocumentApprover``.
         InvalidInput: ``ProfileIsNoPerson``.
     """
+    from starters.operations.collaboration import user_governance
+
     async with user_governance(session) as client:
         with _consent_hints(document):
             # Governance accepts any document ID here. This read refuses a document of another collaboration.
@@ -47,6 +51,8 @@ async def read_consent(session: Session, document: str, option: ConsentOption = 
     Raises:
         NotFound: ``UserDocumentNotFound``.
     """
+    from starters.operations.collaboration import governance_reader
+
     async with governance_reader(session) as client:
         with _consent_hints(document):
             return await _consent_record(session, client, document, option)
@@ -77,6 +83,13 @@ async def _consent_record(session: Session, client: GovernanceUserClient, docume
         "reason": consent.reason.code if consent.reason else None,
         "disabledBy": _disabled_by(consent, [item.approver_id for item in found.approvers or ()], session.settings.parties),
     }
+
+
+async def disabled_by(session: Session, client: GovernanceUserClient, document: str) -> list[str]:
+    """Return the names of the approvers who withdrew their consent to the execution of a document."""
+    found = await client.document_consent(session.collaboration, document)
+    approvers = [item.approver_id for item in (await session.documents(client).get(document)).approvers or ()]
+    return _disabled_by(found, approvers, session.settings.parties)
 
 
 def _disabled_by(consent: Consent, approvers: list[str], parties: dict[str, str]) -> list[str]:

@@ -134,6 +134,21 @@ def _receipt(event: Event | None) -> ResultReceipt | None:
         return None
 
 
+async def recorded_ends(session: Session, runs: list[str]) -> dict[str, str]:
+    """Return how closed runs have ended, by run ID. A run whose grants are not revoked, or whose end is not recorded, is left out."""
+    async with session.governance() as client:
+        reader = UserReader(client, session.collaboration)
+
+        async def end(run_id: str) -> tuple[str, str]:
+            pinned = await reader.pinned_request(run_id)
+            if pinned is None or not await reader.run_closed(run_id):
+                return run_id, ""
+            state, _ = await _state(session, client, _Started(run_id, pinned.query, "", pinned.digest, pinned.at))
+            return run_id, state if state in _ENDS.values() else ""
+
+        return {run_id: state for run_id, state in await gather_limited(end, runs, CONCURRENT) if state}
+
+
 class _Started(NamedTuple):
     """A run in the ledger."""
 

@@ -31,7 +31,8 @@ async def retrying_activities(client: Client, *workflow_ids: str) -> dict[str, C
         for item in described.raw_description.pending_activities:
             if item.HasField("last_failure"):
                 failure = await converter.decode_failure(item.last_failure)
-                found[f"{item.activity_type.name}, attempt {item.attempt}"] = error_from_failure(failure)
+                name = item.activity_type.name
+                found[f"{name}, attempt {item.attempt}"] = error_from_failure(failure, step=name)
     return found
 
 

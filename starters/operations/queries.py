@@ -12,6 +12,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from cleanroom.documents.specs import QuerySpec
 from cleanroom.errors import CleanRoomError, Conflict
 from cleanroom.identifiers import FRONTEND_QUEUE, document_digest, query_workflow_id
+from cleanroom.lifecycle.query import next_command, workflow_state
 from cleanroom.messages.query import (
     DEFAULT_APPROVAL_SECONDS,
     AuthorMessage,
@@ -25,7 +26,7 @@ from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
 from starters.operations.own_drafts import has_own_text, read_query_document, remember_own_draft, require_own_draft
-from starters.operations.query_check import require_proposable, spec_of
+from starters.operations.query_check import require_proposable
 from starters.operations.query_workflow import (
     find_query,
     query_closed_as_error,
@@ -40,7 +41,7 @@ from starters.terminal.output import print_status, safe
 if TYPE_CHECKING:
     from cleanroom.governance import Document
 
-ENDED: Final = ("Withdrawn", "Expired", "Failed")
+ENDED: Final = ("Withdrawn", "Expired", "Failed", "Cancelled")
 
 
 async def create_query(session: Session, spec: QuerySpec, *, approval_seconds: int = DEFAULT_APPROVAL_SECONDS) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def query_record(session: Session, state: QueryState) -> dict[str, Any]:
     workflow_id = query_workflow_id(session.collaboration, state.query)
     return {
         "query": state.query,
-        "state": {"Proposed": "Not Approved"}.get(state.stage, state.stage),
+        "state": workflow_state(state.stage, state.refusal).word,
         "version": state.version,
         "digest": state.digest,
         "pending": list(state.pending),
@@ -196,13 +197,19 @@ async def propose_query(session: Session, name: str, spec: QuerySpec | None = No
 
     async def send(document: Document) -> CommandOutcome:
         require_own_draft(session, document, spec)
-        await require_proposable(session, spec_of(document))
+        await require_proposable(session, _written_spec(session, document))
         return await _send_author_command(session, name, PROPOSE, _authorise_document(session, "propose-query", document))
 
     def done(document: Document) -> bool:
         return document.state != "Draft" and has_own_text(session, document, spec)
 
     return await _unless_done(session, name, done, send, f"{name} is proposed already, with this text")
+
+
+def _written_spec(session: Session, document: Document) -> QuerySpec:
+    from cleanroom.publishing.adoption import query_specification
+
+    return query_specification(document, session.collaboration)[0]
 
 
 async def _unless_done(
@@ -252,6 +259,20 @@ def _outcome(state: QueryState, detail: str) -> CommandOutcome:
     return CommandOutcome(
         stage=state.stage, version=state.version, pending=state.pending, accepted=state.accepted, detail=detail, seen=state.seen
     )
+
+
+def outcome_record(name: str, outcome: CommandOutcome) -> dict[str, Any]:
+    """Return the outcome of a command as it is printed: with the state that people see."""
+    state = workflow_state(outcome.stage)
+    return {
+        "query": name,
+        "state": state.word,
+        "version": outcome.version,
+        "pending": list(outcome.pending),
+        "accepted": list(outcome.accepted),
+        "detail": outcome.detail,
+        "next": next_command(state, name),
+    }
 
 
 async def withdraw_query(session: Session, name: str, *, only_proposal: bool = False) -> CommandOutcome:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cleanroom.documents.query import parse_query
 from cleanroom.documents.specs import QuerySpec
 from starters.operations.session import Session
 from starters.operations.sql_places import SqlPlace
@@ -13,7 +12,6 @@ from starters.operations.sql_places import SqlPlace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cleanroom.governance import Document
     from cleanroom.publishing.query_check import CheckedDraft
     from cleanroom.runs.authorised import Dataset
     from cleanroom.sql import Reason
@@ -36,20 +34,6 @@ async def require_proposable(session: Session, spec: QuerySpec) -> None:
         CleanRoomError: See :meth:`cleanroom.publishing.query_check.CheckedDraft.require_allowed`.
     """
     (await check_spec(session, spec)).require_allowed()
-
-
-def spec_of(document: Document) -> QuerySpec:
-    """Return the draft that a query document in governance contains, as its author could have written it."""
-    query = parse_query(str(document.data), document_id=document.id)
-    application, approval = query.application, query.approval
-    parameters = {"parameters": approval.parameters} if approval is not None else {}
-    return QuerySpec(
-        name=document.id,
-        inputs={item.view: item.specification for item in application.input_dataset},
-        output=application.output_dataset.specification,
-        segments=application.segments().segments,
-        **parameters,
-    )
 
 
 def check_record(session: Session, checked: CheckedDraft, places: Sequence[SqlPlace]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.converter import WorkflowSerializationContext
@@ -10,13 +10,15 @@ from temporalio.service import RPCError
 
 from cleanroom.concurrency import gather_limited
 from cleanroom.documents.query import QUERY_LABELS
-from cleanroom.errors import CleanRoomError, Unavailable
+from cleanroom.errors import CleanRoomError, NotFound, Unavailable
 from cleanroom.identifiers import document_digest, is_name, query_workflow_id, watch_workflow_id
+from cleanroom.lifecycle.query import BY_STAGE, CREATING, EXPIRED, MISSING, NOT_APPROVED, REFUSED
+from cleanroom.lifecycle.state import WorkflowEnd
 from cleanroom.messages.known import Compared, KnownState
 from cleanroom.temporal import attributes
 from cleanroom.temporal.started import decode_one
-from starters.operations.query_standing import accepted_record, listed_states
-from starters.operations.session import Session
+from starters.operations.query_standing import CONCURRENT, accepted_record, state_with, workflow_facts
+from starters.operations.session import Session, now
 from starters.terminal.output import print_status
 
 if TYPE_CHECKING:
@@ -25,33 +27,32 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-CONCURRENT: Final = 16
-"""Queries that are compared with governance at the same time."""
-_STATES: Final = {"Draft": "Draft", "Proposed": "Not Approved", "Accepted": "Approved"}
-"""States by the states of documents in governance."""
-
 
 async def list_queries(session: Session, *, waiting_for: str | None = None, from_governance: bool = False) -> list[Row]:
     """List the queries of the collaboration.
 
-    Temporal's list has the states that the workflows show. If the watcher has not compared the drafts and open proposals with
-    governance at its present position, each of them is compared here, and where they differ, the list has governance's state. If
-    Temporal does not answer or knows no query, governance alone is read.
+    Temporal's list has the states that the workflows show. If the watcher has not compared them with governance at its present position,
+    each open one is compared here, and where they differ, the list has governance's state. If Temporal does not answer or knows no query,
+    governance alone is read.
 
     Args:
         session: Session of the command.
         waiting_for: List only the queries that wait for the decision of this collaborator.
         from_governance: Read every query from governance, for example after Temporal has lost some.
     """
-    compared, workflows = (None, {}) if from_governance else await _workflows(session)
+    found = await _workflows(session)
     async with session.governance() as client:
-        governance = _Governance(session, client)
-        rows = await (_in_step(governance, workflows, compared) if workflows else governance.all_rows())
+        compared, workflows = found or (None, {})
+        governance = _Governance(session, client, workflows if found else None)
+        if workflows and not from_governance:
+            rows = await _in_step(governance, workflows, compared)
+        else:
+            rows = await governance.all_rows()
     return [row for row in sorted(rows, key=lambda row: str(row["query"])) if waiting_for is None or waiting_for in row["pending"]]
 
 
-async def _workflows(session: Session) -> tuple[Compared | None, dict[str, WorkflowExecution]]:
-    """Return what the watcher has compared, and the latest workflow of each query by its name; nothing if Temporal does not answer."""
+async def _workflows(session: Session) -> tuple[Compared | None, dict[str, WorkflowExecution]] | None:
+    """Return what the watcher has compared, and the latest workflow of each query by its name; None if Temporal does not answer."""
     found: dict[str, WorkflowExecution] = {}
     try:
         client = await session.temporal()
@@ -67,7 +68,7 @@ async def _workflows(session: Session) -> tuple[Compared | None, dict[str, Workf
                 found[name] = item
     except (Unavailable, RPCError):
         print_status("[dim]Temporal does not answer. This list is from governance, without times.[/dim]")
-        return None, {}
+        return None
     return compared, found
 
 
@@ -87,6 +88,7 @@ async def read_compared(client: Client, collaboration: str) -> Compared | None:
 async def _in_step(governance: _Governance, workflows: dict[str, WorkflowExecution], compared: Compared | None) -> list[Row]:
     """List the queries that have a workflow, and compare those that can change with governance."""
     from cleanroom.governance import observed_transactions
+    from cleanroom.publishing.query_states import shown_state
 
     with observed_transactions() as seen:
         held = await governance.names()
@@ -94,22 +96,25 @@ async def _in_step(governance: _Governance, workflows: dict[str, WorkflowExecuti
 
     async def row(name: str) -> Row:
         workflow = workflows[name]
-        known = KnownState.parse(workflow.typed_search_attributes.get(attributes.KNOWN))
+        known = shown_state(workflow.typed_search_attributes)
         shown = _shown(name, workflow, known)
-        if workflow.status is not WorkflowExecutionStatus.RUNNING or shown["state"] == "Approved":
+        if workflow.status is WorkflowExecutionStatus.COMPLETED and (known is None or known.state != "Accepted"):
+            # Its author has withdrawn it, or it has expired. Nothing but a renewal, which is another workflow, opens it again.
             return shown
-        if name not in held:
-            return shown if known is None else shown | {"state": "not in governance"}
-        complete = not any(owner.startswith("+") for owner in (*shown["pending"], *shown["accepted"]))
-        if known is not None and complete:
-            if compared is not None and compared.covers(position, workflow.start_time):
-                return shown
-            if await governance.is_current(name, known):
-                return shown
+        if known is not None and known.state == "Accepted" and _expired(known):
+            return shown | {"state": EXPIRED.word}
+        if workflow.status is WorkflowExecutionStatus.RUNNING:
+            if name not in held:
+                return shown | {"state": (MISSING if known else CREATING).word}
+            complete = not any(owner.startswith("+") for owner in (*shown["pending"], *shown["accepted"]))
+            if known is not None and complete and shown["state"] != REFUSED.word:
+                if compared is not None and compared.covers(position, workflow.start_time):
+                    return shown
+                if await governance.is_current(name, known):
+                    return shown
         return shown | await governance.row(name)
 
     rows = await gather_limited(row, workflows, CONCURRENT)
-    await governance.correct(rows, workflows)
     others = len(held - workflows.keys())
     if others:
         print_status(
@@ -123,13 +128,15 @@ def _shown(name: str, workflow: WorkflowExecution, known: KnownState | None) -> 
     """Return what the search attributes of a workflow show."""
     values = workflow.typed_search_attributes
     since, expires = values.get(attributes.STAGE_SINCE), values.get(attributes.EXPIRES_AT)
-    state = _STATES[known.state] if known else "Creating"
+    end, stage = workflow_facts(workflow)
+    accepted = BY_STAGE.get(known.approved.stage) if known and known.approved else None
+    state = accepted or state_with(known.state if known else "", (end, stage))
     return {
         "query": name,
-        "state": state,
+        "state": state.word,
         "version": known.version if known else None,
         "digest": values.get(attributes.DIGEST) or "",
-        "pending": list(values.get(attributes.PENDING_FOR) or ()) if state == "Not Approved" else [],
+        "pending": list(values.get(attributes.PENDING_FOR) or ()) if state is NOT_APPROVED else [],
         "accepted": list(values.get(attributes.APPROVED_BY) or ()),
         "rejected": [],
         "since": since.isoformat() if since else None,
@@ -138,12 +145,26 @@ def _shown(name: str, workflow: WorkflowExecution, known: KnownState | None) -> 
     }
 
 
-class _Governance:
-    """Rows as governance holds them."""
+def _expired(known: KnownState) -> bool:
+    terms = known.approved.terms if known.approved else None
+    return terms is not None and terms.expires <= now()
 
-    def __init__(self, session: Session, client: GovernanceUserClient) -> None:
-        self._session, self._client = session, client
+
+class _Governance:
+    """Rows as governance holds them.
+
+    Args:
+        session: Session of the command.
+        client: Client of governance.
+        workflows: The queries' workflows by name; None if Temporal does not answer.
+    """
+
+    def __init__(self, session: Session, client: GovernanceUserClient, workflows: dict[str, WorkflowExecution] | None) -> None:
+        from cleanroom.runs.owner_decisions import SharedConsents
+
+        self._session, self._client, self._workflows = session, client, workflows
         self._documents: UserDocuments = session.documents(client)
+        self._reader = SharedConsents(client, session.collaboration)
 
     async def names(self) -> set[str]:
         """Return the names of the queries of all collaborations."""
@@ -154,7 +175,7 @@ class _Governance:
         from cleanroom.publishing.query_states import is_current
 
         try:
-            return await is_current(self._documents, name, known)
+            return await is_current(self._documents, self._reader, name, known, now())
         except Unavailable:
             raise
         except CleanRoomError:
@@ -162,28 +183,43 @@ class _Governance:
 
     async def row(self, name: str) -> Row:
         """Read the row of a query."""
-        return await governance_row(self._session, self._client, await self._documents.readable(name))
+        try:
+            return await self._whole_row(await self._documents.readable(name))
+        except NotFound:
+            return {"state": state_with("", self._workflow(name)).word}
 
     async def all_rows(self) -> list[Row]:
         """Read the rows of all queries of the collaboration, with what a run of the accepted ones would meet."""
-        return await gather_limited(self._whole_row, await self._documents.select(QUERY_LABELS), CONCURRENT)
+
+        async def row(document: Document | UnreadableDocument) -> Row:
+            return {"since": None, "expires": None, "reminded": None} | await self._whole_row(document)
+
+        return await gather_limited(row, await self._documents.select(QUERY_LABELS), CONCURRENT)
 
     async def _whole_row(self, document: Document | UnreadableDocument) -> Row:
         from cleanroom.publishing.user_documents import UnreadableDocument
 
-        row = await governance_row(self._session, self._client, document) | {"since": None, "expires": None, "reminded": None}
-        if isinstance(document, UnreadableDocument) or document.state != "Accepted":
-            return row
-        accepted = await accepted_record(self._session, self._client, document)
-        return row | {"state": accepted["state"], "expires": accepted["expires"]}
+        if isinstance(document, UnreadableDocument):
+            return await governance_row(self._session, self._client, document)
+        row = await governance_row(self._session, self._client, document, self._workflow(document.id))
+        row["digest"] = attributes.short_digest(row["digest"])
+        if document.state == "Accepted":
+            accepted = await accepted_record(self._session, self._client, document)
+            row |= {key: accepted[key] for key in ("state", "expires", "version")}
+        return row
 
-    async def correct(self, rows: list[Row], workflows: dict[str, WorkflowExecution]) -> None:
-        """Replace the states of expired, exhausted and ended queries; see :func:`listed_states`."""
-        await listed_states(self._session, self._client, rows, workflows)
+    def _workflow(self, name: str) -> tuple[WorkflowEnd, str]:
+        """Return the facts of a query's workflow. Without Temporal, a draft or proposal counts as open."""
+        return (WorkflowEnd.OPEN, "") if self._workflows is None else workflow_facts(self._workflows.get(name))
 
 
-async def governance_row(session: Session, client: GovernanceUserClient, document: Document | UnreadableDocument) -> dict[str, Any]:
-    """Return a query as governance holds it, with the names of the collaborators."""
+async def governance_row(
+    session: Session,
+    client: GovernanceUserClient,
+    document: Document | UnreadableDocument,
+    workflow: tuple[WorkflowEnd, str] = (WorkflowEnd.OPEN, ""),
+) -> dict[str, Any]:
+    """Return a query as governance holds it, with the names of the collaborators. Of an accepted query, only the votes are read."""
     from cleanroom.publishing.user_documents import UnreadableDocument
 
     names = {user: name for name, user in session.settings.parties.items()}
@@ -199,12 +235,13 @@ async def governance_row(session: Session, client: GovernanceUserClient, documen
         return sorted(names.get(user, user) for user, cast in ballots.items() if cast == ballot)
 
     approvers = {item.approver_id for item in document.approvers or ()}
+    state = state_with(document.state, workflow)
     return {
         "query": document.id,
-        "state": _STATES.get(document.state, document.state),
+        "state": state.word,
         "version": document.version,
         "digest": document_digest(str(document.data)),
-        "pending": sorted(names.get(user, user) for user in approvers - set(ballots)) if document.state == "Proposed" else [],
+        "pending": sorted(names.get(user, user) for user in approvers - set(ballots)) if state is NOT_APPROVED else [],
         "accepted": voted("accepted"),
         "rejected": voted("rejected"),
     }

@@ -7,12 +7,15 @@ from typing import Any
 from temporalio.client import WorkflowExecutionStatus
 
 from cleanroom.errors import CleanRoomError, NotFound, Unavailable
+from cleanroom.identifiers import query_workflow_id
+from cleanroom.lifecycle.query import NOT_APPROVED, next_command, workflow_state
 from cleanroom.messages.query import QueryState
 from cleanroom.temporal import attributes
+from cleanroom.temporal.failures import error_from_failure
 from starters.operations.queries import query_record
 from starters.operations.query_list import governance_row
 from starters.operations.query_names import latest_name
-from starters.operations.query_standing import ended_state, standing_record
+from starters.operations.query_standing import standing_record, state_with, workflow_facts
 from starters.operations.query_workflow import find_query, state_of
 from starters.operations.session import FoundWorkflow, Session
 from starters.operations.worker_queries import QUERY_SECONDS
@@ -22,79 +25,108 @@ async def show_query(session: Session, name: str) -> tuple[dict[str, Any], Query
     """Read everything known about a query: of its latest version, if it was renewed.
 
     Returns:
-        The record (see :func:`query_record`, plus ``refused`` and ``unanswered``), and the state of the workflow. Without a worker, the
-        record comes from governance and the state is None, unless the workflow has completed with one.
+        The record (see :func:`query_record` and :func:`standing_record`, plus ``rejections``, ``refused``, ``failure`` and
+        ``unanswered``), and the state of the workflow. Without a worker or a workflow, the record comes from governance and the state is
+        None, unless the workflow has completed with one.
 
     Raises:
-        NotFound: ``WorkflowNotFound``.
+        NotFound: ``WorkflowNotFound`` if neither Temporal nor governance has the query.
     """
-    found, unanswered = await _find_latest(session, name)
-    name = found.handle.id.rsplit("/", 1)[-1]
-    state: QueryState | None = None
+    unanswered: CleanRoomError | None = None
+    found, state = await _find(session, name), None
     try:
-        state = await state_of(found, seconds=QUERY_SECONDS)
-    except CleanRoomError as error:
+        latest = await latest_name(session, name)
+        if latest != name or found is None:
+            name, found = latest, await _find(session, latest)
+            await _require_known(session, name, found)
+    except Unavailable as error:
+        if found is None:
+            raise
         unanswered = error
-        if found.described.status is WorkflowExecutionStatus.COMPLETED:
-            state = await found.handle.result()
-    record = query_record(session, state) if state else await _record_without_worker(session, found)
-    if ended := ended_state(found.described):
-        record["state"] = ended
+    failure = ""
+    if found is not None:
+        state, failed = await _workflow_state(found)
+        unanswered = unanswered or (failed if state is None else None)
+        failure = await _failure(found)
+    record = query_record(session, state) if state else await _record_without_worker(session, name, found)
+    workflow = workflow_facts(found.described if found else None)
+    shown = workflow_state(state.stage, state.refusal) if state else None
+    record |= {"next": next_command(shown, name, held=bool(record["version"])) if shown else None, "next_by": []}
     try:
-        record |= await standing_record(session, name, record["state"])
+        record |= await standing_record(session, name, workflow, knew=bool(record["version"]))
     except Unavailable as error:
         unanswered = unanswered or error
+    if record["state"] == NOT_APPROVED.word:
+        record["next_by"] = record["pending"]
+    else:
+        record["pending"] = []
     rejected = [entry for entry in state.history if entry.event == "rejected"] if state else []
     return record | {
         "rejections": [f"{entry.by}: {entry.detail}" if entry.detail else entry.by for entry in rejected],
         "refused": [item.model_dump(mode="json") for item in state.refused] if state else [],
+        "failure": failure or None,
         "unanswered": unanswered.to_dict() if unanswered else None,
     }, state
 
 
-async def _find_latest(session: Session, name: str) -> tuple[FoundWorkflow[QueryState], CleanRoomError | None]:
-    """Find the workflow of the latest version of a query.
+async def _find(session: Session, name: str) -> FoundWorkflow[QueryState] | None:
+    """Find the workflow of a query; None if Temporal has none: it deletes workflows that ended long ago."""
+    try:
+        return await find_query(session, name)
+    except NotFound:
+        return None
 
-    Returns:
-        The workflow; the reason why a later version cannot be found, if governance does not respond.
+
+async def _require_known(session: Session, name: str, found: FoundWorkflow[QueryState] | None) -> None:
+    """Require that Temporal or governance has the query.
+
+    Raises:
+        NotFound: ``WorkflowNotFound``.
     """
-    missing: NotFound | None = None
-    found: FoundWorkflow[QueryState] | None = None
-    try:
-        found = await find_query(session, name)
-    except NotFound as error:
-        # Temporal deletes workflows that ended long ago.
-        missing = error
-    try:
-        latest = await latest_name(session, name)
-    except Unavailable as error:
-        if found is None:
-            raise
-        return found, error
-    if latest != name:
-        return await find_query(session, latest), None
-    if found is None:
-        assert missing is not None
-        raise missing
-    return found, None
+    if found is not None:
+        return
+    async with session.governance() as client:
+        if await session.documents(client).find(name) is None:
+            raise NotFound("WorkflowNotFound", f"query {name!r} does not exist.", hint="List what exists with `cleanroom query list`.")
 
 
-async def _record_without_worker(session: Session, found: FoundWorkflow[QueryState]) -> dict[str, Any]:
+async def _workflow_state(found: FoundWorkflow[QueryState]) -> tuple[QueryState | None, CleanRoomError | None]:
+    try:
+        return await state_of(found, seconds=QUERY_SECONDS), None
+    except CleanRoomError as error:
+        if found.described.status is WorkflowExecutionStatus.COMPLETED:
+            return await found.handle.result(), None
+        return None, error
+
+
+async def _failure(found: FoundWorkflow[QueryState]) -> str:
+    """Return the error of a failed workflow as ``<code>: <message>``."""
+    if found.described.status is not WorkflowExecutionStatus.FAILED:
+        return ""
+    try:
+        await found.handle.result()
+    except Exception as error:
+        return str(error_from_failure(error))
+    return ""
+
+
+async def _record_without_worker(session: Session, name: str, found: FoundWorkflow[QueryState] | None) -> dict[str, Any]:
     """The record of a query from governance and from the description of its workflow."""
-    name, described = found.handle.id.rsplit("/", 1)[-1], found.described
+    workflow = workflow_facts(found.described if found else None)
     async with session.governance() as client:
         document = await session.documents(client).find(name)
-        row = await governance_row(session, client, document) if document is not None else {}
-    expires = described.typed_search_attributes.get(attributes.EXPIRES_AT)
+        row = await governance_row(session, client, document, workflow) if document is not None else {}
+    expires = found.described.typed_search_attributes.get(attributes.EXPIRES_AT) if found else None
+    workflow_id = query_workflow_id(session.collaboration, name)
     return {
         "query": name,
-        "state": row.get("state", "Creating"),
+        "state": row.get("state", state_with("", workflow).word),
         "version": row.get("version", ""),
         "digest": row.get("digest", ""),
         "pending": row.get("pending", []),
         "accepted": row.get("accepted", []),
         "rejected": row.get("rejected", []),
         "expires": expires.isoformat() if expires else None,
-        "workflow_id": found.handle.id,
-        "link": session.ui_link(found.handle.id),
+        "workflow_id": workflow_id,
+        "link": session.ui_link(workflow_id),
     }

@@ -1,94 +1,99 @@
-"""The state of a query that commands show: what a run of it would meet now, and why.
+"""The state of a query that commands show: what a run of it would meet now, why, and the command that leads on.
 
-Governance decides. A query that all owners accepted stays accepted there, also when its approvals have expired or its runs are used up.
-A proposal whose workflow has ended stays open there, and a draft stays a draft. This module gives each of them one word.
+:mod:`cleanroom.lifecycle.query` decides the state. This module collects the facts: from governance, and from Temporal's description of the
+query's workflow.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from temporalio.client import WorkflowExecution, WorkflowExecutionStatus
+from temporalio.client import WorkflowExecution
 
-from cleanroom.concurrency import gather_limited
+from cleanroom.lifecycle.query import Held, QueryFacts, next_command, query_state
+from cleanroom.lifecycle.state import State, WorkflowEnd
 from cleanroom.temporal import attributes
-from starters.operations.query_names import generations
+from starters.operations.query_names import author, generations
 from starters.operations.session import Session, now
 from starters.terminal.output import with_names
 
 if TYPE_CHECKING:
     from cleanroom.governance import Document, GovernanceUserClient
 
-_ENDED: Final = {
-    WorkflowExecutionStatus.CANCELED: "Cancelled",
-    WorkflowExecutionStatus.TERMINATED: "Terminated",
-    WorkflowExecutionStatus.TIMED_OUT: "Terminated",
-    WorkflowExecutionStatus.FAILED: "Failed",
-}
-_NEXT: Final = {
-    "Draft": "cleanroom query propose {name}",
-    "Not Approved": "cleanroom query approve {name}",
-    "Approved": "cleanroom run start {name}",
-    "Consent Withdrawn": "cleanroom consent on {name}",
-    "Creating": "cleanroom query show {name}",
-}
-RENEW: Final = "cleanroom query renew {name}"
-CONCURRENT: Final = 20
-"""Queries of a list whose runs are counted at the same time, at most."""
+CONCURRENT: Final = 16
+"""Queries of a list that are read from governance at the same time."""
 
 
-def next_command(state: str, name: str) -> str:
-    """Return the command that leads on from a state. A query that has ended is renewed."""
-    return _NEXT.get(state, RENEW).format(name=name)
+def workflow_facts(workflow: WorkflowExecution | None) -> tuple[WorkflowEnd, str]:
+    """Return how the workflow of a query stands, and the stage that it has shown last."""
+    if workflow is None:
+        return WorkflowEnd.NONE, ""
+    return WorkflowEnd.of(workflow.status), (workflow.typed_search_attributes.get(attributes.STAGE) or "").removeprefix("query.")
 
 
-def ended_state(workflow: WorkflowExecution) -> str | None:
-    """Return the state of a query whose workflow has ended, or None if it is open."""
-    status = workflow.status
-    if status is None or status is WorkflowExecutionStatus.RUNNING:
-        return None
-    if status is WorkflowExecutionStatus.COMPLETED:
-        return str(workflow.typed_search_attributes.get(attributes.STAGE, "query.closed")).removeprefix("query.").capitalize()
-    return _ENDED.get(status)
+def state_with(document: Held, workflow: tuple[WorkflowEnd, str], refusal: str = "") -> State:
+    """Return the state of a query from its document's state in governance, its workflow, and what a run would meet."""
+    return query_state(QueryFacts(document, *workflow, refusal))
 
 
-async def standing_record(session: Session, name: str, state: str) -> dict[str, Any]:
-    """Return what a run would meet, the owners' decisions, the queries that this one renews, and its renewal.
+async def standing_record(session: Session, name: str, workflow: tuple[WorkflowEnd, str], *, knew: bool) -> dict[str, Any]:
+    """Return the state of a query as governance and its workflow give it, with what leads on.
 
     Args:
         session: Session of the command.
         name: Name of the query.
-        state: Its state without governance.
+        workflow: From :func:`workflow_facts`.
+        knew: Whether the workflow has had a document.
+
+    Returns:
+        ``state``, ``next`` (a command), ``next_by`` (who gives it), ``decisions``, ``refusal``, ``renews`` and ``renewed_as``; of an
+        accepted query also ``version``, ``expires`` and ``runs_used``.
     """
     found: dict[str, Any] = {"decisions": [], "refusal": None, "renews": [], "renewed_as": None}
-    reached = False
+    own: Document | None = None
+    blocked, by = "", list[str]()
     documents = await generations(session, name)
     async with session.governance() as client:
         for document in documents:
-            reached = reached or document.id == name
             accepted = await accepted_record(session, client, document) if document.state == "Accepted" else {}
             if document.id == name:
+                own, blocked = document, accepted.pop("blocked", "")
                 found |= accepted
-            elif reached:
+            elif own is not None:
                 found["renewed_as"] = document.id
             else:
-                found["renews"].append({"query": document.id, "version": document.version, "state": "Not Accepted"} | accepted)
-    renewal = found["renewed_as"]
-    return found | {"next": f"cleanroom query show {renewal}" if renewal else next_command(found.get("state", state), name)}
+                state = accepted.get("state") or state_with(cast(Held, document.state), (WorkflowEnd.OPEN, "")).word
+                found["renews"].append({"query": document.id, "version": document.version, "state": state} | accepted)
+        if blocked:
+            from starters.operations.consent import disabled_by
+
+            by = await disabled_by(session, client, blocked)
+    held: Held = cast(Held, own.state) if own is not None else "Missing" if knew else ""
+    refusal = found["refusal"]["code"] if found["refusal"] else ""
+    state = state_with(held, workflow, refusal)
+    found["state"] = state.word
+    if found["renewed_as"]:
+        return found | {"next": f"cleanroom query show {found['renewed_as']}", "next_by": []}
+    names = {user: party for party, user in session.settings.parties.items()}
+    who = {"consent": by, "proposer": [names.get(author(own), "")] if own is not None else []}.get(state.by, [])
+    return found | {"next": next_command(state, name, document=blocked, held=own is not None), "next_by": list(filter(None, who))}
 
 
 async def accepted_record(session: Session, client: GovernanceUserClient, document: Document) -> dict[str, Any]:
-    """Return state, expiry, decisions and refusal of a query that all owners accepted."""
+    """Return state, version, expiry, decisions and refusal of a query that all owners accepted.
+
+    ``blocked`` is the document without consent.
+    """
+    from cleanroom.publishing.query_states import decided_version
     from cleanroom.runs.owner_decisions import read_owner_decisions
     from cleanroom.runs.reader import UserReader, to_accepted_document
 
-    found = await read_owner_decisions(
-        UserReader(client, session.collaboration), session.collaboration, to_accepted_document(document), now()
-    )
+    reader = UserReader(client, session.collaboration)
+    found = await read_owner_decisions(reader, session.collaboration, to_accepted_document(document), now())
     refusal = found.refusal
     return {
-        "state": found.state,
+        "state": state_with("Accepted", (WorkflowEnd.NONE, ""), refusal.code if refusal else "").word,
+        "version": found.version or await decided_version(session.documents(client), document),
         "expires": found.expires.isoformat() if found.expires else None,
         "runs_used": found.runs_used,
         "decisions": [
@@ -103,6 +108,7 @@ async def accepted_record(session: Session, client: GovernanceUserClient, docume
             for item in found.decisions
         ],
         "refusal": {"code": refusal.code, "message": with_names(refusal.message), "hint": refusal.hint} if refusal else None,
+        "blocked": str(refusal.details.get("document", "")) if refusal else "",
     }
 
 
@@ -117,36 +123,3 @@ def decision_lines(decisions: list[dict[str, Any]]) -> list[str]:
         until = f"{'expired' if item['problem'] == 'ApprovalExpired' else 'valid until'} {item['expires'][:16].replace('T', ' ')} UTC"
         lines.append(f"{item['owner']}: {until}, {item['runs_used']} {limit} runs used" + (f": {item['reason']}" if item["reason"] else ""))
     return lines
-
-
-async def listed_states(
-    session: Session, client: GovernanceUserClient, rows: list[dict[str, Any]], workflows: dict[str, WorkflowExecution]
-) -> None:
-    """Replace the states in the rows of a list by those that :func:`accepted_record` and :func:`ended_state` give.
-
-    The terms of the approvals come from the search attributes, and only the runs of queries with a limit are read from governance. So
-    the list stays fast. The rows of queries without a workflow keep what governance says.
-    """
-    from cleanroom.runs.reader import UserReader
-
-    reader, time = UserReader(client, session.collaboration), now()
-
-    async def correct(row: dict[str, Any]) -> None:
-        workflow = workflows.get(row["query"])
-        if workflow is None:
-            return
-        if row["state"] != "Approved":
-            row["state"] = ended_state(workflow) or row["state"]
-            return
-        values = workflow.typed_search_attributes
-        expires, limit = values.get(attributes.EXPIRES_AT), values.get(attributes.RUN_LIMIT)
-        if expires is not None and _utc(expires) <= time:
-            row["state"] = "Expired"
-        elif limit is not None and len(await reader.runs_started(row["query"])) >= limit:
-            row["state"] = "Exhausted"
-
-    await gather_limited(correct, rows, CONCURRENT)
-
-
-def _utc(at: dt.datetime) -> dt.datetime:
-    return at if at.tzinfo else at.replace(tzinfo=dt.UTC)

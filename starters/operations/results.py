@@ -113,7 +113,7 @@ async def _no_receipt_error(session: Session, run_id: str) -> CleanRoomError:
             hint="Treat the result as not delivered, and start another run.",
             party="operator",
         )
-    snapshot = await take_snapshot(found)
+    snapshot = await take_snapshot(session, found)
     reason = f" ({snapshot.failure.code})" if snapshot.failure else ""
     return PreconditionFailed(
         "RunNotComplete",

@@ -6,13 +6,14 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from cleanroom.documents.query import parse_query
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, Unavailable
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, latest_transaction, prepare_workflow_id, require_name, run_workflow_id
+from cleanroom.lifecycle.run import failure_code, next_command, run_state
 from cleanroom.messages.run import RunFailure, RunQueryInput, RunResult, RunTicket
 from cleanroom.runs.parameters import require_days, verify_parameters
 from cleanroom.spark.causes import EXPLANATIONS, cause_of
@@ -25,7 +26,7 @@ from cleanroom.temporal.started import started_with
 from cleanroom.tracing import run_root
 from starters.operations.pending_activities import retrying_activities
 from starters.operations.query_workflow import read_state
-from starters.operations.run_workflow import RunSnapshot, find_run, run_state, take_snapshot
+from starters.operations.run_workflow import STOPPED, RunSnapshot, find_run, run_facts, take_snapshot, with_cleanup
 from starters.operations.session import Session, differences, now
 from starters.operations.worker_queries import require_worker
 from starters.operations.workflow_names import RUN_QUERY, STATUS
@@ -202,7 +203,7 @@ async def show_run(session: Session, run_id: str) -> dict[str, Any]:
         NotFound: ``WorkflowNotFound``.
     """
     found = await find_run(session, run_id)
-    snapshot = await take_snapshot(found)
+    snapshot = await take_snapshot(session, found)
     retrying = {}
     if not found.ended:
         prepare = prepare_workflow_id(session.collaboration, run_id)
@@ -215,11 +216,12 @@ def _snapshot_record(session: Session, run_id: str, snapshot: RunSnapshot) -> di
     failure = snapshot.failure
     return {
         **result_record(session, result),
-        "state": snapshot.state,
-        "failure": failure_record(failure),
+        "state": snapshot.state.word,
+        "failure": {key: with_names(text) for key, text in failure.model_dump(mode="json").items()} if failure else None,
         "stage": snapshot.stage,
         "steps": list(snapshot.steps),
         "job": snapshot.job,
+        "next": next_command(snapshot.state, run_id, snapshot.query, failure=failure.code if failure else ""),
         "unanswered": snapshot.unanswered.to_dict() if snapshot.unanswered else None,
     }
 
@@ -257,27 +259,25 @@ async def list_runs(session: Session) -> list[dict[str, Any]]:
     """List the latest 200 runs of the collaboration, newest first."""
     client = await session.temporal()
     filter = f"WorkflowType = 'RunQuery' AND CrCollab = '{session.collaboration}'"
+    found = [item async for item in client.list_workflows(filter, limit=200)]
+    facts = {item.id.rsplit("/", 1)[-1]: run_facts(item) for item in found}
+    facts |= await with_cleanup(session, {run: each for run, each in facts.items() if each.workflow in STOPPED})
     rows = []
-    async for item in client.list_workflows(filter, limit=200):
-        found = {pair.key.name: pair.value for pair in item.typed_search_attributes}
+    for item in found:
+        values = {pair.key.name: pair.value for pair in item.typed_search_attributes}
+        run_id = item.id.rsplit("/", 1)[-1]
         rows.append(
             {
-                "run": item.id.rsplit("/", 1)[-1],
-                "query": found.get("CrQuery", ""),
-                "caller": found.get("CrProposer", ""),
-                "state": run_state(item),
-                "failure": _failure_code(item),
-                "stage": found.get("CrStage", ""),
+                "run": run_id,
+                "query": values.get("CrQuery", ""),
+                "caller": values.get("CrProposer", ""),
+                "state": run_state(facts[run_id]).word,
+                "failure": failure_code(facts[run_id]),
+                "stage": values.get("CrStage", ""),
                 "started": item.start_time.isoformat(timespec="seconds"),
             }
         )
     return rows
-
-
-def _failure_code(item: WorkflowExecution) -> str:
-    """The error code of a failed run; empty for other runs."""
-    outcome = str(item.typed_search_attributes.get(attributes.OUTCOME, ""))
-    return "" if outcome == "COMPLETED" else outcome
 
 
 async def cancel_run(session: Session, run_id: str) -> dict[str, Any]:
@@ -292,8 +292,12 @@ async def cancel_run(session: Session, run_id: str) -> dict[str, Any]:
     if status is WorkflowExecutionStatus.CANCELED:
         return await show_run(session, run_id)
     if status is not WorkflowExecutionStatus.RUNNING:
+        facts = (await with_cleanup(session, {run_id: run_facts(found.described)}))[run_id]
+        state = run_state(facts)
         raise Conflict(
-            "RunEnded", f"run {run_id!r} has already ended: {status.name if status else 'unknown'}.", hint=f"cleanroom run show {run_id}"
+            "RunEnded",
+            f"run {run_id!r} has already ended: {state}.",
+            hint=f"`{next_command(state, run_id, str(found.described.typed_search_attributes.get(attributes.QUERY) or ''))}`",
         )
     await found.handle.cancel()
     try:

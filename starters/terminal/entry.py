@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from cleanroom.errors import CleanRoomError, InvalidInput
 from cleanroom.tracing import command_span
+from starters.terminal.extras import missing_extra
 from starters.terminal.help import join_paragraph_lines
 from starters.terminal.output import Format, print_error, print_status
 from starters.terminal.process_exit import run_and_exit
@@ -60,6 +61,11 @@ def invoke(app: typer.Typer, arguments: Sequence[str]) -> None:
     except CleanRoomError as error:
         print_error(error, output)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if (missing := missing_extra(error)) is None:
+            raise
+        print_error(missing, output)
+        sys.exit(missing.exit_code)
     except typer.Abort:
         # The user declined a confirmation, or standard input ended before an answer.
         print_status("Aborted. Nothing was changed.")

@@ -26,6 +26,7 @@ from rich.table import Table
 from cleanroom.errors import CleanRoomError, Internal
 from cleanroom.temporal.markdown import plain
 from starters.terminal.error_hints import add_hint
+from starters.terminal.extras import missing_extra
 
 DEBUG_VARIABLE = "CLEANROOM_DEBUG"
 """Environment variable that makes unexpected errors print a traceback."""
@@ -207,6 +208,9 @@ def error_boundary(output: Format) -> Iterator[None]:
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (missing := missing_extra(error)) is not None:
+            print_error(missing, output)
+            raise typer.Exit(missing.exit_code) from error
         if os.environ.get(DEBUG_VARIABLE):
             raise
         unexpected = _unexpected(error)

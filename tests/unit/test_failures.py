@@ -249,10 +249,25 @@ def test_an_unknown_error_has_no_mapping() -> None:
     assert from_upstream(RuntimeError("x")) is None
 
 
+def lost_in_the_last_attempt() -> TimeoutError:
+    """The failure of a step that has used up its time, and whose worker died in the last attempt."""
+    error = TimeoutError("t", type=TimeoutType.SCHEDULE_TO_CLOSE, last_heartbeat_details=[])
+    error.__cause__ = TimeoutError("t", type=TimeoutType.HEARTBEAT, last_heartbeat_details=[])
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "code", "part"),
     [
         (activity_error(TimeoutError("t", type=TimeoutType.HEARTBEAT, last_heartbeat_details=[])), TimedOut, "WorkerLost", "set_secret"),
+        (TimeoutError("t", type=TimeoutType.HEARTBEAT, last_heartbeat_details=[]), TimedOut, "WorkerLost", "A step stopped"),
+        (
+            child_error(activity_error(TimeoutError("t", type=TimeoutType.HEARTBEAT, last_heartbeat_details=[]))),
+            TimedOut,
+            "WorkerLost",
+            "set_secret",
+        ),
+        (activity_error(lost_in_the_last_attempt()), TimedOut, "WorkerLost", "all attempts"),
         (activity_error(TimeoutError("t", type=TimeoutType.SCHEDULE_TO_START, last_heartbeat_details=[])), TimedOut, "NoWorker", "worker"),
         (
             WorkflowFailureError(cause=TimeoutError("t", type=TimeoutType.START_TO_CLOSE, last_heartbeat_details=[])),

@@ -13,7 +13,7 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.errors import Internal, NotFound, Unavailable
-from cleanroom.governance import Approver, Ballot, Document, DocumentSummary, ProposalStatus
+from cleanroom.governance import Approver, Ballot, Consent, Document, DocumentSummary, Event, ProposalStatus
 from cleanroom.governance.position import observe
 from cleanroom.identifiers import TransactionId, document_digest, query_workflow_id
 from cleanroom.messages.known import Compared, KnownState
@@ -41,6 +41,10 @@ class World:
         self.temporal_answers = True
         self.compared: Compared | None = None
         self.position = 50
+        self.off: set[str] = set()
+        """Documents without consent."""
+        self.runs: dict[str, list[Event]] = {}
+        """Entries of runs that have started, by query."""
 
     # ------------------------------------------------------------------ what there is
 
@@ -58,6 +62,11 @@ class World:
     def accept(self, name: str) -> None:
         self.propose(name, contosso="accepted", litware="accepted")
         self.documents[name] = self.documents[name].model_copy(update={"state": "Accepted", "version": "2.30"})
+
+    def start(self, name: str, number: int) -> None:
+        """Let runs of a query start."""
+        entries = ({"runId": f"r-{each}", "requestDigest": str(each) * 64} for each in range(number))
+        self.runs[name] = [Event(scope="", id="", seqno=seqno, timestamp="0", data=data) for seqno, data in enumerate(entries, 1)]
 
     def workflow(self, name: str, status: STATUS = STATUS.RUNNING, stage: str | None = None, **values: Any) -> None:
         """A workflow that knows what governance holds at this moment."""
@@ -126,6 +135,20 @@ class World:
             proposer_id="u-fabrikam", state="Accepted" if document.state == "Accepted" else "Open", ballots=tuple(ballots)
         )
 
+    async def document_consent(self, collaboration: str, document: str) -> Consent:
+        self.requests += 1
+        reason = {"code": "UserDocumentRuntimeOptionDisabled", "message": "off"}
+        return Consent.model_validate({"status": "disabled", "reason": reason} if document in self.off else {"status": "enabled"})
+
+    async def latest_event(self, collaboration: str, *, event_id: str, scope: str) -> Event | None:
+        self.requests += 1
+        return next(iter(self.runs.get(event_id.removeprefix("query."), ())), None)
+
+    async def events(self, collaboration: str, *, event_id: str, scope: str, **where: Any) -> AsyncIterator[Event]:
+        self.requests += 1
+        for event in self.runs[event_id.removeprefix("query.")]:
+            yield event
+
 
 @pytest.fixture
 def world() -> World:
@@ -135,14 +158,14 @@ def world() -> World:
 @pytest.fixture
 def session(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     async def accepted(session: Any, client: Any, document: Document) -> dict[str, Any]:
-        return {"state": "Expired", "expires": "then"}
+        return {"state": "Expired", "expires": "then", "version": "2.10"}
 
     async def compared(client: Any, collaboration: str) -> Compared | None:
         return world.compared
 
     monkeypatch.setattr(query_list, "accepted_record", accepted)
     monkeypatch.setattr(query_list, "read_compared", compared)
-    monkeypatch.setattr("starters.operations.query_standing.now", lambda: START + dt.timedelta(days=1))
+    monkeypatch.setattr(query_list, "now", lambda: START + dt.timedelta(days=1))
 
     class Here(Session):
         def governance(self) -> Any:
@@ -161,16 +184,72 @@ async def states(session: Session, **options: Any) -> dict[str, str]:
 
 
 async def test_requests_do_not_grow_with_closed_and_approved_queries(world: World, session: Session) -> None:
+    world.compared = Compared(position="2.50", listed=START + dt.timedelta(days=1))
     for number in range(300):
         world.accept(f"expired-{number}")
         world.workflow(f"expired-{number}", STATUS.COMPLETED, "expired", EXPIRES_AT=START)
         world.draft(f"withdrawn-{number}")
         world.workflow(f"withdrawn-{number}", STATUS.COMPLETED, "withdrawn")
         world.accept(f"approved-{number}")
-        world.workflow(f"approved-{number}", EXPIRES_AT=START + dt.timedelta(days=30))
+        world.workflow(f"approved-{number}", EXPIRES_AT=START + dt.timedelta(days=30), RUN_LIMIT=2, DATASETS=["flights"])
     found = await states(session)
     assert (len(found), world.requests) == (900, 2)
     assert (found["expired-7"], found["withdrawn-7"], found["approved-7"]) == ("Expired", "Withdrawn", "Approved")
+
+
+async def test_an_approved_query_that_the_watcher_has_not_compared_takes_one_request_for_its_consent(
+    world: World, session: Session
+) -> None:
+    for number in range(100):
+        world.accept(f"q-{number}")
+        world.workflow(f"q-{number}", EXPIRES_AT=START + dt.timedelta(days=30), DATASETS=["flights"])
+    assert set((await states(session)).values()) == {"Approved"}
+    assert world.requests == 2 + 100 + 1, "and one for the consent to the dataset that they share"
+
+
+@pytest.mark.parametrize(
+    ("values", "off", "used", "state"),
+    [
+        ({}, "", 5, "Approved"),
+        ({"RUN_LIMIT": 2}, "", 1, "Approved"),
+        ({"RUN_LIMIT": 2}, "", 2, "Exhausted"),
+        ({"RUN_LIMIT": 2}, "q", 2, "Exhausted"),
+        ({}, "q", 0, "Consent Withdrawn"),
+        ({"DATASETS": ["flights"]}, "flights", 0, "Consent Withdrawn"),
+        ({"EXPIRES_AT": START + dt.timedelta(days=1)}, "q", 0, "Expired"),
+        ({"EXPIRES_AT": START + dt.timedelta(days=1, seconds=1)}, "", 0, "Approved"),
+    ],
+)
+async def test_an_approved_query_has_the_state_that_a_run_meets_although_its_workflow_does_not_know(
+    values: dict[str, Any], off: str, used: int, state: str, world: World, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where governance differs from the search attributes, the whole standing is read."""
+
+    read: list[str] = []
+
+    async def accepted(session: Any, client: Any, document: Document) -> dict[str, Any]:
+        read.append(document.id)
+        return {"state": state, "expires": None, "version": "2.10"}
+
+    monkeypatch.setattr(query_list, "accepted_record", accepted)
+    world.accept("q")
+    world.workflow("q", **{"EXPIRES_AT": START + dt.timedelta(days=30), **values})
+    world.off, world.position = {off}, 51
+    world.start("q", used)
+    world.compared = Compared(position="2.50", listed=START + dt.timedelta(days=1))
+    assert await states(session) == {"q": state}
+    assert read == (["q"] if state in ("Exhausted", "Consent Withdrawn") else [])
+
+
+@pytest.mark.parametrize("status", [STATUS.FAILED, STATUS.CANCELED, STATUS.TERMINATED])
+async def test_an_accepted_query_whose_workflow_ended_otherwise_is_read_in_governance(
+    status: STATUS, world: World, session: Session
+) -> None:
+    """For example, its owners have voted in governance directly since, or it was created again in vain."""
+    world.propose("q", contosso="accepted")
+    world.workflow("q", status)
+    world.accept("q")
+    assert await states(session) == {"q": "Expired"}
 
 
 async def test_an_open_query_is_compared_with_governance_by_one_request(world: World, session: Session) -> None:
@@ -222,7 +301,7 @@ async def test_what_a_workflow_has_not_seen_yet_is_listed_as_governance_holds_it
     world.draft("edited", version="2.99")
     rows = {row["query"]: row for row in await list_queries(session)}
     assert {name: row["state"] for name, row in rows.items()} == {
-        "proposed": "Not Approved", "voted": "Not Approved", "approved": "Approved", "edited": "Draft",
+        "proposed": "Not Approved", "voted": "Not Approved", "approved": "Expired", "edited": "Draft",
     }  # fmt: skip
     assert (rows["voted"]["pending"], rows["voted"]["accepted"], rows["edited"]["version"]) == (["contosso"], ["litware"], "2.99")
 
@@ -244,7 +323,7 @@ async def test_workflows_that_ended_otherwise_or_have_no_draft_are_listed(world:
     world.workflow("gone")
     del world.documents["gone"]
     assert await states(session) == {
-        "creating": "Creating", "terminated": "Terminated", "failed": "Failed", "gone": "not in governance",
+        "creating": "Creating", "terminated": "Terminated", "failed": "Failed", "gone": "Missing",
     }  # fmt: skip
 
 
@@ -279,4 +358,5 @@ async def test_without_temporal_governance_is_listed(lost: str, world: World, se
         assert await states(session) == {"draft": "Draft"}
         assert "1 more queries in governance have no workflow" in capsys.readouterr().err
     # An accepted document says nothing about the expiry of its approvals.
-    assert await states(session, from_governance=lost == "nothing") == {"draft": "Draft", "accepted": "Expired"}
+    draft = "No Workflow" if lost == "every workflow" else "Draft"
+    assert await states(session, from_governance=lost == "nothing") == {"draft": draft, "accepted": "Expired"}

@@ -18,10 +18,16 @@ from typer.testing import CliRunner
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.documents.specs import QuerySpec
 from cleanroom.errors import CleanRoomError, NotFound, Refused
-from cleanroom.governance import Document
+from cleanroom.governance import Ballot, Document
+from cleanroom.governance import Consent as WireConsent
+from cleanroom.governance.models import Proposal
 from cleanroom.identifiers import decision_document_id
+from cleanroom.lifecycle.query import QueryFacts, next_command, query_state
+from cleanroom.lifecycle.state import WorkflowEnd
+from cleanroom.messages.known import ApprovedTerms
 from cleanroom.publishing.adoption import query_specification
 from cleanroom.runs.authority import RunAuthority
+from cleanroom.runs.owner_decisions import refusal_under
 from cleanroom.runs.reader import Consent
 from cleanroom.settings import Settings
 from cleanroom.temporal import attributes
@@ -30,7 +36,7 @@ from starters.operations import query_renewal, query_standing
 from starters.operations.approved_cards import remember_approval
 from starters.operations.query_names import accepted_versions, generations, latest_name, names_before
 from starters.operations.query_renewal import renew_query
-from starters.operations.query_standing import accepted_record, decision_lines, ended_state, listed_states, next_command, standing_record
+from starters.operations.query_standing import accepted_record, decision_lines, standing_record, state_with, workflow_facts
 from starters.operations.session import Session
 from starters.query_decisions import print_approval_card
 from tests.audit_records import COLLABORATION, QUERY
@@ -44,7 +50,8 @@ class World(AuditWorld):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, max_runs=2)
         self.started: frozenset[str] = frozenset()
-        self.off = False
+        self.off: set[str] = set()
+        """Documents without consent."""
         self.client = self
 
     async def __aenter__(self) -> World:
@@ -57,9 +64,19 @@ class World(AuditWorld):
         return self.started if query == QUERY else frozenset()
 
     async def consent(self, document_id: str) -> Consent:
-        if self.off and document_id == QUERY:
+        if document_id in self.off:
             return Consent(status="disabled", code="UserDocumentRuntimeOptionDisabled", message="off")
         return Consent(status="enabled")
+
+    async def document_consent(self, collaboration: str, document_id: str) -> WireConsent:
+        reason = {"code": "UserDocumentRuntimeOptionDisabled", "message": f"m[{self.users['litware']}]"}
+        return WireConsent.model_validate({"status": "disabled", "reason": reason} if document_id in self.off else {"status": "enabled"})
+
+    async def get(self, name: str) -> Document:
+        return self.documents[name]
+
+    async def get_proposal(self, proposal_id: str) -> Proposal:
+        return Proposal(proposal_id=proposal_id, name="set_user_document", args={"document": {"version": "2.1"}})
 
     async def list_documents(self, labels: Mapping[str, str] | None = None) -> list[Document]:
         wanted = dict(labels or {}).items()
@@ -128,7 +145,19 @@ def use_up(world: World) -> None:
 
 
 def withdraw(world: World) -> None:
-    world.off = True
+    world.off = {QUERY}
+
+
+def withdraw_dataset(world: World) -> None:
+    world.off = {"litware-planes"}
+
+
+def reject(world: World) -> None:
+    world.decide("litware", decision="reject")
+
+
+def lose_dataset(world: World) -> None:
+    del world.documents["litware-planes"]
 
 
 def lose(world: World) -> None:
@@ -142,10 +171,16 @@ def lose(world: World) -> None:
         (expire, "Expired", "ApprovalExpired"),
         (use_up, "Exhausted", "ApprovalRunsExhausted"),
         (withdraw, "Consent Withdrawn", "UserDocumentRuntimeOptionDisabled"),
+        (withdraw_dataset, "Consent Withdrawn", "UserDocumentRuntimeOptionDisabled"),
         (lose, "Refused", "SignedDecisionMissing"),
+        (reject, "Refused", "QueryMissingApprovalsFromDatasetOwners"),
+        (lose_dataset, "Refused", "UserDocumentNotFound"),
         (lambda world: (expire(world), use_up(world), withdraw(world)), "Expired", "ApprovalExpired"),
     ],
-    ids=["approved", "expired", "runs used up", "consent withdrawn", "decision missing", "all at once"],
+    ids=[
+        *("approved", "expired", "runs used up", "consent withdrawn", "consent to a dataset withdrawn"),
+        *("decision missing", "decision is a rejection", "dataset missing", "all at once"),
+    ],
 )
 async def test_the_state_of_an_accepted_query_is_what_a_run_meets(
     change: Any, state: str, code: str, world: World, session: Session
@@ -153,11 +188,36 @@ async def test_the_state_of_an_accepted_query_is_what_a_run_meets(
     change(world)
     found = await accepted_record(session, world, world.documents[QUERY])  # type: ignore[arg-type]
     assert (found["state"], found["refusal"]["code"] if found["refusal"] else "", await met(world)) == (state, code, code)
-    shown = await standing_record(session, QUERY, "anything")
+    shown = await standing_record(session, QUERY, (WorkflowEnd.OPEN, "draft"), knew=True)
     expected = {"Approved": "run start", "Consent Withdrawn": "consent on"}.get(state, "query renew")
-    assert shown["next"] == f"cleanroom {expected} {QUERY}"
+    document = "litware-planes" if change is withdraw_dataset else QUERY
+    assert (shown["state"], shown["next"]) == (state, f"cleanroom {expected} {document}")
+    assert shown["next_by"] == (["litware"] if state == "Consent Withdrawn" else ["fabrikam"])
     if code in ("ApprovalExpired", "ApprovalRunsExhausted"):
-        assert found["refusal"]["hint"] == f"Ask the owners again: {shown['next']}"
+        assert found["refusal"]["hint"] == f"Ask the owners again: `{shown['next']}`."
+    if state == "Consent Withdrawn":
+        assert f"`{shown['next']}`" in found["refusal"]["hint"]
+
+
+@pytest.mark.parametrize(
+    "change", [lambda world: None, expire, use_up, withdraw, withdraw_dataset, lambda world: (expire(world), use_up(world))]
+)
+async def test_the_terms_in_search_attributes_give_the_same_state(change: Any, world: World, session: Session) -> None:
+    before = await accepted_record(session, world, world.documents[QUERY])  # type: ignore[arg-type]
+    change(world)
+    after = await accepted_record(session, world, world.documents[QUERY])  # type: ignore[arg-type]
+    terms = ApprovedTerms(dt.datetime.fromisoformat(after["expires"]), 2, ("contosso-flights", "litware-planes", "litware-delays"))
+    assert before["state"] == "Approved"
+    assert await refusal_under(world, QUERY, terms, world.now) == await met(world)
+
+
+async def test_an_approver_without_a_dataset_of_the_query_decides_nothing_about_its_state(world: World, session: Session) -> None:
+    """Anyone who proposes a query in governance directly can name more approvers. A run needs the owners' decisions."""
+    document = world.documents[QUERY]
+    votes = (*(document.final_votes or ()), Ballot(approver_id=world.users["fabrikam"], ballot="accepted"))
+    world.documents[QUERY] = document.model_copy(update={"final_votes": votes})
+    found = await accepted_record(session, world, world.documents[QUERY])  # type: ignore[arg-type]
+    assert (found["state"], await met(world), len(found["decisions"])) == ("Approved", "", 2)
 
 
 async def test_each_decision_shows_its_expiry_its_limit_and_the_runs_used(world: World, session: Session) -> None:
@@ -176,17 +236,16 @@ async def test_each_decision_shows_its_expiry_its_limit_and_the_runs_used(world:
 # ---------------------------------------------------------------------- workflows
 
 
-def workflow(status: WorkflowExecutionStatus = WorkflowExecutionStatus.RUNNING, stage: str = "approved", **values: Any) -> Any:
+def workflow(status: WorkflowExecutionStatus | None, stage: str) -> Any:
     pairs = [SearchAttributePair(attributes.STAGE, f"query.{stage}")]
-    pairs += [SearchAttributePair(getattr(attributes, key), value) for key, value in values.items()]
     return type("Described", (), {"status": status, "typed_search_attributes": TypedSearchAttributes(pairs)})()
 
 
 @pytest.mark.parametrize(
     ("status", "stage", "state"),
     [
-        (WorkflowExecutionStatus.RUNNING, "draft", None),
-        (None, "draft", None),
+        (WorkflowExecutionStatus.RUNNING, "draft", "Draft"),
+        (None, "draft", "Draft"),
         (WorkflowExecutionStatus.COMPLETED, "expired", "Expired"),
         (WorkflowExecutionStatus.COMPLETED, "withdrawn", "Withdrawn"),
         (WorkflowExecutionStatus.CANCELED, "proposed", "Cancelled"),
@@ -195,39 +254,26 @@ def workflow(status: WorkflowExecutionStatus = WorkflowExecutionStatus.RUNNING, 
         (WorkflowExecutionStatus.FAILED, "creating", "Failed"),
     ],
 )
-def test_a_query_whose_workflow_has_ended_has_a_state_that_leads_to_its_renewal(
-    status: WorkflowExecutionStatus | None, stage: str, state: str | None
+def test_a_draft_whose_workflow_has_ended_has_a_state_that_leads_to_its_renewal(
+    status: WorkflowExecutionStatus | None, stage: str, state: str
 ) -> None:
-    assert ended_state(workflow(status, stage)) == state  # type: ignore[arg-type]
-    if state:
-        assert next_command(state, "totals") == "cleanroom query renew totals"
+    facts = workflow_facts(workflow(status, stage))
+    assert state_with("Draft", facts).word == state
+    assert state_with("Accepted", facts).word == "Approved", "a run of an accepted query needs no workflow"
+    if state != "Draft":
+        assert next_command(state_with("Draft", facts), "totals") == "cleanroom query renew totals"
+        assert next_command(state_with("", facts), "totals", held=False) == "cleanroom query create FILE", "there is nothing to renew"
+    assert state_with("Draft", workflow_facts(None)).word == "No Workflow"
 
 
-@pytest.mark.parametrize(
-    ("row", "found", "state"),
-    [
-        ("Approved", {"RUN_LIMIT": 2}, "Approved"),
-        ("Approved", {"RUN_LIMIT": 2, "used": 2}, "Exhausted"),
-        ("Approved", {"used": 2}, "Approved"),
-        ("Approved", {"EXPIRES_AT": dt.timedelta(0)}, "Expired"),
-        ("Approved", {"EXPIRES_AT": dt.timedelta(seconds=1)}, "Approved"),
-        ("Approved", {"status": WorkflowExecutionStatus.CANCELED}, "Approved"),
-        ("Not Approved", {"status": WorkflowExecutionStatus.CANCELED}, "Cancelled"),
-        ("Draft", {"status": WorkflowExecutionStatus.COMPLETED, "stage": "expired"}, "Expired"),
-        ("Draft", {"stage": "draft"}, "Draft"),
-        ("Approved", None, "Approved"),
-    ],
-)
-async def test_a_list_shows_the_same_states(row: str, found: dict[str, Any] | None, state: str, world: World, session: Session) -> None:
-    """A run of a cancelled query that all owners approved is possible, so it is shown as approved."""
-    shown = {}
-    if found is not None:
-        world.started = frozenset(str(number) for number in range(found.pop("used", 0)))
-        values = {key: world.now + value if key == "EXPIRES_AT" else value for key, value in found.items()}
-        shown[QUERY] = workflow(**values)
-    rows = [{"query": QUERY, "state": row}]
-    await listed_states(session, world, rows, shown)  # type: ignore[arg-type]
-    assert rows[0]["state"] == state
+def test_every_combination_of_facts_has_a_state_with_a_command() -> None:
+    documents: Any = ("", "Draft", "Proposed", "Accepted", "Missing")
+    for document in documents:
+        for end in WorkflowEnd:
+            for stage in ("draft", "withdrawn", "expired"):
+                for refusal in ("", "ApprovalExpired", "Anything") if document == "Accepted" else ("",):
+                    state = query_state(QueryFacts(document, end, stage, refusal))
+                    assert next_command(state, "totals", held=document != "").startswith("cleanroom ")
 
 
 # ---------------------------------------------------------------------- names
@@ -262,10 +308,10 @@ async def test_names_that_only_look_like_renewals_are_queries_of_their_own(world
 async def test_the_versions_before_are_shown_with_their_decisions(world: World, session: Session) -> None:
     world.renewal(f"{QUERY}-r2", **PROPOSED)
     use_up(world)
-    found = await standing_record(session, f"{QUERY}-r2", "Not Approved")
+    found = await standing_record(session, f"{QUERY}-r2", (WorkflowEnd.OPEN, "proposed"), knew=True)
     assert [(item["query"], item["state"], len(item["decisions"])) for item in found["renews"]] == [(QUERY, "Exhausted", 2)]
     assert found["next"] == f"cleanroom query approve {QUERY}-r2"
-    before = await standing_record(session, QUERY, "Approved")
+    before = await standing_record(session, QUERY, (WorkflowEnd.OPEN, "approved"), knew=True)
     assert (before["state"], before["renewed_as"], before["next"]) == ("Exhausted", f"{QUERY}-r2", f"cleanroom query show {QUERY}-r2")
 
 
@@ -311,7 +357,7 @@ def test_withdrawing_consent_by_the_first_name_reaches_all_accepted_versions(
         changed.append((document, enabled))
         return {}
 
-    monkeypatch.setattr(consent, "set_consent", change)
+    monkeypatch.setattr("starters.operations.consent.set_consent", change)
     monkeypatch.setattr(Session, "load", staticmethod(lambda profile, config: session))
     for words in (["off", QUERY], ["on", QUERY], ["off", f"{QUERY}-r2"]):
         assert CliRunner().invoke(consent.app, words).exit_code == 0

@@ -68,7 +68,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     monkeypatch.setattr(Session, "governance", governance)
     monkeypatch.setattr(Session, "documents", lambda session, client: SimpleNamespace(get=get))
     monkeypatch.setattr("starters.run.latest_name", latest_name)
-    monkeypatch.setattr("starters.run.start_run", start_run)
+    monkeypatch.setattr("starters.operations.runs.start_run", start_run)
     return runs
 
 
@@ -85,6 +85,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
         ("--start-date 2012-12-31 --end-date 2013-01-31", "ParametersNotApproved", 4),
         ("--start-date 2013-01-01 --end-date 2013-02-01", "ParametersNotApproved", 4),
         ("", "ParametersNotApproved", 4),
+        ("--start-date 2013-01-02 --end-date 2013-01-31 --run-id Run_1", "InvalidName", 2),
     ],
 )
 def test_dates_are_refused_before_a_run_is_started(dates: str, code: str | None, exit_code: int, started: list[Any]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -89,3 +91,16 @@ def test_product_code_creates_clients_in_the_transport_module_only() -> None:
                     if node.func.attr in CONSTRUCTORS and node.func.value.id in ("ssl", "httpx", "jwt"):
                         found.append((file.relative_to(ROOT).as_posix(), name))
     assert {file for file, _ in found} == {"cleanroom/transport.py"}, found
+
+
+def test_certificate_files_end_with_their_process_and_are_shared_within_it() -> None:
+    program = (
+        "import os\nfrom cleanroom.transport import pem_file\n"
+        "files = [pem_file('one'), pem_file('one'), pem_file('two')]\n"
+        "child = os.fork()\nif not child: raise SystemExit\nos.waitpid(child, 0)\n"
+        "print(*files, *(file.read_text() for file in files))"
+    )
+    first, again, other, *texts = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    assert (first == again, first == other, texts) == (True, False, ["one", "one", "two"])
+    assert not Path(first).exists()
+    assert not Path(other).exists()

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,17 +17,21 @@ from temporalio.api.taskqueue.v1 import PollerInfo
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueResponse, DescribeWorkflowExecutionResponse
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowQueryFailedError
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
-from temporalio.exceptions import CancelledError, TerminatedError
+from temporalio.converter import DataConverter
+from temporalio.exceptions import CancelledError, TerminatedError, TimeoutError, TimeoutType
 from temporalio.service import RPCError, RPCStatusCode
 
 from cleanroom.errors import Conflict, NotFound, PreconditionFailed, Refused, Unavailable
+from cleanroom.lifecycle.run import RunFacts, failure_code, next_command, run_state
+from cleanroom.lifecycle.state import WorkflowEnd
 from cleanroom.messages.query import QueryState
 from cleanroom.messages.run import RunResult, RunStatus, RunTicket
 from cleanroom.runs.ledger import closed_event_id
 from cleanroom.spark.run_events import event_id
 from cleanroom.temporal import attributes
 from cleanroom.temporal.failures import application_error
-from starters.operations import workflow_progress
+from starters.operations import run_workflow, workflow_progress
+from starters.operations.pending_activities import retrying_activities
 from starters.operations.query_workflow import wait_for_state
 from starters.operations.run_workflow import take_snapshot
 from starters.operations.session import FoundWorkflow
@@ -126,15 +131,16 @@ ENDED = WorkflowFailureError(cause=application_error(Refused("ConsentWithdrawn",
 )
 @pytest.mark.parametrize("has_worker", [True, False])
 async def test_run_snapshot_with_and_without_a_worker(
-    status: WorkflowExecutionStatus, ends: Any, state: str, failure: str | None, has_worker: bool
+    status: WorkflowExecutionStatus, ends: Any, state: str, failure: str | None, has_worker: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     so_far = RESULT.model_copy(update={"state": "Running"})
     world = World(
         {"status": STATUS, "outcome": so_far} if has_worker else LATE, polled=1.0 if has_worker else None, status=status, ends=ends
     )
-    snapshot = await take_snapshot(world.found)
+    cleaned(monkeypatch)
+    snapshot = await take_snapshot(cast(Any, None), world.found)
     assert snapshot.query == "delays"
-    assert snapshot.state == (STATUS.state if has_worker and state not in ("TERMINATED", "Running") else state)
+    assert snapshot.state.word == state
     assert (snapshot.failure.code if snapshot.failure else None) == failure
     assert (snapshot.unanswered is None) is has_worker
     assert snapshot.steps == (STATUS.steps if has_worker else ())
@@ -143,6 +149,65 @@ async def test_run_snapshot_with_and_without_a_worker(
         assert snapshot.result == RESULT
     if status is WorkflowExecutionStatus.TERMINATED:
         assert "cleanroom run conclude r-1" in (snapshot.failure.hint if snapshot.failure else "")
+
+
+def cleaned(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> None:
+    """Answer what the ledger and the workflows that conclude runs say about a terminated run."""
+
+    async def with_cleanup(session: object, runs: dict[str, RunFacts]) -> dict[str, RunFacts]:
+        return {run_id: replace(each, **facts) for run_id, each in runs.items()}
+
+    monkeypatch.setattr(run_workflow, "with_cleanup", with_cleanup)
+
+
+@pytest.mark.parametrize("facts", [{"recorded": "FAILED"}, {"concluded": True}], ids=["in the ledger", "nothing begun"])
+@pytest.mark.parametrize("status", [WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.TIMED_OUT])
+async def test_a_run_that_was_concluded_is_not_to_be_concluded_again(
+    status: WorkflowExecutionStatus, facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaned(monkeypatch, **facts)
+    world = World(LATE, polled=None, status=status, ends=WorkflowFailureError(cause=TerminatedError("by hand")))
+    snapshot = await take_snapshot(cast(Any, None), world.found)
+    assert snapshot.failure is not None
+    assert (snapshot.state.word, snapshot.failure.code) == ("FAILED", "RunTerminated")
+    assert "conclude" not in str((snapshot.failure, next_command(snapshot.state, "r-1", "delays")))
+
+
+async def test_a_retrying_step_whose_worker_was_killed_is_shown_as_worker_lost() -> None:
+    """Also while the server retries it, when its failure has no wrapper yet."""
+    world: Any = World()
+    world.namespace, world.data_converter = "default", DataConverter.default
+    item = world.pending.pending_activities.add(attempt=2)
+    item.activity_type.name = "watch_job"
+    lost = TimeoutError("heartbeat", type=TimeoutType.HEARTBEAT, last_heartbeat_details=[])
+    DataConverter.default.failure_converter.to_failure(lost, DataConverter.default.payload_converter, item.last_failure)
+    client: Any = SimpleNamespace(get_workflow_handle=lambda id: world, namespace="default", data_converter=DataConverter.default)
+    [(step, error)] = (await retrying_activities(client, "w")).items()
+    assert (step, error.code) == ("watch_job, attempt 2", "WorkerLost")
+    assert "The step watch_job stopped sending heartbeats" in error.message
+    assert "`cleanroom worker BOUNDARY` starts it again" in (error.hint or "")
+
+
+@pytest.mark.parametrize("outcome", ["", "COMPLETED", "RunCancelled", "ConsentWithdrawn", "CleanupFailed"])
+@pytest.mark.parametrize("recorded", ["", "COMPLETED", "FAILED", "CANCELLED"])
+@pytest.mark.parametrize("concluded", [False, True])
+def test_every_state_of_a_run_leads_on(outcome: str, recorded: str, concluded: bool) -> None:
+    for end in WorkflowEnd:
+        for stage in ("", "prepare", "submit", "watch", "conclude", "cleanup", "closed"):
+            facts = RunFacts(end, stage, outcome, recorded, concluded)
+            state, code = run_state(facts), failure_code(facts)
+            command = next_command(state, "r-1", "delays", failure=code)
+            assert command.startswith("cleanroom ")
+            assert ("conclude" in command) == (state.word == "TERMINATED")
+            if end in (WorkflowEnd.TERMINATED, WorkflowEnd.TIMED_OUT):
+                assert (state.word == "TERMINATED") == (not recorded and not concluded)
+                assert (code == "RunTerminated") == (recorded == "FAILED" or (concluded and not recorded))
+
+
+def test_a_run_whose_preparation_was_cancelled_is_cancelled_wherever_it_is_shown() -> None:
+    """The workflow of the run then fails, because nobody has cancelled the run itself."""
+    assert run_state(RunFacts(WorkflowEnd.FAILED, "closed", "RunCancelled")).word == "CANCELLED"
+    assert run_state(RunFacts(WorkflowEnd.CANCELLED, "closed", "RunCancelled")).word == "CANCELLED"
 
 
 async def test_waiting_for_a_state_tolerates_a_short_absence_of_the_worker() -> None:

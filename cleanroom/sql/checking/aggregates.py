@@ -19,10 +19,9 @@ from cleanroom.sql.vocabulary import FUNCTIONS, result_type
 
 def arguments(ctx: Context, star: bool = False) -> list[Value]:
     """Read arguments and the closing parenthesis; none after ``*``."""
-    if star:
-        ctx.text.expect(")")
-        return []
-    return [] if ctx.text.accept(")") else ctx.expressions(")")
+    values = [] if star or ctx.text.kinds[ctx.text.at] == ")" else ctx.expressions()
+    ctx.text.expect(")")
+    return values
 
 
 def aggregate(name: str, distinct: bool, ctx: Context) -> Value:
@@ -141,11 +140,9 @@ def window(name: str, ctx: Context) -> Value:
         over.append("PARTITION BY " + ", ".join(part.sql for part in partition))
     if text.accept("ORDER"):
         text.expect("BY")
-        keys = list[str]()
-        while not keys or text.accept(","):
-            operands.append(inside.expression())
-            keys.append(operands[-1].sql + direction(text))
-        over.append("ORDER BY " + ", ".join(keys))
+        keys = text.listed(lambda: (inside.expression(), direction(text)))
+        operands += [key for key, _ in keys]
+        over.append("ORDER BY " + ", ".join(key.sql + how for key, how in keys))
     if text.kinds[text.at] in ("ROWS", "RANGE"):
         over.append(_frame(ctx))
     text.expect(")")

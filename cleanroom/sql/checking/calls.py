@@ -67,8 +67,10 @@ def _conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value]
     if out.degree == 0 and any(test.degree != 0 for test in conditions):
         out.degree = degree
     out.mixed = out.mixed or len({result.exposed for result in results if result.origins}) > 1
-    # COUNT(DISTINCT CASE WHEN … THEN column END) counts unchanged values of the rows of one branch.
-    out.plain = divides and any(result.plain for result in results) and all(result.plain or result.type == "null" for result in results)
+    # COUNT(DISTINCT CASE WHEN … THEN column END) counts unchanged values of some rows. With those of another column it would compare them.
+    present = [result for result in results if result.type != "null"]
+    one = len({result.sql for result in present}) == 1 or all(result.identity for result in present)
+    out.plain = divides and bool(present) and one and all(result.plain for result in present)
     out.flag = all(result.constant in (0, 1) or result.flag or result.type == "null" for result in results)
     return out
 

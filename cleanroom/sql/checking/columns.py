@@ -33,8 +33,6 @@ def column(ctx: Context) -> Value:
             raise outside_language("ClauseNotAllowed: a name of three parts; write relation.column", text.position())
         if text.kinds[text.at] == "(":
             raise not_listed(name)
-    if table and (relation := scope.relations.get(table.lower())) and (known := relation.columns.get(name.lower())):
-        return read_column(known, ctx, scope)
     for level in scope.enclosing():
         found = _find(name, table, level)
         if found is not None:
@@ -63,7 +61,7 @@ def _aliased_value(name: str, place: int, ctx: Context) -> Value:
     """The expression at ``place``, for which the alias ``name`` stands."""
     text = ctx.text
     here, text.at = text.at, place
-    value = ctx.expanding_alias(name).expression()
+    value = ctx._replace(in_qualify=False, expanding=ctx.expanding | {name.lower()}).expression()
     text.at = here
     ctx.findings.expand(len(value.sql))
     value = value.copy()
@@ -76,9 +74,7 @@ def _aliased_value(name: str, place: int, ctx: Context) -> Value:
 def _find(name: str, table: str, scope: Scope) -> Value | None:
     key = name.lower()
     if table:
-        relation = scope.relations.get(table.lower()) or next(
-            (item for item in scope.relations.values() if item.written_alias.lower() == table.lower()), None
-        )
+        relation = scope.relations.get(table.lower())
         return relation.columns.get(key) if relation is not None else None
     found = scope.named.get(key, [])
     if len(found) > 1:
@@ -89,13 +85,14 @@ def _find(name: str, table: str, scope: Scope) -> Value | None:
 def _unknown_column(name: str, table: str, scope: Scope) -> Refusal:
     shown = name[:120]
     relations = [relation for level in scope.enclosing() for relation in level.relations.values()]
-    for relation in relations:
-        if (not table or relation.written_alias.lower() == table.lower()) and name.lower() in relation.forbidden:
+    of_table = [relation for relation in relations if not table or relation.written_alias.lower() == table.lower()]
+    for relation in of_table:
+        if name.lower() in relation.forbidden:
             hint = suggestion(name.lower(), relation.columns)
             allowed = ", ".join(value.name for value in relation.columns.values())
             text = f"the owner of {relation.view} does not allow the column {shown!r}; {hint}{hint and ' '}allowed: {allowed}"
             return Refusal("ColumnNotAllowed", text)
-    if table and not any(table.lower() in level.relations for level in scope.enclosing()):
+    if not of_table and table:
         return Refusal("UnknownRelation", f"unknown relation {table[:120]!r}")
     names = sorted({value.name for relation in relations for value in relation.columns.values()})
     hint = suggestion(name, names, otherwise=f"known here: {', '.join(names[:20])}")
@@ -115,13 +112,11 @@ class Item(NamedTuple):
 def select_items(places: Sequence[int], ctx: Context) -> list[Item]:
     """The SELECT list with ``*`` replaced by the columns that the query may read.
 
-    Args:
-        places: Index of the first token of each item, and of the token after the comma that would follow the last one.
-        ctx: Context of the SELECT.
+    Each item begins at one of ``places``, and ends before the comma before the next one.
     """
     kinds, items = ctx.text.kinds, list[Item]()
-    for place, following in itertools.pairwise(places):
-        end = following - 1
+    for place, end in itertools.pairwise(places):
+        end -= 1
         if kinds[place] == "*" or kinds[place + 1 : place + 3] == [".", "*"]:
             with ctx.text.located(place):
                 items += [Item(place, end, value) for value in _star_columns(place, end, ctx)]
@@ -135,8 +130,8 @@ def _star_columns(place: int, end: int, ctx: Context) -> list[Value]:
     text, scope = ctx.text, ctx.scope
     columns, size = scope.visible, 1
     if text.kinds[place] != "*":
-        table, size = text.values[place].lower(), 3
-        columns = [value for part in scope.relations.values() if part.written_alias.lower() == table for value in part.columns.values()]
+        relation, size = scope.relations.get(text.values[place].lower()), 3
+        columns = list(relation.columns.values()) if relation is not None else []
     if text.kinds[place + size] == "EXCEPT":
         raise outside_language("ClauseNotAllowed: * EXCEPT; name the columns", text.position(place + size))
     if end - place != size:
@@ -169,9 +164,9 @@ def output_values(items: Sequence[Item], ctx: Context) -> list[Output]:
             outputs.append((_unused(item.column.name, taken), read_column(item.column, ctx, scope)))
             continue
         try:
-            name, value = _output(item, ctx)
+            with ctx.text.located(item.place):
+                name, value = _output(item, ctx)
         except Refusal as refusal:
-            refusal.position = refusal.position or ctx.text.position(item.place)
             ctx.findings.note(refusal)
             # Its last word may be its alias: later references to it add no reason.
             name, value = ctx.text.values[item.end - 1], Value("NULL", "unknown")
@@ -259,9 +254,7 @@ def column_names(text: Tokens) -> list[str]:
     """Read names of columns in parentheses, as in ``AS t(a, b)``. Without parentheses the list is empty."""
     if not text.accept("("):
         return []
-    names = [text.name()]
-    while text.accept(","):
-        names.append(text.name())
+    names = text.listed(text.name)
     text.expect(")")
     for name in names:
         check_column_name(name)

@@ -48,8 +48,7 @@ def expression(ctx: Context, least: int = OR) -> Value:
 def condition(ctx: Context, least: int = OR) -> Value:
     """Read an expression that may be, or combine by AND, conditions on rows of persons; see :class:`SemiJoin`."""
     text = ctx.text
-    start = text.at
-    try:
+    with text.located(text.at):
         value, before = _operand(ctx, least)
         while (level := _LEVELS.get(symbol := text.kinds[text.at], -1)) >= least:
             mixed = level == SUM and before != symbol and "||" in (before, symbol)
@@ -65,23 +64,17 @@ def condition(ctx: Context, least: int = OR) -> Value:
                 value = _arithmetic(value, symbol, level, ctx)
             before = symbol
         return _grouped(value, ctx)
-    except Refusal as refusal:
-        refusal.position = refusal.position or text.position(start)
-        raise
 
 
 def _grouped(value: Value, ctx: Context) -> Value:
-    if value.ungrouped:
-        keys = ctx.scope.group_keys
-        if keys is not None and value.sql in keys:
-            value.ungrouped = False
+    if value.ungrouped and value.sql in (ctx.scope.group_keys or ()):
+        value.ungrouped = False
     return value
 
 
 def _unclear(one: str, two: str) -> Refusal:
     return Refusal(
-        "ParenthesesNeeded",
-        f"{one} next to {two} without parentheses: their order is easy to misread; write (…) around one of the two",
+        "ParenthesesNeeded", f"{one} next to {two} without parentheses: their order is easy to misread; write (…) around one of the two"
     )
 
 
@@ -156,15 +149,9 @@ def _chain(left: Value, symbol: str, level: int, ctx: Context) -> Value:
     parts = [left, read(ctx, level + 1)]
     while ctx.text.accept(symbol):
         parts.append(read(ctx, level + 1))
-    semi_join = next((part.semi_join for part in parts if part.semi_join is not None), None) if symbol == "AND" else None
-    operands = parts
-    if semi_join is not None:
-        operands = [part.copy() for part in parts]
-        for part in operands:
-            part.semi_join = None
     text = f" {symbol} ".join(part.sql if part.operator == symbol else parenthesised(part, least) for part in parts)
-    out = combine(text, kind, level, operands)
-    out.operator, out.semi_join = symbol, semi_join
+    out = combine(text, kind, level, parts, rows=symbol == "AND")
+    out.operator = symbol
     if symbol == "AND":
         out.parts = tuple(inner for part in parts for inner in (part.parts if part.operator == "AND" else (part,)))
     elif symbol == "OR":
@@ -210,7 +197,8 @@ def _predicate(left: Value, symbol: str, ctx: Context) -> Value:
             raise Refusal("Unparsable", "IN needs at least one value")
         if text.kinds[text.at] == "(" and text.begins_query(text.at + 1) and text.kinds[text.closing[text.at] + 1] == ")":
             raise Refusal("ParenthesesNeeded", "IN ((SELECT …)): write one pair of parentheses")  # in Spark a list with one value
-        parts += ctx.expressions(")")
+        parts += ctx.expressions()
+        text.expect(")")
         rest = f"IN ({', '.join([part.sql for part in parts[1:]])})"
     else:
         if text.kinds[text.at] in ("ANY", "ALL", "SOME") and text.kinds[text.at + 1] == "(":
@@ -264,7 +252,7 @@ def _membership(left: Value, negated: bool, ctx: Context) -> Value:
         raise Refusal("WrongArguments", f"IN (SELECT …) has {len(query.fields)} columns and 1 to compare")
     if negated:
         check_no_rows(query.protected)
-    field = query.fields[0]
+    (field,) = query.fields
     shown = Value("", "unknown", degree=None, origins=field.origins, exposed=field.exposed)
     join = bool(field.origins) and bool(left.origins)
     rest = f"IN {subquery(query.sql)}"
@@ -317,7 +305,7 @@ def _parentheses(ctx: Context) -> Value:
     check_no_rows(query.protected)
     if len(query.fields) != 1:
         raise Refusal("WrongArguments", "a subquery in an expression has exactly one column")
-    field = query.fields[0]
+    (field,) = query.fields
     inner = Value("", field.type, origins=field.origins, exposed=field.exposed, degree=None)
     return combine(subquery(query.sql), field.type, ATOM, [inner, *reads], identity=True)
 

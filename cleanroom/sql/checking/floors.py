@@ -15,7 +15,7 @@ from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ATOM, SUM, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.privacy import aggregates, rows
-from cleanroom.sql.privacy.groups import GROUPS, PersonGroups, joined, presence
+from cleanroom.sql.privacy.groups import GROUPS, LateRelation, PersonGroups, joined, presence
 from cleanroom.sql.privacy.joins import decided_by
 from cleanroom.sql.privacy.release import FloorCondition, counted_persons, floor_conditions, test_of
 from cleanroom.sql.refusal import Refusal
@@ -48,7 +48,7 @@ class ReleasedGroups:
         self.values: dict[str, str] = {}
         self.conditions: list[str] = []
         self._kinds, self._floor, self._keys = kinds, floor, keys
-        self._unique = list(_one_row_per_person(scope, kinds[0].person))
+        self._joined = list(_joined_by_identity(scope, kinds[0].person))
         self._names = dict(zip((key.sql for key in keys), kinds[0].columns(), strict=True))
 
     def merge(self, released: Iterable[ReleasedAggregate], is_person: Callable[[str], bool]) -> None:
@@ -96,8 +96,8 @@ class ReleasedGroups:
     def source(self) -> str:
         """FROM clause of a SELECT that reads the groups."""
         first, *others = self._kinds
-        if not (others or self.values or first.table):
-            first.join_later(self._unique)
+        if not (others or self.values):
+            first.join_later(self._joined)
         columns = first.columns()
         text = f"\nFROM {first.sql()} AS `{first.alias}`" + "".join(groups.semi_join(columns) for groups in others)
         for index, overlapping in enumerate(groups.overlapping(self._floor) for groups in self._kinds if groups.table):
@@ -186,14 +186,14 @@ def _persons(scope: Scope) -> dict[str, str]:
     return persons
 
 
-def _one_row_per_person(scope: Scope, person: str) -> Iterator[tuple[str, str, str]]:
-    """Relations with at most one row for each person, by which they are joined: alias, text of the join, and column of the identity."""
+def _joined_by_identity(scope: Scope, person: str) -> Iterator[LateRelation]:
+    """Relations that are joined by the identity alone."""
     for relation in scope.relations.values():
         conditions = scope.joins.get(relation.alias, [])
-        for name in relation.unique_on or () if len(relation.unique_on or ()) == len(conditions) == 1 else ():
-            column = relation.columns[name].sql if name in relation.columns else ""
-            if conditions[0].sql in (f"{person} = {column}", f"{column} = {person}"):
-                yield relation.alias, f"\nJOIN {relation.text} ON {conjunction(conditions)}", column
+        for name, value in relation.columns.items() if len(conditions) == 1 else ():
+            if conditions[0].sql in (f"{person} = {value.sql}", f"{value.sql} = {person}"):
+                text = f"\nJOIN {relation.text} ON {conjunction(conditions)}"
+                yield LateRelation(relation.alias, text, value.sql, relation.unique_on == frozenset([name]))
 
 
 def _counted(scope: Scope) -> list[str]:

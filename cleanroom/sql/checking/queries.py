@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from cleanroom.sql.checking.clauses import limit, order_by
 from cleanroom.sql.checking.columns import check_distinct_columns, check_new_relation_name, column_names
 from cleanroom.sql.checking.relations import renamed
-from cleanroom.sql.checking.selects import select
+from cleanroom.sql.checking.selects import check_limit, limit, order_by, select
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import CheckedQuery, ProtectedInput, Value
+from cleanroom.sql.model import NUMERIC_FACTS, CheckedQuery, ProtectedInput, Value
 from cleanroom.sql.privacy import rows
+from cleanroom.sql.privacy.exposure import check_condition, unlisted
 from cleanroom.sql.privacy.polynomials import highest_degree
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import HIDDEN_COLUMN, quote, subquery
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.text.tokens import END, RESERVED, SET_OPERATORS, Tokens
+from cleanroom.sql.text.tokens import END, RESERVED, SET_OPERATORS
 from cleanroom.sql.vocabulary import widest
 
 
@@ -59,8 +59,7 @@ def _with_clause(ctx: Context) -> tuple[Context, str]:
             text.expect("(")
             part = query(ctx, None, True)
             text.expect(")")
-            if columns:
-                part = renamed(part, columns)
+            part = renamed(part, columns) if columns else part
             check_distinct_columns(part, f"the table expression {name}")
         ctx = ctx._replace(relations={**ctx.relations, name.lower(): part})
         parts.append(f"{quote(name)} AS {subquery(part.sql)}")
@@ -71,43 +70,37 @@ def _set_operation(ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQ
     """Read set operations, and ORDER BY and LIMIT after them. INTERSECT binds tighter than the others."""
     text = ctx.text
     out = _chain(ctx, hidden, SET_OPERATORS, lambda: _chain(ctx, True, ("INTERSECT",), lambda: _part(ctx, parent, True)))
-    outputs = [(field.name, Value(quote(field.name), field.type)) for field in out.fields]
+    outputs = [(field.name, Value(quote(field.name), field.type, exposed=field.exposed)) for field in out.fields]
     order = order_by(ctx.for_select(Scope(parent)).in_clause("sort"), outputs)
     limited = limit(text)
-    if order and limited and out.releases:
-        ctx.findings.warn("OrderWithLimit", "ORDER BY with LIMIT shows only the first or last groups")
-    rows.check_limit(out.protected, bool(limited))
+    check_limit(order, limited, out.protected, out.releases, ctx)
     out.sql += order + limited
     return out
 
 
 def _chain(ctx: Context, hidden: bool, operators: Sequence[str], read: Callable[[], CheckedQuery]) -> CheckedQuery:
     """Read queries with ``operators`` between them, from left to right."""
-    branches, operator = [read()], ""
-    while ctx.text.kinds[ctx.text.at] in operators:
-        following = _operator(ctx)
+    text, branches, operator = ctx.text, [read()], ""
+    while (following := text.kinds[text.at]) in operators:
+        text.at += 1
+        text.accept("DISTINCT")
+        following += " ALL" if text.accept("ALL") else ""
         if operator and following != operator:
-            branches = [_merged(operator, branches, True)]
+            branches = [_merged(operator, branches, True, ctx)]
         operator = following
         branches.append(read())
-    return _merged(operator, branches, hidden) if operator else branches[0]
+    return _merged(operator, branches, hidden, ctx) if operator else branches[0]
 
 
-def _operator(ctx: Context) -> str:
-    text = ctx.text
-    text.at += 1
-    word = text.kinds[text.at - 1]
-    text.accept("DISTINCT")
-    return f"{word} ALL" if text.accept("ALL") else word
-
-
-def _merged(operator: str, branches: Sequence[CheckedQuery], hidden: bool) -> CheckedQuery:
+def _merged(operator: str, branches: Sequence[CheckedQuery], hidden: bool, ctx: Context) -> CheckedQuery:
     """Several queries with one set operator between them."""
     width = len(branches[0].fields)
     if any(len(branch.fields) != width for branch in branches):
         raise Refusal("WrongArguments", f"the parts of a {operator} have different numbers of columns")
     protected_of = [branch.protected for branch in branches]
     rows.check_union(operator, protected_of)
+    if operator != "UNION ALL":  # equal rows count once: how many there are tells the values
+        check_condition([field for branch in branches for field in branch.fields], ctx.catalog, operator)
     protected = [item for items in protected_of for item in items]
     texts = []
     before = 0
@@ -118,7 +111,7 @@ def _merged(operator: str, branches: Sequence[CheckedQuery], hidden: bool) -> Ch
     named = [ProtectedInput(item.view, item.identity_column, f"{HIDDEN_COLUMN}{index}") for index, item in enumerate(protected)]
     return CheckedQuery(
         f"\n{operator}\n".join(texts),
-        [_merged_field([branch.fields[index] for branch in branches], mixed) for index in range(width)],
+        [_merged_field([branch.fields[index] for branch in branches], mixed, ctx) for index in range(width)],
         named,
         frozenset([release for branch in branches for release in branch.releases]),
         frozenset([view for branch in branches for view in branch.views]),
@@ -138,8 +131,9 @@ def _with_identities(branch: CheckedQuery, before: int, total: int) -> str:
     return "SELECT\n  " + ",\n  ".join(columns) + f"\nFROM {subquery(branch.sql)} AS `part`"
 
 
-def _merged_field(fields: Sequence[Value], mixed: bool) -> Value:
+def _merged_field(fields: Sequence[Value], mixed: bool, ctx: Context) -> Value:
     """The output column that ``fields`` of the branches form. Values of persons are ``mixed`` with values that the author may know."""
+    mixed = mixed or (len({field.exposed for field in fields}) > 1 and any(unlisted(field, ctx.catalog) for field in fields))
     out = fields[0].copy()
     out.type = widest([field.type for field in fields])
     out.origins = frozenset([origin for field in fields for origin in field.origins])
@@ -147,13 +141,12 @@ def _merged_field(fields: Sequence[Value], mixed: bool) -> Value:
     out.degree, out.scale = highest_degree(fields), max(field.scale for field in fields)
     out.plain = not mixed and all(field.plain for field in fields) and len({field.type for field in fields}) == 1
     out.flag = all(field.flag for field in fields)
-    for fact in ("identity", "transformed", "made_by_text", "mixed", "filled", "whole"):
+    for fact in ("identity", *NUMERIC_FACTS):
         setattr(out, fact, any(getattr(field, fact) for field in fields))
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(NamedTuple):
     """A checked statement."""
 
     sql: str  # rendered text
@@ -184,13 +177,8 @@ def _select(ctx: Context, last: bool) -> Statement:
     if not last:
         raise Refusal("SelectNotLast", "only the last segment is a SELECT; the segments before it create temporary views")
     out = query(ctx, None, False)
-    _end(text)
+    text.expect(";" if text.kinds[text.at] == ";" else END)
     return Statement(out.sql, None, out)
-
-
-def _end(text: Tokens) -> None:
-    if not text.accept(";"):
-        text.expect(END)
 
 
 def _create_view(ctx: Context, last: bool) -> Statement:
@@ -210,6 +198,6 @@ def _create_view(ctx: Context, last: bool) -> Statement:
         check_new_relation_name(name, ctx)
         text.at += 1
         out = query(ctx, None, True)
-        _end(text)
+        text.expect(";" if text.kinds[text.at] == ";" else END)
         check_distinct_columns(out, f"the view {name}")
     return Statement(f"CREATE OR REPLACE TEMPORARY VIEW {quote(name)} AS\n{out.sql}", name, out)

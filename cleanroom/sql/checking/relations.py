@@ -7,16 +7,16 @@ several parts is never a relation: in Spark it could read a file (``csv.`/path``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cleanroom.sql.catalog import View
 from cleanroom.sql.checking.columns import alias_of, check_column_name, check_distinct_columns, column_names, unique_alias
 from cleanroom.sql.checking.expressions import condition
 from cleanroom.sql.checking.values import combine
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import ATOM, PREDICATE, CheckedQuery, KeyPair, ProtectedInput, Relation, Value
+from cleanroom.sql.model import ATOM, PREDICATE, ROWS, CheckedQuery, Equality, ProtectedInput, Relation, Value
 from cleanroom.sql.privacy import rows
 from cleanroom.sql.privacy.exposure import check_condition
-from cleanroom.sql.privacy.joins import comparable
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import conjunction, qualified, quote, subquery
 from cleanroom.sql.text.remedies import outside_language, suggestion
@@ -59,7 +59,9 @@ def _relation(ctx: Context) -> Relation:
         if query is not None:
             relation = _add_query(alias_of(scope, written, name), query, ctx)
         elif view is not None:
-            relation, name = _add_view(view, alias_of(scope, written, view.name), ctx), view.name
+            relation, name = _add_query(alias_of(scope, written, view.name), _rows_of(view), ctx), view.name
+            relation.view, relation.forbidden = name, frozenset([column.name.lower() for column in view.columns]) - relation.columns.keys()
+            ctx.findings.uses.setdefault((name.lower(), ROWS), set()).add("rows")
         else:
             known = sorted([view.name for view in ctx.catalog.views] + list(ctx.relations))
             hint = suggestion(name, known, otherwise=f"the query may read {', '.join(known)}")
@@ -78,39 +80,29 @@ def _derived_table(ctx: Context) -> Relation:
     query = ctx.query(scope.parent, True)
     text.expect(")")
     written = text.alias()
-    columns = column_names(text)
-    if columns:
+    if columns := column_names(text):
         query = renamed(query, columns)
     relation = _add_query(alias_of(scope, written, "subquery"), query, ctx)
     relation.text = f"{subquery(query.sql)} AS {quote(relation.alias)}"
     return relation
 
 
-def _add_view(view: View, written: str, ctx: Context) -> Relation:
-    """Add an input view to the scope. Each of its rows is about the persons that its identity columns name."""
-    scope = ctx.scope
-    alias = unique_alias(written, scope)
-    visible = view.visible()
+def _rows_of(view: View) -> CheckedQuery:
+    """The rows of an input view. Each is about the persons that its identity columns name."""
     identities = view.identity_columns if view.min_group_size > 0 else ()
-    key = view.name.lower()
-    ctx.findings.expand(_EXPANSION_PER_COLUMN * len(visible))
-    columns = {}
-    for column in visible:
+    key, fields = view.name.lower(), list[Value]()
+    for column in view.visible():
         name = column.name.lower()
-        columns[name] = Value.of_column(qualified(alias, column.name), column.type, column.name, alias, (key, name))
-        columns[name].identity = name in identities
-    forbidden = frozenset([column.name.lower() for column in view.columns]) - columns.keys()
-    relation = Relation(alias, written, columns, forbidden, view.name, view.unique_on)
-    scope.add(relation)
+        field = Value("", column.type, degree=1, origins=frozenset([(key, name, "value")]), exposed=frozenset([(key, name)]), plain=True)
+        field.name, field.identity = column.name, name in identities
+        fields.append(field)
     exact = {column.name.lower(): column.name for column in view.columns}
-    scope.protected += [ProtectedInput(key, name, qualified(alias, exact[name])) for name in identities]
-    scope.views |= {key}
-    ctx.findings.read_rows(key)
-    return relation
+    protected = [ProtectedInput(key, name, exact[name]) for name in identities]
+    return CheckedQuery("", fields, protected, views=frozenset([key]), unique_on=view.unique_on)
 
 
 def _add_query(written: str, query: CheckedQuery, ctx: Context) -> Relation:
-    """Add a checked query to the scope."""
+    """Add the rows of a view or a checked query to the scope."""
     scope = ctx.scope
     alias = unique_alias(written, scope)
     ctx.findings.expand(_EXPANSION_PER_COLUMN * len(query.fields))
@@ -140,10 +132,9 @@ def renamed(query: CheckedQuery, names: list[str]) -> CheckedQuery:
     fields = [field.copy() for field in query.fields]
     for field, name in zip(fields, names, strict=True):
         field.name = name
-    new_names = {field.name.lower(): name.lower() for field, name in zip(query.fields, names, strict=True)}
+    new_names = {old.lower(): new.lower() for old, new in columns}
     unique_on = None if query.unique_on is None else frozenset([new_names[name] for name in query.unique_on])
-    sql = f"SELECT\n  {items}\nFROM {subquery(query.sql)} AS `renamed`"
-    return CheckedQuery(sql, fields, query.protected, query.releases, query.views, query.may_copy_rows, unique_on, query.overlapping)
+    return replace(query, sql=f"SELECT\n  {items}\nFROM {subquery(query.sql)} AS `renamed`", fields=fields, unique_on=unique_on)
 
 
 Source = list[str | Relation]
@@ -187,11 +178,10 @@ def _join(word: str, ctx: Context) -> Source:
     """Read the rest of a join of the kind ``word``."""
     scope, text = ctx.scope, ctx.text
     left, left_protected, visible = list(scope.relations.values()), len(scope.protected), scope.visible
-    right, first_key = _relation(ctx), len(scope.equal.keys)
+    right, found = _relation(ctx), scope.equal.found
+    first = len(found)
     using, conditions, merged = list[str](), list[Value](), list[Value]()
-    if word == "CROSS JOIN":
-        pass
-    elif text.accept("USING"):
+    if word != "CROSS JOIN" and text.accept("USING"):
         if text.kinds[text.at : text.at + 2] == ["(", ")"]:
             raise Refusal("Unparsable", "USING names the columns that both sides have")
         using = column_names(text)
@@ -199,7 +189,7 @@ def _join(word: str, ctx: Context) -> Source:
             equality, value = _using(name, visible, right, word, ctx)
             conditions.append(equality)
             merged.append(value)
-    elif text.accept("ON"):
+    elif word != "CROSS JOIN" and text.accept("ON"):
         conditions = conjuncts(ctx, in_every_row=word == "JOIN")
     if not conditions and word != "CROSS JOIN":
         if text.continues(text.at):
@@ -207,8 +197,7 @@ def _join(word: str, ctx: Context) -> Source:
         raise outside_language(f"ExpressionNotAllowed: a {word} without ON; write ON or USING, or CROSS JOIN", text.position())
     if word in ("LEFT JOIN", "RIGHT JOIN"):
         optional = frozenset([right.alias] if word == "LEFT JOIN" else [relation.alias for relation in left])
-        for index, pair in enumerate(scope.equal.keys[first_key:], start=first_key):
-            scope.equal.keys[index] = pair._replace(restricts=optional)
+        found[first:] = [equality._replace(restricts=optional) for equality in found[first:]]
     _protect_rows(word, left, left_protected, right, conditions, ctx)
     if word in ("LEFT SEMI JOIN", "LEFT ANTI JOIN"):
         del scope.relations[right.written_alias.lower()]
@@ -228,29 +217,20 @@ def _protect_rows(
     """Apply the privacy rules to a join; ``left_protected`` of the scope's protected inputs are on its left side."""
     scope = ctx.scope
     optional = [right] if word == "LEFT JOIN" else left if word == "RIGHT JOIN" else []
-    for relation in optional:
-        for value in relation.columns.values():
-            value.made_by_text = True
+    values = [value for relation in optional for value in relation.columns.values()]
+    for value in values:
+        value.made_by_text = True
     if not scope.protected:
         return
-    pairs = scope.equal.in_joins
+    pairs = [(found.first, found.second) for found in scope.equal.found if found.plain]
     if word != "LEFT SEMI JOIN":
         texts = {condition.sql for condition in conditions}
         pairs = [pair for pair in pairs if f"{pair[0].sql} = {pair[1].sql}" in texts]
-    joined = rows.join_rows(
-        word,
-        scope.protected[:left_protected],
-        scope.protected[left_protected:],
-        pairs,
-        [relation.alias for relation in optional],
-        right.alias,
-    )
-    scope.overlapping = scope.overlapping or (word == "LEFT SEMI JOIN" and len(scope.protected) > left_protected)
-    scope.protected = joined.protected
-    if joined.marker:
-        for relation in optional:
-            for value in relation.columns.values():
-                value.outer_join_markers = value.outer_join_markers | {joined.marker}
+    sides = scope.protected[:left_protected], scope.protected[left_protected:]
+    scope.protected, marker = rows.join_rows(word, *sides, pairs, [relation.alias for relation in optional], right.alias)
+    scope.overlapping = scope.overlapping or (word == "LEFT SEMI JOIN" and bool(sides[1]))
+    for value in values if marker else ():
+        value.outer_join_markers |= {marker}
 
 
 def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Context) -> tuple[Value, Value]:
@@ -260,20 +240,17 @@ def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Co
     if len(found) != 1:
         code = "AmbiguousColumn" if found else "UnknownColumn"
         raise Refusal(code, f"USING ({name[:80]}): the left side has {len(found)} such columns")
-    first = found[0]
     if key not in right.columns:
         raise Refusal("UnknownColumn", f"USING ({name[:80]}): {right.alias} has no such column")
-    second = right.columns[key]
+    first, second = found[0], right.columns[key]
     out = combine(f"{first.sql} = {second.sql}", "boolean", PREDICATE, [first, second], identity=True)
     out.identity = False
     check_condition([out], ctx.catalog, f"USING ({name[:80]})")
     _record_equality(first, second, ctx, in_every_row=word == "JOIN")
     ctx.record(first)
     ctx.record(second)
-    if word == "RIGHT JOIN":
-        return out, second
     if word != "FULL JOIN":
-        return out, first
+        return out, second if word == "RIGHT JOIN" else first
     value = combine(f"COALESCE({first.sql}, {second.sql})", first.type, ATOM, [first, second], identity=True)
     value.name = first.name
     return out, value
@@ -309,18 +286,12 @@ def _record_equality(first: Value, second: Value, ctx: Context, *, in_every_row:
     if not rows.joins_relations(first, second):
         return
     scope, equal = ctx.scope, ctx.scope.equal
-    if first.joinable and second.joinable:
+    found = Equality(first, second, in_every_row)
+    if found.joinable:
         equal.links.extend((one, two) for one in first.sources for two in second.sources)
-    if first.plain and second.plain:
-        equal.in_joins.append((first, second))
-    if first.joinable and second.joinable and comparable(first, second):
-        equal.keys.append(KeyPair(first, second))
-        if first.plain and second.plain and first.type == second.type:
-            equal.equate_if_found(first, second)
     if rows.self_join_copies_rows(equal.views_behind(first), equal.views_behind(second), ctx.catalog):
         scope.may_copy_rows = True
-    if in_every_row and first.plain and second.plain and first.type == second.type:
-        equal.equate(first, second)
+    equal.record(found)
 
 
 # -- LATERAL VIEW -----------------------------------------------------------------------------------------------------
@@ -345,9 +316,7 @@ def _lateral_view(ctx: Context) -> str:
     check_condition([value], ctx.catalog, name)
     alias = text.name() if text.is_alias(text.at) else "exploded"
     text.accept("AS")
-    columns = [text.name()]
-    while text.accept(","):
-        columns.append(text.name())
+    columns = text.listed(text.name)
     expected = 2 if name.startswith("POS") else 1
     if len(columns) != expected:
         raise Refusal("ClauseNotAllowed", f"LATERAL VIEW {name.lower()}(…) needs AS with {expected} column name(s)")

@@ -1,24 +1,25 @@
-"""SELECT: its clauses in the order in which they apply, and the text that runs."""
+"""SELECT: its clauses in the order in which they apply, and the text that runs; GROUP BY, ORDER BY and LIMIT."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from cleanroom.sql.checking.clauses import group_by, limit, order_by
-from cleanroom.sql.checking.columns import Output, check_grouped, output_values, select_items
+from cleanroom.sql.checking.aggregates import direction
+from cleanroom.sql.checking.columns import Item, Output, check_grouped, output_values, select_items
 from cleanroom.sql.checking.expressions import condition
 from cleanroom.sql.checking.floors import ReleasedGroups, released_groups
 from cleanroom.sql.checking.relations import Source, conjuncts, from_clause, written_out
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import CheckedQuery, ProtectedInput
+from cleanroom.sql.model import CheckedQuery, ProtectedInput, Release, Value
 from cleanroom.sql.privacy import exposure, rows
 from cleanroom.sql.privacy.joins import Attached, attach
-from cleanroom.sql.privacy.release import SelectRelease, output_field, select_release
+from cleanroom.sql.privacy.release import SelectRelease, check_group_keys, output_field, select_release
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import HIDDEN_COLUMN, conjunction, quote
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.text.remedies import outside_language
-from cleanroom.sql.text.tokens import NUMBER, SET_OPERATORS, TEXT
+from cleanroom.sql.text.tokens import NUMBER, SET_OPERATORS, TEXT, Tokens
 
 _AFTER_ITEMS = (",", "FROM", "WHERE", "GROUP", "HAVING", "QUALIFY", "ORDER", "LIMIT", *SET_OPERATORS, ")")
 
@@ -35,29 +36,26 @@ class _Clauses(NamedTuple):
 
 
 def select(ctx: Context, parent: Scope | None, hidden: bool, prefix: str, *, alone: bool) -> CheckedQuery:
-    """Read one SELECT.
+    """Read one SELECT, after the rendered WITH clause ``prefix``; see :meth:`Context.query <cleanroom.sql.context.Context.query>`.
 
-    Args:
-        ctx: Context of the query.
-        parent: Scope of the enclosing SELECT, whose columns a correlated subquery may read.
-        hidden: The output ends with the identity columns of protected rows.
-        prefix: The rendered WITH clause, or nothing.
-        alone: The SELECT is not a part of a set operation, to which ORDER BY and LIMIT would belong.
+    It is ``alone`` if it is not a part of a set operation, to which ORDER BY and LIMIT would belong.
     """
     text, scope = ctx.text, Scope(parent)
     ctx = ctx.for_select(scope)
     clauses = _clauses(ctx, alone)
     limited = limit(text) if alone else ""
     values = [value for _, value in clauses.outputs]
+    if clauses.distinct:  # equal values count once: how many rows there are tells the values
+        exposure.check_condition([value for value in values if not value.plain], ctx.catalog, "DISTINCT")
     groups: ReleasedGroups | None = None
+    protected = list[ProtectedInput]()
     release = select_release(scope, values, distinct=clauses.distinct, qualified=bool(clauses.qualify), catalog=ctx.catalog)
     if release.aggregates_rows:
         keys = scope.keys if release.distinct_keys is None else [value for value in values if value.origins or value.sources]
         groups = released_groups(ctx, keys, clauses.source)
-    protected = [] if release.aggregates_rows else rows.remaining_inputs(scope, values)
-    rows.check_limit(protected, bool(limited))
-    if scope.releases and clauses.order and limited:
-        ctx.findings.warn("OrderWithLimit", "ORDER BY with LIMIT shows only the first or last groups")
+    else:
+        protected = rows.remaining_inputs(scope, values)
+    check_limit(clauses.order, limited, protected, scope.releases, ctx)
     rows.check_exploded(scope, groups is not None)
     if groups is not None:
         sql = _render_groups(clauses, release, groups, scope)
@@ -152,11 +150,10 @@ def _rows(joined: Source, ctx: Context) -> tuple[str, str]:
     scope, where = ctx.scope, ""
     if _begins("WHERE", ctx):
         where = "\nWHERE " + conjunction(conjuncts(ctx.in_clause("filter"), in_every_row=True))
-    rows.check_protected_inputs(scope.protected)
     scope.may_copy_rows = scope.may_copy_rows or not rows.connected(scope.aliases_in_from, scope.equal.links)
-    rows.check_fan_out(scope.protected, scope.may_copy_rows)
+    rows.check_from(scope.protected, scope.may_copy_rows)
     candidates = [item for item in scope.relations.values() if item.alias not in scope.exploded]
-    attached = attach(candidates, scope.protected, scope.equal.keys)
+    attached = attach(candidates, scope.protected, scope.equal.found)
     scope.multiplied = attached.overlapping
     _warn_of_joins(attached, ctx)
     return written_out(joined, attached.enforce), where
@@ -213,3 +210,112 @@ def _warn_of_joins(attached: Attached, ctx: Context) -> None:
         how = "other columns than the identity" if other else "the identity"
         left_out = f"; its rows whose {key} is not unique are left out" if key else ""
         ctx.findings.warn("JoinNotOnIdentity" if other else "JoinLeavesOutRows", f"{names[alias]} is joined by {how}{left_out}")
+
+
+# -- GROUP BY, ORDER BY, LIMIT ----------------------------------------------------------------------------------------
+
+
+def group_by(ctx: Context, items: Sequence[Item]) -> None:
+    """Read GROUP BY and fill in the groups of the scope. HAVING without GROUP BY has one group."""
+    scope, text = ctx.scope, ctx.text
+    # The last word of an item is its alias, or names a column, which is looked up first.
+    scope.aliases = {text.values[item.end - 1].lower(): item.place for item in items if item.column is None and item.end > item.place + 1}
+    if not text.accept("GROUP"):
+        if text.kinds[text.at] == "HAVING":
+            scope.group_keys = set()
+        return
+    text.expect("BY")
+    if text.kinds[text.at] == "ALL":
+        raise outside_language("ClauseNotAllowed: GROUP BY ALL; name the keys", text.position())
+    scope.keys = keys = text.listed(lambda: _group_key(ctx, items))
+    scope.group_text = "\nGROUP BY " + ", ".join(key.sql for key in keys)
+    scope.group_keys = {key.sql for key in keys}
+    if not scope.protected:
+        exposure.check_condition(keys, ctx.catalog, "GROUP BY")
+        return
+    scope.per_person = rows.is_per_person(scope.protected, keys, scope.equal)
+    scope.plain_group_keys = [key.sql for key in keys if key.plain]
+    if scope.per_person:  # how many rows a person has tells the values by which they are divided
+        exposure.check_condition([key for key in keys if not key.plain], ctx.catalog, "GROUP BY")
+    else:
+        check_group_keys(keys, ctx.catalog)
+
+
+def _group_key(ctx: Context, items: Sequence[Item]) -> Value:
+    text = ctx.text
+    with text.located(text.at):
+        ordinal = _ordinal(text)
+        if ordinal:
+            item = items[_index(ordinal, len(items), "GROUP BY")]
+            here, text.at = text.at, item.place
+            value = item.column or ctx.expression()
+            text.at = here
+            ctx.findings.expand(len(value.sql))
+        else:
+            value = ctx.expression()
+        if value.sql.isdecimal() or (not value.origins and not value.sources and value.degree == 0):
+            raise Refusal("ClauseNotAllowed", "GROUP BY a constant has no meaning")
+    return value
+
+
+def _ordinal(text: Tokens) -> str:
+    """Read the number of an output column that stands alone; empty if the key is something else."""
+    if text.kinds[text.at] != NUMBER or not text.values[text.at].isdecimal() or text.continues(text.at + 1):
+        return ""
+    text.at += 1
+    return text.values[text.at - 1]
+
+
+def _index(ordinal: str, count: int, clause: str) -> int:
+    """Index of the column that an ordinal of GROUP BY or ORDER BY means."""
+    if not 1 <= int(ordinal) <= count:
+        raise Refusal("ClauseNotAllowed", f"{clause} {ordinal}: the SELECT has {count} columns")
+    return int(ordinal) - 1
+
+
+def order_by(ctx: Context, outputs: Sequence[Output]) -> str:
+    """Read ORDER BY, and return the rendered clause or nothing. It may name the output columns ``outputs``."""
+    if not ctx.text.accept("ORDER"):
+        return ""
+    ctx.text.expect("BY")
+    return "\nORDER BY " + ", ".join(ctx.text.listed(lambda: _sort_key(ctx, outputs) + direction(ctx.text)))
+
+
+def _sort_key(ctx: Context, outputs: Sequence[Output]) -> str:
+    with ctx.text.located(ctx.text.at):
+        key, value = _sorted_by(ctx, outputs)
+        # The order of the rows, and which of them LIMIT shows, tell the values by which they are sorted.
+        exposure.check_condition([value], ctx.catalog, "ORDER BY")
+    return key
+
+
+def _sorted_by(ctx: Context, outputs: Sequence[Output]) -> tuple[str, Value]:
+    text = ctx.text
+    if ordinal := _ordinal(text):
+        return ordinal, outputs[_index(ordinal, len(outputs), "ORDER BY")][1]
+    if text.is_name(text.at) and not text.continues(text.at + 1):
+        for name, value in reversed(outputs):
+            if name.lower() == text.values[text.at].lower():
+                text.at += 1
+                return quote(name), value
+    value = ctx.expression()
+    if ctx.scope.group_keys is not None and value.ungrouped:
+        raise Refusal("NotGrouped", "ORDER BY may read group keys and aggregates only")
+    return next((quote(name) for name, output in reversed(outputs) if output.sql == value.sql), value.sql), value
+
+
+def limit(text: Tokens) -> str:
+    """Read LIMIT, and return the rendered clause or nothing."""
+    if not text.accept("LIMIT"):
+        return ""
+    if text.kinds[text.at] != NUMBER or not text.values[text.at].isdecimal():
+        raise Refusal("ClauseNotAllowed", "LIMIT takes a whole number", text.position())
+    text.at += 1
+    return f"\nLIMIT {text.values[text.at - 1]}"
+
+
+def check_limit(order: str, limited: str, protected: Sequence[ProtectedInput], releases: Collection[Release], ctx: Context) -> None:
+    """Refuse LIMIT that chooses some of the rows ``protected``, and record that it shows some groups of ``releases``."""
+    rows.check_limit(protected, bool(limited))
+    if releases and order and limited:
+        ctx.findings.warn("OrderWithLimit", "ORDER BY with LIMIT shows only the first or last groups")

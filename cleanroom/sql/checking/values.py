@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterable
 from functools import lru_cache
 
-from cleanroom.sql.model import Origin, Value
+from cleanroom.sql.model import NUMERIC_FACTS, Origin, Value
 from cleanroom.sql.privacy.exposure import identity_misuse
 from cleanroom.sql.privacy.rows import check_no_rows
+
+_INHERITED = ("ungrouped", "aggregated", "windowed", *NUMERIC_FACTS)
 
 
 def combine(
@@ -20,10 +22,12 @@ def combine(
     degree: int | None = None,
     identity: bool = False,
     scale: float = math.inf,
+    rows: bool = False,
 ) -> Value:
     """A value computed from ``parts``; ``degree`` is its degree unless all are constants.
 
-    If ``identity``, identities may be operands, and the result is then an identity as well.
+    If ``identity``, identities may be operands, and the result is then an identity as well. If ``rows``, conditions on rows of persons
+    may be, and the result is then such a condition.
     """
     out = Value(sql, type, precedence, scale)
     constant = True
@@ -33,25 +37,17 @@ def combine(
                 raise identity_misuse(part.name)
             out.identity = True
         if part.semi_join is not None:
-            check_no_rows(part.semi_join.protected)
+            if not rows:
+                check_no_rows(part.semi_join.protected)
+            out.semi_join = out.semi_join or part.semi_join
         constant = constant and part.degree == 0
-        if part.origins:
-            out.origins = out.origins | part.origins if out.origins else part.origins
-        if part.exposed:
-            out.exposed = out.exposed | part.exposed if out.exposed else part.exposed
-        if part.sources:
-            out.sources = out.sources | part.sources if out.sources else part.sources
-        if part.outer_join_markers:
-            out.outer_join_markers = out.outer_join_markers | part.outer_join_markers
-        if part.ungrouped:
-            out.ungrouped = True
-        if part.aggregated:
-            out.aggregated = True
-        if part.windowed:
-            out.windowed = True
-        if part.transformed or part.mixed or part.filled or part.made_by_text or part.whole:
-            for fact in ("transformed", "mixed", "filled", "made_by_text", "whole"):
-                setattr(out, fact, getattr(out, fact) or getattr(part, fact))
+        out.origins |= part.origins
+        out.exposed |= part.exposed
+        out.sources |= part.sources
+        out.outer_join_markers |= part.outer_join_markers
+        for fact in _INHERITED:
+            if getattr(part, fact):
+                setattr(out, fact, True)
     out.degree = 0 if constant else degree
     if out.origins:
         out.origins = _computed(out.origins)

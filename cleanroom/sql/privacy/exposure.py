@@ -39,15 +39,18 @@ def check_exposed(exposed: Iterable[ColumnKey], what: str, catalog: Catalog) -> 
 def check_condition(conditions: Iterable[Value], catalog: Catalog, what: str = "a condition") -> None:
     """Refuse a condition on a column that its owner does not list as a dimension: which rows meet it shows the column's values."""
     for condition in conditions:
-        for view_name, column in sorted(condition.exposed):
-            view = catalog.view(view_name)
-            if view is None or view.may_output(column) or column in view.identity_columns:
-                continue
+        for view, column in unlisted(condition, catalog):
             raise Refusal(
                 "OutputColumnNotAllowed",
                 f"{what} reads {column}: the owner of {view.name} does not list it as a dimension, for conditions, groups and order; "
                 f"dimensions: {_dimensions(view)}",
             )
+
+
+def unlisted(value: Value, catalog: Catalog) -> list[tuple[View, str]]:
+    """Columns that a value exposes and that are neither dimensions nor identities."""
+    exposed = [(view, column) for name, column in sorted(value.exposed) if (view := catalog.view(name)) is not None]
+    return [(view, column) for view, column in exposed if not view.may_output(column) and column not in view.identity_columns]
 
 
 def check_one_relation(scope: Scope, conditions: Sequence[Value], results: Sequence[Value]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from cleanroom.sql.model import SUM, ReleasedAggregate
 from cleanroom.sql.rendering import parenthesised, subquery
@@ -20,6 +21,15 @@ GROUPS = "__cr_g"
 """Alias of the groups of a release."""
 _PERSONS = "__cr_r"
 _ALIASES = re.compile("`([^`]*)`[.]`")
+
+
+class LateRelation(NamedTuple):
+    """A relation that is joined by the identity."""
+
+    alias: str
+    text: str  # the join
+    column: str  # text of its column that equals the identity
+    unique: bool  # it has at most one row per person
 
 
 class PersonGroups:
@@ -43,15 +53,20 @@ class PersonGroups:
         self._columns: dict[str, str] = {}
         self._late_joins: dict[str, str] = {}
         self._late_keys: list[str] = []
+        self._repeated = False  # a late join may repeat the rows per person
 
     def require_persons(self, enough: str) -> None:
         """Require ``enough`` (``>= 5``) distinct persons."""
         self.conditions[f"COUNT(`{_PERSONS}`.`__cr_p`) {enough}"] = None
 
     def require_share(self, summand: str, percent: int) -> None:
-        """Require that no person has more than ``percent`` of the sum of absolute values."""
-        column = self._shares[summand] = self._column(f"COALESCE(SUM(ABS({summand})), 0)")
-        self.conditions[f"100 * MAX({column}) <= {percent} * SUM({column})"] = None
+        """Require that no person has more than ``percent`` of the sum of absolute values.
+
+        They are added as doubles, because a sum of whole numbers fails if it is large, and the failure would show that. The difference
+        is not a number if a person has an infinite value.
+        """
+        column = self._shares[summand] = self._column(f"COALESCE(SUM(ABS(CAST({summand} AS DOUBLE))), 0)")
+        self.conditions[f"MAX({column}) - {percent / 100} * SUM({column}) <= 0"] = None
 
     def require_contributors(self, summand: str, enough: str) -> None:
         """Require that ``summand`` is neither NULL nor 0 for ``enough`` distinct persons."""
@@ -121,14 +136,10 @@ class PersonGroups:
         """The column of the rows per person that contains ``text``."""
         return f"`{_PERSONS}`.`{self._per_person.setdefault(text, f'__cr_c{len(self._per_person)}')}`"
 
-    def join_later(self, relations: Iterable[tuple[str, str, str]]) -> None:
-        """Join relations with the rows per person instead of the rows, if nothing but group keys reads them.
-
-        Args:
-            relations: Relations with at most one row per person: alias, text of the join, and column that equals the identity.
-        """
+    def join_later(self, relations: Iterable[LateRelation]) -> None:
+        """Join relations with the rows per person, which are fewer than the rows, if nothing but group keys reads them."""
         source, where = self.source
-        for alias, text, column in relations:
+        for alias, text, column, unique in relations:
             rest = source.replace(text, "", 1)
             late = [key for key in self.keys if set(_ALIASES.findall(key)) == {alias}]
             read = [rest, where, self.person, *self._per_person, *(key for key in self.keys if key not in late)]
@@ -136,6 +147,7 @@ class PersonGroups:
                 source = rest
                 self._late_keys += late
                 self._late_joins[text] = f"{text[: text.rindex(' ON ')]} ON `__cr_q`.`__cr_p` = {column}"
+                self._repeated = self._repeated or not unique
         self.source = source, where
 
     def rows(self) -> str:
@@ -146,10 +158,14 @@ class PersonGroups:
         rows = subquery(_select(inner) + "".join(self.source) + f"\nGROUP BY {', '.join([*early.values(), self.person])}")
         if not self._late_joins:
             return rows
-        read = [f"`__cr_k{number}`" for number, key in enumerate(self.keys) if key not in self._late_keys]
-        read += ["`__cr_p`", *(f"`{name}`" for name in self._per_person.values())]
-        outer = [*(text for text in keys if text not in early), *(f"`__cr_q`.{name} AS {name}" for name in read)]
-        return subquery(f"{_select(outer)}\nFROM {rows} AS `__cr_q`{''.join(self._late_joins.values())}")
+        names = [*(f"__cr_k{number}" for number, key in enumerate(self.keys) if key not in self._late_keys), "__cr_p"]
+        outer = [*(text for text in keys if text not in early), *(f"`__cr_q`.`{name}` AS `{name}`" for name in names)]
+        for text, name in self._per_person.items():
+            column = f"`__cr_q`.`{name}`"
+            outer.append(f"{_again(text)}({column}) AS `{name}`" if self._repeated else f"{column} AS `{name}`")
+        group = ", ".join([*self._late_keys, *(f"`__cr_q`.`{name}`" for name in names)])
+        text = f"{_select(outer)}\nFROM {rows} AS `__cr_q`{''.join(self._late_joins.values())}"
+        return subquery(text + (f"\nGROUP BY {group}" if self._repeated else ""))
 
     def sql(self) -> str:
         """The subquery that computes the groups."""
@@ -197,6 +213,12 @@ def presence(item: ReleasedAggregate) -> str:
     for arg in item.args:
         found.append(f"({arg.sql}) IS TRUE" if item.name == "COUNT_IF" else f"{parenthesised(arg, SUM)} IS NOT NULL")
     return " AND ".join(found)
+
+
+def _again(text: str) -> str:
+    """The aggregate that combines the results of ``text`` for parts of the rows."""
+    name = text[: text.index("(")]
+    return {"COALESCE": "SUM", "COUNT": "SUM", "COUNT_IF": "SUM"}.get(name, name)
 
 
 def _select(columns: Iterable[str]) -> str:

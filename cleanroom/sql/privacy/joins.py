@@ -14,11 +14,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from cleanroom.sql.model import KeyPair, ProtectedInput, Relation, Value
+from cleanroom.sql.model import Equality, ProtectedInput, Relation, Value
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import EqualColumns
 
-WHOLE_NUMBERS = frozenset({"integer", "long"})
+_WHOLE_NUMBERS = frozenset({"integer", "long"})
 _ALIAS = re.compile(r"`?([^`.]+)`?\.")
 
 
@@ -30,11 +30,6 @@ class Attached(NamedTuple):
     by_other_columns: tuple[str, ...] = ()  # aliases of the relations that are not joined by the identity
 
 
-def comparable(first: Value, second: Value) -> bool:
-    """Whether equality of two columns compares their values and not casts of them."""
-    return first.type == second.type or {first.type, second.type} <= WHOLE_NUMBERS
-
-
 def alias_in(reference: str) -> str:
     """Alias of the relation that the column ``reference`` belongs to."""
     match = _ALIAS.match(reference)
@@ -44,9 +39,11 @@ def alias_in(reference: str) -> str:
 class _Graph:
     """The relations that are joined so far, starting from the protected ones."""
 
-    def __init__(self, relations: Mapping[str, Relation], protected: Sequence[ProtectedInput], pairs: Sequence[KeyPair]) -> None:
+    def __init__(self, relations: Mapping[str, Relation], protected: Sequence[ProtectedInput], pairs: Sequence[Equality]) -> None:
         self.relations = relations
-        self.pairs = pairs
+        # Other types are cast before they are compared.
+        comparable = ((pair, {pair.first.type, pair.second.type}) for pair in pairs if pair.joinable)
+        self.pairs = [pair for pair, types in comparable if len(types) == 1 or types <= _WHOLE_NUMBERS]
         self.references = {item.reference for item in protected}
         self.persons = self._same_values()
         self.core = list(dict.fromkeys(alias_in(item.reference) for item in protected))
@@ -59,15 +56,15 @@ class _Graph:
         while len(found) != size:
             size = len(found)
             for pair in self.pairs:
-                one, two = pair.first, pair.second
-                if one.plain and two.plain and one.type == two.type and (one.sql in found or two.sql in found):
-                    found |= {one.sql, two.sql}
+                texts = {pair.first.sql, pair.second.sql}
+                if pair.same and texts & found:
+                    found |= texts
         return found
 
     def into(self, alias: str) -> list[tuple[Value, Value]]:
         """Pairs of a column of a reached relation and a column of ``alias`` that select rows of ``alias``."""
         found = []
-        for one, two, restricts in self.pairs:
+        for one, two, _, restricts in self.pairs:
             for outer, inner in ((one, two), (two, one)):
                 if inner.sources != {alias} or not outer.sources or not outer.sources <= self.reached:
                     continue
@@ -114,13 +111,13 @@ class _Graph:
         return self.is_unique(alias, [name for name, value in columns.items() if value.sql in self.persons])
 
 
-def attach(relations: Sequence[Relation], protected: Sequence[ProtectedInput], pairs: Sequence[KeyPair]) -> Attached:
+def attach(relations: Sequence[Relation], protected: Sequence[ProtectedInput], pairs: Sequence[Equality]) -> Attached:
     """Decide how the relations of a FROM clause are joined with its protected rows.
 
     Args:
         relations: Relations of the FROM clause.
         protected: Its protected inputs.
-        pairs: Columns that its conditions compare for equality, of types that :func:`comparable` accepts.
+        pairs: Columns that its conditions compare for equality.
 
     Raises:
         Refusal: ``JoinNotOnIdentity`` or ``FanOutOverFloor``.
@@ -145,7 +142,11 @@ def attach(relations: Sequence[Relation], protected: Sequence[ProtectedInput], p
     while waiting:
         alias = _attach_one(graph, waiting, enforce, others)
         if alias is None:
-            raise _not_attached(by_alias[waiting[0]], graph)
+            raise Refusal(
+                "FanOutOverFloor",
+                f"{by_alias[waiting[0]].written_alias} is joined with rows under a privacy floor by no equality of two columns of the same "
+                "type, so that it could copy them; join it by equal columns, without a cast",
+            )
         waiting.remove(alias)
         graph.reached.add(alias)
     overlapping = any(alias != other for alias in graph.core for other in graph.many)
@@ -153,14 +154,9 @@ def attach(relations: Sequence[Relation], protected: Sequence[ProtectedInput], p
 
 
 def decided_by(person: str, relations: Collection[Relation], equal: EqualColumns) -> set[str]:
-    """Aliases of the relations of which all rows of a person are joined with the same row.
+    """Aliases of the ``relations`` of which all rows of a person are joined with the same row; ``person`` reads the identity.
 
     They are unique on the identity, or on columns of another such relation. All equalities hold in every row.
-
-    Args:
-        person: Text that reads the identity.
-        relations: Relations of the FROM clause.
-        equal: Columns that its conditions compare.
     """
     known, found = {equal.representative(person)}, set[str]()
     waiting = [relation for relation in relations if relation.unique_on and relation.unique_on <= relation.columns.keys()]
@@ -181,29 +177,15 @@ def decided_by(person: str, relations: Collection[Relation], equal: EqualColumns
 def _attach_one(graph: _Graph, waiting: Sequence[str], enforce: dict[str, tuple[str, ...]], others: list[str]) -> str | None:
     """Attach one relation of ``waiting``, and return its alias; None if there is no way."""
     reachable = {alias: pairs for alias in waiting if (pairs := graph.into(alias))}
-    keys = {alias: _names(pairs) for alias, pairs in reachable.items()}
-    for alias, pairs in reachable.items():
-        if graph.is_unique(alias, keys[alias]):
-            if not graph.by_identity(pairs):
-                others.append(alias)
-            return alias
-    for alias, pairs in reachable.items():
-        texts = tuple(dict.fromkeys(inner.sql for _, inner in pairs if inner.joinable))
-        if texts:
-            enforce[alias] = texts
-            if not graph.by_identity(pairs):
-                others.append(alias)
-            return alias
-    return None
-
-
-def _names(pairs: Iterable[tuple[Value, Value]]) -> list[str]:
-    return list(dict.fromkeys(inner.name.lower() for _, inner in pairs if inner.plain))
-
-
-def _not_attached(relation: Relation, graph: _Graph) -> Refusal:
-    return Refusal(
-        "FanOutOverFloor",
-        f"{relation.written_alias} is joined with rows under a privacy floor by no equality of two columns of the same type, "
-        "so that it could copy them; join it by equal columns, without a cast",
+    found = next(
+        (alias for alias, pairs in reachable.items() if graph.is_unique(alias, [it.name.lower() for _, it in pairs if it.plain])), None
     )
+    if found is None:
+        texts = {alias: tuple(dict.fromkeys(inner.sql for _, inner in pairs if inner.joinable)) for alias, pairs in reachable.items()}
+        found = next((alias for alias in texts if texts[alias]), None)
+        if found is None:
+            return None
+        enforce[found] = texts[found]
+    if not graph.by_identity(reachable[found]):
+        others.append(found)
+    return found

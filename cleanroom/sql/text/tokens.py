@@ -6,14 +6,16 @@ Reference: https://github.com/apache/spark/blob/master/sql/api/src/main/antlr4/o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from cleanroom.documents.dataset_rules import RESERVED_PREFIX
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.text.remedies import CONSTRUCTS, outside_language
 from cleanroom.sql.verdict import Position
 
+T = TypeVar("T")
 MAX_TEXT = 256 * 1024
 """Characters of one segment."""
 MAX_TOKENS = 30_000
@@ -210,6 +212,13 @@ class Tokens:
             if self.kinds[self.at] != kind:
                 raise self.unexpected(expected=kind)
             self.at += 1
+
+    def listed(self, read: Callable[[], T]) -> list[T]:
+        """Read items with commas between them."""
+        items = [read()]
+        while self.accept(","):
+            items.append(read())
+        return items
 
     def is_name(self, index: int) -> bool:
         """Whether a token is a name: in backticks, or a word that is not reserved."""

@@ -176,6 +176,9 @@ class Caller(DocumentOperations):
     async def document_consent(self, contract_id: str, document_id: str, option: str = "execution") -> Consent:
         return Consent(status="disabled" if document_id in self.governance.disabled else "enabled")
 
+    async def latest_event(self, contract_id: str, *, event_id: str, scope: str) -> None:
+        """Return nothing: no run has started."""
+
     # ------------------------------------------------------------------ contract
 
     async def clean_room_policy(self, contract_id: str) -> CleanRoomPolicy:

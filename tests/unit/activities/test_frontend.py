@@ -233,6 +233,15 @@ async def test_the_poll_reports_the_whole_state_and_then_nothing_more(world: Wor
     accepted = await poll(world, voted)
     assert accepted is not None
     assert (accepted.state, accepted.proposal_state, len(accepted.ballots)) == ("Accepted", "Accepted", 2)
+    assert accepted.version == proposed.version, "the version on which the owners have decided"
+    # They have voted in governance directly, without a signed decision.
+    assert accepted.approvals is not None
+    assert (accepted.approvals.refusal, accepted.approvals.expire) == ("SignedDecisionMissing", None)
+    assert await poll(world, accepted) is None
+    world.governance.disabled.add("totals")
+    assert await poll(world, accepted) is None, "the first reason counts"
+    changed = accepted.model_copy(update={"approvals": accepted.approvals.model_copy(update={"refusal": "ApprovalExpired"})})
+    assert await poll(world, changed) == accepted
 
 
 @pytest.mark.parametrize("changes", [{"version": "2.1"}, {"digest": "0" * 64}, {"proposal_id": "p"}])

@@ -8,8 +8,9 @@ import pytest
 
 from cleanroom.errors import CleanRoomError
 from cleanroom.spark.job import JobConfig, JobSegment
-from sparkapp.execution import created_view, run_segments
+from sparkapp.execution import run_segments
 from sparkapp.listing import DatasetListing
+from sparkapp.references import created_view
 from sparkapp.views import View
 from tests.unit.spark_support import DIGEST, make_job
 from tests.unit.sparkapp.fake_spark import Session, spark

@@ -47,15 +47,19 @@ def text_of(items: Items) -> str:
     return product_text(tree(items), Canonical())
 
 
-def require(condition: Items, count: Items, first: Items = IS_X) -> Floors:
+ABSOLUTE = of("Abs", of("Cast", X, dataType="double"))
+
+
+def require(condition: Items, count: Items, first: Items = IS_X, summed: Items = ABSOLUTE) -> Floors:
     """What ``condition`` on the group's attribute 20, which is ``count``, requires."""
     values = {20: tree(count), 21: tree(aggregate("Max", attribute(SIZE))), 22: tree(aggregate("Sum", attribute(SIZE)))}
+    values[23] = tree(aggregate("Sum", attribute(ROWS)))
     inputs = {
         PERSON: tree(X),
         ROWS: tree(aggregate("Count", literal(1))),
         FIRST: tree(aggregate("BoolOr", first)),
         SECOND: tree(aggregate("BoolOr", IS_Y)),
-        SIZE: tree(of("Coalesce", aggregate("Sum", of("Abs", X)), literal(0))),
+        SIZE: tree(of("Coalesce", aggregate("Sum", summed), literal(0))),
     }
     floors = Floors()
     Condition(tree(condition), values, inputs, {PERSON}, Canonical()).read(floors)
@@ -104,6 +108,8 @@ def test_text_of_counted_rows_does_not_depend_on_the_order_of_conditions() -> No
     [
         (IS_X, "{} IS NOT NULL"),
         (TRUE, "{} IS TRUE"),
+        (of("EqualNullSafe", unequal(of("Cast", X, dataType="double"), literal(0)), literal("true")), "{} <> 0 IS TRUE"),
+        (of("Not", of("EqualNullSafe", IS_X, literal("true"))), "#0 IS NOT NULL IS NOT TRUE"),
         (of("Not", TRUE), "{} IS NOT TRUE"),
         (unequal(X, literal(0)), "{} <> 0"),
         (unequal(of("Cast", X, dataType="double"), literal(0)), "{} <> 0"),
@@ -135,6 +141,7 @@ def test_persons_with_a_test_are_enough_or_none() -> None:
         found = require(condition, counted(attribute(FIRST)))
         assert (found.tests, found.least, found.tested) == ([test], least, {11})
         assert found.counted == {frozenset([(test, True)])}
+        assert found.strict == ({test} if condition is AT_LEAST_5 else set())
 
 
 def test_contributors_are_those_with_a_sum_of_absolute_values() -> None:
@@ -196,12 +203,39 @@ def test_other_conditions_are_refused(count: Items) -> None:
         require(few(4), count)
 
 
-def share(percent: int, factor: int = 100, whole: int = 22) -> Items:
-    return of("LessThanOrEqual", of("Multiply", literal(factor), attribute(21)), of("Multiply", literal(percent), attribute(whole)))
+def share(part: str, largest: int = 21, total: int = 22, most: int = 0) -> Items:
+    """``MAX(s) - part * SUM(s) <= 0``."""
+    product = of("Multiply", of("Cast", literal(part), dataType="double"), attribute(total))
+    return of("LessThanOrEqual", of("Subtract", attribute(largest), product), of("Cast", literal(most), dataType="double"))
 
 
-def test_share_of_one_person_is_limited() -> None:
-    assert require(share(80), literal(0)).shares == {text_of(X): 80}
-    for condition in (share(80, 99), share(80, whole=21), share(80, whole=20)):
-        with pytest.raises(Refused):
-            require(condition, aggregate("Sum", attribute(ROWS)))
+@pytest.mark.parametrize(("part", "percent"), [("0.8", 80), ("0.80", 80), ("0.05", 5), ("1", 100)])
+def test_share_of_one_person_is_limited(part: str, percent: int) -> None:
+    assert require(share(part), literal(0)).shares == {text_of(X): percent}
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        share("0.805"),
+        share("x"),
+        share("0.8", most=1),
+        share("0.8", total=21),
+        share("0.8", total=20),
+        share("0.8", largest=22),
+        share("0.8", total=23),
+        of("LessThanOrEqual", of("Add", attribute(21), of("Multiply", literal("0.8"), attribute(22))), literal(0)),
+        of("LessThanOrEqual", of("Subtract", attribute(21), of("Divide", literal("0.8"), attribute(22))), literal(0)),
+        of("LessThanOrEqual", of("Subtract", attribute(21), of("Multiply", attribute(22), attribute(22))), literal(0)),
+        of("LessThan", of("Subtract", attribute(21), of("Multiply", literal("0.8"), attribute(22))), literal(0)),
+    ],
+)
+def test_other_limits_of_a_share_are_refused(condition: Items) -> None:
+    with pytest.raises(Refused, match="contain another one"):
+        require(condition, aggregate("Sum", attribute(ROWS)))
+
+
+@pytest.mark.parametrize("summed", [of("Abs", X), of("Abs", of("Cast", X, dataType="long")), of("Cast", X, dataType="double")])
+def test_sum_of_absolute_values_must_not_overflow(summed: Items) -> None:
+    with pytest.raises(Refused, match="contain another one"):
+        require(share("0.8"), literal(0), summed=summed)

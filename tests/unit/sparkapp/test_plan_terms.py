@@ -9,9 +9,9 @@ import pytest
 
 from cleanroom.errors import Refused
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.conditions import Floors
+from sparkapp.plan.conditions import Floors, product_text
 from sparkapp.plan.release import Groups
-from sparkapp.plan.rows import Rows
+from sparkapp.plan.rows import Column, Rows
 from sparkapp.plan.terms import Terms
 from sparkapp.plan.tree import tree
 from sparkapp.plan.walk import PlanWalk
@@ -75,6 +75,7 @@ def test(*texts: str) -> frozenset[str]:
 test.__test__ = False  # type: ignore[attr-defined]
 SQUARE = f"{A} * {A}"
 COUNT = call("Count", ONE)
+DIVIDED = [test(f"{C} IS TRUE"), test(f"{C} IS NOT TRUE")]
 CASES = {
     "sum": ([call("Sum", AMOUNT)], Floors(5, 5, [test(f"{A} <> 0")], shares={A: 80})),
     "sum and rows": ([call("Sum", AMOUNT), COUNT], Floors(5, 5, [test(f"{A} <> 0")], shares={A: 80}, differences={pair(A, "1")})),
@@ -82,13 +83,16 @@ CASES = {
         [call("StddevSamp", AMOUNT)],
         Floors(5, 5, [test(f"{A} <> 0")], shares={A: 80, SQUARE: 80}, differences={pair(A, SQUARE)}),
     ),
-    "filtered sum": ([call("Sum", AMOUNT, where=NORTH)], Floors(5, 5, [test(f"{A} WHERE {C} <> 0")], shares={f"{A} WHERE {C}": 80})),
+    "filtered sum": (
+        [call("Sum", AMOUNT, where=NORTH)],
+        Floors(5, 5, [test(f"{A} WHERE {C} <> 0"), *DIVIDED], shares={f"{A} WHERE {C}": 80}),
+    ),
     "filtered deviation": (
         [call("VariancePop", AMOUNT, where=NORTH)],
         Floors(
             5,
             5,
-            [test(f"{A} <> 0", f"{C} IS TRUE")],
+            [test(f"{A} <> 0", f"{C} IS TRUE"), *DIVIDED],
             shares={f"{A} WHERE {C}": 80, f"{SQUARE} WHERE {C}": 80},
             differences={
                 pair(A, f"{A} WHERE {C}"),
@@ -100,12 +104,13 @@ CASES = {
     "values and rows": ([call("Count", AMOUNT), COUNT], Floors(5, differences={pair("1", f"1 IF {A} IS NOT NULL")})),
     "values and a condition": (
         [call("Count", AMOUNT), call("CountIf", NORTH)],
-        Floors(5, differences={pair("1", f"1 IF {A} IS NOT NULL"), pair(f"1 IF {C} IS TRUE", f"1 IF {A} IS NOT NULL")}),
+        Floors(5, tests=DIVIDED, differences={pair("1", f"1 IF {A} IS NOT NULL"), pair(f"1 IF {C} IS TRUE", f"1 IF {A} IS NOT NULL")}),
     ),
     "two counts of values": (
         [call("Count", AMOUNT), call("Count", AMOUNT, where=NORTH)],
         Floors(
             5,
+            tests=DIVIDED,
             differences={
                 pair("1", f"1 IF {A} IS NOT NULL"),
                 pair("1", f"1 IF {A} IS NOT NULL AND {C} IS TRUE"),
@@ -118,7 +123,7 @@ CASES = {
         Floors(
             5,
             5,
-            [test(f"{A} WHERE {C} <> 0")],
+            [test(f"{A} WHERE {C} <> 0"), *DIVIDED],
             shares={f"{A} WHERE {C}": 80},
             differences={pair("1", f"{A} WHERE {C}"), pair("1", A)},
         ),
@@ -132,13 +137,210 @@ def test_aggregates_require_each_of_these_conditions(name: str) -> None:
     found = terms(*calls)
     full = replace(full, differences={*full.differences, pair(A, f"{A} WHERE {C}")}) if name == "sum of a case" else full
     assert not requires(found, full)
-    assert not full.tests or requires(found, replace(full, tests=[]))
-    assert not full.tests or requires(found, replace(full, tests=[full.tests[0] | {"x"}])) is False
+    for one in full.tests:
+        others = [other for other in full.tests if other != one]
+        assert requires(found, replace(full, tests=others))
+        assert requires(found, replace(full, tests=[*others, one | {"x"}])) == (one in DIVIDED)
     for text in full.shares:
         assert requires(found, replace(full, shares={**full.shares, text: 81}))
         assert requires(found, replace(full, shares={one: share for one, share in full.shares.items() if one != text}))
     for one in CASES[name][1].differences:
         assert requires(found, replace(full, differences=full.differences - {one}))
+
+
+ORDERED = Rows(
+    {
+        1: ROWS.columns[1],
+        2: ROWS.columns[2],
+        3: ROWS.columns[3],
+        4: replace(ROWS.columns[3], value=4),
+        5: Column(5, frozenset([("own", "value")])),
+        6: Column(6, ROWS.columns[2].shows, flag=True),
+        7: replace(ROWS.columns[3], value=7, optional=frozenset([frozenset([8])])),
+        8: Column(8, optional=frozenset([frozenset([8])])),
+        9: Column(9, frozenset([("own", "value")]), flag=True),
+    },
+    ROWS.persons,
+)
+"""Rows with another measure (4), a value of the author (5), flags (6, 9), and a measure that an outer join supplies (7, joined by 8)."""
+DISCOUNT, OWN, FLAG, SPEND = attribute(4), attribute(5), attribute(6, "integer"), attribute(7)
+D, W, S = (Canonical.shared(tree(items)) for items in (DISCOUNT, OWN, SPEND))
+NULL = " IS NOT NULL"
+
+
+def mixed(items: Items) -> Floors:
+    """What a sum of two terms needs."""
+    text = product_text(tree(items), SameNumbers())
+    columns = [text for text in (A, D, W) if text in SameNumbers().text(tree(items))]
+    stored = [one for one in columns if one != W]
+    present = [f"1 IF {one}{NULL}" for one in columns]
+    differences = {pair("1", one) for one in (*present, *columns)} if len(columns) > 1 else {pair("1", one) for one in columns}
+    differences |= {pair(*present)} if len(columns) > 1 else set()
+    tests = [test(f"{one} <> 0") for one in (text, *stored)]
+    return Floors(5, 5, tests, shares=dict.fromkeys((text, *stored), 80), differences=differences)
+
+
+SUM, PRODUCT = of("Add", AMOUNT, DISCOUNT), of("Multiply", AMOUNT, of("Subtract", ONE, DISCOUNT))
+MIXED = {
+    "sum": (SUM, mixed(SUM)),
+    "difference": (of("Subtract", AMOUNT, DISCOUNT), mixed(of("Subtract", AMOUNT, DISCOUNT))),
+    "constant": (of("Add", AMOUNT, ONE), mixed(of("Add", AMOUNT, ONE))),
+    "value of the author": (of("Add", AMOUNT, OWN), mixed(of("Add", AMOUNT, OWN))),
+    "product": (PRODUCT, replace(mixed(PRODUCT), tests=[*mixed(PRODUCT).tests, test(f"{A} <> 0", f"{D} <> 0")])),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_each_term_of_a_sum_has_contributors_and_presence(name: str) -> None:
+    items, full = MIXED[name]
+    found = terms(call("Sum", items), rows=ORDERED)
+    assert not requires(found, full)
+    for text in full.shares:
+        assert requires(found, replace(full, shares={one: share for one, share in full.shares.items() if one != text}))
+    for one in full.differences:
+        assert requires(found, replace(full, differences=full.differences - {one}))
+    needed = [one for one in full.tests if not any(one < other for other in full.tests)]
+    for one in needed:
+        assert requires(found, replace(full, tests=[other for other in full.tests if not other <= one]))
+
+
+def test_terms_of_a_filtered_sum_are_those_of_its_rows() -> None:
+    full = mixed(SUM)
+    text = product_text(tree(SUM), SameNumbers())
+    where = f"{text} WHERE {C}"
+    parts = [test(f"{one} <> 0", f"{C} IS TRUE") for one in (A, D)]
+    pairs = {pair("1", where), *(pair(where, one) for one in (A, D)), pair(A, D)}
+    full = replace(full, tests=[test(f"{where} <> 0"), *parts, *DIVIDED], shares={**full.shares, where: 80})
+    full = replace(full, differences=full.differences | pairs)
+    found = terms(call("Sum", SUM, where=NORTH), rows=ORDERED)
+    assert not requires(found, full)
+    for one, term in zip(parts, (A, D), strict=True):
+        assert requires(found, replace(full, tests=[test(f"{term} <> 0") if other == one else other for other in full.tests]))
+
+
+@pytest.mark.parametrize("zero", ["0", "0.0", "0.00"])
+def test_sum_with_zero_is_not_one_of_several_terms(zero: str) -> None:
+    nothing = of("Cast", of("Literal", value=zero, dataType="decimal(2,1)"), dataType="double")
+    items = of("Add", AMOUNT, nothing)
+    text = product_text(tree(items), SameNumbers())
+    assert not requires(terms(call("Sum", items), rows=ORDERED), Floors(5, 5, [test(f"{text} <> 0")], shares={text: 80}))
+    constants = of("Multiply", AMOUNT, of("Subtract", ONE, of("Literal", value="0.2", dataType="decimal(1,1)")))
+    text = product_text(tree(constants), SameNumbers())
+    assert not requires(terms(call("Sum", constants), rows=ORDERED), Floors(5, 5, [test(f"{text} <> 0")], shares={text: 80}))
+
+
+def test_comparison_of_two_columns_shows_how_many_rows_have_both() -> None:
+    found = terms(call("RegrAvgX", AMOUNT, DISCOUNT), rows=ORDERED)
+    present = [f"1 IF {one}{NULL}" for one in (A, D)]
+    pairs = {pair("1", one) for one in (A, D, *present)} | {pair(*present), pair(A, D)}
+    full = Floors(5, 5, [test(f"{A} <> 0", f"{D} <> 0")], shares={A: 80, D: 80}, differences=pairs)
+    assert not requires(found, full)
+    for one in pairs:
+        assert requires(found, replace(full, differences=pairs - {one}))
+
+
+# -- parts of groups --------------------------------------------------------------------------------------------------
+
+EAST = of("EqualTo", REGION, of("Literal", value="east", dataType="string"))
+E = Canonical.shared(tree(EAST))
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        call("CountIf", NORTH),
+        call("Count", ONE, where=NORTH),
+        call("Max", of("CaseWhen", NORTH, ONE)),
+        call("Max", of("If", NORTH, ONE, of("Literal", value=None, dataType="integer"))),
+        call("Max", of("CaseWhen", NORTH, ONE, ONE)),
+    ],
+)
+def test_persons_in_each_part_of_a_group_are_counted(items: Items) -> None:
+    found = terms(items)
+    assert not requires(found, Floors(5, tests=DIVIDED))
+    assert not requires(found, Floors(5, tests=[one | {f"{P}{NULL}"} for one in DIVIDED]))
+    assert not requires(found, Floors(1))
+    for one in DIVIDED:
+        assert requires(found, Floors(5, tests=[one]))
+        assert requires(found, Floors(5, tests=[one, *(other | {"x"} for other in DIVIDED if other != one)]))
+
+
+def test_branches_of_a_case_are_parts() -> None:
+    found = terms(call("Max", of("CaseWhen", NORTH, ONE, EAST, ONE)))
+    parts = [test(f"{C} IS TRUE"), test(f"{C} IS NOT TRUE", f"{E} IS TRUE"), test(f"{C} IS NOT TRUE", f"{E} IS NOT TRUE")]
+    assert not requires(found, Floors(5, tests=parts))
+    for one in parts:
+        assert requires(found, Floors(5, tests=[other for other in parts if other != one]))
+
+
+def test_two_conditions_make_four_parts() -> None:
+    found = terms(call("CountIf", NORTH), call("CountIf", EAST))
+    parts = [test(f"{C} IS {one}TRUE", f"{E} IS {two}TRUE") for one in ("", "NOT ") for two in ("", "NOT ")]
+    assert not requires(found, Floors(5, tests=parts))
+    for one in parts:
+        assert requires(found, Floors(5, tests=[other for other in parts if other != one]))
+
+
+def test_parts_may_be_counted_in_smaller_parts() -> None:
+    found = terms(call("CountIf", NORTH))
+    parts = [test(f"{C} IS {one}TRUE", f"{E} IS {two}TRUE") for one in ("", "NOT ") for two in ("", "NOT ")]
+    assert not requires(found, Floors(5, tests=parts))
+    for one in parts:
+        assert requires(found, Floors(5, tests=[other for other in parts if other != one]))
+
+
+def test_condition_on_values_of_the_author_must_hold_for_enough_persons_in_each_group() -> None:
+    mine = of("GreaterThan", OWN, ONE)
+    text = Canonical.shared(tree(mine))
+    parts = [test(f"{text} IS TRUE"), test(f"{text} IS NOT TRUE")]
+    found = terms(call("Count", ONE, where=mine), rows=ORDERED)
+    assert requires(found, Floors(5, tests=parts))
+    assert requires(found, Floors(5, tests=parts, strict={parts[0]}))
+    assert not requires(found, Floors(5, tests=parts, strict={*parts}))
+
+
+def test_flags_divide_groups() -> None:
+    text = f"{Canonical.shared(tree(FLAG))} <> 0"
+    parts = [test(f"{text} IS TRUE"), test(f"{text} IS NOT TRUE")]
+    found = terms(call("Sum", of("Cast", FLAG, dataType="double")), rows=ORDERED)
+    assert not requires(found, Floors(5, tests=parts))
+    assert requires(found, Floors(5, tests=parts[:1]))
+    assert requires(found, Floors(5, tests=parts[1:]))
+    assert not requires(terms(call("Sum", attribute(9, "integer")), rows=ORDERED), Floors(5))
+
+
+@pytest.mark.parametrize(
+    "items", [call("Count", SPEND), call("Max", SPEND), call("CountIf", of("IsNull", SPEND)), call("Count", attribute(8))]
+)
+def test_persons_with_and_without_a_row_of_an_outer_join_are_enough(items: Items) -> None:
+    found = terms(items, rows=ORDERED)
+    parts = [test("#8 IS NOT NULL IS TRUE"), test("#8 IS NOT NULL IS NOT TRUE")]
+    asked = Canonical.shared(tree(of("IsNull", SPEND)))
+    if items[1]["class"].endswith("CountIf"):
+        parts = [one | {f"{asked} IS {word}TRUE"} for one in parts for word in ("", "NOT ")]
+    full = Floors(
+        5, tests=parts, strict={*parts}, differences={pair("1", f"1 IF {one}{NULL}") for one in (S, Canonical.shared(tree(attribute(8))))}
+    )
+    assert not requires(found, full)
+    assert requires(found, replace(full, strict=set()))
+    for one in parts:
+        assert requires(found, replace(full, strict={*parts} - {one}))
+
+
+def test_persons_whom_an_outer_join_supplies_are_in_one_part() -> None:
+    (person,) = ROWS.persons
+    rows = replace(ORDERED, persons=[person._replace(ids=frozenset([8]))])
+    found = terms(call("Max", SPEND), rows=rows)
+    assert not requires(found, Floors(5, strict={test("#8 IS NOT NULL IS TRUE")}))
+    assert requires(found, Floors(5, strict={test("#8 IS NOT NULL IS NOT TRUE")}))
+    both = replace(rows, persons=[*rows.persons, *ROWS.persons])
+    assert requires(terms(call("Max", SPEND), rows=both), Floors(5, strict={test("#8 IS NOT NULL IS TRUE")}))
+
+
+def test_counts_of_different_values_are_noted() -> None:
+    values, sketch = call("Count", AMOUNT, distinct=True), call("HyperLogLogPlusPlus", AMOUNT)
+    assert terms(values, sketch, COUNT, call("Count", AMOUNT)).different == {SameNumbers().text(tree(one)) for one in (values, sketch)}
+    assert not terms(call("Count", PERSON, distinct=True)).different
 
 
 def test_floor_of_one_person_needs_no_differences() -> None:

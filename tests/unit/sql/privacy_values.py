@@ -35,7 +35,8 @@ def column(name: str, view: str = "orders", type: str = "number") -> Value:
     """The column ``name`` of a relation whose alias is the view's first letter."""
     alias = view[0]
     key = (view, name)
-    return Value.of_column(f"{alias}.{name}", type, name, alias, key)
+    field = Value("", type, degree=1, origins=frozenset([(*key, "value")]), exposed=frozenset([key]), plain=True)
+    return field.as_column(f"{alias}.{name}", name, frozenset([alias]))
 
 
 def condition(*columns: Value, sql: str = "condition") -> Value:

@@ -152,7 +152,7 @@ def test_only_these_words_are_in_the_language() -> None:
         texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
         read |= {word for text in texts if isinstance(text, str) and re.fullmatch("[A-Z][A-Z_]*( [A-Z]+)*", text) for word in text.split()}
     assert read - known == refused
-    assert {word for word in LANGUAGE if word not in read} == {"UNION"}, "a word of the tokens"
+    assert not LANGUAGE - read
 
 
 @pytest.mark.parametrize("sql", OUTSIDE, ids=lambda sql: sql[:60])

@@ -36,8 +36,13 @@ def test_count_takes_plain_columns_only(name: str) -> None:
     computed = Value("age > 3", "boolean", degree=None, origins=column("age").origins)
     assert refused(disclosure, name, computed) == "ConditionalAggregate"
     polynomial = Value("age + 1", "integer", degree=1, origins=column("age").origins)
-    assert disclosure(name, polynomial).divisions == ()
     assert refused(disclosure, name, polynomial, distinct=True) == "ConditionalAggregate"
+
+
+def test_count_of_rows_takes_polynomials_and_count_of_values_does_not() -> None:
+    polynomial = Value("age + 1", "integer", degree=1, origins=column("age").origins)
+    assert disclosure("COUNT", polynomial).divisions == ()
+    assert refused(disclosure, "APPROX_COUNT_DISTINCT", polynomial) == "ConditionalAggregate"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +121,7 @@ def test_products_with_counts_or_with_columns_of_another_dataset_are_refused() -
 def test_terms_of_a_sum_must_each_have_contributors() -> None:
     text = check_sql("SELECT SUM(amount + discount) AS s FROM orders", GUARDED).sql
     for number, term in enumerate(("amount` + `orders`.`discount", "amount", "discount")):
-        assert f"COALESCE(SUM(ABS(`orders`.`{term}`)), 0) AS `__cr_c{number}`" in text
+        assert f"COALESCE(SUM(ABS(CAST(`orders`.`{term}` AS DOUBLE))), 0) AS `__cr_c{number}`" in text
         assert f"FILTER(WHERE `__cr_r`.`__cr_c{number}` > 0) {'NOT BETWEEN 1 AND 4' if number else '>= 5'}" in text
     (reason,) = check_sql("SELECT SUM(y) AS s FROM (SELECT user_key, amount + 1 AS y FROM orders) t", GUARDED).reasons
     assert (reason.code, "y" in reason.message) == ("ConditionalAggregate", True)

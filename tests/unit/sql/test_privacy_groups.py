@@ -13,14 +13,17 @@ from cleanroom.sql import Catalog, check_sql
 from tests.unit.sql.test_floors import populate
 from tests.unit.sql.world import GUARDED, create, run, run_verdict, same_rows
 
-LOW = Catalog.model_validate(
-    {
-        "views": [
-            {**view.model_dump(by_alias=True), "floors": [{**floor.model_dump(), "min_group_size": 4} for floor in view.floors]}
-            for view in GUARDED.views
-        ]
-    }
-)
+
+def with_floor(size: int) -> Catalog:
+    """:data:`GUARDED` with floors of one size."""
+    views = [
+        {**view.model_dump(by_alias=True), "floors": [{**floor.model_dump(), "min_group_size": size} for floor in view.floors]}
+        for view in GUARDED.views
+    ]
+    return Catalog.model_validate({"views": views})
+
+
+LOW = with_floor(4)
 """Floors that every group of the data reaches."""
 
 MERGED = {
@@ -179,7 +182,21 @@ def test_table_of_persons_is_joined_with_the_rows_per_person_if_only_group_keys_
     assert same_rows(run_verdict(connection, verdict), run(connection, sql), ordered=False), verdict.sql
 
 
-def test_table_with_several_rows_per_person_is_joined_with_the_rows() -> None:
-    late = ONE_GROUP["declared unique"]
-    assert "__cr_q" in check_sql(late, with_unique("clicks", "user_key")).sql
-    assert "__cr_q" not in check_sql(late, with_unique("clicks", "user_key", "device")).sql
+REPEATED = {
+    "group key": "SELECT c.device, COUNT(*) AS n, COUNT(o.amount) AS k, SUM(o.amount) AS s, AVG(o.amount) AS m, MAX(o.day) AS d, COUNT(DISTINCT o.user_key) AS p FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.device",
+    "two keys": "SELECT o.region, upper(c.device) AS d, SUM(o.amount) AS s, COUNT_IF(o.status = 'paid') AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.region, upper(c.device)",
+    "filter": "SELECT c.device, SUM(o.amount) FILTER (WHERE o.status = 'paid') AS s FROM orders o JOIN clicks c ON c.user_key = o.user_key WHERE o.region <> 'north' GROUP BY c.device",
+    "no key": "SELECT o.region, COUNT(*) AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.region",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_table_with_several_rows_per_person_is_joined_with_the_rows_per_person(name: str) -> None:
+    sql = REPEATED[name]
+    for catalog in (LOW, with_unique("clicks", "user_key", "device")):
+        text = check_sql(sql, catalog).sql
+        assert "GROUP BY " in text[text.index("AS `__cr_q`") : text.index("FROM `__cr_rows1`" if "__cr_rows1" in text else "AS `__cr_r`")]
+    data = populate(3, 900)
+    with duckdb.connect() as connection:  # equal rows count twice
+        create(connection, GUARDED, {**data, "clicks": [*data["clicks"], *data["clicks"][::2]]})
+        assert same_rows(run_verdict(connection, check_sql(sql, with_floor(1))), run(connection, sql), ordered=False)

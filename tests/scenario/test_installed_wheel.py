@@ -1,0 +1,85 @@
+"""The project as a user installs it: from a wheel, into a new environment, without the checkout. Run it with `make test-install`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.scenario,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not os.environ.get("CLEANROOM_TEST_INSTALL"), reason="`make test-install` runs it; it installs a gigabyte"),
+]
+ROOT = Path(__file__).resolve().parents[2]
+UV = str(Path(sys.executable).parent / "uv")
+SMALL_MEGABYTES = 250
+DATASET = """name: shop-buyers
+format: csv
+schema: {buyer: string}
+allowedColumns: [buyer]
+store: {kind: aws-s3, bucket: shop, subdirectory: rows, connectionSecret: "secret:s3"}
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [UV, "build", "--quiet", "--wheel", "--no-build-isolation", "--python", sys.executable, "--out-dir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, timeout=120)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def install(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that installs the wheel with an extra, and returns the program ``cleanroom``."""
+
+    def installed(extra: str) -> Path:
+        environment = tmp_path_factory.mktemp("environment")
+        subprocess.run([UV, "venv", "--quiet", "--clear", "--python", sys.executable, str(environment)], check=True, timeout=60)
+        # Copies, because links into the cache of uv have no size of their own.
+        options = ["--quiet", "--link-mode=copy", "--python", str(environment / "bin/python"), "-c", str(ROOT / "requirements.lock")]
+        subprocess.run([UV, "pip", "install", *options, f"cleanroom{extra} @ {wheel.as_uri()}"], check=True, timeout=600)
+        return environment / "bin/cleanroom"
+
+    return installed
+
+
+def megabytes(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink()) / 1e6
+
+
+def run(program: Path, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return subprocess.run([str(program), *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def test_small_installation_is_small_and_names_the_extra_that_a_command_needs(install: Callable[[str], Path], tmp_path: Path) -> None:
+    program = install("")
+    assert megabytes(program.parents[1]) < SMALL_MEGABYTES
+    assert run(program, "--version", folder=tmp_path).stdout.startswith("cleanroom ")
+    for words in (["query", "approve", "--help"], ["key", "publish", "--help"], ["worker", "--help"]):
+        assert run(program, *words, folder=tmp_path).returncode == 0
+    up = run(program, "up", "--state", "state", "-o", "json", folder=tmp_path)
+    assert (up.returncode, json.loads(up.stdout)["code"]) == (6, "LocalExtraMissing")
+    demo = run(program, "demo", "--state", "demo", "-o", "json", folder=tmp_path)
+    assert (demo.returncode, json.loads(demo.stdout)["code"]) == (6, "LocalExtraMissing")
+    (tmp_path / "shop.yaml").write_text(DATASET)
+    (tmp_path / "shop.csv").write_text("buyer\na\n")
+    (tmp_path / "cleanroom.toml").write_text('[profile.shop]\nparty = "shop"\n')
+    upload = run(program, "dataset", "upload", "shop.yaml", "shop.csv", "--profile", "shop", "-o", "json", folder=tmp_path)
+    assert (upload.returncode, json.loads(upload.stdout)["hint"]) == (6, "Install it: pip install 'cleanroom[rows]'")
+
+
+def test_demo_plays_from_an_installed_wheel(install: Callable[[str], Path], tmp_path: Path) -> None:
+    done = run(install("[local]"), "demo", "--rows", "20000", "-o", "json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["state"] == "COMPLETED"
+    assert shown["rows"]
+    assert (tmp_path / shown["chart"]).read_bytes().startswith(b"\x89PNG")
