@@ -134,7 +134,7 @@ class Terms:
         for tests in conditions:
             shows = NOTHING.union(*(self.walk.shown(test, self.columns, persons=True) for test in tests))
             division = tuple(_parts([truth_text(test, self.canonical) for test in tests]))
-            self._divisions[division] = self._divisions.get(division, False) or not all(self._publishes(*column) for column in shows)
+            self._divisions[division] = not all(self._publishes(*column) for column in shows)
 
     def _publishes(self, name: str, column: str) -> bool:
         """Whether the owner of a column lists it, so that a part of a group may be empty."""
@@ -148,7 +148,7 @@ class Terms:
     def _read_rows(self, call: Node) -> None:
         """Add COUNT and COUNT_IF: sums of 1."""
         function, conditions = call.children[0], [self.canonical.text(part) for part in call.children[1:]]
-        args = function.children[:1] if function.kind == "HyperLogLogPlusPlus" else function.children
+        args = function.children
         leaves = [leaf.id for arg in args for leaf in _results(arg) if leaf.kind == "AttributeReference" and leaf.id in self.columns]
         if function.kind != "CountIf" and any(self.columns[id].identity or self.columns[id].flag for id in leaves):
             return
@@ -159,7 +159,7 @@ class Terms:
             self._conditions |= {row_text(tests)} - {"1"}
         elif function.kind == "RegrCount":
             read = [leaf for arg in args for leaf in arg.walk() if leaf.kind == "AttributeReference"]
-            self._present |= {row_text(frozenset([f"{self.canonical.text(leaf)} IS NOT NULL"])): ("", "") for leaf in read}
+            self._present |= {f"1 IF {self.canonical.text(leaf)}{_FOUND}": ("", "") for leaf in read}
         else:
             value = product_text(args[0], self.canonical)
             self._present[row_text(tests | {f"{product_text(arg, self.canonical)} IS NOT NULL" for arg in args})] = (
@@ -182,13 +182,14 @@ class Terms:
             self._sums |= dict.fromkeys(_squares(texts, where))
             self._moment = True
         mixed = [value for value in values if _is_mixed(value)]
-        leaves = {self.canonical.text(leaf): leaf for value in values for leaf in _results(value) if leaf.kind == "AttributeReference"}
+        leaves = {self.canonical.text(leaf): leaf for value in values for leaf in value.walk() if leaf.kind == "AttributeReference"}
         if mixed or len(texts) > 1:
-            for text in leaves if len(leaves) > 1 else ():
-                self._present[row_text(frozenset([f"{text} IS NOT NULL"]))] = ("", "")
+            several, one = [{f"{text}{_FOUND}"} for text in leaves], [{f"{text}{_FOUND}", *_is_true(where)} for text in texts]
+            self._present |= {row_text(frozenset(test)): ("", "") for test in (several if len(several) > 1 else one)}
             self._known = True
         if protected:
-            mine = [text for text, leaf in leaves.items() if self._is_stored_number(leaf)] if mixed else []
+            results = {self.canonical.text(leaf): leaf for value in mixed for leaf in _results(value) if leaf.kind == "AttributeReference"}
+            mine = [text for text, leaf in results.items() if self._is_stored_number(leaf)]
             pairs = itertools.combinations(mine, 2) if any(part.kind == "Multiply" for value in mixed for part in value.walk()) else ()
             self._terms.append(Term(tuple(protected), function, where, tuple(mine), tuple(pairs)))
 
@@ -211,7 +212,7 @@ class Terms:
 
     def _read_persons(self, call: Node) -> bool:
         """Add COUNT(DISTINCT …) of identities; False if it counts other values."""
-        args = call.children[0].children[:1] if call.children[0].kind == "HyperLogLogPlusPlus" else call.children[0].children
+        args = call.children[0].children
         leaves = [leaf for arg in args for leaf in _results(arg) if leaf.kind == "AttributeReference" and leaf.id in self.columns]
         identities = [leaf.id for leaf in leaves if self.columns[leaf.id].identity]
         read = {self.columns[id].value for id in identities}
@@ -249,7 +250,7 @@ class Terms:
             if any(floors.shares.get(summand, 100) > share for summand in summands):
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in {function.upper()}")
             for term in [*((text,) for text in columns), *products] if floors.persons > 1 else ():
-                tests = {*(f"{text} <> 0" for text in term), *([f"{where} IS TRUE"] if where else [])}
+                tests = {*(f"{text} <> 0" for text in term), *_is_true(where)}
                 if not any(tests <= test for test in floors.tests):
                     raise refused("PlanFloorMissing", f"the persons who contribute to a term of {function.upper()} are not counted")
             if any(floors.shares.get(text, 100) > share for text in columns):
@@ -309,6 +310,10 @@ class Terms:
                 raise refused("PlanFloorMissing", "the persons whom a difference of counts shows are not counted")
         if several and not self._identities and not releases[0][0].floors.counted >= _conditions(divided):
             raise refused("PlanFloorMissing", "the persons whom a condition leaves out are not counted")
+
+
+def _is_true(where: str) -> list[str]:
+    return [f"{where} IS TRUE"] if where else []
 
 
 def _squares(texts: Sequence[str], where: str) -> list[str]:

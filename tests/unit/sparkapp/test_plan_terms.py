@@ -173,9 +173,8 @@ def mixed(items: Items) -> Floors:
     text = product_text(tree(items), SameNumbers())
     columns = [text for text in (A, D, W) if text in SameNumbers().text(tree(items))]
     stored = [one for one in columns if one != W]
-    present = [f"1 IF {one}{NULL}" for one in columns]
-    differences = {pair("1", one) for one in (*present, *columns)} if len(columns) > 1 else {pair("1", one) for one in columns}
-    differences |= {pair(*present)} if len(columns) > 1 else set()
+    present = [f"1 IF {one}{NULL}" for one in (columns if len(columns) > 1 else [text])]
+    differences = {pair("1", one) for one in (*present, *columns)} | ({pair(*present)} if len(columns) > 1 else set())
     tests = [test(f"{one} <> 0") for one in (text, *stored)]
     return Floors(5, 5, tests, shares=dict.fromkeys((text, *stored), 80), differences=differences)
 
@@ -341,6 +340,20 @@ def test_counts_of_different_values_are_noted() -> None:
     values, sketch = call("Count", AMOUNT, distinct=True), call("HyperLogLogPlusPlus", AMOUNT)
     assert terms(values, sketch, COUNT, call("Count", AMOUNT)).different == {SameNumbers().text(tree(one)) for one in (values, sketch)}
     assert not terms(call("Count", PERSON, distinct=True)).different
+    chosen = of("CaseWhen", NORTH, AMOUNT, of("IsNotNull", PERSON), AMOUNT)
+    assert terms(call("Count", chosen, distinct=True)).different == {SameNumbers().text(tree(call("Count", chosen, distinct=True)))}
+
+
+def test_count_of_persons_who_meet_a_condition_divides_groups() -> None:
+    asked = of("EqualNullSafe", NORTH, of("Literal", value="true", dataType="boolean"))
+    for items in (asked, of("And", asked, of("IsNotNull", PERSON)), of("IsNotNull", IS_NORTH)):
+        found = terms()
+        found.read_persons(tree(items), ID)
+        assert not requires(found, Floors(5, tests=DIVIDED))
+        assert requires(found, Floors(5, tests=DIVIDED[:1]))
+    found = terms()
+    found.read_persons(None, ID)
+    assert not requires(found, Floors(5))
 
 
 def test_floor_of_one_person_needs_no_differences() -> None:
@@ -358,9 +371,10 @@ def test_sum_of_different_values_shows_single_persons() -> None:
         terms(call("Sum", AMOUNT, distinct=True))
 
 
+@pytest.mark.parametrize("type", ["integer", "long", "short", "byte"])
 @pytest.mark.parametrize("kind", ["Add", "Subtract", "Multiply"])
-def test_arithmetic_with_whole_numbers_may_overflow(kind: str) -> None:
-    whole = attribute(3, "integer")
+def test_arithmetic_with_whole_numbers_may_overflow(kind: str, type: str) -> None:
+    whole = attribute(3, type)
     with pytest.raises(Refused, match="arithmetic with whole numbers"):
         terms(call("Sum", of(kind, whole, ONE)))
     terms(call("Sum", of(kind, of("Cast", whole, dataType="double"), ONE)))
@@ -461,7 +475,7 @@ def test_every_condition_may_count_persons_whose_rows_the_text_makes(items: Item
 
 
 def test_persons_with_several_rows_are_counted_where_the_text_makes_rows() -> None:
-    for other in (COUNT, call("CountIf", NORTH), call("Average", AMOUNT)):
+    for other in (COUNT, call("CountIf", NORTH), call("Average", AMOUNT), call("RegrCount", AMOUNT, AMOUNT)):
         found = terms(call("Count", PERSON, distinct=True), other, rows=MADE)
         conditions = PARTS if other[1]["class"].endswith("CountIf") else []
         assert not lacks(found, (groups(*conditions, repeated=True), ID))
