@@ -33,12 +33,14 @@ _ROW_COUNTS = frozenset({"Count", "CountIf", "RegrCount", "Average"})
 class Term(NamedTuple):
     """An aggregate of values of persons: their canonical texts, the class of the aggregate, and the condition of FILTER.
 
-    ``columns`` are the columns of a sum of several terms, which other aggregates could take apart, and ``products`` those of two.
+    If it is ``conditional``, a CASE or IF chooses the values. ``columns`` are the columns of a sum of several terms, which other
+    aggregates could take apart, and ``products`` those of two.
     """
 
     values: tuple[str, ...]
     function: str
     where: str
+    conditional: bool = False
     columns: tuple[str, ...] = ()
     products: tuple[tuple[str, str], ...] = ()
 
@@ -190,8 +192,9 @@ class Terms:
         if protected:
             results = {self.canonical.text(leaf): leaf for value in mixed for leaf in _results(value) if leaf.kind == "AttributeReference"}
             mine = [text for text, leaf in results.items() if self._is_stored_number(leaf)]
+            conditional = any(value.kind in ("CaseWhen", "If") for value in values)
             pairs = itertools.combinations(mine, 2) if any(part.kind == "Multiply" for value in mixed for part in value.walk()) else ()
-            self._terms.append(Term(tuple(protected), function, where, tuple(mine), tuple(pairs)))
+            self._terms.append(Term(tuple(protected), function, where, conditional, tuple(mine), tuple(pairs)))
 
     def _is_stored_number(self, leaf: Node) -> bool:
         return self._shows_persons([leaf]) and str(leaf.fields.get("dataType")).startswith(_NUMBERS)
@@ -241,17 +244,18 @@ class Terms:
             Refused: ``PlanFloorMissing``.
         """
         share = min(person.share for person in self.source.persons)
-        for values, function, where, columns, products in self._terms:
+        for values, function, where, conditional, columns, products in self._terms:
             summands = [f"{value} WHERE {where}" if where else value for value in values]
             counts = [{f"{summand} <> 0" for summand in summands}, {*(f"{value} <> 0" for value in values), f"{where} IS TRUE"}]
-            if not any(found <= test for found in counts for test in floors.tests):
+            tests = floors.tests if where or conditional else floors.strict
+            if not any(found <= test for found in counts for test in tests):
                 raise refused("PlanFloorMissing", f"the persons who contribute to {function.upper()} are not counted")
             summands += _squares(values, where) if function not in SUMS | _MEANS else []
             if any(floors.shares.get(summand, 100) > share for summand in summands):
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in {function.upper()}")
             for term in [*((text,) for text in columns), *products] if floors.persons > 1 else ():
-                tests = {*(f"{text} <> 0" for text in term), *_is_true(where)}
-                if not any(tests <= test for test in floors.tests):
+                needed = {*(f"{text} <> 0" for text in term), *_is_true(where)}
+                if not any(needed <= test for test in floors.tests):
                     raise refused("PlanFloorMissing", f"the persons who contribute to a term of {function.upper()} are not counted")
             if any(floors.shares.get(text, 100) > share for text in columns):
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in a term of {function.upper()}")

@@ -64,6 +64,11 @@ def requires(found: Terms, floors: Floors) -> bool:
     return False
 
 
+def with_tests(floors: Floors, tests: list[frozenset[str]]) -> Floors:
+    """Floors with other tests, which enough persons of each group meet."""
+    return replace(floors, tests=tests, strict={*tests})
+
+
 def pair(*texts: str) -> frozenset[str]:
     return frozenset(texts)
 
@@ -136,11 +141,14 @@ def test_aggregates_require_each_of_these_conditions(name: str) -> None:
     calls, full = CASES[name]
     found = terms(*calls)
     full = replace(full, differences={*full.differences, pair(A, f"{A} WHERE {C}")}) if name == "sum of a case" else full
+    full = with_tests(full, full.tests)
     assert not requires(found, full)
+    assert requires(found, replace(full, strict=set())) == (name in ("sum", "sum and rows", "deviation"))
     for one in full.tests:
         others = [other for other in full.tests if other != one]
-        assert requires(found, replace(full, tests=others))
-        assert requires(found, replace(full, tests=[*others, one | {"x"}])) == (one in DIVIDED)
+        assert requires(found, with_tests(full, others))
+        others.append(one | {"x"})
+        assert requires(found, with_tests(full, others)) == (one in DIVIDED)
     for text in full.shares:
         assert requires(found, replace(full, shares={**full.shares, text: 81}))
         assert requires(found, replace(full, shares={one: share for one, share in full.shares.items() if one != text}))
@@ -176,7 +184,7 @@ def mixed(items: Items) -> Floors:
     present = [f"1 IF {one}{NULL}" for one in (columns if len(columns) > 1 else [text])]
     differences = {pair("1", one) for one in (*present, *columns)} | ({pair(*present)} if len(columns) > 1 else set())
     tests = [test(f"{one} <> 0") for one in (text, *stored)]
-    return Floors(5, 5, tests, shares=dict.fromkeys((text, *stored), 80), differences=differences)
+    return with_tests(Floors(5, 5, shares=dict.fromkeys((text, *stored), 80), differences=differences), tests)
 
 
 SUM, PRODUCT = of("Add", AMOUNT, DISCOUNT), of("Multiply", AMOUNT, of("Subtract", ONE, DISCOUNT))
@@ -185,7 +193,7 @@ MIXED = {
     "difference": (of("Subtract", AMOUNT, DISCOUNT), mixed(of("Subtract", AMOUNT, DISCOUNT))),
     "constant": (of("Add", AMOUNT, ONE), mixed(of("Add", AMOUNT, ONE))),
     "value of the author": (of("Add", AMOUNT, OWN), mixed(of("Add", AMOUNT, OWN))),
-    "product": (PRODUCT, replace(mixed(PRODUCT), tests=[*mixed(PRODUCT).tests, test(f"{A} <> 0", f"{D} <> 0")])),
+    "product": (PRODUCT, with_tests(mixed(PRODUCT), [*mixed(PRODUCT).tests, test(f"{A} <> 0", f"{D} <> 0")])),
 }
 
 
@@ -200,7 +208,7 @@ def test_each_term_of_a_sum_has_contributors_and_presence(name: str) -> None:
         assert requires(found, replace(full, differences=full.differences - {one}))
     needed = [one for one in full.tests if not any(one < other for other in full.tests)]
     for one in needed:
-        assert requires(found, replace(full, tests=[other for other in full.tests if not other <= one]))
+        assert requires(found, with_tests(full, [other for other in full.tests if not other <= one]))
 
 
 def test_terms_of_a_filtered_sum_are_those_of_its_rows() -> None:
@@ -222,17 +230,17 @@ def test_sum_with_zero_is_not_one_of_several_terms(zero: str) -> None:
     nothing = of("Cast", of("Literal", value=zero, dataType="decimal(2,1)"), dataType="double")
     items = of("Add", AMOUNT, nothing)
     text = product_text(tree(items), SameNumbers())
-    assert not requires(terms(call("Sum", items), rows=ORDERED), Floors(5, 5, [test(f"{text} <> 0")], shares={text: 80}))
+    assert not requires(terms(call("Sum", items), rows=ORDERED), with_tests(Floors(5, shares={text: 80}), [test(f"{text} <> 0")]))
     constants = of("Multiply", AMOUNT, of("Subtract", ONE, of("Literal", value="0.2", dataType="decimal(1,1)")))
     text = product_text(tree(constants), SameNumbers())
-    assert not requires(terms(call("Sum", constants), rows=ORDERED), Floors(5, 5, [test(f"{text} <> 0")], shares={text: 80}))
+    assert not requires(terms(call("Sum", constants), rows=ORDERED), with_tests(Floors(5, shares={text: 80}), [test(f"{text} <> 0")]))
 
 
 def test_comparison_of_two_columns_shows_how_many_rows_have_both() -> None:
     found = terms(call("RegrAvgX", AMOUNT, DISCOUNT), rows=ORDERED)
     present = [f"1 IF {one}{NULL}" for one in (A, D)]
     pairs = {pair("1", one) for one in (A, D, *present)} | {pair(*present), pair(A, D)}
-    full = Floors(5, 5, [test(f"{A} <> 0", f"{D} <> 0")], shares={A: 80, D: 80}, differences=pairs)
+    full = with_tests(Floors(5, shares={A: 80, D: 80}, differences=pairs), [test(f"{A} <> 0", f"{D} <> 0")])
     assert not requires(found, full)
     for one in pairs:
         assert requires(found, replace(full, differences=pairs - {one}))
@@ -383,7 +391,7 @@ def test_arithmetic_with_whole_numbers_may_overflow(kind: str, type: str) -> Non
 
 def test_mean_per_person_does_not_count_values() -> None:
     mean = [call("Sum", of("Cast", AMOUNT, dataType="double")), call("Count", AMOUNT)]
-    floors = Floors(5, 5, [test(f"{A} <> 0")], shares={A: 80})
+    floors = with_tests(Floors(5, shares={A: 80}), [test(f"{A} <> 0")])
     assert not requires(terms(*mean, merged=True), floors)
     assert requires(terms(*mean), floors)
 
