@@ -45,8 +45,9 @@ A receiver reads governance only when it has seen that transaction too. This can
 MAX_STATEMENT = 16 * 1024
 """Longest signed statement in characters."""
 
-SignedText = Annotated[str, StringConstraints(max_length=MAX_STATEMENT)]
-"""A signed statement in a message. Anyone who reaches Temporal can send one, so its length is limited."""
+SignedText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$", max_length=MAX_STATEMENT)]
+"""A signed statement in a message: a compact JWS (RFC 7515, section 3.1). Anyone who reaches Temporal can send a message, so a text of
+another form, or a longer one, is refused when it arrives."""
 
 FRONTEND_QUEUE = "frontend"
 """Task queue of the workload frontend."""
@@ -263,6 +264,11 @@ def approver_key_document_id(user_id: str) -> str:
 def retirement_document_id(user_id: str, number: int) -> str:
     """Return the ID of a document in which a user retires signing keys. ``number`` counts from 1."""
     return joined(".", "approver-key", user_id, str(number))
+
+
+def sealing_document_id(user_id: str, number: int) -> str:
+    """Return the ID of a document in which a user publishes a key to seal secrets for. ``number`` counts from 1."""
+    return joined(".", "sealing-key", user_id, str(number))
 
 
 def deputy_document_id(user_id: str, kid: str) -> str:

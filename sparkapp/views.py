@@ -191,6 +191,9 @@ def _register(spark: SparkSession, pod: Pod, job: JobConfig, opened: OpenedDatas
         else:
             rows = listing.rows
     require_unique(frame, dataset)
+    if identity := _counted_identity(dataset, opened.columns):
+        # A floor counts persons by their identity: it could not protect a row without one.
+        frame = frame.filter(f"`{identity.replace('`', '``')}` IS NOT NULL")
     frame.createOrReplaceTempView(dataset.view_name)
     return View(listing, rows, reading)
 
@@ -219,6 +222,12 @@ def require_unique(frame: DataFrame, dataset: JobDataset) -> None:
             party=dataset.owner_id,
             hint="Publish the dataset without uniqueColumns, or upload unique rows.",
         )
+
+
+def _counted_identity(dataset: JobDataset, columns: Sequence[str]) -> str | None:
+    """Return the column by which the dataset's floor counts persons. The rewritten query names it if it reads rows of the dataset."""
+    identity = dataset.floors.identity_column if dataset.floors.min_group_size else None
+    return next((name for name in columns if identity is not None and name.lower() == identity.lower()), None)
 
 
 def _unique_columns(frame: DataFrame, dataset: JobDataset) -> tuple[str, ...]:

@@ -30,12 +30,14 @@ class Command:
 
 
 COMMANDS: Final[dict[str, Command]] = {
+    "init": Command("init", "init", "Set up a collaborator: profile, collaborators from governance, keys, keyring."),
     "dataset": Command("dataset", "app", "Upload and publish encrypted datasets."),
     "query": Command("query", "app", "Create and propose queries, and decide on them."),
     "run": Command("run", "app", "Run approved queries."),
     "cleanup": Command("cleanup", "cleanup", "Find and undo what ended runs have left: grants, secrets, Spark jobs."),
     "doctor": Command("doctor", "doctor", "Check everything that a profile needs, and say how to repair what does not work."),
     "key": Command("keys", "app", "Publish or retire your signing key."),
+    "keyring": Command("keyring", "app", "Hand the keyring that encrypts payloads over to another collaborator, sealed."),
     "deputy": Command("deputies", "app", "Name deputies. A deputy decides on queries in your name."),
     "secret": Command("secrets", "app", "Store secrets that dataset files refer to by name."),
     "attest": Command("attest", "app", "Verify the attestation evidence of a confidential guest."),

@@ -13,6 +13,7 @@ from starters.operations.query_names import latest_name
 from starters.operations.session import Session, run_async
 from starters.query_check import check
 from starters.query_decisions import MAX_DAYS, Name, approve, reject
+from starters.query_rehearsal import rehearse
 from starters.terminal.entry import main
 from starters.terminal.output import (
     ConfigFile,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Create and propose queries, and decide on them.", no_args_is_help=True)
 app.command("lint")(lint)
 app.command("check")(check)
+app.command("rehearse")(rehearse)
 
 File = Annotated[Path, typer.Argument(help="YAML file of the query.", show_default=False)]
 ApprovalDays = Annotated[float, typer.Option(min=0.0001, max=MAX_DAYS, help="Days until an open proposal expires.")]
@@ -49,6 +51,7 @@ def _latest(session: Session, name: str) -> str:
 @app.command()
 def create(
     file: File,
+    propose_: Annotated[bool, typer.Option("--propose", help="Propose the query to the owners as well.")] = False,
     profile: Profile = None,
     config: ConfigFile = None,
     approval_days: ApprovalDays = DEFAULT_APPROVAL_SECONDS / 86400,
@@ -63,13 +66,15 @@ def create(
     Example: cleanroom query create demo/fabrikam-delays.yaml --profile fabrikam
     """
     from cleanroom.documents.specs import load_query_spec
-    from starters.operations.queries import create_query
+    from starters.operations.queries import create_query, outcome_record, propose_query
 
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         spec = load_query_spec(file)
         approval_seconds = max(1, round(approval_days * 86400))
         record = run_async(create_query(session, spec, approval_seconds=approval_seconds))
+        if propose_:
+            record = outcome_record(spec.name, run_async(propose_query(session, spec.name, spec)))
         print_record(record, output, title=f"query {spec.name}")
 
 

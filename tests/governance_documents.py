@@ -8,6 +8,7 @@ from cleanroom.documents.specs import DatasetSpec, QuerySpec
 from cleanroom.errors import NotFound
 from cleanroom.governance import Document
 from cleanroom.governance.models import Approver, Ballot, DocumentSummary, Event, MemberDocument
+from cleanroom.identifiers import user_secret_id, user_secret_name
 from cleanroom.messages.publish import DescriptorRequest, StoredSecret
 from cleanroom.messages.query import GenerateQueryRequest
 from cleanroom.publishing.descriptor import generate_descriptor
@@ -68,7 +69,9 @@ class Governance:
                 **more,
             }
         )
-        secrets = tuple(StoredSecret(kind=kind, secret_id=f"{owner}-{name}-{kind}") for kind in ("connection", "key"))
+        secrets = tuple(
+            StoredSecret(kind=kind, secret_id=user_secret_id(owner, user_secret_name(name, kind))) for kind in ("connection", "key")
+        )
         descriptor = generate_descriptor(
             DescriptorRequest(
                 collaboration=CONTRACT, owner_id=owner, spec=spec, store_url="https://s3.us-east-1.amazonaws.com", region="us-east-1",

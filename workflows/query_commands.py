@@ -169,8 +169,7 @@ class QueryCommands:
     async def create(self) -> None:
         """Write the first draft, as authorised by the workflow's input."""
         input = self._input
-        message = AuthorMessage(party=input.proposer.name, authorisation=input.authorisation, spec=input.spec)
-        await self._store_draft(self._steps.authorised_command(message), create=True)
+        await self._store_draft(self._steps.authorised_command(input.proposer.name, input.authorisation, input.spec), create=True)
         self._query.record(workflow.now(), "created", input.proposer.name)
 
     # ------------------------------------------------------------------ dispatch and answers
@@ -235,7 +234,8 @@ class QueryCommands:
 
     async def _execute(self, command: Command, message: AuthorMessage) -> None:
         execute = {"update": self._update, "propose": self._propose, "withdraw": self._withdraw}[command.kind]
-        self._succeed(command, await execute(self._steps.authorised_command(message)))
+        own = self._steps.authorised_command(message.party, message.authorisation, message.spec, message.seen)
+        self._succeed(command, await execute(own))
 
     async def _store_draft(self, command: AuthorisedCommand, *, create: bool) -> None:
         assert command.spec is not None
@@ -269,7 +269,11 @@ class QueryCommands:
         query, proposal_id = self._query, self._query.proposal_id
         if query.stage == "Draft":
             if command.party != self._input.proposer.name:
-                raise Refused("NotProposalOwner", f"withdraw: only {self._input.proposer.name} can close this draft.")
+                raise Refused(
+                    "NotProposalOwner",
+                    f"withdraw: only {self._input.proposer.name} can close this draft.",
+                    hint=f"`cleanroom query show {query.name}`",
+                )
             await self._steps.confirm_withdrawal(command)
             if query.stage != "Draft":
                 raise query.not_draft_error("withdraw")
@@ -306,7 +310,12 @@ class QueryCommands:
             if (query.ballots[approver] == "accepted") == (decision.decision == "approve"):
                 self._succeed(command, "this vote is already recorded")
                 return
-            raise Conflict("BallotAlreadySubmitted", f"{name} has already voted; a ballot cannot be changed.")
+            raise Conflict(
+                "BallotAlreadySubmitted",
+                f"{name} has already voted; a ballot cannot be changed.",
+                hint=f"To let {name} vote again, the proposer withdraws the proposal, "
+                f"`cleanroom query withdraw {query.name} --only-proposal`, and proposes it again.",
+            )
         if approver in self._votes:
             raise Conflict("BallotPending", f"A vote of {name} is already being cast.")
         if name not in self._collaborators:

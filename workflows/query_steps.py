@@ -13,7 +13,6 @@ from cleanroom.documents.specs import QuerySpec
 from cleanroom.identifiers import FRONTEND_QUEUE, collaborator_queue, latest_transaction
 from cleanroom.messages.query import (
     AuthorisedCommand,
-    AuthorMessage,
     BallotRecorded,
     DatasetOwners,
     DraftRequest,
@@ -53,15 +52,15 @@ class QuerySteps:
         self.proposer = input.proposer.name
         self._query = query
 
-    def authorised_command(self, message: AuthorMessage) -> AuthorisedCommand:
-        """Convert an author's message to the form that the author's worker takes."""
+    def authorised_command(self, party: str, authorisation: str, spec: QuerySpec | None, seen: str = "") -> AuthorisedCommand:
+        """Return a command in the form that the author's worker takes."""
         return AuthorisedCommand(
-            party=message.party,
+            party=party,
             collaboration=self._collaboration,
             query=self._query.name,
-            spec=message.spec,
-            authorisation=message.authorisation,
-            seen=latest_transaction(self._query.seen, message.seen),
+            spec=spec,
+            authorisation=authorisation,
+            seen=latest_transaction(self._query.seen, seen),
         )
 
     async def generate_query_document(self, spec: QuerySpec) -> QueryDraft:

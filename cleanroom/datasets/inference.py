@@ -157,7 +157,7 @@ def _infer_csv(path: Path, header: bool) -> InferredFile:
     if not rows.strip() and not whole:
         raise InvalidInput("SchemaMismatch", f"{path}: its first row has more than {SAMPLE_BYTES} bytes.", hint="Check that it is CSV.")
     if not rows.strip():
-        raise InvalidInput("SourceEmpty", f"{path}: there is no row after the header.", hint="Name a file with rows.")
+        raise InvalidInput("SourceEmpty", f"{path}: the header is followed by nothing.", hint="Name a file with rows.")
     texts: dict[str, FieldType] = dict.fromkeys(names, "string")
     layout = TextLayout(names, newlines_in_values=True, dialect=dialect)
     batches = list(read_csv(io.BytesIO(rows), texts, list(names), where=where, layout=layout))

@@ -55,6 +55,10 @@ class UploadResult:
     removed: tuple[str, ...]
     rows: int
     stored_bytes: int
+    kept: tuple[str, ...] = ()
+    """Objects of earlier uploads under other names, which belong to the dataset too."""
+    unlisted: tuple[str, ...] = ()
+    """Objects in the dataset's place that no upload has listed. Runs refuse a dataset that has some."""
 
 
 OnProgress = Callable[[UploadProgress], None]
@@ -277,12 +281,16 @@ class Upload:
             self._save(complete=True)
         for name in removed:
             self._store.delete(name)
+        sources = {file.name for file in self._files}
+        extra = set(self._stored) - {*removed, *self._objects, MANIFEST_NAME}
         return UploadResult(
             uploaded=tuple(self._uploaded),
             unchanged=tuple(self._unchanged),
             removed=tuple(removed),
             rows=complete.rows(),
             stored_bytes=sum(entry.size for entry in self._objects.values()),
+            kept=tuple(sorted(set(self._objects) - sources)),
+            unlisted=tuple(sorted(name for name in extra if not any(part.startswith(("_", ".")) for part in name.split("/")))),
         )
 
     def _is_stored(self, file: SourceFile) -> bool:

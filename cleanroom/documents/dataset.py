@@ -119,16 +119,19 @@ class PrivacyFloors(OurModel):
     """
 
     min_group_size: int = Field(default=0, ge=0, le=MAX_GROUP_SIZE, strict=True)
-    """Minimum number of distinct ``identity_column`` values per output row; 0 means that there is no minimum. Strict, because YAML reads
-    ``no`` as false, which would otherwise be 0."""
+    """Minimum number of distinct persons per row of a result; 0 means no minimum.
+
+    Strict, because YAML reads ``no`` as false, which would otherwise be 0."""
     identity_column: str | None = None
-    """Column that identifies a person. Queries may join on it and count it."""
+    """Column that identifies a person, also called ``identity``. Queries may join on it and count it."""
     allowed_output_columns: tuple[str, ...] | None = None
-    """Dimensions: columns by which queries may group and filter, so that their values may appear in a result; None means all columns."""
+    """Columns by which queries may group and filter, so that their values may appear in a result; also called ``dimensions``.
+    Default: all columns."""
     measures: tuple[str, ...] | None = None
-    """Columns that queries may aggregate, in addition to counting them; None means all columns."""
+    """Columns that queries may aggregate, in addition to counting them. Default: all columns."""
     max_share_percent: int | None = Field(default=None, ge=1, le=100, strict=True)
-    """Largest part of a sum that may come from one person; None means :data:`DEFAULT_SHARE_PERCENT`, 100 means no limit."""
+    """Largest part of a sum, in percent, that may come from one person. Default: 80 (:data:`DEFAULT_SHARE_PERCENT`). 100 means no
+    limit."""
 
     @model_validator(mode="before")
     @classmethod

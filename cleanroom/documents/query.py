@@ -27,24 +27,31 @@ class PreCondition(WireModel):
     """Minimum number of rows of a view, checked before a segment runs."""
 
     view_name: str
+    """A view of the query."""
     min_row_count: int = Field(ge=0)
+    """The run fails if the view has fewer rows."""
 
 
 class PostFilter(WireModel):
     """Minimum value of a result column. Rows below it are dropped."""
 
     column_name: str
+    """A numeric column of the result, in its exact spelling."""
     value: int = Field(ge=0)
+    """Rows in which the column is below this number are dropped."""
 
 
 class QuerySegment(WireModel):
     """One statement of a query."""
 
     execution_sequence: int = Field(ge=1)
+    """Segments run in ascending order. Exactly one has the highest number."""
     data: str = Field(min_length=1)
     """The SQL as its author wrote it."""
     pre_conditions: tuple[PreCondition, ...] | None = None
+    """Conditions that hold before the segment runs."""
     post_filters: tuple[PostFilter, ...] | None = None
+    """Conditions for the rows of the result."""
 
 
 class QuerySegments(WireModel):
@@ -84,8 +91,11 @@ class RunParameters(OurModel):
     """The date ranges that a run may select. If there are bounds, a run must select days within them."""
 
     date_range: bool = False
+    """Whether `cleanroom run start` may select days of inputs with ``partitionedBy: day``."""
     earliest: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
+    """First day that a run may read. With a bound, every run must name its days."""
     latest: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
+    """Last day that a run may read."""
 
     @field_validator("earliest", "latest", mode="before")
     @classmethod

@@ -56,16 +56,22 @@ class BlobStoreSpec(OurModel):
     """A container in the storage account of the profile."""
 
     kind: Literal["azure-blob"]
+    """Kind of the store. The profile's `azure.storage_account_url` is its account."""
     container: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$"), _checked(container_problem)]
+    """Name of the container. `dataset upload` creates it."""
     subdirectory: Subdirectory = ""
+    """Folder of the rows within the container. Each dataset has its own."""
 
 
 class S3StoreSpec(OurModel):
     """A bucket at the endpoint and in the region of the profile."""
 
     kind: Literal["aws-s3"]
+    """Kind of the store. The profile's `s3.endpoint_url` and `s3.region` are its address."""
     bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"), _checked(bucket_problem)]
+    """Name of the bucket. `dataset upload` creates it if the key may."""
     subdirectory: Subdirectory = ""
+    """Folder of the rows within the bucket. Each dataset has its own."""
     connection_secret: Annotated[str, _checked(reference_problem)]
     """Reference to the secret: ``secret:NAME`` in the profile, ``file:PATH`` or ``env:NAME``. The secret is a JSON object
     ``{"awsAccessKeyId", "awsSecretAccessKey"}``."""
@@ -75,24 +81,35 @@ class DatasetSpec(OurModel):
     """A dataset as its owner writes it."""
 
     name: Name
+    """Name of the dataset in the collaboration."""
     format: Format
+    """Format of its files."""
     columns: dict[str, FieldType] = Field(alias="schema", min_length=1)
+    """Type of each column, in the order of the file. ``integer`` has 32 bits, ``long`` has 64, ``number`` is a double. Every column may
+    be null. At most 500 columns, of printable ASCII names that differ by more than case."""
     access: Literal["read", "write"] = "read"
+    """``read``: an input. ``write``: an output, which receives the results of queries."""
     allowed_columns: tuple[str, ...] | None = None
     """Columns that queries may read, or that a result may have if the dataset is an output. Default: all columns."""
     privacy: PrivacyFloors = PrivacyFloors()
+    """The privacy floor, see below. Default: no floor."""
     partitioned_by: Literal["day"] | None = None
+    """``day``: files are in folders ``yyyy-MM-dd``, and a run may select a range of days. Default: a run reads all files."""
     unique_columns: tuple[str, ...] | None = None
     """Columns whose values occur together in one row at most, such as an identity of which each person has one row."""
     csv_header: bool = True
+    """Whether CSV files begin with a header line. Without one, the order of ``schema`` identifies the columns."""
     csv_dialect: CsvDialect | None = None
     """How CSV files deviate from RFC 4180, for inputs only. Default: they do not."""
     encryption: EncryptionMode = "CSE"
+    """``CSE``: files are encrypted on the owner's machine. ``CPK``: the store encrypts with a key that each request contains. ``SSE``: the
+    store encrypts with its own key, so its operator can read the rows."""
     manifest: ManifestRule | None = None
     """Whether rows need the manifest that `cleanroom dataset upload` writes. Default: ``required`` for inputs."""
     manifest_digest: HexDigest | None = None
     """Digest of the manifest if it is ``pinned``. Default: `cleanroom dataset publish` reads it from the store."""
     store: Annotated[BlobStoreSpec | S3StoreSpec, Field(discriminator="kind")]
+    """Where the rows are, see below."""
 
     @model_validator(mode="after")
     def _rules(self) -> DatasetSpec:
@@ -153,15 +170,23 @@ class QuerySpec(OurModel):
     """A query as its author writes it."""
 
     name: Name
+    """Name of the query in the collaboration."""
     inputs: dict[str, Name] = Field(min_length=1, max_length=200)
-    """Dataset of each view."""
+    """Dataset of each view. The SQL uses the names of the views: letters, digits and underscores."""
     output: Name
+    """Output dataset, with ``access: write``. Its owner receives the result."""
     segments: tuple[QuerySegment, ...] = ()
+    """Several statements, of which the last one produces the result. In place of ``sql`` and ``sqlFile``."""
     sql: str | None = None
+    """The SQL text. In place of ``sqlFile`` and ``segments``."""
     sql_file: str | None = None
+    """File with the SQL text, relative to this file. In place of ``sql`` and ``segments``."""
     pre_conditions: tuple[PreCondition, ...] | None = None
+    """Conditions for a run, see below. With ``segments``, they are inside of a segment."""
     post_filters: tuple[PostFilter, ...] | None = None
+    """Conditions for the rows of the result, see below. With ``segments``, they are inside of the last segment."""
     parameters: RunParameters = RunParameters()
+    """The days that a run may select, see below. Default: a run selects no days."""
 
     @model_validator(mode="after")
     def _usable(self) -> QuerySpec:

@@ -60,7 +60,7 @@ class _StrictLoader(yaml.SafeLoader):
     def compose_scalar_node(self, anchor: Any) -> Any:
         node = super().compose_scalar_node(anchor)
         if _SURROGATE.search(node.value):
-            raise yaml.composer.ComposerError(None, None, "half of a surrogate pair, which is no character", node.start_mark)
+            raise yaml.composer.ComposerError(None, None, "a lone surrogate, which UTF-8 cannot represent", node.start_mark)
         return node
 
     def compose_mapping_node(self, anchor: Any) -> Any:

@@ -16,10 +16,13 @@ from __future__ import annotations
 import asyncio
 
 from cleanroom.errors import NotFound, PreconditionFailed, Refused
-from cleanroom.identifiers import approver_key_document_id, retirement_document_id
+from cleanroom.identifiers import approver_key_document_id, retirement_document_id, sealing_document_id
 from cleanroom.runs.reader import AcceptedDocument, GovernanceReader, find_accepted
 from cleanroom.statements.keys import KeyHistory, parse_key_document, parse_retirement_document
+from cleanroom.statements.sealing import SealingKeyDocument, parse_sealing_document
 
+MAX_SEALING_KEYS = 6
+"""Numbers that senders search."""
 MAX_RETIREMENTS = 12
 """Numbers that readers search. A user of this many retirement documents, including those of squatters, needs a new identity."""
 
@@ -50,6 +53,23 @@ async def published_keys(reader: GovernanceReader, collaboration: str, user_id: 
     if consent.status == "enabled":
         return keys.history()
     return await _with_retirements(reader, keys.history())
+
+
+async def published_sealing_keys(reader: GovernanceReader, collaboration: str, user_id: str) -> dict[int, SealingKeyDocument]:
+    """Read the sealing keys that ``user_id`` published, by number; the highest number is in force.
+
+    Documents of other users occupy a number and mean nothing.
+    """
+    ids = {number: sealing_document_id(user_id, number) for number in range(1, MAX_SEALING_KEYS + 1)}
+    documents = await asyncio.gather(*(find_accepted(reader, document_id) for document_id in ids.values()))
+    found: dict[int, SealingKeyDocument] = {}
+    for number, document in zip(ids, documents, strict=True):
+        if document is None or not _is_own(document, user_id) or document.contract_id != collaboration:
+            continue
+        parsed = parse_sealing_document(document.data, document_id=document.id)
+        if parsed.user_id == user_id:
+            found[number] = parsed
+    return found
 
 
 def _is_own(document: AcceptedDocument, user_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""Claims of the four kinds of signed statements: collaboration, signer, the digest of the subject, expiry and nonce."""
+"""Claims of the five kinds of signed statements: collaboration, signer, the digest of the subject, expiry and nonce."""
 
 from __future__ import annotations
 
@@ -87,6 +87,19 @@ class RunRequest(Statement):
     """Digest of the query document to run."""
     run_id: Name
     parameters: JobParameters = JobParameters()
+
+
+class Handover(Statement):
+    """A user's statement that this user has sealed a secret for another one (:mod:`cleanroom.statements.sealing`)."""
+
+    typ = "cleanroom-handover+jws"
+
+    recipient: str = Field(min_length=1, max_length=64)
+    """User ID of the recipient."""
+    key: str = Field(min_length=1, max_length=64)
+    """``kid`` of the recipient's sealing key."""
+    digest: HexDigest
+    """Digest of the sealed secret."""
 
 
 class Authorisation(Statement):

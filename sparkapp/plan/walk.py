@@ -137,7 +137,8 @@ class PlanWalk:
             return self.settled(node.child, outer).ended()
         known = {column.name.lower() for column in view.visible()} | set(view.identity_columns)
         columns, persons = {}, []
-        for item in node.child.expressions("output"):
+        leaf = node.child.child if node.child.kind == "Filter" else node.child  # the pod leaves out rows without an identity
+        for item in leaf.expressions("output"):
             column = item.name.lower()
             if column not in known:
                 raise refused("PlanLeafUnknown", f"the view {name} has the column {column}, which queries may not read")
@@ -147,7 +148,7 @@ class PlanWalk:
                 persons.append(Person(name, view.min_group_size, view.max_share_percent, frozenset([item.id])))
         if view.min_group_size and len(persons) != len(view.identity_columns):
             raise refused("PlanLeafUnknown", f"the view {name} lacks an identity that its floor counts")
-        names = {item.name.lower(): item.id for item in node.child.expressions("output")}
+        names = {item.name.lower(): item.id for item in leaf.expressions("output")}
         unique_on = view.unique_on if view.unique_on is not None and view.unique_on <= names.keys() else None
         return Rows(columns, persons, [frozenset(names[name] for name in unique_on)] if unique_on is not None else [])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +10,15 @@ from temporalio.client import WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from cleanroom.documents.dataset import DATASET_LABELS, parse_dataset
 from cleanroom.documents.specs import DatasetSpec, S3StoreSpec
-from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed
-from cleanroom.identifiers import FRONTEND_QUEUE, dataset_workflow_id, document_digest
+from cleanroom.errors import Conflict, PreconditionFailed
+from cleanroom.identifiers import FRONTEND_QUEUE, dataset_workflow_id
 from cleanroom.messages.publish import PublishDatasetInput, PublishedDataset
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
+from starters.operations.own_datasets import remember_own_dataset
 from starters.operations.session import Session
 from starters.operations.workflow_names import PUBLISH_AZURE_DATASET, PUBLISH_S3_DATASET
 from starters.operations.workflow_progress import follow_timeline
@@ -75,6 +74,7 @@ async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = T
     """
     session.require_encryption()
     spec = await asyncio.to_thread(pin_manifest, session, spec)
+    remember_own_dataset(session, spec)
     client = await session.temporal()
     s3 = isinstance(spec.store, S3StoreSpec)
     workflow_id = dataset_workflow_id(session.collaboration, spec.name)
@@ -149,11 +149,14 @@ def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, rep
 
     from cleanroom.clients.owned import open_store
     from cleanroom.datasets.keystore import KeyStore
+    from cleanroom.datasets.sources import find_sources
     from cleanroom.datasets.upload import upload_dataset
     from cleanroom.publishing.descriptor import schema_of
 
+    find_sources(sources, schema_of(spec))  # Refuse wrong sources before a key or a container is created.
     keys = KeyStore(session.settings.keys_dir, session.collaboration)
     store = open_store(session.settings, spec, create=True, customer_key=lambda: keys.get_or_create(spec.name))
+    remember_own_dataset(session, spec)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task(f"upload {spec.name}", total=None)
@@ -171,62 +174,3 @@ def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, rep
             replace=replace,
             on_progress=show_progress,
         )
-
-
-async def show_dataset(session: Session, name: str) -> dict[str, Any]:
-    """Return a dataset's document as governance holds it.
-
-    Raises:
-        NotFound: ``UserDocumentNotFound``.
-    """
-    async with session.governance() as client:
-        document = await session.documents(client).get(name)
-    dataset = parse_dataset(document.data, document_id=name)
-    policy = dataset.dataset_access_policy
-    return {
-        "id": document.id,
-        "state": document.state,
-        "version": document.version,
-        "digest": document_digest(document.data),
-        "owner": _party_name(session, document.proposer_id),
-        "access": policy.access_mode,
-        "format": dataset.dataset_schema.format,
-        "columns": dataset.dataset_schema.types(),
-        "allowed_columns": list(policy.allowed_fields),
-        "privacy_floors": json.loads(policy.privacy_floors.model_dump_json(by_alias=True)),
-        "store": f"{dataset.dataset_access_point.store.type} {dataset.dataset_access_point.store.name}",
-        "encryption": dataset.dataset_access_point.protection.encryption_mode(),
-        "manifest": dataset.dataset_access_point.manifest or "optional",
-        "manifest_digest": dataset.dataset_access_point.manifest_digest,
-    }
-
-
-async def list_datasets(session: Session) -> list[dict[str, Any]]:
-    """List the datasets of the collaboration, as governance holds them."""
-    from cleanroom.publishing.user_documents import UnreadableDocument
-
-    rows = []
-    async with session.governance() as client:
-        documents = session.documents(client)
-        for document in await documents.select(DATASET_LABELS):
-            if isinstance(document, UnreadableDocument):
-                unreadable = {"dataset": document.id, "state": "unreadable", "owner": "?", "version": None}
-                rows.append(unreadable | {"access": "?", "format": document.error.code})
-                continue
-            row: dict[str, Any] = {
-                "dataset": document.id,
-                "state": document.state,
-                "owner": _party_name(session, document.proposer_id),
-                "version": document.version,
-            }
-            try:
-                dataset = parse_dataset(document.data, document_id=document.id)
-                row |= {"access": dataset.dataset_access_policy.access_mode, "format": dataset.dataset_schema.format}
-            except CleanRoomError as error:
-                row |= {"access": "?", "format": error.code}
-            rows.append(row)
-    return rows
-
-
-def _party_name(session: Session, user_id: str) -> str:
-    return next((name for name, known in session.settings.parties.items() if known == user_id), user_id)

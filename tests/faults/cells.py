@@ -21,7 +21,9 @@ PROCESS_KILLS = ("worker killed before", "worker killed after", "server killed b
 """Faults at the boundary of an activity: SIGKILL of the worker, and of Temporal's server."""
 SIGNALS = ("duplicated signals", "reordered signals", "early signals")
 """Faults of paths with a query."""
-WHOLE = ("lagging governance", "clock jumps", "full disk", *SIGNALS)
+FULL_DISK = "full disk"
+"""A fault of activities that write to files."""
+WHOLE = ("lagging governance", "clock jumps", FULL_DISK, *SIGNALS)
 """Faults that last for a whole run, and which every activity meets."""
 
 
@@ -33,8 +35,9 @@ def wire_cells(recording: Recording, scenario: str) -> list[Cell]:
     """Return the cells of a scenario for faults other than killed processes, in a fixed order."""
     rows = _rows(recording, scenario)
     signals = any(row.workflow == "PublishQuery" for row in rows)
-    whole = [fault for fault in WHOLE if signals or fault not in SIGNALS]
-    return [Cell(row, fault) for row in rows for fault in ((*LOSSES, *whole) if row.request is None else FAULTS)]
+    whole = [fault for fault in WHOLE if fault != FULL_DISK and (signals or fault not in SIGNALS)]
+    cells = [Cell(row, fault) for row in rows for fault in ((*LOSSES, *whole) if row.request is None else FAULTS)]
+    return cells + [Cell(row, FULL_DISK) for row in rows if row in recording.writers]
 
 
 def kill_cells(recording: Recording, scenario: str) -> list[Cell]:
@@ -61,22 +64,38 @@ def all_cells(recording: Recording) -> list[Cell]:
     return [cell for name in scenarios for cell in (*wire_cells(recording, name), *kill_cells(recording, name))]
 
 
-def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Distribute cells to groups with at most :data:`PER_ACTIVITY` cells per activity. Cells that differ from the others run alone."""
+def groups(cells: Sequence[Cell], per_activity: int = PER_ACTIVITY) -> list[list[Cell]]:
+    """Distribute cells to groups with at most ``per_activity`` cells per activity. Cells that differ from the others run alone.
+
+    Cells of one activity in one group have different requests as far as possible: an attempt that has had its effect often does not
+    send the same request again.
+    """
     alone = [[cell] for cell in cells if rule_of(cell)]
     queues: dict[tuple[str, str, str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
-        if rule_of(cell):
-            continue
-        queues[cell.row.scenario, mode_of(cell.fault), cell.row.workflow, cell.row.activity].append(cell)
+        if not rule_of(cell):
+            queues[cell.row.scenario, mode_of(cell.fault), cell.row.workflow, cell.row.activity].append(cell)
     made: dict[tuple[str, str], list[list[Cell]]] = defaultdict(list)
     for (scenario, mode, _, _), queue in queues.items():
         found = made[scenario, mode]
-        for number, cell in enumerate(queue):
-            while len(found) <= number // PER_ACTIVITY:
+        for number, cell in enumerate(_by_turns(queue)):
+            while len(found) <= number // per_activity:
                 found.append([])
-            found[number // PER_ACTIVITY].append(cell)
+            found[number // per_activity].append(cell)
     return [*alone, *(group for found in made.values() for group in found)]
+
+
+def _by_turns(cells: Sequence[Cell]) -> list[Cell]:
+    """Return cells in an order in which each row has another fault than the row before it, and comes again after all other rows."""
+    rows: dict[Row, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        rows[cell.row].append(cell)
+    turns = [(number, row, cell) for row, found in enumerate(rows.values()) for number, cell in enumerate(_rotated(found, row))]
+    return [cell for *_, cell in sorted(turns, key=lambda turn: turn[:2])]
+
+
+def _rotated(cells: list[Cell], by: int) -> list[Cell]:
+    return cells[by % len(cells) :] + cells[: by % len(cells)]
 
 
 def mode_of(fault: str) -> str:

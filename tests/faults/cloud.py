@@ -26,13 +26,12 @@ from localcloud.launcher.guests import GUESTS, bootstrap, launch_guests
 from localcloud.launcher.layout import Layout
 from localcloud.launcher.profiles import write_profiles
 from localcloud.launcher.setup import create_buckets, create_collaboration
-from localcloud.standins.kubernetes import server as kubernetes
 from localcloud.standins.kubernetes.image import build_image
 from starters.operations import query_workflow
 from starters.operations.keys import publish_key
 from starters.operations.session import Session
 from tests.faults.labels import Attempts, FaultInterceptor, labelled
-from tests.faults.pods import Pods, PodsInProcess
+from tests.faults.pods import Pods
 from tests.faults.proxy import FaultProxy
 from tests.faults.services import Services
 from workers.boundaries import boundary_worker
@@ -47,7 +46,7 @@ class FaultCloud:
     def __init__(self, folder: Path, proxy: FaultProxy) -> None:
         self.layout = Layout(folder)
         self.proxy = proxy
-        self.pods = Pods()
+        self.pods = Pods(self.layout.data("kubernetes"))
         self.services: Services
         """The services behind the proxy."""
         # The payload's image is measured, but its program never starts.
@@ -126,7 +125,6 @@ def fault_cloud(folder: Path, temporal: Client, keyring: Keyring, *, processes: 
     with ExitStack() as stack:
         stack.enter_context(labelled())
         cloud = FaultCloud(folder, stack.enter_context(FaultProxy().running()))
-        stack.enter_context(patch.object(kubernetes, "Kubelet", type("Kubelet", (PodsInProcess,), {"pods": cloud.pods})))
         # A command would run its collaborator's activities itself when the worker is slow.
         stack.enter_context(patch.object(query_workflow, "OWN_WORKER_SECONDS", 3600.0))
         cloud.services = stack.enter_context(Services(cloud.layout, cloud.proxy, processes=processes))

@@ -68,10 +68,10 @@ class Attempts:
     """Workflow, activity and code of each failed attempt."""
     on_loss: Callable[[Boundary], bool] = lambda boundary: True
     """Called in a thread when an attempt reaches one of the boundaries. The attempt fails there if it returns True."""
-    on_start: Callable[[], None] = lambda: None
-    """Called before every attempt."""
-    on_error: Callable[[], None] = lambda: None
-    """Called after every attempt that fails."""
+    on_start: Callable[[str, str], None] = lambda workflow, name: None
+    """Called with workflow and activity before every attempt."""
+    on_end: Callable[[str, str, BaseException | None], None] = lambda workflow, name, error: None
+    """Called with workflow, activity and error after every attempt."""
 
 
 class FaultInterceptor(Interceptor):
@@ -95,13 +95,14 @@ class _Labelled(ActivityInboundInterceptor):
         attempts.seen.append((workflow, name, info.attempt))
         CURRENT.set(quote(f"{workflow}|{name}|{info.attempt}"))
         SLOW.set(tuple(rule for rule in attempts.slow if (rule.workflow, rule.activity) == (workflow, name)))
-        attempts.on_start()
         await self._lose(workflow, name, "before")
+        attempts.on_start(workflow, name)
+        failure: BaseException | None = None
         try:
             result = await self.next.execute_activity(input)
         except ApplicationError as error:
+            failure = error
             attempts.errors.append((workflow, name, error.type or ""))
-            attempts.on_error()
             if error.non_retryable or error.type == "NothingChanged":
                 raise
             raise ApplicationError(
@@ -109,6 +110,7 @@ class _Labelled(ActivityInboundInterceptor):
             ) from None
         finally:
             CURRENT.set("")
+            attempts.on_end(workflow, name, failure)
         await self._lose(workflow, name, "after")
         return result
 

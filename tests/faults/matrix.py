@@ -15,7 +15,7 @@ from typing import Any
 from temporalio.client import Client
 
 from cleanroom.temporal.keyring import Keyring
-from tests.faults.cells import WHOLE, mode_of
+from tests.faults.cells import FULL_DISK, WHOLE, mode_of
 from tests.faults.clock import JumpingClock, jumping
 from tests.faults.cloud import fault_cloud, publish_keys
 from tests.faults.expectations import expected
@@ -26,7 +26,7 @@ from tests.faults.scenarios import SCENARIOS
 from tests.faults.stage import Stage, close_stage, open_stage
 from tests.faults.worker import worker_processes
 
-RUN_SECONDS = 900
+RUN_SECONDS = 300
 """Limit of one run. It takes seconds."""
 FAILURES_OF_A_GROUP = 3
 """Cells of a group that may fail before the others are not run."""
@@ -43,14 +43,23 @@ class Matrix:
         self.errors: list[tuple[str, str, str]] = []
         self.profiles: tuple[str, ...] = ()
         """The workers that the present run needs."""
+        self.kinds: dict[str, str] = {}
+        """Types of the workflows of the latest run, by ID."""
+        self.died: list[Boundary] = []
+        """The boundaries at which worker processes of the latest run have killed themselves."""
+        self.full: set[tuple[str, str]] = set()
+        """Workflow and activity of the attempts of the latest run that could not write to a file."""
         self._numbers = count(1)
 
-    async def _run(self, scenario: str, cells: Sequence[Cell]) -> tuple[Left, dict[Cell, bool], set[Row]]:
-        """Run a scenario on new workers with the faults of ``cells``; return what is left, which faults happened, and the rows."""
+    async def _run(self, scenario: str, cells: Sequence[Cell], mode: str = "") -> tuple[Left, dict[Cell, bool], set[Row]]:
+        """Run a scenario on new workers with the faults of ``cells``; return what is left, which faults happened, and the rows.
+
+        Without cells, ``mode`` says how the workers run.
+        """
         cloud, found = self.stage.cloud, SCENARIOS[scenario]
         name = f"cell-{next(self._numbers):05}"
         ids = found.ids(self.stage, name)
-        kinds = {id: kind for kind, id in ids.items() if kind in found.workflows}
+        kinds = self.kinds = {id: kind for kind, id in ids.items() if kind in found.workflows}
         at_boundary = {
             cell: Boundary(ids[cell.row.workflow], cell.row.activity, cell.fault.split()[-1]) for cell in cells if not cell.row.request
         }
@@ -64,22 +73,29 @@ class Matrix:
         if any(rule.fault in KILLS for rule in on_wire.values()):
             attempts.backoff = RESTART
         attempts.slow = [rule for rule in on_wire.values() if rule.fault == "slow"]
-        mode = mode_of(cells[0].fault) if cells else ""
+        mode = mode_of(cells[0].fault) if cells else mode
+        waiting = [rule for rule in on_wire.values() if rule.activity.startswith("watch")]
+        watched = [boundary for boundary in at_boundary.values() if boundary.activity.startswith("watch") and mode not in WHOLE]
+        self.stage.watches_wait = lambda: (
+            any(rule.hits == 0 for rule in waiting) or any(item in attempts.lose and item not in self.died for item in watched)
+        )
         with unlimited_attempts() if len(cells) > 1 else contextlib.nullcontext():
-            async with MODES[mode](self, attempts), asyncio.timeout(RUN_SECONDS):
+            async with MODES[mode](self, attempts), asyncio.timeout(RUN_SECONDS), self._lingering(on_wire.values()):
                 left = await found.run(self.stage, name)
         self.errors = attempts.errors
         rows = {Row(scenario, kinds[call.workflow], call.activity, call.request) for call in cloud.proxy.calls if call.workflow in kinds}
         rows |= {Row(scenario, kinds[id], activity) for id, activity, _ in attempts.seen if id in kinds}
         hit = {cell: boundary not in attempts.lose for cell, boundary in at_boundary.items()}
-        if mode in WHOLE:
+        if mode == FULL_DISK:
+            hit = {cell: (ids[cell.row.workflow], cell.row.activity) in self.full for cell in cells}
+        elif mode in WHOLE:
             hit = {
                 cell: (ids[cell.row.workflow], cell.row.activity) in {(id, activity) for id, activity, _ in attempts.seen} for cell in cells
             }
         return left, hit | {cell: rule.hits > 0 for cell, rule in on_wire.items()}, rows
 
     async def record(self, scenarios: Iterable[str]) -> None:
-        """Run scenarios without faults, twice: what they leave must be equal."""
+        """Run scenarios without faults, twice, and on a full disk: what they leave must be equal."""
         for scenario in scenarios:
             left, _, rows = await self._run(scenario, [])
             again, _, more = await self._run(scenario, [])
@@ -89,6 +105,33 @@ class Matrix:
             focus = SCENARIOS[scenario].focus
             self.recording.rows |= {row for row in rows | more if not focus or row.activity in focus}
             self.recording.steady |= self.recording.rows & rows & more
+            left, _, _ = await self._run(scenario, [], FULL_DISK)
+            assert left == again, f"{scenario} on a full disk: {difference(again, left)}"
+            self.recording.writers |= {row for row in self.recording.rows if not row.request and self._wrote(row)}
+
+    def _wrote(self, row: Row) -> bool:
+        """Whether an activity could not write to a file in the latest run."""
+        return any(activity == row.activity and self.kinds.get(id) == row.workflow for id, activity in self.full)
+
+    @contextlib.asynccontextmanager
+    async def _lingering(self, rules: Iterable[Rule]) -> AsyncIterator[None]:
+        """Let deleted pods exist until activities that wait for their end have met their faults."""
+        waiting = [rule for rule in rules if rule.activity.startswith("delete") and rule.request.path.endswith("?watch")]
+        if not waiting:
+            yield
+            return
+        with self.stage.cloud.pods.lingering() as end:
+
+            async def end_when_met() -> None:
+                while any(rule.hits == 0 for rule in waiting):
+                    await asyncio.sleep(0.02)
+                end()
+
+            task = asyncio.create_task(end_when_met())
+            try:
+                yield
+            finally:
+                task.cancel()
 
     async def run_group(self, group: Sequence[Cell]) -> list[Outcome]:
         """Run the cells of a group together, and in smaller groups if they do not end as expected."""
@@ -163,15 +206,15 @@ async def _signalling(matrix: Matrix, attempts: Attempts, *, how: str) -> AsyncI
 
 
 @contextlib.asynccontextmanager
-async def _killed_workers(matrix: Matrix, attempts: Attempts, **options: Any) -> AsyncIterator[None]:
+async def _worker_processes(matrix: Matrix, attempts: Attempts, **options: Any) -> AsyncIterator[None]:
     boundaries = list(attempts.lose)
     options["profiles"] = matrix.profiles
     with ExitStack() as stack:
         start = partial(stack.enter_context, worker_processes(matrix.stage.cloud.layout.state, boundaries, **options))
         processes = await asyncio.to_thread(start)
+        matrix.died, matrix.full = processes.died, processes.full
         yield
         attempts.lose = [item for item in boundaries if item not in processes.died]
-        attempts.seen += [(*item, 1) for item in processes.seen]
 
 
 @contextlib.asynccontextmanager
@@ -193,9 +236,9 @@ MODES: dict[str, Callable[[Matrix, Attempts], Any]] = {
     "": _in_process,
     "lagging governance": _lagging,
     "clock jumps": _jumping,
-    "full disk": partial(_killed_workers, file_bytes=0),
+    FULL_DISK: partial(_worker_processes, full_disk=True),
     **{f"{how} signals": partial(_signalling, how=how) for how in ("duplicated", "reordered", "early")},
-    "worker": _killed_workers,
+    "worker": _worker_processes,
     "server": _killed_server,
 }
 """How workers run, by :func:`mode_of` the fault."""

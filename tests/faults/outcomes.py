@@ -40,10 +40,10 @@ class Outcomes:
         """Add outcomes."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         date = datetime.now(UTC).date().isoformat()
-        with self._file.open("a") as file:
-            for outcome in outcomes:
-                line = [key_of(outcome.cell), outcome.hit, outcome.wrong, date, self._commit]
-                file.write(json.dumps(line) + "\n")
+        lines = [json.dumps([key_of(item.cell), item.hit, item.wrong, date, self._commit]) + "\n" for item in outcomes]
+        # One write, because the parts of the matrix can run at the same time.
+        with self._file.open("ab", buffering=0) as file:
+            file.write("".join(lines).encode())
 
     def known(self) -> dict[Cell, Outcome]:
         """Return the last outcome of each cell."""

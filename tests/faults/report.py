@@ -28,7 +28,10 @@ def save_recording(recording: Recording, file: Path = RECORDING) -> None:
         if row.request is not None:
             requests.append(str(row.request))
     unsteady = sorted([row.scenario, str(row)] for row in recording.rows - recording.steady)
-    file.write_text(json.dumps({"rows": rows, "left": recording.left, "unsteady": unsteady}, indent=1, sort_keys=True) + "\n")
+    writers = sorted([row.scenario, str(row)] for row in recording.writers)
+    file.write_text(
+        json.dumps({"rows": rows, "left": recording.left, "unsteady": unsteady, "writers": writers}, indent=1, sort_keys=True) + "\n"
+    )
 
 
 def load_recording(file: Path = RECORDING) -> Recording:
@@ -41,6 +44,7 @@ def load_recording(file: Path = RECORDING) -> Recording:
                 recording.rows.add(Row(scenario, workflow, activity))
                 recording.rows |= {Row(scenario, workflow, activity, Request(*request.split(" ", 2))) for request in requests}
     recording.steady = {row for row in recording.rows if [row.scenario, str(row)] not in found["unsteady"]}
+    recording.writers = {row for row in recording.rows if [row.scenario, str(row)] in found["writers"]}
     return recording
 
 

@@ -56,3 +56,5 @@ class Recording:
     left: dict[str, Left] = field(default_factory=dict)
     steady: set[Row] = field(default_factory=set)
     """Rows of both runs of a scenario."""
+    writers: set[Row] = field(default_factory=set)
+    """The boundaries of the activities that fail if they cannot write to a file."""

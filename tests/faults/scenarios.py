@@ -51,6 +51,8 @@ REFUSED_SIGNALS = {
     *("DecisionQueryMismatch", "DecisionProposalMismatch", "DecisionVersionMismatch", "DecisionDigestMismatch"),
 }
 """Codes with which signals may be refused that are duplicated, late or early."""
+WATCH_SECONDS = 20
+"""How long a job runs at most so that the activities that watch it meet their faults."""
 
 
 class Scenario:
@@ -195,9 +197,9 @@ async def _query(stage: Stage, name: str, act: Callable[[], Any], proposals: lis
     except (CleanRoomError, WorkflowFailureError) as error:
         failure = error_from_failure(error).code
     await stage.settle()
-    state = await read_state(stage.people["fabrikam"], name)
-    if (await handle.describe()).status is WorkflowExecutionStatus.RUNNING:
-        await handle.cancel()
+    state = await repeated(lambda: read_state(stage.people["fabrikam"], name))
+    if (await repeated(handle.describe)).status is WorkflowExecutionStatus.RUNNING:
+        await repeated(handle.cancel)
         with contextlib.suppress(WorkflowFailureError):
             await repeated(handle.result)
     decisions = []
@@ -230,7 +232,7 @@ class Run(Scenario):
         return {"RunQuery": run_workflow_id(stage.collaboration, name), "Prepare": prepare_workflow_id(stage.collaboration, name)}
 
     async def run(self, stage: Stage, name: str) -> Left:
-        handle = await start_run(stage.people["fabrikam"], "approved-0", stage.approved, name, consent_check_seconds=1)
+        handle = await _start(stage, name)
         left: Left = {"failure": ""}
         try:
             result = await repeated(handle.result)
@@ -251,7 +253,7 @@ class CancelledRun(Scenario):
 
     async def run(self, stage: Stage, name: str) -> Left:
         handle = await _start_held(stage, name)
-        await handle.cancel()
+        await repeated(handle.cancel)
         left: Left = {"failure": ""}
         try:
             await repeated(handle.result)
@@ -270,7 +272,7 @@ class ConcludedRun(Scenario):
 
     async def run(self, stage: Stage, name: str) -> Left:
         handle = await _start_held(stage, name)
-        await handle.terminate()
+        await repeated(handle.terminate)
         left: Left = {"failure": ""}
         try:
             # Whether the job was found depends on the attempt: a repeated deletion finds none.
@@ -292,7 +294,7 @@ class SweptRun(Scenario):
         handle = await _start_held(stage, name)
         await asyncio.to_thread(stage.copy_application, job_name(stage.collaboration, "approved-0", name), name, f"{name}-copy")
         await asyncio.to_thread(stage.cloud.pods.reached, name, 2)
-        await handle.terminate()
+        await repeated(handle.terminate)
         left: Left = {"failure": ""}
         try:
             report = await stage.sweep(self.ids(stage, name)["Cleanup"], apply=True)
@@ -303,15 +305,24 @@ class SweptRun(Scenario):
         return left | await _run_left(stage, name, Run().ids(stage, name) | self.ids(stage, name))
 
 
+async def _start(stage: Stage, name: str) -> WorkflowHandle[Any, Any]:
+    return await repeated(lambda: start_run(stage.people["fabrikam"], "approved-0", stage.approved, name, consent_check_seconds=1))
+
+
 async def _start_held(stage: Stage, name: str) -> WorkflowHandle[Any, Any]:
     """Start a run of the approved query, and return when its job runs. The job does not end."""
-    stage.cloud.pods.hold.add(name)
-    handle = await start_run(stage.people["fabrikam"], "approved-0", stage.approved, name, consent_check_seconds=1)
+    stage.cloud.pods.hold(name)
+    handle = await _start(stage, name)
     await asyncio.to_thread(stage.cloud.pods.reached, name)
     # The ledger then has the entry of the submission, whose time depends on the machine.
     async with asyncio.timeout(300):
         while (await repeated(lambda: handle.query(STATUS, result_type=RunStatus))).state != "Running":
             await asyncio.sleep(0.05)
+    # An activity that watches ends with the job, so its faults must happen before that.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(WATCH_SECONDS):
+            while stage.watches_wait():
+                await asyncio.sleep(0.05)
     return handle
 
 
@@ -324,7 +335,7 @@ async def _run_left(stage: Stage, name: str, ids: Mapping[str, str]) -> Left:
         "open": await stage.open_workflows(ids),
         "sweeper": await stage.found_by_sweeper(name),
         "applications": await asyncio.to_thread(stage.applications, name),
-        "drivers": len(pods.started[name]),
+        "drivers": len(pods.started(name)),
         "grants": await stage.grants(),
         "secrets": await stage.secrets(name),
         "starts": sum(item["runId"] == name for item in started),

@@ -22,13 +22,11 @@ from localcloud.launcher.layout import Layout
 from localcloud.launcher.processes import Ready, RunningService, Service, free_ports
 from localcloud.launcher.standin_configs import write_configs
 from localcloud.launcher.topology import seaweedfs_service
+from localcloud.standins.kubernetes.server import KubernetesConfig, write_kubeconfigs
 from localcloud.standins.serving import serving
 from tests.faults.proxy import FaultProxy
 from tests.faults.stand_ins import STAND_INS, StandIn, StandIns
 from tests.temporal_env import TEST_KEYRING
-
-IN_THREADS = ("kubernetes",)
-"""Stand-ins that never run as processes: the pods of Kubernetes run in the process of the tests."""
 
 
 class Killable:
@@ -80,9 +78,10 @@ class Services:
         layout, proxy = self._layout, self._proxy
         layout.make_secrets()
         write_configs(layout, propagation_seconds=0)
+        write_kubeconfigs(KubernetesConfig.model_validate(self._config("kubernetes")), layout.url("kubernetes"))
         for name in STAND_INS:
             proxy.listen(name, layout.ports[name], layout.certificate(name))
-            if self._processes and name not in IN_THREADS:
+            if self._processes:
                 self._start(name)
             else:
                 self._serve(name)

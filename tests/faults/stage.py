@@ -9,10 +9,12 @@ import json
 import re
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
 from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from cleanroom.attestation import GuestAttestor
@@ -68,6 +70,8 @@ class Stage:
         self._card: Any = None
         self.approved = ""
         """Digest of the approved query ``approved-0``."""
+        self.watches_wait: Callable[[], bool] = lambda: False
+        """Whether faults of activities that watch a job have not happened yet."""
 
     def query(self, name: str, **options: Any) -> QuerySpec:
         """Return a query on the shared datasets."""
@@ -101,7 +105,7 @@ class Stage:
 
     async def create(self, query: QuerySpec) -> None:
         """Create a query."""
-        created = asyncio.create_task(create_query(self.people["fabrikam"], query))
+        created = asyncio.create_task(repeated(lambda: create_query(self.people["fabrikam"], query)))
         if self.signals == "early":
             await self._send_early(query.name)
         await created
@@ -109,26 +113,31 @@ class Stage:
     async def change_draft(self, query: str) -> None:
         """Write the draft again in governance, outside of its workflow, and wait until the workflow has seen the new version."""
         author = self.people["fabrikam"]
-        before = await read_state(author, query)
-        async with author.governance() as client:
-            held = await client.get_document(query)
-            await client.put_document(
-                query, self.collaboration, held.data, version=held.version, labels=held.labels, approvers=held.approvers
-            )
+        before = await repeated(lambda: read_state(author, query))
+
+        async def write() -> None:
+            async with author.governance() as client:
+                held = await client.get_document(query)
+                if held.version == before.version:
+                    await client.put_document(
+                        query, self.collaboration, held.data, version=held.version, labels=held.labels, approvers=held.approvers
+                    )
+
+        await repeated(write)
         async with asyncio.timeout(300):
             while (await repeated(lambda: read_state(author, query))).version == before.version:
                 await asyncio.sleep(0.1)
 
     async def propose(self, query: str) -> str:
         """Propose a query, and return the ID of the proposal."""
-        await propose_query(self.people["fabrikam"], query)
+        await repeated(lambda: propose_query(self.people["fabrikam"], query))
         if self.signals == "early":
             await self._send_early(query)
         if self.signals == "reordered":
             # Arrives after other signals, and possibly after another proposal.
             session = self.people["contosso"]
-            self._late.append(sign_decision(session, await read_card(session, query), "approve", reason="late"))
-        return (await read_state(self.people["fabrikam"], query)).proposal_id
+            self._late.append(sign_decision(session, await repeated(lambda: read_card(session, query)), "approve", reason="late"))
+        return (await repeated(lambda: read_state(self.people["fabrikam"], query))).proposal_id
 
     async def _send_early(self, query: str) -> None:
         """Send an approval before there is something to approve: the one of another query, as soon as the workflow exists."""
@@ -146,23 +155,26 @@ class Stage:
 
     async def decide(self, decisions: Mapping[str, Any], query: str) -> None:
         """Sign and send decisions by owner, one after the other, and wait until they are counted."""
-        handle = self.temporal.get_workflow_handle(query_workflow_id(self.collaboration, query))
         copies = 2 if self.signals == "duplicated" else 0
         for owner, decision in reversed(decisions.items()) if self.signals == "reordered" else decisions.items():
             session, kind = self.people[owner], APPROVE if decision == "approve" else REJECT
-            card = await read_card(session, query)
+            card = await repeated(partial(read_card, session, query))
             if card.document.state != "Proposed":
                 # One of the late signals has counted.
                 continue
             message = sign_decision(session, card, decision)
             for _ in range(copies):
-                await handle.signal(kind, message.model_dump())
-            session.expect((await send_decision(session, query, decision, message)).seen)
+                await self._signal(query, kind, message)
+            session.expect((await repeated(partial(send_decision, session, query, decision, message))).seen)
             for late in self._late:
-                await handle.signal(APPROVE, late.model_dump())
+                await self._signal(query, APPROVE, late)
             for _ in range(copies):
-                await handle.signal(kind, message.model_dump())
+                await self._signal(query, kind, message)
         self._late.clear()
+
+    async def _signal(self, query: str, kind: str, message: DecisionMessage) -> None:
+        handle = self.temporal.get_workflow_handle(query_workflow_id(self.collaboration, query))
+        await repeated(partial(handle.signal, kind, message.model_dump()))
 
     # ------------------------------------------------------------------ what is left
 
@@ -205,7 +217,9 @@ class Stage:
     async def sweep(self, id: str, *, apply: bool) -> CleanupReport:
         """Run the cleanup of ended runs."""
         input = CleanupInput(collaboration=self.collaboration, apply=apply, grace_seconds=0)
-        return await self.temporal.execute_workflow(Cleanup.run, input, id=id, task_queue=CLEAN_ROOM_QUEUE)
+        start = partial(self.temporal.start_workflow, Cleanup.run, input, id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING)
+        handle = await repeated(lambda: start(id=id, task_queue=CLEAN_ROOM_QUEUE))
+        return await repeated(handle.result)
 
     async def found_by_sweeper(self, run_id: str) -> list[dict[str, int]]:
         """What the cleanup finds of a run, when activities that were under way at its end have ended."""
@@ -233,7 +247,7 @@ class Stage:
         return {kind: status for kind, id in ids.items() if (status := await self._status(id)) != "ended"}
 
     async def _status(self, id: str) -> str:
-        found = (await self.temporal.get_workflow_handle(id).describe()).status
+        found = (await repeated(self.temporal.get_workflow_handle(id).describe)).status
         return "running" if found is WorkflowExecutionStatus.RUNNING else "ended"
 
     def applications(self, run_id: str) -> int:
@@ -293,14 +307,17 @@ def _clients(cloud: FaultCloud) -> tuple[GovernanceUserClient, CleanRoomClient]:
     return session.governance(), CleanRoomClient(own.governance.url, session.collaboration, attestor, ca_file=own.ca_file)
 
 
+LOST_CONNECTIONS = ("TemporalUnavailable", "NoWorker", "GovernanceConnectionLost", "GovernanceUnreachable")
+"""Codes with which a command fails whose service is restarted. Workers connect again within seconds; until then, the server knows none."""
+
+
 async def repeated(act: Callable[[], Awaitable[T]]) -> T:
-    """Repeat a command that lost its connection to Temporal, as its user would. Commands can be repeated."""
+    """Repeat a command that lost its connection, as its user would. Commands can be repeated."""
     for _ in range(REPETITIONS):
         try:
             return await act()
         except (RPCError, Unavailable) as error:
-            # Workers connect again within seconds. Until then, the server knows none.
-            if error_from_failure(error).code not in ("TemporalUnavailable", "NoWorker"):
+            if error_from_failure(error).code not in LOST_CONNECTIONS:
                 raise
             await asyncio.sleep(0.5)
     return await act()

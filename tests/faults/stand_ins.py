@@ -25,6 +25,7 @@ from localcloud.standins.keyvault import server as keyvault
 from localcloud.standins.kubernetes import server as kubernetes
 from localcloud.standins.serving import main as serve
 from localcloud.standins.snp import server as snp
+from tests.faults import pods
 
 STAND_INS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "entra": (entra.EntraConfig, entra.create_app),
@@ -32,7 +33,7 @@ STAND_INS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "maa": (maa.MaaConfig, maa.create_app),
     "keyvault": (keyvault.KeyVaultConfig, keyvault.create_app),
     "cgs": (cgs.CgsConfig, cgs.create_app),
-    "kubernetes": (kubernetes.KubernetesConfig, kubernetes.create_app),
+    "kubernetes": (kubernetes.KubernetesConfig, pods.create_app),
 }
 """Stand-ins that activities call, in the order of their start."""
 START_SECONDS = 60.0

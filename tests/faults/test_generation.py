@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults.cells import LOSSES, PER_ACTIVITY, PROCESS_KILLS, SIGNALS, WHOLE, groups, kill_cells, mode_of, wire_cells
+from tests.faults.cells import FULL_DISK, LOSSES, PER_ACTIVITY, PROCESS_KILLS, SIGNALS, WHOLE, groups, kill_cells, mode_of, wire_cells
 from tests.faults.expectations import RULES, exists, expected
 from tests.faults.matrix import difference
 from tests.faults.outcomes import Outcomes
@@ -21,10 +21,16 @@ def test_every_row_has_a_cell_for_each_fault() -> None:
     cells = wire_cells(Recording(rows={*RUN, *QUERY}), "run")
     assert {(cell.row, cell.fault) for cell in cells} == {
         *((row, fault) for row in RUN[1:] for fault in FAULTS),
-        *((RUN[0], fault) for fault in (*LOSSES, *WHOLE) if fault not in SIGNALS),
+        *((RUN[0], fault) for fault in (*LOSSES, *WHOLE) if fault not in (*SIGNALS, FULL_DISK)),
     }
     boundary = {cell.fault for cell in wire_cells(Recording(rows={*QUERY}), "approved-query") if cell.row.request is None}
-    assert boundary == {*LOSSES, *WHOLE}
+    assert boundary == {*LOSSES, *WHOLE} - {FULL_DISK}
+
+
+def test_only_activities_that_write_to_files_meet_a_full_disk() -> None:
+    other = Row("run", "RunQuery", "watch")
+    cells = wire_cells(Recording(rows={*RUN, other}, writers={RUN[0]}), "run")
+    assert [cell.row for cell in cells if cell.fault == FULL_DISK] == [RUN[0]]
 
 
 def test_processes_are_killed_at_each_boundary_and_each_service_at_its_last_write() -> None:
@@ -42,6 +48,16 @@ def test_a_group_has_cells_of_one_path_and_mode_and_few_of_an_activity() -> None
     for group in made:
         assert len({(cell.row.scenario, mode_of(cell.fault)) for cell in group}) == 1
         assert len(group) <= PER_ACTIVITY
+
+
+def test_a_group_has_cells_of_different_requests() -> None:
+    """An attempt that follows one with an effect often leaves the same request out."""
+    rows = [Row("run", "RunQuery", "revoke", Request("cgs", "PUT", f"/{number}")) for number in range(PER_ACTIVITY)]
+    made = groups([Cell(row, fault) for row in rows for fault in FAULTS])
+    assert [len({cell.row for cell in group}) for group in made] == [PER_ACTIVITY] * len(FAULTS)
+    assert {len({cell.fault for cell in group}) for group in made} == {PER_ACTIVITY}
+    few = groups([Cell(rows[0], fault) for fault in FAULTS], 2)
+    assert [len(group) for group in few] == [2, 2, 2, 2, 1]
 
 
 def test_a_cell_that_differs_runs_alone() -> None:
@@ -68,7 +84,7 @@ def test_a_difference_names_what_is_left_and_what_is_missing() -> None:
 
 
 def test_recording_is_read_as_it_was_written(tmp_path: Path) -> None:
-    recording = Recording(rows={*RUN, *QUERY}, left={"run": {"grants": {}}}, steady={*RUN})
+    recording = Recording(rows={*RUN, *QUERY}, left={"run": {"grants": {}}}, steady={*RUN}, writers={RUN[0]})
     save_recording(recording, tmp_path / "recording.json")
     assert load_recording(tmp_path / "recording.json") == recording
 

@@ -124,7 +124,7 @@ async def _many_signals(handle: WorkflowHandle[Any, Any]) -> None:
 
 async def vote(handle: WorkflowHandle[Any, Any]) -> None:
     """Approve the open proposal, without waiting for the outcome."""
-    await handle.signal("approve", {"decision": "approve u-contosso"})
+    await handle.signal("approve", {"decision": "approve.u-contosso.signed"})
 
 
 async def look(handle: WorkflowHandle[Any, Any]) -> None:
@@ -132,10 +132,10 @@ async def look(handle: WorkflowHandle[Any, Any]) -> None:
     await handle.signal("look")
 
 
-AUTHOR = AuthorMessage(party="fabrikam", authorisation="signed")
+AUTHOR = AuthorMessage(party="fabrikam", authorisation="s.i.g")
 PROPOSE, WITHDRAW = ("propose", AUTHOR), ("withdraw", AUTHOR)
-APPROVE = tuple(("approve", {"decision": f"approve u-{name}"}) for name in ("contosso", "litware"))
-REJECT = ("reject", {"decision": "reject u-contosso"})
+APPROVE = tuple(("approve", {"decision": f"approve.u-{name}.signed"}) for name in ("contosso", "litware"))
+REJECT = ("reject", {"decision": "reject.u-contosso.signed"})
 
 
 def _query(approval_seconds: int = 14 * 86_400) -> PublishQueryInput:

@@ -108,13 +108,13 @@ class Book:
             self.tokens.append(request.token)
             if request.token.startswith("forged"):
                 raise Refused("SignatureInvalid", "the signature does not verify.")
-            party, decision, days = request.token.split(":")
+            party, decision, days = request.token.split(".")
             expires = datetime.now(UTC) + timedelta(days=float(days))
             return VerifiedDecision(approver_id=party, decision=decision, reason="", expires=expires, max_runs=None, nonce=request.token)
 
         @activity.defn
         async def accept_query(request: VoteRequest) -> BallotRecorded:
-            self.ballots[request.token.split(":")[0]] = "accepted"
+            self.ballots[request.token.split(".")[0]] = "accepted"
             state = "Accepted" if set(self.ballots) == set(OWNERS) else "Open"
             return BallotRecorded(proposal_state=state, ballots=dict(self.ballots))
 
@@ -205,7 +205,7 @@ async def drafted(server: WorkflowEnvironment, **options: Any) -> WorkflowHandle
 
 async def proposed(server: WorkflowEnvironment, **options: Any) -> WorkflowHandle[PublishQuery, QueryState]:
     handle = await drafted(server, **options)
-    await handle.execute_update(PublishQuery.propose_and_wait, AuthorMessage(party="fabrikam", authorisation="signed"))
+    await handle.execute_update(PublishQuery.propose_and_wait, AuthorMessage(party="fabrikam", authorisation="s.i.g"))
     return handle
 
 
@@ -217,7 +217,7 @@ async def seen(handle: WorkflowHandle[PublishQuery, QueryState], done: Callable[
 
 
 def token(party: str, decision: str = "approve", days: float = 30) -> dict[str, str]:
-    return DecisionMessage(decision=f"{party}:{decision}:{days}").model_dump()
+    return DecisionMessage(decision=f"{party}.{decision}.{days}").model_dump()
 
 
 async def test_proposal_without_votes_expires_after_two_weeks(server: WorkflowEnvironment, book: Book, contosso: None) -> None:
@@ -292,7 +292,7 @@ async def test_continue_as_new_keeps_the_state(server: WorkflowEnvironment, book
     assert after.expires == before.expires
     assert {item.code for item in after.refused} == {"MessageMalformed"}
     with pytest.raises(WorkflowUpdateFailedError) as refused:
-        await handle.execute_update(PublishQuery.reject_and_wait, DecisionMessage(decision="litware:reject:30"))
+        await handle.execute_update(PublishQuery.reject_and_wait, DecisionMessage(decision="litware.reject.30"))
     assert error_from_failure(refused.value).code == "BallotAlreadySubmitted"
     history = await server.client.get_workflow_handle(handle.id, run_id=first).fetch_history()
     await replayer([PublishQuery], keyring=TEST_KEYRING, namespace=server.client.namespace, accept_unbound=True).replay_workflow(history)
@@ -308,7 +308,7 @@ async def replayed(server: WorkflowEnvironment, handle: WorkflowHandle[PublishQu
 
 
 def command(party: str) -> dict[str, Any]:
-    return AuthorMessage(party=party, authorisation="signed").model_dump(mode="json")
+    return AuthorMessage(party=party, authorisation="s.i.g").model_dump(mode="json")
 
 
 async def test_command_of_an_absent_author_delays_neither_votes_nor_deadline(server: WorkflowEnvironment, book: Book) -> None:
@@ -409,7 +409,7 @@ async def test_failed_creation_answers_a_waiting_update(server: WorkflowEnvironm
     book.create_error = Conflict("DocumentExists", "the document already exists.")
     handle = await started(server)
     waiting = await handle.start_update(
-        PublishQuery.propose_and_wait, AuthorMessage(party="fabrikam", authorisation="signed"), wait_for_stage=WorkflowUpdateStage.ACCEPTED
+        PublishQuery.propose_and_wait, AuthorMessage(party="fabrikam", authorisation="s.i.g"), wait_for_stage=WorkflowUpdateStage.ACCEPTED
     )
     book.verified.set()
     with pytest.raises(WorkflowUpdateFailedError) as refused:
@@ -466,12 +466,12 @@ async def test_no_message_is_lost_and_every_update_is_answered_when_a_query_cont
     async def signals(number: int) -> None:
         async with running:
             for part in range(20):
-                await handle.signal(PublishQuery.approve, {"decision": f"forged-signal-{number}-{part}"})
+                await handle.signal(PublishQuery.approve, {"decision": f"forged.signal.{number}-{part}"})
 
     async def update(number: int) -> str:
         async with running:
             with pytest.raises(WorkflowUpdateFailedError) as refused:
-                await handle.execute_update(PublishQuery.approve_and_wait, DecisionMessage(decision=f"forged-update-{number}"))
+                await handle.execute_update(PublishQuery.approve_and_wait, DecisionMessage(decision=f"forged.update.{number}"))
             return error_from_failure(refused.value).code
 
     async with asyncio.timeout(60):
@@ -481,8 +481,8 @@ async def test_no_message_is_lost_and_every_update_is_answered_when_a_query_cont
             assert set(await answers) == {"SignatureInvalid"}
         # A vote that is sent last is verified last.
         await handle.execute_update(PublishQuery.approve_and_wait, DecisionMessage(**token("litware")))
-    sent = {f"forged-update-{number}" for number in range(18)}
-    sent |= {f"forged-signal-{start + number}-{part}" for start in range(0, 18, 6) for number in (0, 1) for part in range(20)}
+    sent = {f"forged.update.{number}" for number in range(18)}
+    sent |= {f"forged.signal.{start + number}-{part}" for start in range(0, 18, 6) for number in (0, 1) for part in range(20)}
     assert sent - set(book.tokens) == set()
     histories, causes = await task_failures(server, handle)
     assert histories > 2
@@ -522,7 +522,7 @@ async def test_junk_signals_fail_no_workflow_task(server: WorkflowEnvironment, b
         with pytest.raises(WorkflowUpdateFailedError):
             await handle.execute_update(update, argument)
     await handle.execute_update(PublishQuery.approve_and_wait, DecisionMessage(**token("litware")))
-    assert set(book.tokens) == {"litware:approve:30"}
+    assert set(book.tokens) == {"litware.approve.30"}
     codes = [item.code for item in (await handle.query(PublishQuery.state)).refused]
     assert codes == ["MessageMalformed", "MessageMalformed", "MessageUnknown", "MessageMalformed"]
     assert (await task_failures(server, handle))[1] <= BY_SERVER

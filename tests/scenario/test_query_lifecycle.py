@@ -373,8 +373,8 @@ def test_updates_return_the_outcome(cloud: Cloud, world: World) -> None:
 def test_update_in_the_wrong_stage_is_rejected_without_a_history_event(cloud: Cloud, world: World) -> None:
     """The validators reject it with an error code."""
     name = draft(cloud, world)
-    decision = DecisionMessage(decision="x")
-    message = AuthorMessage(party="fabrikam", authorisation="x")
+    decision = DecisionMessage(decision="x.y.z")
+    message = AuthorMessage(party="fabrikam", authorisation="x.y.z")
     assert _update_code(cloud, name, PublishQuery.approve_and_wait, decision) == "QueryNotProposed"
     assert update_events(cloud, name) == 0
     run_async(propose_query(cloud.fabrikam, name))
@@ -390,7 +390,8 @@ def test_update_without_the_authors_signature_is_refused(cloud: Cloud, world: Wo
     """Anyone who reaches Temporal can send an update. The author's worker verifies the signature."""
     name = draft(cloud, world)
     assert (
-        _update_code(cloud, name, PublishQuery.propose_and_wait, AuthorMessage(party="fabrikam", authorisation="x")) == "StatementMalformed"
+        _update_code(cloud, name, PublishQuery.propose_and_wait, AuthorMessage(party="fabrikam", authorisation="x.y.z"))
+        == "StatementMalformed"
     )
     stolen = AuthorMessage(party="fabrikam", authorisation=cloud.litware.authorise("propose-query", name, "0" * 64, version="1.1"))
     assert _update_code(cloud, name, PublishQuery.propose_and_wait, stolen) == "SignerMismatch"

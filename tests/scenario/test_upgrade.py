@@ -164,7 +164,7 @@ async def test_runs_end_on_their_version_and_open_queries_move(tmp_path: Path) -
                 await promoted(client, "earlier")
                 first, abandoned = await start_run(client, "run-1"), await start_run(client, "run-2")
                 query = await client.start_workflow("PublishQuery", worlds.QUERY, id="query", task_queue=FRONTEND_QUEUE)
-                await query.execute_update("propose", AuthorMessage(party="fabrikam", authorisation="signed"))
+                await query.execute_update("propose", AuthorMessage(party="fabrikam", authorisation="s.i.g"))
                 await asyncio.gather(watching(client, first), watching(client, abandoned))
 
                 await later.enter_async_context(next_release(client))
@@ -175,7 +175,7 @@ async def test_runs_end_on_their_version_and_open_queries_move(tmp_path: Path) -
 
                 # The open query moves with its next message, and loses nothing.
                 for approver in ("contosso", "litware"):
-                    await query.execute_update("approve", DecisionMessage(decision=f"approve u-{approver}"))
+                    await query.execute_update("approve", DecisionMessage(decision=f"approve.u-{approver}.signed"))
                 state = await approved(client)
                 assert (state.stage, state.accepted, state.query) == ("Approved", ("contosso", "litware"), "totals")
                 before = await client.get_workflow_handle("query", run_id=query.first_execution_run_id).fetch_history()

@@ -161,7 +161,7 @@ def _parquet(table: pa.Table) -> Callable[[Path], None]:
 
 WRONG: list[tuple[str, str, bytes | Callable[[Path], None], str, str]] = [
     ("empty", "v.csv", b"", "SourceEmpty", "is empty"),
-    ("no rows", "v.csv", b"a,b\n", "SourceEmpty", "no row after the header"),
+    ("no rows", "v.csv", b"a,b\n", "SourceEmpty", "followed by nothing"),
     ("number as header", "v.csv", b"a,5\n1,2\n", "HeaderMissing", "column 2"),
     ("empty name", "v.csv", b"a,,c\n1,2,3\n", "HeaderMissing", "column 2"),
     ("twice", "v.csv", b"a,b,a\n1,2,3\n", "ColumnNamesInvalid", "rename one of: a"),
@@ -267,3 +267,10 @@ def test_whatever_is_inferred_passes_the_checks_of_file_and_rows(names: list[str
     Path("v.csv").write_text("".join(",".join(map(quoted, line)) + "\n" for line in lines), encoding="utf-8", newline="")
     write_dataset_file(Path("v.csv"), None, force=True)
     check_file(Path("v.csv"), load_dataset_spec(Path("v.yaml")).dataset_schema())
+
+
+@pytest.mark.parametrize(("persons", "dimensions"), [(2000, ["town"]), (900, [])])
+def test_a_column_of_many_values_is_a_dimension_only_if_each_value_has_enough_persons(persons: int, dimensions: list[str]) -> None:
+    Path("v.csv").write_text("user_id,town\n" + "".join(f"u{number},town {number % 80}\n" for number in range(persons)))
+    _, record = init("v.csv")
+    assert (record["dimensions"], list(record["left_out"])) == (dimensions, [] if dimensions else ["town"])

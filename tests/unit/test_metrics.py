@@ -101,14 +101,14 @@ def test_the_cleanup_reports_the_grants_that_remain() -> None:
 def test_a_proposal_is_as_old_as_its_proposal_after_a_vote() -> None:
     """A vote changes the page, but not the time since when owners have been waiting."""
     with publish_query() as run:
-        run.signal("propose", {"authorisation": "signed", "party": "fabrikam"})
+        run.signal("propose", {"authorisation": "s.i.g", "party": "fabrikam"})
         since = run.attributes["CrStageSince"]
         run.advance(hours=5)
-        run.signal("approve", {"decision": "approve u-contosso"})
+        run.signal("approve", {"decision": "approve.u-contosso.signed"})
         assert run.attributes["CrPendingFor"] == ["litware"]
         assert run.attributes["CrStageSince"] == since
         run.advance(hours=1)
-        run.signal("approve", {"decision": "approve u-litware"})
+        run.signal("approve", {"decision": "approve.u-litware.signed"})
         assert run.attributes["CrStage"] == ["query.approved"]
         assert run.metrics.of(metrics.PROPOSAL_SECONDS) == {("approved",): [6 * 3600]}
         run.cancel()

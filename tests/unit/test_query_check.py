@@ -13,12 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 from cleanroom.documents.query import QUERY_LABELS, Application, ApprovalScope, InputDataset, QueryDocument, encode_segments
-from cleanroom.documents.specs import load_query_spec
+from cleanroom.documents.specs import load_dataset_spec, load_query_spec
 from cleanroom.errors import CleanRoomError, InvalidInput
 from cleanroom.governance import Document
 from cleanroom.messages.query import GenerateQueryRequest
 from cleanroom.publishing.query_document import generate_query
 from cleanroom.runs.reader import UserReader
+from scripts.reference.yaml_files import DATASET_EXAMPLE, QUERY_EXAMPLE
 from starters.cli import app
 from starters.operations import queries
 from starters.operations.session import Session
@@ -133,16 +134,17 @@ def test_missing_and_wrong_datasets_are_shown_at_once(governance: Governance) ->
             12,
         ),
         ("sqlFile: q.sql\n", 2, 8),
+        ('<<: {sql: "SELECT f.nothing AS origin, COUNT(*) AS flights FROM f GROUP BY f.origin"}\n', 1, 8),
         ("sql: >\n  SELECT f.nothing AS origin,\n  COUNT(*) AS flights FROM f GROUP BY f.origin\n", 1, 8),
     ],
-    ids=["block", "plain", "quoted", "segment", "file", "folded"],
+    ids=["block", "plain", "quoted", "segment", "file", "merged", "folded"],
 )
 def test_places_are_those_of_the_editor(sql: str, line: int, column: int, governance: Governance) -> None:
     text = "-- delays\nSELECT f.nothing AS origin, COUNT(*) AS flights FROM f GROUP BY f.origin\n"
     _, record = checked("name: delays\ninputs: {f: contosso-flights}\noutput: litware-delays\n" + sql, q=text)
     item = next(item for item in record["findings"] if item["code"] == "UnknownColumn")
     assert (item["line"], item["column"]) == (line, column)
-    assert item.get("member") == ("sql" if "folded" in sql or sql.startswith("sql: >") else None)
+    assert item.get("member") == ("sql" if sql.startswith(("sql: >", "<<")) else None)
     table = runner.invoke(app, ["query", "check", "query.yaml"])
     assert f"{'q.sql' if 'sqlFile' in sql else 'query.yaml'}:{line}:{column}" in table.output.replace("\n", "")
 
@@ -156,6 +158,18 @@ def test_dates_that_select_nothing_are_a_warning(parameters: str, by_day: bool, 
     governance.publish("contosso-flights", "u-contosso", "read", {"origin": "string", "tailnum": "string"}, **more)
     exit_code, record = checked(QUERY + f"parameters: {parameters}\nsql: {GOOD}\n")
     assert (exit_code, [item["code"] for item in record["warnings"] if "Date" in item["code"]]) == (0, [code] if code else [])
+
+
+def test_the_examples_of_the_reference_are_valid_and_fit_each_other(governance: Governance) -> None:
+    Path("dataset.yaml").write_text(DATASET_EXAMPLE)
+    done = runner.invoke(app, ["dataset", "check", "dataset.yaml", "--output", "json"])
+    assert (done.exit_code, json.loads(done.stdout)["remarks"]) == (0, [])
+    members = load_dataset_spec(Path("dataset.yaml")).model_dump(mode="json", by_alias=True, exclude_none=True)
+    more = {key: value for key, value in members.items() if key not in ("name", "format", "access", "schema", "store")}
+    governance.publish("contosso-visits", "u-contosso", "read", members["schema"], **more)
+    governance.publish("litware-spending", "u-litware", "write", {"city": "string", "customers": "long", "spent": "number"})
+    exit_code, record = checked(QUERY_EXAMPLE)
+    assert (exit_code, record["warnings"]) == (0, []), record["findings"]
 
 
 # ------------------------------------------------------------------ one function for all

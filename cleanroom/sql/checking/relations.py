@@ -227,11 +227,10 @@ def _protect_rows(
         texts = {condition.sql for condition in conditions}
         pairs = [pair for pair in pairs if f"{pair[0].sql} = {pair[1].sql}" in texts]
     sides = scope.protected[:left_protected], scope.protected[left_protected:]
-    joined = rows.join_rows(word, *sides, pairs, [relation.alias for relation in optional], right.alias)
+    scope.protected, marker = rows.join_rows(word, *sides, pairs, [relation.alias for relation in optional], right.alias)
     scope.overlapping = scope.overlapping or (word == "LEFT SEMI JOIN" and bool(sides[1]))
-    scope.protected = joined.protected
-    for value in values if joined.marker else ():
-        value.outer_join_markers |= {joined.marker}
+    for value in values if marker else ():
+        value.outer_join_markers |= {marker}
 
 
 def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Context) -> tuple[Value, Value]:

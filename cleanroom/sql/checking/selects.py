@@ -150,9 +150,8 @@ def _rows(joined: Source, ctx: Context) -> tuple[str, str]:
     scope, where = ctx.scope, ""
     if _begins("WHERE", ctx):
         where = "\nWHERE " + conjunction(conjuncts(ctx.in_clause("filter"), in_every_row=True))
-    rows.check_protected_inputs(scope.protected)
     scope.may_copy_rows = scope.may_copy_rows or not rows.connected(scope.aliases_in_from, scope.equal.links)
-    rows.check_fan_out(scope.protected, scope.may_copy_rows)
+    rows.check_from(scope.protected, scope.may_copy_rows)
     candidates = [item for item in scope.relations.values() if item.alias not in scope.exploded]
     attached = attach(candidates, scope.protected, scope.equal.found)
     scope.multiplied = attached.overlapping

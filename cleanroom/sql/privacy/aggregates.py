@@ -127,42 +127,33 @@ def _check_terms(name: str, args: Sequence[Value], catalog: Catalog) -> None:
         for view, column in protected:
             owner = catalog.view(view)
             if owner is not None and not owner.may_aggregate(column):
-                raise Refusal(
-                    "MeasureNotAllowed",
-                    f"{name} of {column}: the owner of {owner.name} does not list it as a measure; it may be counted (COUNT)",
-                )
-        own = sorted({view for view, _, _ in arg.origins if not catalog.has_floor(view)})
-        if protected and arg.made_by_text and arg.degree > 1:
-            raise Refusal(
-                "WeightsNotAllowed",
-                f"{name} multiplies a column under a privacy floor with a count, or with a column that an outer join may leave NULL: such "
-                "weights could single out persons; group by the count, or multiply the result instead",
-            )
-        datasets = sorted({view for view, _ in protected})
-        if len(datasets) > 1 and arg.degree > 1:
-            raise Refusal(
-                "WeightsNotAllowed",
-                f"{name} multiplies columns of {' and '.join(datasets)}: one of their owners could mark persons by such weights; multiply "
-                "the results instead",
-            )
-        if protected and own and arg.degree > 1:
-            raise Refusal(
-                "WeightsNotAllowed",
-                f"{name} multiplies a column under a privacy floor with a column of {', '.join(own)}, which has none: such weights could "
-                "single out persons; multiply the result instead",
-            )
-        if arg.made_by_text and not protected and own_rows(arg, catalog):
-            raise Refusal(
-                "WeightsNotAllowed",
-                f"{name} over rows under a privacy floor takes stored columns; this value is a count, or an outer join may leave it NULL: "
-                "such weights could single out persons; group by it instead",
-            )
+                text = f"{name} of {column}: the owner of {owner.name} does not list it as a measure; it may be counted (COUNT)"
+                raise Refusal("MeasureNotAllowed", text)
+        _check_weights(name, arg, protected, catalog)
 
 
-def own_rows(value: Value, catalog: Catalog) -> bool:
-    """Whether ``value`` is derived from views without a floor only."""
-    views = {view for view, _, _ in value.origins}
-    return bool(views) and not any(catalog.has_floor(view) for view in views)
+def _check_weights(name: str, arg: Value, protected: Sequence[ColumnKey], catalog: Catalog) -> None:
+    """Refuse values that the author, or another owner, could choose for each person, as factors of ``protected`` columns."""
+    own = sorted({view for view, _, _ in arg.origins if not catalog.has_floor(view)})
+    owners = sorted({view for view, _ in protected})
+    what = ""
+    if protected and (arg.degree or 0) > 1:
+        if arg.made_by_text:
+            what = "a column under a privacy floor with a count, or with a column that an outer join may leave NULL"
+        elif len(owners) > 1:
+            what = f"columns of {' and '.join(owners)}, whose owners could mark persons by them"
+        elif own:
+            what = f"a column under a privacy floor with a column of {', '.join(own)}, which has none"
+    if what:
+        raise Refusal(
+            "WeightsNotAllowed", f"{name} multiplies {what}: such weights could single out persons; multiply the result, or group instead"
+        )
+    if arg.made_by_text and not protected and own and all(not catalog.has_floor(view) for view, _, _ in arg.origins):
+        raise Refusal(
+            "WeightsNotAllowed",
+            f"{name} over rows under a privacy floor takes stored columns; this value is a count, or an outer join may leave it NULL: "
+            "such weights could single out persons; group by it instead",
+        )
 
 
 def protected_columns(value: Value, catalog: Catalog) -> list[ColumnKey]:

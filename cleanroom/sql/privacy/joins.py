@@ -142,7 +142,11 @@ def attach(relations: Sequence[Relation], protected: Sequence[ProtectedInput], p
     while waiting:
         alias = _attach_one(graph, waiting, enforce, others)
         if alias is None:
-            raise _not_attached(by_alias[waiting[0]], graph)
+            raise Refusal(
+                "FanOutOverFloor",
+                f"{by_alias[waiting[0]].written_alias} is joined with rows under a privacy floor by no equality of two columns of the same "
+                "type, so that it could copy them; join it by equal columns, without a cast",
+            )
         waiting.remove(alias)
         graph.reached.add(alias)
     overlapping = any(alias != other for alias in graph.core for other in graph.many)
@@ -150,14 +154,9 @@ def attach(relations: Sequence[Relation], protected: Sequence[ProtectedInput], p
 
 
 def decided_by(person: str, relations: Collection[Relation], equal: EqualColumns) -> set[str]:
-    """Aliases of the relations of which all rows of a person are joined with the same row.
+    """Aliases of the ``relations`` of which all rows of a person are joined with the same row; ``person`` reads the identity.
 
     They are unique on the identity, or on columns of another such relation. All equalities hold in every row.
-
-    Args:
-        person: Text that reads the identity.
-        relations: Relations of the FROM clause.
-        equal: Columns that its conditions compare.
     """
     known, found = {equal.representative(person)}, set[str]()
     waiting = [relation for relation in relations if relation.unique_on and relation.unique_on <= relation.columns.keys()]
@@ -178,29 +177,15 @@ def decided_by(person: str, relations: Collection[Relation], equal: EqualColumns
 def _attach_one(graph: _Graph, waiting: Sequence[str], enforce: dict[str, tuple[str, ...]], others: list[str]) -> str | None:
     """Attach one relation of ``waiting``, and return its alias; None if there is no way."""
     reachable = {alias: pairs for alias in waiting if (pairs := graph.into(alias))}
-    keys = {alias: _names(pairs) for alias, pairs in reachable.items()}
-    for alias, pairs in reachable.items():
-        if graph.is_unique(alias, keys[alias]):
-            if not graph.by_identity(pairs):
-                others.append(alias)
-            return alias
-    for alias, pairs in reachable.items():
-        texts = tuple(dict.fromkeys(inner.sql for _, inner in pairs if inner.joinable))
-        if texts:
-            enforce[alias] = texts
-            if not graph.by_identity(pairs):
-                others.append(alias)
-            return alias
-    return None
-
-
-def _names(pairs: Iterable[tuple[Value, Value]]) -> list[str]:
-    return list(dict.fromkeys(inner.name.lower() for _, inner in pairs if inner.plain))
-
-
-def _not_attached(relation: Relation, graph: _Graph) -> Refusal:
-    return Refusal(
-        "FanOutOverFloor",
-        f"{relation.written_alias} is joined with rows under a privacy floor by no equality of two columns of the same type, "
-        "so that it could copy them; join it by equal columns, without a cast",
+    found = next(
+        (alias for alias, pairs in reachable.items() if graph.is_unique(alias, [it.name.lower() for _, it in pairs if it.plain])), None
     )
+    if found is None:
+        texts = {alias: tuple(dict.fromkeys(inner.sql for _, inner in pairs if inner.joinable)) for alias, pairs in reachable.items()}
+        found = next((alias for alias in texts if texts[alias]), None)
+        if found is None:
+            return None
+        enforce[found] = texts[found]
+    if not graph.by_identity(reachable[found]):
+        others.append(found)
+    return found

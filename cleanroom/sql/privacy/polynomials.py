@@ -91,13 +91,9 @@ def call(function: Function, args: Sequence[Value]) -> tuple[int | None, float]:
 
 
 def keeps_value(word: str, source: str, target: str, sizes: Sequence[str]) -> bool:
-    """Whether a cast is exact for every value. A cast that fails or gives NULL for some rows tells them from the others.
+    """Whether a cast (``CAST`` or ``TRY_CAST``) between two types is exact for every value.
 
-    Args:
-        word: ``CAST`` or ``TRY_CAST``.
-        source: Type of the operand.
-        target: Type of the result.
-        sizes: Precision and scale of a decimal result, if given.
+    A cast that fails or gives NULL for some rows tells them from the others. ``sizes`` are precision and scale of a decimal result.
     """
     numeric = target in ("number", "decimal", "long") and source in ("number", "decimal", "long", "integer")
     digits = int(sizes[0]) - int((*sizes, "0")[1]) if sizes else _INTEGER_DIGITS

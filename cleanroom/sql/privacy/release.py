@@ -82,10 +82,7 @@ def check_group_keys(keys: Iterable[Value], catalog: Catalog) -> None:
 def floor_conditions(protected: Sequence[ProtectedInput], divisions: Mapping[tuple[str, ...], bool], floor: int) -> list[FloorCondition]:
     """The conditions that every released group must meet.
 
-    Args:
-        protected: Protected inputs of the group's rows.
-        divisions: Conditions by which the aggregates divide each group, and whether a part may not be empty.
-        floor: The strictest floor of the inputs.
+    The conditions in ``divisions`` are those by which the aggregates divide each group; a part that must not be empty is marked.
     """
     identities = {item.reference: item.outer_join_marker for item in protected}
     conditions = [FloorCondition(reference, floor) for reference in identities]
@@ -145,13 +142,7 @@ def _parts(conditions: tuple[str, ...]) -> Iterator[PartOfDivision]:
 
 
 def output_field(name: str, value: Value, *, protected: bool) -> Value:
-    """What an enclosing query may know about an output column.
-
-    Args:
-        name: Name of the column.
-        value: Its expression.
-        protected: The SELECT reads protected rows.
-    """
+    """What an enclosing query may know about an output column of a SELECT, which reads ``protected`` rows or not."""
     out = value.copy()
     out.sql, out.name, out.precedence, out.operator, out.constant, out.parts, out.negated = "", name, ATOM, "", None, (), ""
     if value.outer_join_markers or (value.windowed and value.degree != 0):

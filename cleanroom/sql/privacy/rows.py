@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.model import ProtectedInput, SemiJoin, Value
@@ -42,13 +41,6 @@ def check_identities(left: Value, right: Value) -> None:
 # -- joins ------------------------------------------------------------------------------------------------------------
 
 
-class JoinedRows(NamedTuple):
-    """The protected inputs after a join."""
-
-    protected: list[ProtectedInput]  # all protected inputs of the joined rows
-    marker: str = ""  # condition that is true where an outer join found a row of its optional side; empty for other joins
-
-
 def join_rows(
     join: str,
     left: Sequence[ProtectedInput],
@@ -56,8 +48,8 @@ def join_rows(
     conditions: Iterable[EqualPair],
     optional: Collection[str],
     right_alias: str,
-) -> JoinedRows:
-    """Decide what a join makes of protected rows.
+) -> tuple[list[ProtectedInput], str]:
+    """The protected inputs of joined rows, and the condition that is true where an outer join found a row of its optional side.
 
     Args:
         join: The join's keywords (``JOIN``, ``LEFT JOIN``, ...).
@@ -69,7 +61,7 @@ def join_rows(
     """
     both = [*left, *right]
     if not both or join in ("JOIN", "CROSS JOIN"):
-        return JoinedRows(both)
+        return both, ""
     if join == "FULL JOIN":
         raise Refusal(
             "JoinOverFloor", "a FULL JOIN of rows under a privacy floor is not allowed; write a LEFT JOIN, or one query for each side"
@@ -77,30 +69,17 @@ def join_rows(
     if join == "LEFT ANTI JOIN":
         if right:
             raise Refusal("JoinOverFloor", f"LEFT ANTI JOIN with rows under a privacy floor is not allowed; {_ABSENT}")
-        return JoinedRows(both)
+        return both, ""
     if join == "LEFT SEMI JOIN":
-        return JoinedRows([*left, *(_filtered_by(item, conditions, right_alias) for item in right)])
-    marker = _outer_join_marker(join, conditions, optional)
-    mark_right = join == "LEFT JOIN"
-    return JoinedRows(
-        [
-            *(item if mark_right else item._replace(outer_join_marker=marker) for item in left),
-            *(item._replace(outer_join_marker=marker) if mark_right else item for item in right),
-        ],
-        marker,
-    )
-
-
-def _outer_join_marker(join: str, conditions: Iterable[EqualPair], optional: Collection[str]) -> str:
-    aliases = frozenset(optional)
-    found = None
-    for pair in conditions:
-        for side in pair:
-            if side.plain and side.sources <= aliases:
-                found = side.sql
-    if found is None:
+        return [*left, *(_filtered_by(item, conditions, right_alias) for item in right)], ""
+    compared = [side.sql for pair in conditions for side in pair if side.plain and side.sources <= frozenset(optional)]
+    if not compared:
         raise Refusal("JoinOverFloor", f"a {join} of rows under a privacy floor needs an equality of two columns")
-    return f"({found} IS NOT NULL)"
+    marker = f"({compared[-1]} IS NOT NULL)"
+    sides = [left, [item._replace(outer_join_marker=marker) for item in right]]
+    if join == "RIGHT JOIN":
+        sides = [[item._replace(outer_join_marker=marker) for item in left], right]
+    return [item for side in sides for item in side], marker
 
 
 def _filtered_by(item: ProtectedInput, conditions: Iterable[EqualPair], right_alias: str) -> ProtectedInput:
@@ -118,14 +97,9 @@ def _filtered_by(item: ProtectedInput, conditions: Iterable[EqualPair], right_al
 
 
 def self_join_copies_rows(left: frozenset[str], right: frozenset[str], catalog: Catalog) -> bool:
-    """Whether an equality of columns joins a view without a floor with itself.
+    """Whether an equality of columns of the views ``left`` and ``right`` joins a view without a floor with itself.
 
     Such a join makes as many copies of a row, with such labels, as the query text requires.
-
-    Args:
-        left: Views behind the left column.
-        right: Views behind the right column.
-        catalog: The views.
     """
     return any(not catalog.has_floor(view) for view in left & right)
 
@@ -147,17 +121,13 @@ def connected(aliases: Sequence[str], links: Iterable[tuple[str, str]]) -> bool:
     return reached.issuperset(aliases)
 
 
-def check_protected_inputs(protected: Sequence[ProtectedInput]) -> None:
-    """Refuse a FROM clause with too many protected inputs."""
+def check_from(protected: Sequence[ProtectedInput], may_copy_rows: bool) -> None:
+    """Refuse a FROM clause with too many protected inputs, or one that may copy protected rows."""
     if len(protected) > MAX_PROTECTED_INPUTS:
         raise Refusal(
             "QueryTooComplex",
             f"one FROM clause contains more than {MAX_PROTECTED_INPUTS} relations under a privacy floor, including those inside of others",
         )
-
-
-def check_fan_out(protected: Sequence[ProtectedInput], may_copy_rows: bool) -> None:
-    """Refuse a FROM clause that may copy protected rows."""
     if protected and may_copy_rows:
         raise Refusal(
             "FanOutOverFloor",
@@ -184,12 +154,7 @@ def check_limit(protected: Sequence[ProtectedInput], limited: bool) -> None:
 
 
 def check_union(operator: str, branches: Sequence[Sequence[ProtectedInput]]) -> None:
-    """Refuse a set operation that compares protected rows or counts them twice.
-
-    Args:
-        operator: The set operator, with ALL if given.
-        branches: Protected inputs of each operand.
-    """
+    """Refuse a set operation that compares protected rows or counts them twice. The operands have the protected inputs ``branches``."""
     if not any(branches):
         return
     if operator != "UNION ALL":
@@ -263,10 +228,7 @@ def _rows_in_expression(protected: Sequence[ProtectedInput]) -> Refusal:
 
 
 def semi_join(found: SemiJoin, scope: Scope, in_every_row: bool) -> None:
-    """Protect the rows of a SELECT that a condition on protected rows selects.
-
-    The condition must be true in every row.
-    """
+    """Protect the rows of a SELECT that a condition on protected rows selects. The condition must be true in every row."""
     if not in_every_row:
         check_no_rows(found.protected)
     scope.overlapping = scope.overlapping or bool(found.protected)
@@ -286,17 +248,11 @@ def membership_inputs(protected: Sequence[ProtectedInput], column: Value, type: 
 
 
 def existence_inputs(protected: Sequence[ProtectedInput], aliases: Iterable[str]) -> list[ProtectedInput]:
-    """Protected inputs of a SELECT that keeps the rows for which ``EXISTS (SELECT ... WHERE identity = column)``.
-
-    Args:
-        protected: Protected inputs of the subquery.
-        aliases: Aliases of the relations of the SELECT around it.
-    """
-    relations = [frozenset((alias,)) for alias in aliases]
-    inputs = []
+    """Protected inputs of a SELECT with the relations ``aliases`` that keeps rows with ``EXISTS (SELECT ... WHERE identity = column)``."""
+    inputs, known = [], set(aliases)
     for item in protected:
         column = item.enclosing_column
-        if column is None or not column.plain or not any(column.sources <= relation for relation in relations):
+        if column is None or not column.plain or len(column.sources) > 1 or not column.sources <= known:
             raise _rows_in_expression(protected)
         inputs.append(ProtectedInput(item.view, item.identity_column, column.sql))
     return inputs

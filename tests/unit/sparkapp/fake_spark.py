@@ -42,8 +42,9 @@ class Frame:
     def schema(self) -> StructType:
         return StructType([StructField(name, kind) for name, kind in self.types])
 
-    def filter(self, condition: Expression) -> Frame:
-        return Frame(self.source, self.spark, self.types, self.rows, self.table, (*self.filters, condition.text))
+    def filter(self, condition: Expression | str) -> Frame:
+        text = condition if isinstance(condition, str) else condition.text
+        return Frame(self.source, self.spark, self.types, self.rows, self.table, (*self.filters, text))
 
     def select(self, *columns: Expression) -> list[str]:
         return [column.text for column in columns]

@@ -43,6 +43,21 @@ def test_plan_of_a_query_with_a_mistake_or_without_floors_is_refused(number: int
     assert caught.value.code == code, text
 
 
+def test_view_of_the_rows_with_an_identity_is_read_like_the_dataset() -> None:
+    for _, items in recorded()["accepted"]["guarded"][:20]:
+        filtered = []
+        for item, below in zip(items, [*items[1:], None], strict=True):
+            filtered.append(item)
+            if item["class"].endswith(".View"):
+                condition = [
+                    {"class": "org.apache.spark.sql.catalyst.expressions.IsNotNull", "num-children": 1, "child": 0},
+                    *below["output"][0],
+                ]
+                filtered.append({"class": "org.apache.spark.sql.catalyst.plans.logical.Filter", "num-children": 1, "condition": condition})
+        assert len(filtered) > len(items)
+        check(GUARDED, filtered)
+
+
 def test_largest_recorded_plan_is_checked_in_less_than_a_fifth_of_a_second() -> None:
     _, items = max(recorded()["accepted"]["companies"], key=lambda item: len(item[0]))
     start = time.process_time()

@@ -84,6 +84,23 @@ def test_driver_reads_a_small_dataset(world: DatasetWorld, spark: Session) -> No
     assert spark.views["things"].source == f"20 rows as {DDL}"
 
 
+@pytest.mark.parametrize(
+    ("floors", "filters"),
+    [
+        ({}, ()),
+        ({"allowedOutputColumns": ["id"], "identityColumn": "text"}, ()),
+        ({"minGroupSize": 5, "identityColumn": "TEXT"}, ("`text` IS NOT NULL",)),
+    ],
+)
+def test_rows_without_an_identity_are_left_out_under_a_floor(
+    tmp_path: Path, spark: Session, floors: dict[str, Any], filters: tuple[str, ...]
+) -> None:
+    world = DatasetWorld(tmp_path / "f", floors=floors)
+    world.put_sealed("a.csv", ROWS)
+    (view,) = registered(spark, world.pod(), opened(world))
+    assert (spark.views["things"].filters, view.rows) == (filters, 20)
+
+
 @pytest.mark.parametrize(("limit", "by_driver"), [(0, True), (-1, False)])
 def test_driver_reads_up_to_its_limit(world: DatasetWorld, monkeypatch: pytest.MonkeyPatch, limit: int, by_driver: bool) -> None:
     stored = sum(item.size for item in world.store.list())

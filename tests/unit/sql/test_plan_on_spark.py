@@ -10,11 +10,17 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
+from cleanroom.documents.specs import QuerySpec
 from cleanroom.errors import PreconditionFailed, Refused
+from cleanroom.publishing.query_check import check_draft
+from cleanroom.publishing.rehearsal import rehearsal_job, rehearsal_rows
+from cleanroom.runs.reader import UserReader
 from cleanroom.sql import Catalog, check_sql, split_statements
+from tests.governance_documents import CONTRACT, Governance
 from tests.unit.spark_support import make_job
 from tests.unit.sparkapp.recorded_plans import read, recorded, texts
 from tests.unit.sql.honest import GENERAL, TPCH
@@ -24,7 +30,7 @@ from tests.unit.sql.plan_attacks import QUERIES, TEXTS
 from tests.unit.sql.test_floors import ALLOWED_OVER_FLOORS, populate
 from tests.unit.sql.test_leaks import CATALOGS, rows, shows_target
 from tests.unit.sql.test_on_spark import QUICK, load
-from tests.unit.sql.world import GUARDED, OPEN, same_rows
+from tests.unit.sql.world import GUARDED, OPEN, run, same_rows
 
 pytestmark = pytest.mark.spark
 pyspark = pytest.importorskip("pyspark")
@@ -228,3 +234,44 @@ def test_rows_without_a_floor_have_no_number_of_rows_left_out(spark: Any) -> Non
     load(spark, GUARDED, {})
     frame = spark.sql("SELECT region FROM regions")
     assert hold_persons(spark, frame) == (frame, None)
+
+
+async def test_a_rehearsal_executes_the_query_of_the_pods_on_synthetic_rows(spark: Any) -> None:
+    """The result equals that of the rewritten query in DuckDB; rows, floors and preconditions are those of a run."""
+    from sparkapp.rehearsal import rehearse
+
+    governance = Governance()
+    floors = {"minGroupSize": 7, "identityColumn": "tailnum"}
+    governance.publish(
+        "contosso-flights", "u-contosso", "read", {"origin": "string", "tailnum": "string", "delay": "number"}, privacy=floors
+    )
+    governance.publish("litware-planes", "u-litware", "read", {"tailnum": "string", "maker": "string"}, uniqueColumns=["tailnum"])
+    governance.publish("litware-delays", "u-litware", "write", {"maker": "string", "flights": "long", "delay": "number"})
+    sql = (
+        "SELECT p.maker AS maker, COUNT(*) AS flights, AVG(f.delay) AS delay FROM f JOIN p ON f.tailnum = p.tailnum "
+        "WHERE f.delay > 100 GROUP BY p.maker"
+    )
+    spec = QuerySpec.model_validate(
+        {
+            "name": "delays", "inputs": {"f": "contosso-flights", "p": "litware-planes"}, "output": "litware-delays", "sql": sql,
+            "preConditions": [{"viewName": "f", "minRowCount": 400}],
+        }
+    )  # fmt: skip
+    reader: Any = UserReader(governance, CONTRACT)  # type: ignore[arg-type]
+    checked = await check_draft(reader, spec, collaboration=CONTRACT, proposer_id="u-fabrikam")
+    job = rehearsal_job(checked, checked.require_allowed()[0])
+    tables = rehearsal_rows(job, rows=400, seed=1)
+    steps = list[str]()
+    found = rehearse(job, tables, spark=spark, on_step=steps.append)
+    assert found.columns == {"maker": "string", "flights": "long", "delay": "number"}
+    assert found.columns_read == {"f": ("tailnum", "delay"), "p": ("tailnum", "maker")}
+    connection = duckdb.connect()
+    for view, table in tables.items():
+        connection.register(view, table)
+    assert found.rows == len(run(connection, job.segments[-1].sql)) > 0
+    assert found.groups is not None
+    assert found.groups - found.rows == found.suppressed
+    assert found.suppressed, "some group is below the floor"
+    assert steps[-1] == "compute the result"
+    with pytest.raises(PreconditionFailed):
+        rehearse(job, {view: table.slice(0, 10) for view, table in tables.items()}, spark=spark)

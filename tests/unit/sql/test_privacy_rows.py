@@ -20,7 +20,7 @@ def test_strictest_floor_is_the_largest_of_all_views() -> None:
 
 def test_inner_join_keeps_every_protected_input() -> None:
     joined = rows.join_rows("JOIN", [ORDERS], [CLICKS], [], ["c"], "c")
-    assert joined == rows.JoinedRows([ORDERS, CLICKS], "")
+    assert joined == ([ORDERS, CLICKS], "")
 
 
 @pytest.mark.parametrize(
@@ -31,16 +31,17 @@ def test_join_that_selects_persons_by_absence_is_refused(join: str, left: list[P
 
 
 def test_anti_join_with_unprotected_rows_keeps_the_left_side() -> None:
-    assert rows.join_rows("LEFT ANTI JOIN", [ORDERS], [], [], [], "r").protected == [ORDERS]
+    assert rows.join_rows("LEFT ANTI JOIN", [ORDERS], [], [], [], "r") == ([ORDERS], "")
 
 
 def test_outer_join_marks_the_optional_side() -> None:
     pair = (column("person", type="string"), column("person", "clicks", "string"))
-    left = rows.join_rows("LEFT JOIN", [ORDERS], [CLICKS], [pair], ["c"], "c")
-    assert left.marker == "(c.person IS NOT NULL)"
-    assert [item.outer_join_marker for item in left.protected] == ["", "(c.person IS NOT NULL)"]
-    right = rows.join_rows("RIGHT JOIN", [ORDERS], [CLICKS], [pair], ["o"], "c")
-    assert [item.outer_join_marker for item in right.protected] == ["(o.person IS NOT NULL)", ""]
+    left, marker = rows.join_rows("LEFT JOIN", [ORDERS], [CLICKS], [pair], ["c"], "c")
+    assert marker == "(c.person IS NOT NULL)"
+    assert [item.outer_join_marker for item in left] == ["", "(c.person IS NOT NULL)"]
+    right, marker = rows.join_rows("RIGHT JOIN", [ORDERS], [CLICKS], [pair], ["o"], "c")
+    assert marker == "(o.person IS NOT NULL)"
+    assert [item.outer_join_marker for item in right] == ["(o.person IS NOT NULL)", ""]
 
 
 def test_outer_join_without_an_equality_is_refused() -> None:
@@ -50,7 +51,7 @@ def test_outer_join_without_an_equality_is_refused() -> None:
 def test_semi_join_protects_rows_by_the_column_that_equals_the_identity() -> None:
     pair = (column("person", "weights", "string"), column("person", "clicks", "string"))
     joined = rows.join_rows("LEFT SEMI JOIN", [], [CLICKS], [pair], [], "c")
-    assert joined.protected == [ProtectedInput("clicks", "person", "w.person")]
+    assert joined == ([ProtectedInput("clicks", "person", "w.person")], "")
     other = (column("seg", "weights", "string"), column("device", "clicks", "string"))
     assert refused(rows.join_rows, "LEFT SEMI JOIN", [], [CLICKS], [other], [], "c") == "JoinOverFloor"
 
@@ -71,9 +72,9 @@ def test_relations_are_connected_by_equalities(aliases: list[str], links: list[t
 
 
 def test_copied_rows_are_refused_only_where_a_floor_applies() -> None:
-    rows.check_fan_out([], may_copy_rows=True)
-    rows.check_fan_out([ORDERS], may_copy_rows=False)
-    assert refused(rows.check_fan_out, [ORDERS], may_copy_rows=True) == "FanOutOverFloor"
+    rows.check_from([], may_copy_rows=True)
+    rows.check_from([ORDERS], may_copy_rows=False)
+    assert refused(rows.check_from, [ORDERS], may_copy_rows=True) == "FanOutOverFloor"
 
 
 def test_self_join_of_a_view_without_a_floor_copies_rows() -> None:
@@ -84,8 +85,8 @@ def test_self_join_of_a_view_without_a_floor_copies_rows() -> None:
 
 
 def test_too_many_protected_inputs_are_refused() -> None:
-    rows.check_protected_inputs([ORDERS] * rows.MAX_PROTECTED_INPUTS)
-    assert refused(rows.check_protected_inputs, [ORDERS] * (rows.MAX_PROTECTED_INPUTS + 1)) == "QueryTooComplex"
+    rows.check_from([ORDERS] * rows.MAX_PROTECTED_INPUTS, may_copy_rows=False)
+    assert refused(rows.check_from, [ORDERS] * (rows.MAX_PROTECTED_INPUTS + 1), may_copy_rows=False) == "QueryTooComplex"
 
 
 def test_limit_over_protected_rows_is_refused() -> None:

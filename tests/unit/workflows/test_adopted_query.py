@@ -45,7 +45,7 @@ def test_nothing_is_written_when_a_query_is_adopted() -> None:
 def test_the_missing_vote_approves_an_adopted_proposal() -> None:
     both = BallotRecorded(proposal_state="Accepted", ballots=dict.fromkeys(OWNERS, "accepted"), seen="2.14")
     with publish_query(adopted("Proposed", "contosso"), accept_query=both) as run:
-        run.signal("approve", {"decision": "approve u-litware"})
+        run.signal("approve", {"decision": "approve.u-litware.signed"})
         assert state(run).stage == "Approved"
 
 
@@ -75,5 +75,5 @@ def test_an_adopted_approval_ends_with_its_first_decision() -> None:
 
 def test_an_adopted_draft_can_be_proposed() -> None:
     with publish_query(adopted("Draft")) as run:
-        run.update("propose", {"party": "fabrikam", "authorisation": "t"})
+        run.update("propose", {"party": "fabrikam", "authorisation": "s.i.g"})
         assert state(run).stage == "Proposed"

@@ -137,11 +137,11 @@ def calls() -> dict[tuple[str, str], list[Call]]:
         with publish_dataset(kind) as published:
             note(published)
     with publish_query() as query:
-        message = {"party": "fabrikam", "authorisation": "t"}
+        message = {"party": "fabrikam", "authorisation": "s.i.g"}
         query.update("update", message | {"spec": query.input.spec})
         for decision in ("reject", "approve"):
             query.update("propose", message)
-            query.update(decision, {"decision": f"{decision} u-contosso"})
+            query.update(decision, {"decision": f"{decision}.u-contosso.signed"})
         query.update("withdraw", message)
         query.update("withdraw", message)
         note(query)
@@ -149,7 +149,7 @@ def calls() -> dict[tuple[str, str], list[Call]]:
         note(watcher)
     with publish_query(accept_query=BallotRecorded(proposal_state="Open", ballots={"u-litware": "accepted"})) as waiting:
         waiting.update("propose", message)
-        waiting.update("approve", {"decision": "approve u-litware"})
+        waiting.update("approve", {"decision": "approve.u-litware.signed"})
         waiting.advance(days=1)
         found["PublishQuery", "notify"] = [call for call in waiting.calls if call.name == "notify"]
     return found

@@ -9,6 +9,7 @@ import pytest
 from temporalio.exceptions import CancelledError, TimeoutError, TimeoutType
 
 from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed, Refused, Unavailable
+from cleanroom.identifiers import MAX_STATEMENT
 from cleanroom.messages.known import KnownState
 from cleanroom.messages.query import (
     ApprovalsFound,
@@ -27,13 +28,13 @@ from workflows.publish_query import LONG_HISTORY
 from workflows.query_command_queue import MAX_CARRIED_SIZE, MAX_WAITING
 from workflows.query_commands import RECEIVED
 
-AUTHOR = {"party": "fabrikam", "authorisation": "t"}
+AUTHOR = {"party": "fabrikam", "authorisation": "s.i.g"}
 UPDATE = AUTHOR | {"spec": SPEC.model_dump(mode="json")}
 PERIOD = timedelta(days=14)
 
 
 def vote(user: str = "u-contosso", decision: str = "approve", **more: str) -> dict[str, str]:
-    return {"decision": f"{decision} {user}", **more}
+    return {"decision": f"{decision}.{user}.signed", **more}
 
 
 def state(query: Driver) -> QueryState:
@@ -112,7 +113,7 @@ def test_an_update_replaces_text_version_and_card() -> None:
         assert (found.version, found.digest, found.card) == ("2.12", "2" * 64, "another card")
         assert (found.spec, found.owners) == (stricter, ("u-litware",))
         command = query.call("update_document").argument.command
-        assert (command.party, command.spec, command.seen, command.authorisation) == ("litware", stricter, "2.70", "t")
+        assert (command.party, command.spec, command.seen, command.authorisation) == ("litware", stricter, "2.70", AUTHOR["authorisation"])
         assert query.call("update_document").command.task_queue == "collaborator.litware"
         last = found.history[-1]
         assert (last.event, last.by, last.detail) == ("updated", "litware", "version 2.12")
@@ -178,7 +179,7 @@ def test_a_proposal_is_made_to_the_derived_owners_and_starts_its_period() -> Non
         assert found.seen == "2.21"
         owners, proposed = query.call("determine_dataset_owners").argument, query.call("propose_query").argument
         assert (owners.collaboration, owners.query, owners.seen) == ("flights", "totals", "2.11")
-        assert (proposed.owners, proposed.command.authorisation, proposed.command.seen) == (OWNERS, "t", "2.19")
+        assert (proposed.owners, proposed.command.authorisation, proposed.command.seen) == (OWNERS, AUTHOR["authorisation"], "2.19")
         assert (state(query).expires, query.timers) == (query.now + PERIOD, {"reminder": 24 * 3600})
         assert state(query).seen == "2.21"
         assert query.attributes["CrPendingFor"] == ["contosso", "litware"]
@@ -218,7 +219,7 @@ def test_a_withdrawn_proposal_returns_to_draft_and_can_be_proposed_again() -> No
         assert (outcome(query, withdraw).stage, outcome(query, withdraw).detail) == ("Draft", "withdrawn; the query is a draft again")
         request = query.call("withdraw_proposal").argument
         assert (request.proposal_id, request.expired, request.command.party) == ("p-1", False, "litware")
-        assert (request.command.seen, request.command.authorisation) == ("2.30", "t")
+        assert (request.command.seen, request.command.authorisation) == ("2.30", AUTHOR["authorisation"])
         assert query.call("withdraw_proposal").summary == "withdraw the proposal"
         assert refusal(query, pending).code == "ProposalClosed"
         assert query.call("accept_query").cancelled
@@ -238,7 +239,7 @@ def test_only_the_proposer_closes_a_draft() -> None:
         assert state(query).stage == "Draft"
         own = query.update("withdraw", AUTHOR)
         assert (outcome(query, own).stage, outcome(query, own).detail) == ("Withdrawn", "closed")
-        assert query.call("confirm_withdrawal").argument.authorisation == "t"
+        assert query.call("confirm_withdrawal").argument.authorisation == AUTHOR["authorisation"]
         assert (query.result.stage, query.result.history[-1].by) == ("Withdrawn", "fabrikam")
         assert query.attributes["CrOutcome"] == ["withdrawn"]
         assert (query.attributes["CrStage"], query.running()) == (["query.withdrawn"], [])
@@ -296,9 +297,9 @@ def test_every_owner_approves_and_the_approvals_set_the_end() -> None:
         assert (outcome(query, first).accepted, outcome(query, first).detail) == (("contosso",), "counted")
         verify, cast = query.call("verify_decision").argument, query.call("accept_query").argument
         assert (verify.collaboration, verify.query, verify.proposal_id, verify.version) == ("flights", "totals", "p-1", "2.11")
-        assert (verify.digest, verify.owners, verify.token, verify.seen) == ("1" * 64, OWNERS, "approve u-contosso", "2.33")
+        assert (verify.digest, verify.owners, verify.token, verify.seen) == ("1" * 64, OWNERS, "approve.u-contosso.signed", "2.33")
         assert (cast.collaboration, cast.query, cast.proposal_id, cast.version) == ("flights", "totals", "p-1", "2.11")
-        assert (cast.digest, cast.token, cast.seen) == ("1" * 64, "approve u-contosso", "2.21")
+        assert (cast.digest, cast.token, cast.seen) == ("1" * 64, "approve.u-contosso.signed", "2.21")
         second = query.update("approve", vote("u-litware"))
         assert (outcome(query, second).stage, outcome(query, second).accepted) == ("Approved", ("contosso", "litware"))
         assert query.call("accept_query").command.task_queue == "collaborator.litware"
@@ -603,6 +604,44 @@ def test_a_long_message_is_refused_and_reaches_no_activity(message: Any) -> None
         assert "verify_decision" not in query.names
 
 
+NOT_JWS = (
+    "x",
+    "",
+    "x" * 5000,
+    "a.b",
+    "a.b.c.d",
+    "a..c",
+    ".b.c",
+    "a.b.",
+    "a.b.c=",
+    "a.b.c\n",
+    " a.b.c",
+    "a.b.ü",
+    f"a.{'b' * MAX_STATEMENT}.c",
+)
+
+
+@pytest.mark.parametrize("text", NOT_JWS, ids=range(len(NOT_JWS)))
+def test_a_text_that_is_no_compact_jws_is_refused_when_it_arrives(text: str) -> None:
+    with publish_query(verify_decision=HELD) as query:
+        propose(query)
+        query.signal("approve", {"decision": text})
+        query.signal("reject", {"decision": text})
+        query.signal("withdraw", AUTHOR | {"authorisation": text})
+        assert [(refused.kind, refused.code) for refused in state(query).refused] == [
+            ("approve", "MessageMalformed"), ("reject", "MessageMalformed"), ("withdraw", "MessageMalformed"),
+        ]  # fmt: skip
+        assert {"verify_decision", "withdraw_proposal"} & set(query.names) == set()
+
+
+@pytest.mark.parametrize("text", ["signed", "x" * (MAX_STATEMENT + 1)], ids=["short", "long"])
+def test_a_query_that_starts_without_a_signature_is_refused_by_its_authors_worker(text: str) -> None:
+    refused = Refused("StatementMalformed", "statement: not a compact JWS.")
+    with publish_query(QUERY.model_copy(update={"authorisation": text}), create_document=refused) as query:
+        assert query.call("create_document").argument.command.authorisation == text
+        assert query.code == "StatementMalformed"
+
+
 def test_all_waiting_messages_fit_into_the_next_history() -> None:
     long = UPDATE | {"spec": UPDATE["spec"] | {"sql": "x" * 200_000}}
     with publish_query(update_document=HELD) as query:
@@ -685,7 +724,7 @@ def test_an_open_proposal_is_withdrawn_at_its_deadline_with_the_command_that_mad
         # The poll has stopped: otherwise it would report the withdrawal.
         assert query.running() == ["accept_query", "withdraw_proposal"]
         request = query.call("withdraw_proposal").argument
-        assert (request.expired, request.proposal_id, request.command.authorisation) == (True, "p-1", "t")
+        assert (request.expired, request.proposal_id, request.command.authorisation) == (True, "p-1", AUTHOR["authorisation"])
         assert (request.command.seen, query.call("withdraw_proposal").summary) == ("2.21", "withdraw the expired proposal")
         query.finish("withdraw_proposal", {"seen": "2.95"})
         assert (query.result.stage, query.attributes["CrOutcome"]) == ("Expired", ["expired"])
@@ -865,12 +904,22 @@ def test_governance_that_cannot_be_read_is_shown_once_and_read_again_after_longe
         assert query.names.count("find_query_change") == 1
         assert query.timers["governance cannot be read"] == 60
         assert (events(query)[-1], state(query).history[-1].detail) == ("governance cannot be read", reason)
-        query.advance(seconds=60 + 120 + 240 + 480 + 600)
-        assert query.names.count("find_query_change") == 6
-        assert query.timers["governance cannot be read"] == 600
+        query.advance(seconds=60 + 120 + 240 + 480 + 960 + 1920)
+        assert query.names.count("find_query_change") == 7
+        assert query.timers["governance cannot be read"] == 3600
         assert events(query).count("governance cannot be read") == 1
         # Commands are handled during the pause.
         assert outcome(query, query.update("propose", AUTHOR)).stage == "Proposed"
+
+
+def test_a_wake_up_ends_the_pause_after_governance_could_not_be_read() -> None:
+    found = seen_in_governance(state="Draft", version="2.50", digest="5" * 64)
+    with publish_query(find_query_change=[Unavailable("GovernanceUnreachable", "on purpose"), found, HELD]) as query:
+        assert query.timers["governance cannot be read"] == 60
+        query.advance(seconds=1)
+        query.signal("look")
+        assert state(query).version == "2.50"
+        assert "governance cannot be read" not in query.timers
 
 
 def test_a_query_reads_governance_when_it_is_woken_and_otherwise_costs_nothing() -> None:
@@ -1044,8 +1093,12 @@ def test_a_query_continues_with_its_state_and_the_votes_that_wait() -> None:
         query.advance(seconds=3)
         assert outcome(query, pending).detail == "verified; the vote is cast when the voter's worker is running"
         carried = query.continued
-        assert [(item.kind, item.message["decision"]) for item in carried.carried_messages] == [("approve", "approve u-contosso")]
-        assert (carried.carried.stage, carried.carried.accepted, carried.carried_command.authorisation) == ("Proposed", ("litware",), "t")
+        assert [(item.kind, item.message["decision"]) for item in carried.carried_messages] == [("approve", "approve.u-contosso.signed")]
+        assert (carried.carried.stage, carried.carried.accepted, carried.carried_command.authorisation) == (
+            "Proposed",
+            ("litware",),
+            AUTHOR["authorisation"],
+        )
         assert query.call("find_query_change").done
     both = BallotRecorded(proposal_state="Accepted", ballots=dict.fromkeys(OWNERS, "accepted"))
     with publish_query(carried, accept_query=both) as next_run:

@@ -296,7 +296,7 @@ APPROVAL_ENDS = START + timedelta(days=30)
 
 def decided(request: Any) -> VerifiedDecision:
     """Verify a token ``approve u-contosso`` or ``reject u-litware``."""
-    decision, approver = request.token.split(" ")[:2]
+    decision, approver = request.token.split(".")[:2]
     return VerifiedDecision(approver_id=approver, decision=decision, reason="", expires=APPROVAL_ENDS, max_runs=None, nonce="n")
 
 
