@@ -269,7 +269,11 @@ class QueryCommands:
         query, proposal_id = self._query, self._query.proposal_id
         if query.stage == "Draft":
             if command.party != self._input.proposer.name:
-                raise Refused("NotProposalOwner", f"withdraw: only {self._input.proposer.name} can close this draft.")
+                raise Refused(
+                    "NotProposalOwner",
+                    f"withdraw: only {self._input.proposer.name} can close this draft.",
+                    hint=f"`cleanroom query show {query.name}`",
+                )
             await self._steps.confirm_withdrawal(command)
             if query.stage != "Draft":
                 raise query.not_draft_error("withdraw")
@@ -306,7 +310,12 @@ class QueryCommands:
             if (query.ballots[approver] == "accepted") == (decision.decision == "approve"):
                 self._succeed(command, "this vote is already recorded")
                 return
-            raise Conflict("BallotAlreadySubmitted", f"{name} has already voted; a ballot cannot be changed.")
+            raise Conflict(
+                "BallotAlreadySubmitted",
+                f"{name} has already voted; a ballot cannot be changed.",
+                hint=f"To let {name} vote again, the proposer withdraws the proposal, "
+                f"`cleanroom query withdraw {query.name} --only-proposal`, and proposes it again.",
+            )
         if approver in self._votes:
             raise Conflict("BallotPending", f"A vote of {name} is already being cast.")
         if name not in self._collaborators:

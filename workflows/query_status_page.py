@@ -11,6 +11,7 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
 from cleanroom.lifecycle.query import CONSENT_WITHDRAWN, next_command
+from cleanroom.lifecycle.state import State
 from cleanroom.temporal import attributes, metrics
 from cleanroom.temporal.markdown import code, code_block, details, escape, prose
 from workflows.query_state import QueryStateMachine
@@ -30,6 +31,7 @@ class QueryStatusPage:
         self._proposer = proposer
         self._shown: tuple[Any, ...] | None = None
         self._stage, self._since = "", workflow.now()
+        self._state: State | None = None
         self._due = False
         self._limited = query.run_limit is not None
         self._datasets = query.datasets
@@ -55,7 +57,7 @@ class QueryStatusPage:
         shown = (query.state, *votes, query.digest, query.shown_expiry, query.run_limit, query.datasets, query.reminded, query.known())
         if shown != self._shown:
             self._shown = shown
-            self._enter(query.stage)
+            self._enter(query)
             changed = query_attributes(query, self._since)
             if query.run_limit is not None or self._limited:
                 changed.append((attributes.RUN_LIMIT, query.run_limit))
@@ -70,16 +72,16 @@ class QueryStatusPage:
                 changed.append((attributes.DATASETS, list(query.datasets)))
             workflow.upsert_search_attributes(attributes.updates(*changed))
 
-    def _enter(self, stage: str) -> None:
-        """Take note of the stage and of the time since when the query is in it, and count the time that a proposal was open."""
-        if stage == self._stage:
+    def _enter(self, query: QueryStateMachine) -> None:
+        """Take note of the state and of the time since when the query is in it, and count the time that a proposal was open."""
+        if query.state is self._state:
             return
-        now = workflow.now()
-        if self._stage == "Proposed":
+        now, stage = workflow.now(), query.stage
+        if self._stage == "Proposed" and stage != "Proposed":
             metrics.PROPOSAL_SECONDS.record(workflow.metric_meter(), (now - self._since).total_seconds(), result=stage.lower())
         # A continued history starts in the middle of a stage.
-        began = [entry.at for entry in self._query.history if entry.event == STAGE_EVENTS.get(stage)]
-        self._stage, self._since = stage, max(began, default=now)
+        began = [entry.at for entry in query.history if entry.event == STAGE_EVENTS.get(stage)] if stage != self._stage else []
+        self._stage, self._state, self._since = stage, query.state, max(began, default=now)
 
     def set_outcome(self, outcome: str) -> None:
         """Set search attribute ``CrOutcome``."""

@@ -124,32 +124,34 @@ def next_command_for(refusal: str, name: str, *, document: str = "") -> str:
     return next_command(refused_state(refusal), name, document=document)
 
 
-_VOTE, _CANCEL, _TERMINATE = "an owner approves", "Request Cancellation", "Terminate"
-_ACCEPTED: Final = (APPROVED, EXPIRED, EXHAUSTED, CONSENT_WITHDRAWN, REFUSED)
-_CLOSED: Final = (EXPIRED, WITHDRAWN, CANCELLED, TERMINATED, FAILED, NO_WORKFLOW)
+OPEN: Final = (CREATING, DRAFT, NOT_APPROVED)
+"""States of a query that needs its workflow."""
+OVER: Final = (EXPIRED, EXHAUSTED, REFUSED, WITHDRAWN, CANCELLED, TERMINATED, FAILED, NO_WORKFLOW)
+"""States of a query that only its renewal leads on from."""
+_UNACCEPTED: Final = (EXPIRED, WITHDRAWN, CANCELLED, TERMINATED, FAILED, NO_WORKFLOW)
+"""States of a draft or proposal without an open workflow."""
 TRANSITIONS: Final = (
     Transition(None, "query create", CREATING),
     Transition(CREATING, "the draft is stored", DRAFT),
     Transition(CREATING, "the draft is refused", FAILED),
-    Transition(DRAFT, "query update", DRAFT),
-    Transition(DRAFT, "query propose", NOT_APPROVED),
-    Transition(DRAFT, "query renew", NOT_APPROVED),
+    Transition(DRAFT, "query propose, query renew", NOT_APPROVED),
     Transition(DRAFT, "query withdraw", WITHDRAWN),
     Transition(DRAFT, "deadline", EXPIRED),
-    Transition(NOT_APPROVED, "query approve", NOT_APPROVED),
-    Transition(NOT_APPROVED, "query approve", APPROVED),
-    Transition(NOT_APPROVED, "query reject", DRAFT),
-    Transition(NOT_APPROVED, "query withdraw", DRAFT),
+    Transition(NOT_APPROVED, "all owners: query approve", APPROVED),
+    Transition(NOT_APPROVED, "votes without a decision", REFUSED),
+    Transition(NOT_APPROVED, "query reject, query withdraw", DRAFT),
     Transition(NOT_APPROVED, "deadline", EXPIRED),
-    Transition(APPROVED, "run start", APPROVED),
-    Transition(APPROVED, "run start", EXHAUSTED),
-    Transition(APPROVED, "deadline", EXPIRED),
-    Transition(EXHAUSTED, "deadline", EXPIRED),
-    Transition(CONSENT_WITHDRAWN, "deadline", EXPIRED),
+    Transition(APPROVED, "the last run: run start", EXHAUSTED),
     Transition(APPROVED, "consent off", CONSENT_WITHDRAWN),
     Transition(CONSENT_WITHDRAWN, "consent on", APPROVED),
-    *(Transition(state, "query renew", NOT_APPROVED) for state in (*_ACCEPTED, *_CLOSED) if state is not APPROVED),
-    *(Transition(state, _CANCEL, CANCELLED) for state in (CREATING, DRAFT, NOT_APPROVED)),
-    *(Transition(state, _TERMINATE, TERMINATED) for state in (CREATING, DRAFT, NOT_APPROVED)),
+    *(Transition(state, "an approval expires", EXPIRED) for state in (APPROVED, EXHAUSTED, CONSENT_WITHDRAWN)),
+    *(Transition(state, "Request Cancellation", CANCELLED) for state in OPEN),
+    *(Transition(state, "Terminate", TERMINATED) for state in OPEN),
+    *(Transition(state, "Temporal has lost it", NO_WORKFLOW) for state in (DRAFT, NOT_APPROVED)),
+    *(Transition(state, "Temporal deletes it", NO_WORKFLOW) for state in _UNACCEPTED if state is not NO_WORKFLOW),
+    *(Transition(state, "query renew", NOT_APPROVED) for state in (*OVER, APPROVED, CONSENT_WITHDRAWN)),
+    *(Transition(state, "query adopt, query create", DRAFT) for state in _UNACCEPTED),
+    *(Transition(state, "query adopt", NOT_APPROVED) for state in _UNACCEPTED),
+    *(Transition(state, "query create, with another text", FAILED) for state in _UNACCEPTED if state is not FAILED),
 )
-"""How states follow each other; docs/query-life.md draws them."""
+"""How states follow each other. A renewal of an accepted query is another document, which is proposed; the first one stays as it is."""

@@ -94,7 +94,7 @@ TRANSITIONS: Final = (
     Transition(RUNNING, "the job has ended", CONCLUDING),
     Transition(CONCLUDING, "cleaned up", COMPLETED),
     *(Transition(state, "refused, failed", FAILED) for state in (PREPARING, SUBMITTING, RUNNING, CONCLUDING)),
-    *(Transition(state, "run cancel, Request Cancellation", CANCELLED) for state in (PREPARING, SUBMITTING, RUNNING)),
+    *(Transition(state, "run cancel, Request Cancellation", CANCELLED) for state in (PREPARING, SUBMITTING, RUNNING, CONCLUDING)),
     *(Transition(state, "Terminate, timeout", TERMINATED) for state in (PREPARING, SUBMITTING, RUNNING, CONCLUDING)),
     Transition(TERMINATED, "run conclude, cleanup --apply", FAILED),
 )

@@ -14,8 +14,9 @@ from cleanroom.governance import Document
 from cleanroom.identifiers import document_digest
 from cleanroom.messages.query import GenerateQueryRequest, HistoryEntry, QueryStage, QueryState
 from cleanroom.publishing.query_document import generate_query
+from cleanroom.publishing.query_states import decided_version
 from cleanroom.publishing.user_documents import UserDocuments
-from cleanroom.runs.approvals import stored_decision
+from cleanroom.runs.approvals import ask_again, stored_decision
 from cleanroom.runs.reader import GovernanceReader
 
 ADOPTED = "adopted"
@@ -79,13 +80,14 @@ async def adopted_query(
         raise PreconditionFailed(
             "ApprovalExpired",
             f"query {name!r}: its approvals have expired, so no run can use it.",
-            hint=f"Ask the owners again: cleanroom query renew {name}",
+            hint=ask_again(name),
         )
+    version = await decided_version(documents, document)
     card, no_card = await _card(reader, collaboration, spec, proposer_id, text)
     state = QueryState(
         query=name,
         stage=stage,
-        version=document.version or "",
+        version=version,
         digest=text.digest,
         proposal_id=document.proposal_id,
         accepted=_voters(ballots, "accepted", names),
@@ -94,7 +96,7 @@ async def adopted_query(
         run_limit=run_limit,
         card=card,
         owners=tuple(sorted(item.approver_id for item in document.approvers or ())),
-        history=(HistoryEntry(at=now, event=ADOPTED, by=by, detail=f"{stage} at version {document.version}, rebuilt from governance"),),
+        history=(HistoryEntry(at=now, event=ADOPTED, by=by, detail=f"{stage} at version {version}, rebuilt from governance"),),
         spec=spec,
     )
     return AdoptedQuery(spec, proposer_id, state, expires_at, (*LOST, *missing, *no_card))

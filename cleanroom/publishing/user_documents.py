@@ -14,6 +14,7 @@ from azure.core.credentials import TokenCredential
 from cleanroom.bulkheads import bulkhead
 from cleanroom.concurrency import gather_limited
 from cleanroom.documents.dataset import parse_dataset
+from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, PreconditionFailed
 from cleanroom.governance import Approver, Document, GovernanceUserClient, LedgerPosition, ProposalStatus
 from cleanroom.governance.endpoint import proxy_headers
@@ -66,6 +67,12 @@ def _client_cert(section: GovernanceSettings) -> tuple[Path, Path] | None:
 def proposal_id_for(*parts: str) -> str:
     """Derive a proposal ID of 32 hex digits from the content of the proposal, so that a retry uses the same ID."""
     return parts_digest("proposal", *parts).hex()[:32]
+
+
+_DIFFERS = {
+    QUERY_LABELS["type"]: "Propose this text as a new version: `cleanroom query renew {name} --file FILE`. Or choose a different name."
+}
+"""Hints for a document that exists with different content, by its type. Accepted documents are immutable."""
 
 
 class UnreadableDocument(NamedTuple):
@@ -149,7 +156,7 @@ class UserDocuments:
             raise Conflict(
                 "DocumentDiffers",
                 f"document {document_id!r} ({existing.state}, version {existing.version}) already exists with different content.",
-                hint="Choose a different name, or update the draft. Accepted documents are immutable.",
+                hint=_DIFFERS.get(labels.get("type", ""), "Choose a different name.").format(name=document_id),
             )
         if existing is None:
             version = await self._client.put_document(document_id, self._contract, data, labels=labels, approvers=wanted)

@@ -37,6 +37,11 @@ class Decided(Protocol):
         ...
 
 
+def ask_again(query: str) -> str:
+    """Return the hint for approvals that a run cannot use. Governance accepts no other decision on an accepted query."""
+    return f"Ask the owners again: `cleanroom query renew {query}`."
+
+
 def proposers(document: AcceptedDocument, query: QueryDocument) -> frozenset[str]:
     """Return the user IDs of the query's proposer, as the document names it and as governance does."""
     assert query.approval is not None
@@ -70,7 +75,7 @@ def require_owners(document: AcceptedDocument, query: QueryDocument, datasets: S
             "QueryMissingApprovalsFromDatasetOwners",
             f"query {query.name!r}: the owners of {', '.join(lacking)} have not approved it.",
             details={"datasets": lacking, "owners": missing},
-            hint="Every owner of an input and of the output must approve this exact version.",
+            hint=f"Every owner of an input and of the output must approve this exact version. {ask_again(document.id)}",
         )
     return owners
 
@@ -114,7 +119,11 @@ def require_approval(document: Decided, owner: str, decision: Decision) -> None:
         Refused: ``QueryMissingApprovalsFromDatasetOwners``.
     """
     if decision.decision != "approve":
-        raise Refused("QueryMissingApprovalsFromDatasetOwners", f"query {document.id!r}: owner {owner} signed a rejection.")
+        raise Refused(
+            "QueryMissingApprovalsFromDatasetOwners",
+            f"query {document.id!r}: owner {owner} signed a rejection.",
+            hint=ask_again(document.id),
+        )
 
 
 async def stored_decision(reader: GovernanceReader, collaboration: str, document: Decided, owner: str, now: dt.datetime) -> Decision:
@@ -131,10 +140,10 @@ async def stored_decision(reader: GovernanceReader, collaboration: str, document
             "SignedDecisionMissing",
             f"query {document.id!r}: owner {owner} voted, but published no signed decision on this version.",
             cause=str(error),
-            hint="The owner approves with `cleanroom query approve`.",
+            hint=ask_again(document.id),
         ) from error
     if stored.proposer_id != owner or stored.accepted_by != (owner,) or stored.labels.get("type") != DECISION_LABELS["type"]:
-        raise Refused("SignedDecisionInvalid", f"{document_id}: not published by owner {owner} alone.")
+        raise Refused("SignedDecisionInvalid", f"{document_id}: not published by owner {owner} alone.", hint=ask_again(document.id))
     token = parse_decision_document(stored.data)
     try:
         keys = await published_keys(reader, collaboration, owner)
@@ -145,10 +154,14 @@ async def stored_decision(reader: GovernanceReader, collaboration: str, document
             raise
         message = f"query {document.id!r}: owner {owner}'s approval: {error.message}"
         if error.code == "StatementExpired":
-            raise Refused("ApprovalExpired", message, hint=f"Ask the owners again: `cleanroom query renew {document.id}`.") from error
-        raise Refused(error.code, message) from error
+            raise Refused("ApprovalExpired", message, hint=ask_again(document.id)) from error
+        raise Refused(error.code, message, hint=ask_again(document.id)) from error
     if (decision.query, decision.digest, decision.proposal_id) != (document.id, document.digest, document.proposal_id):
-        raise Refused("SignedDecisionInvalid", f"{document_id}: it is a decision on another text or proposal of query {document.id!r}.")
+        raise Refused(
+            "SignedDecisionInvalid",
+            f"{document_id}: it is a decision on another text or proposal of query {document.id!r}.",
+            hint=ask_again(document.id),
+        )
     return decision
 
 
@@ -167,6 +180,6 @@ async def count_runs(reader: GovernanceReader, own: str, document: AcceptedDocum
         raise Refused(
             "ApprovalRunsExhausted",
             f"query {document.id!r}: approved for {min(limits)} runs, and {len(others)} have started.",
-            hint=f"Ask the owners again: `cleanroom query renew {document.id}`.",
+            hint=ask_again(document.id),
         )
     return left

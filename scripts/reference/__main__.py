@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.reference import commands, configuration, errors, metrics, schemas, search_attributes, yaml_files
+from scripts.reference import commands, configuration, errors, lifecycle, metrics, schemas, search_attributes, yaml_files
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES: dict[str, Callable[[], str]] = {
+    "docs/query-life.md": lifecycle.render,
     "docs/reference/commands.md": commands.render,
     "docs/reference/configuration.md": configuration.render,
     "docs/reference/errors.md": errors.render,

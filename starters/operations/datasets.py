@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +10,9 @@ from temporalio.client import WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from cleanroom.documents.dataset import DATASET_LABELS, parse_dataset
 from cleanroom.documents.specs import DatasetSpec, S3StoreSpec
-from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed
-from cleanroom.identifiers import FRONTEND_QUEUE, dataset_workflow_id, document_digest
+from cleanroom.errors import Conflict, PreconditionFailed
+from cleanroom.identifiers import FRONTEND_QUEUE, dataset_workflow_id
 from cleanroom.messages.publish import PublishDatasetInput, PublishedDataset
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.fairness import fair_share
@@ -176,62 +174,3 @@ def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, rep
             replace=replace,
             on_progress=show_progress,
         )
-
-
-async def show_dataset(session: Session, name: str) -> dict[str, Any]:
-    """Return a dataset's document as governance holds it.
-
-    Raises:
-        NotFound: ``UserDocumentNotFound``.
-    """
-    async with session.governance() as client:
-        document = await session.documents(client).get(name)
-    dataset = parse_dataset(document.data, document_id=name)
-    policy = dataset.dataset_access_policy
-    return {
-        "id": document.id,
-        "state": document.state,
-        "version": document.version,
-        "digest": document_digest(document.data),
-        "owner": _party_name(session, document.proposer_id),
-        "access": policy.access_mode,
-        "format": dataset.dataset_schema.format,
-        "columns": dataset.dataset_schema.types(),
-        "allowed_columns": list(policy.allowed_fields),
-        "privacy_floors": json.loads(policy.privacy_floors.model_dump_json(by_alias=True)),
-        "store": f"{dataset.dataset_access_point.store.type} {dataset.dataset_access_point.store.name}",
-        "encryption": dataset.dataset_access_point.protection.encryption_mode(),
-        "manifest": dataset.dataset_access_point.manifest or "optional",
-        "manifest_digest": dataset.dataset_access_point.manifest_digest,
-    }
-
-
-async def list_datasets(session: Session) -> list[dict[str, Any]]:
-    """List the datasets of the collaboration, as governance holds them."""
-    from cleanroom.publishing.user_documents import UnreadableDocument
-
-    rows = []
-    async with session.governance() as client:
-        documents = session.documents(client)
-        for document in await documents.select(DATASET_LABELS):
-            if isinstance(document, UnreadableDocument):
-                unreadable = {"dataset": document.id, "state": "unreadable", "owner": "?", "version": None}
-                rows.append(unreadable | {"access": "?", "format": document.error.code})
-                continue
-            row: dict[str, Any] = {
-                "dataset": document.id,
-                "state": document.state,
-                "owner": _party_name(session, document.proposer_id),
-                "version": document.version,
-            }
-            try:
-                dataset = parse_dataset(document.data, document_id=document.id)
-                row |= {"access": dataset.dataset_access_policy.access_mode, "format": dataset.dataset_schema.format}
-            except CleanRoomError as error:
-                row |= {"access": "?", "format": error.code}
-            rows.append(row)
-    return rows
-
-
-def _party_name(session: Session, user_id: str) -> str:
-    return next((name for name, known in session.settings.parties.items() if known == user_id), user_id)

@@ -99,14 +99,17 @@ def require_decidable(card: ApprovalCard, decision: Literal["approve", "reject"]
         CleanRoomError: The problem of the query, such as ``QueryRefusedByGate`` or ``DatasetChanged``.
     """
     if card.document.state != "Proposed":
+        draft = card.document.state == "Draft"
         raise PreconditionFailed(
-            "QueryNotProposed", f"query {card.name!r} is {card.document.state} in governance; only a proposed query accepts votes."
+            "QueryNotProposed",
+            f"query {card.name!r} is {'a draft' if draft else 'approved'}; only a proposed query accepts votes.",
+            hint=f"Its author proposes it: `cleanroom query propose {card.name}`." if draft else f"`cleanroom query show {card.name}`",
         )
     if version not in (None, card.version):
         raise Conflict(
             "VersionMismatch",
             f"query {card.name!r} is at version {card.version}, not {version}.",
-            hint=f"Review the current version: cleanroom query show {card.name}",
+            hint=f"Review the current version: `cleanroom query show {card.name}`.",
         )
     if decision == "approve":
         card.require_approvable()

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from cleanroom.errors import CleanRoomError, Conflict, NotFound, PreconditionFailed
 from cleanroom.identifiers import document_digest, require_name
 from cleanroom.joining import hashed
+from cleanroom.lifecycle.state import WorkflowEnd
 from cleanroom.publishing.verification import verify_draft_matches_spec
 from cleanroom.secret import require_private_folder, write_secret_file
+from starters.operations.query_standing import state_with
 from starters.operations.session import Session
 
 if TYPE_CHECKING:
@@ -33,7 +35,9 @@ async def read_query_document(session: Session, name: str) -> Document:
             return await session.documents(client).get(name)
         except NotFound as error:
             raise PreconditionFailed(
-                "QueryNotDraft", f"query {name!r}: governance holds no draft of it yet.", hint="Wait until `cleanroom query show` shows it."
+                "QueryNotDraft",
+                f"query {name!r}: governance holds no draft of it.",
+                hint=f"`cleanroom query show {name}` says whether its author's worker is missing.",
             ) from error
 
 
@@ -57,7 +61,11 @@ def require_own_draft(session: Session, document: Document, spec: QuerySpec | No
     """
     if document.state != "Draft":
         raise PreconditionFailed(
-            "QueryNotDraft", f"propose: query {document.id!r} is {document.state}, not a draft.", hint="Withdraw the proposal first."
+            "QueryNotDraft",
+            f"propose: query {document.id!r} is {state_with(document.state, (WorkflowEnd.OPEN, '')).word}, not a draft.",
+            hint=f"Withdraw the proposal first: `cleanroom query withdraw {document.id} --only-proposal`."
+            if document.state == "Proposed"
+            else f"An approved query does not change. Propose a new version: `cleanroom query renew {document.id}`, with --file.",
         )
     _require_own_text(session, document, spec)
 

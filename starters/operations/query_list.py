@@ -202,6 +202,7 @@ class _Governance:
         if isinstance(document, UnreadableDocument):
             return await governance_row(self._session, self._client, document)
         row = await governance_row(self._session, self._client, document, self._workflow(document.id))
+        row["digest"] = attributes.short_digest(row["digest"])
         if document.state == "Accepted":
             accepted = await accepted_record(self._session, self._client, document)
             row |= {key: accepted[key] for key in ("state", "expires", "version")}

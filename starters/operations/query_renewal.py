@@ -56,7 +56,7 @@ async def renew_query(
         raise Refused(
             "NotQueryProposer",
             f"only {proposer}, who proposed query {found[0].id!r}, can renew it.",
-            hint="Create a query of your own with `cleanroom query create`.",
+            hint=f"Ask {proposer} for `cleanroom query renew {found[0].id}`, or choose another name: `cleanroom query create FILE`.",
         )
     if last.state == "Accepted":
         return await _propose_next(session, found, spec, approval_seconds)

@@ -85,7 +85,7 @@ class Login:
 
 
 @pytest.fixture(autouse=True)
-def _services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _services(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("made", "calls", "failures"):
         monkeypatch.setattr(Governance, name, [], raising=False)
     monkeypatch.setattr(Login, "made", [], raising=False)
@@ -94,7 +94,6 @@ def _services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("GuestAttestor", "BlobStore", "S3Store"):
         monkeypatch.setattr(identity, name, type(name, (Noted,), {}))
     monkeypatch.setattr(identity, "_CURRENT", None)
-    monkeypatch.setattr(identity.tempfile, "tempdir", str(tmp_path))
     monkeypatch.delenv(identity.ATTESTATION_URL_VARIABLE, raising=False)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
