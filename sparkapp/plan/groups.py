@@ -8,7 +8,7 @@ from dataclasses import replace
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import unchanged
 from sparkapp.plan.conditions import conjuncts, number_of, without_alias
-from sparkapp.plan.expressions import EXTREMES, Columns, require_conditions, require_shown
+from sparkapp.plan.expressions import EXTREMES, Columns, is_stored, require_conditions, require_shown
 from sparkapp.plan.overlap import OverlappingGroups
 from sparkapp.plan.release import Groups, Release, counted_test, groups_of, require_floors, require_merges
 from sparkapp.plan.rows import NOTHING, Column, InputColumn, Person, Rows, fresh
@@ -37,8 +37,8 @@ class Aggregates:
         values = {columns[item.id].value for item in keys if item.kind == "AttributeReference" and item.id in columns}
         if not all(person.all_ids & values for person in rows.persons):
             raise refused("PlanFloorMissing", f"rows of {rows.persons[0].view} are aggregated without the conditions of its floor")
-        if not rows.persons:
-            for item in node.expressions("groupingExpressions"):
+        for item in node.expressions("groupingExpressions"):
+            if not (rows.persons and is_stored(unchanged(item), columns)):  # how many rows a person has tells computed values
                 require_conditions(item, columns, self._walk.subquery, self._walk.catalog, all_of_it=True)
         out = self._grouped(node, rows, columns, persons=False)
         out.persons = [person._replace(ids=person.all_ids & values, found=frozenset()) for person in rows.persons]

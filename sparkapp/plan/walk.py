@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from cleanroom.sql import Catalog
@@ -93,6 +93,7 @@ class PlanWalk:
         if kind in ("Except", "Intersect"):
             left, right = (self.settled(child, outer) for child in node.children)
             self.require_no_persons([*left.persons, *right.persons], f"a set operation ({kind})")
+            self._require_compared([*left.columns.values(), *right.columns.values()])
             return self._positional([left, right], list(left.columns))
         raise refused("PlanLeafUnknown", f"it reads {kind} instead of a registered view")
 
@@ -107,6 +108,7 @@ class PlanWalk:
             values = {column.value for column in rows.columns.values()}
             if not all(person.all_ids & values for person in rows.persons):
                 raise refused("PlanRowsOfPersons", "DISTINCT removes rows of different persons")
+            self._require_compared(column for column in rows.columns.values() if column.computed or node.child.kind == "Union")
             return replace(rows, unique=[*rows.unique, frozenset(values)])
         if kind == "Generate":
             generator = node.expression("generator")
@@ -126,6 +128,11 @@ class PlanWalk:
                 }
             )
         return rows
+
+    def _require_compared(self, columns: Iterable[Column]) -> None:
+        """Require that rows are compared by columns that queries may filter by: how many are left tells the values."""
+        for column in columns:
+            require_shown(column.shows, "a comparison of rows reads", self.catalog, identities=True)
 
     def _require_read(self, nodes: Sequence[Node], columns: Columns) -> None:
         """Require that expressions by which rows are chosen, sorted or copied read columns that queries may filter by."""
@@ -181,7 +188,7 @@ class PlanWalk:
             if call.kind == "RowNumber":
                 self._require_read([order for order in node.expressions("orderSpec") if order.child.kind != "AttributeReference"], columns)
             counts = frozenset(partition) if _counts_rows(call) and not node.fields.get("orderSpec") else None
-            found[item.id] = Column(item.id, self.shown(item.child, columns), counts=counts)
+            found[item.id] = Column(item.id, self.shown(item.child, columns), counts=counts, computed=True)
         return replace(rows.with_columns(found), overlapping=rows.overlapping or bool(rows.persons))
 
     def _union(self, node: Node, outer: Columns) -> Rows:
@@ -208,7 +215,11 @@ class PlanWalk:
         for id, group in zip(ids, zip(*(part.columns.values() for part in parts), strict=True), strict=True):
             identity = any(column.identity for column in group)
             columns[id] = Column(
-                fresh(), NOTHING.union(*(column.shows for column in group)), identity, all(column.flag for column in group)
+                fresh(),
+                NOTHING.union(*(column.shows for column in group)),
+                identity,
+                all(column.flag for column in group),
+                computed=any(column.computed for column in group) or len({column.shows for column in group}) > 1,
             )
         return Rows(columns, overlapping=any(part.overlapping or part.multiplied for part in parts))
 
@@ -231,7 +242,7 @@ class PlanWalk:
         base = normalised(inner)
         identity = base is not None and base in columns and columns[base].identity
         null = _is_null(inner, columns)
-        return Column(fresh(), self.shown(inner, columns, persons=persons), identity, is_flag(inner, columns), null)
+        return Column(fresh(), self.shown(inner, columns, persons=persons), identity, is_flag(inner, columns), null, computed=True)
 
     def shown(self, node: Node, columns: Columns, *, persons: bool = False) -> frozenset[tuple[str, str]]:
         """Input columns whose values an expression shows; see :func:`sparkapp.plan.expressions.shown`."""
