@@ -20,10 +20,11 @@ FAULTS ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check demo classes test test-lag test-faults test-recovery test-install test-kills mutants lint reference docs histories bench clean test-load
+.PHONY: help setup check demo classes test test-lag test-faults test-recovery test-install test-companies test-kills mutants lint reference docs histories bench clean test-load \
+	cluster-binaries cluster-up cluster-down test-cluster
 
 help: ## show this help
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 check: ## check that the machine has what it needs, and print how to install what is missing
 	@python3 scripts/check_machine.py
@@ -84,8 +85,28 @@ test-faults: setup ## run the whole fault matrix, and write docs/durability.md (
 test-recovery: setup ## delete the database of a local cloud's Temporal server, and recover as docs/guides/backups.md says
 	@CLEANROOM_TEST_RECOVERY=1 $(PY) -m pytest -q tests/scenario/test_recovery.py tests/scenario/test_lost_temporal_server.py $(PYTEST_ARGS)
 
+test-companies: setup ## play three companies from nothing to a result, with the commands of docs/getting-started.md
+	@CLEANROOM_TEST_COMPANIES=1 $(PY) -m pytest -q -s tests/scenario/test_three_companies.py $(PYTEST_ARGS)
+
 test-install: setup ## install a wheel into new environments: the small one, and the one that plays the demo
 	@CLEANROOM_TEST_INSTALL=1 $(PY) -m pytest -q tests/scenario/test_installed_wheel.py $(PYTEST_ARGS)
+
+TIER ?= fast
+cluster-binaries: $(STAMP) ## build the programs of the test cluster into ~/.cache/cleanroom, or print why that is not possible
+	@$(PY) -m tools.cluster build --tier $(TIER)
+
+cluster-up: cluster-binaries ## start a real Kubernetes cluster with the Spark Operator, and print its kubeconfig (TIER=full: with containers)
+	@$(PY) -m tools.cluster up --tier $(TIER)
+
+cluster-down: $(STAMP) ## stop the cluster of cluster-up, and remove everything that it left
+	@$(PY) -m tools.cluster down
+
+# The cluster of KUBECONFIG, if that is set. Exit code 3 says that this machine cannot build the programs; pytest then reports skips.
+TIERS ?= $(if $(KUBECONFIG),existing,fast)
+CLUSTER_MINUTES ?= 60
+test-cluster: setup ## run the Kubernetes tests on a real cluster, of KUBECONFIG or started here (TIERS="stand-in fast full")
+	@$(if $(KUBECONFIG),true,$(PY) -m tools.cluster build --tier $(lastword fast $(filter full,$(TIERS))) --minutes $(CLUSTER_MINUTES)) || test $$? = 3
+	@CLEANROOM_TEST_TIERS="$(TIERS)" $(PY) -m pytest -q --durations=5 tests/cluster $(PYTEST_ARGS)
 
 lint: $(STAMP) ## run ruff, mypy --strict, the import contracts, and the check of generated pages
 	@$(VENV)/bin/ruff format --check .

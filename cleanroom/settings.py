@@ -205,6 +205,8 @@ class KubernetesSettings(SettingsSection):
     """Spark version of the image."""
     service_account: str = "spark"
     """Kubernetes service account of the driver."""
+    operator_account: str = Field(default="spark-operator/spark-operator-controller", pattern=r"^[a-z0-9.-]+/[a-z0-9.-]+$")
+    """Namespace and service account of the Spark Operator. `cleanroom doctor` checks its rights."""
     virtual_nodes: bool = False
     """Whether pods run on confidential virtual nodes (AKS VN2)."""
 

@@ -21,7 +21,7 @@ SPARK_OPERATOR = ("github.com/kubeflow/spark-operator/v2", "v2.4.0")
 KUBERNETES = ("k8s.io/kubernetes", "v1.35.4")
 CRD = "charts/spark-operator-chart/crds/sparkoperator.k8s.io_sparkapplications.yaml"
 OPENAPI = "api/openapi-spec/v3/api__v1_openapi.json"
-KINDS = ("Pod", "ConfigMap", "Namespace", "Service", "PersistentVolumeClaim", "Event")
+KINDS = ("Pod", "ConfigMap", "Namespace", "Service", "PersistentVolumeClaim", "Event", "ResourceQuota")
 TARGET = Path(__file__).parent.parent / "localcloud/standins/kubernetes/schemas"
 
 NOTICE = """\

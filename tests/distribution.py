@@ -41,6 +41,8 @@ FIRST = (
     "tests/scenario/kubernetes/test_kubelet.py",
     "tests/scenario/test_worker_lifecycle.py",
     "tests/unit/test_commands.py",
+    "tests/cluster/test_cluster_api.py",
+    "tests/cluster/test_cluster_runs.py",
     "tests/unit/test_sparkapp_listing.py",
     "tests/unit/test_governance_faults.py",
     "tests/unit/test_supervisor.py",

@@ -8,6 +8,7 @@ enforces them. The job configuration is measured as an exact string, so every ru
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -29,6 +30,17 @@ SPARK_CONTAINERS: Mapping[Role, str] = MappingProxyType({"driver": "spark-kubern
 
 LOCAL_DIR = "/var/data/spark-local-dir-1"
 """Mount path of the scratch volume of both roles. The framework compares mount destinations exactly."""
+
+_SPARK_MOUNTS = (
+    ("/etc/resolv.conf", "rw", "resolvconf"),
+    ("/var/run/secrets/kubernetes.io/serviceaccount", "ro", "emptydir"),
+    ("/opt/spark/conf", "ro", "emptydir"),
+    (LOCAL_DIR, "rw", "emptydir"),
+)
+"""Destination, access and kind of source of the mounts that every Spark container has."""
+
+NODE_MOUNTS = ("/etc/hosts", "/etc/hostname", "/dev/termination-log", "/dev/shm")  # noqa: S108 - paths in a container
+"""Files that containerd and the kubelet mount into every container."""
 
 MAX_POLICY = 130_000
 """Maximum length of a policy in base64 characters. The operator passes it to ``spark-submit`` as one argument, and
@@ -141,16 +153,7 @@ def _policy(role: Role, measured: Mapping[str, str], profile: PodProfile) -> Pod
                 *_pattern_rules(_COMMON_UNMEASURED | _ROLE_UNMEASURED[role] | ({} if profile.sidecars else _LOCAL_ATTESTATION)),
             ),
             layers=profile.layers,
-            mounts=(
-                MountRule(destination="/etc/resolv.conf", options=("rbind", "rshared", "rw"), source="sandbox:///tmp/atlas/resolvconf/.+"),
-                MountRule(
-                    destination="/var/run/secrets/kubernetes.io/serviceaccount",
-                    options=("rbind", "rshared", "ro"),
-                    source="sandbox:///tmp/atlas/emptydir/.+",
-                ),
-                MountRule(destination="/opt/spark/conf", options=("rbind", "rshared", "ro"), source="sandbox:///tmp/atlas/emptydir/.+"),
-                MountRule(destination=LOCAL_DIR, options=("rbind", "rshared", "rw"), source="sandbox:///tmp/atlas/emptydir/.+"),
-            ),
+            mounts=_mount_rules(),
             working_dir=profile.working_dir,
         )
     ]
@@ -178,6 +181,23 @@ def _policy(role: Role, measured: Mapping[str, str], profile: PodProfile) -> Pod
     return policy
 
 
+def _mount_rules() -> tuple[MountRule, ...]:
+    """Return the mounts of a Spark container, all of them inside of the utility VM.
+
+    Container groups of Azure share mounts with their host namespace (``rshared``); containerd keeps them private. A node
+    with containerd also mounts the files of :data:`NODE_MOUNTS` into each container.
+    """
+    rules = [
+        MountRule(destination=destination, options=("rbind", propagation, access), source=f"sandbox:///tmp/atlas/{kind}/.+")
+        for destination, access, kind in _SPARK_MOUNTS
+        for propagation in ("rshared", "rprivate")
+    ]
+    return (
+        *rules,
+        *(MountRule(destination=path, options=("rbind", "rprivate", "rw"), source="sandbox:///tmp/atlas/node/.+") for path in NODE_MOUNTS),
+    )
+
+
 def _exact_rules(values: Mapping[str, str], *, required: bool) -> list[EnvRule]:
     return [EnvRule(pattern=f"{name}={values[name]}", required=required, strategy="string") for name in sorted(values)]
 
@@ -186,8 +206,17 @@ def _pattern_rules(patterns: Mapping[str, str]) -> list[EnvRule]:
     return [EnvRule(pattern=f"^{name}={patterns[name]}$", required=False, strategy="re2") for name in sorted(patterns)]
 
 
+class PodMount(FrozenModel):
+    """A mount of a container, with its source as the utility VM sees it."""
+
+    destination: str
+    source: str
+    options: tuple[str, ...]
+    type: str = "bind"
+
+
 class PodContainer(BaseModel):
-    """A container before its start: its whole command line (entry point and arguments), its variables, and its image's layers."""
+    """A container before its start: its whole command line (entry point and arguments), its variables, layers and bind mounts."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -196,6 +225,7 @@ class PodContainer(BaseModel):
     layers: tuple[str, ...]
     working_dir: str = "/"
     privileged: bool = False
+    mounts: tuple[PodMount, ...] = ()
 
 
 def check_pod(policy_rego: str, container: PodContainer) -> list[str]:
@@ -227,9 +257,20 @@ def _differences(rule: ContainerRule, container: PodContainer) -> list[str]:
             found.append(f"missing required environment variable: {name} {state}")
     if rule.working_dir != container.working_dir:
         found.append(f"invalid working directory: {container.working_dir!r}, the policy has {rule.working_dir!r}")
+    for mount in container.mounts:
+        if not any(_allows(allowed, mount) for allowed in rule.mounts):
+            found.append(f"invalid mount list: no rule for {mount.destination} from {mount.source} ({', '.join(mount.options)})")
     if container.privileged and not rule.allow_elevated:
         found.append("privileged escalation not allowed")
     return found
+
+
+def _allows(rule: MountRule, mount: PodMount) -> bool:
+    return (
+        (rule.destination, rule.type) == (mount.destination, mount.type)
+        and set(rule.options) == set(mount.options)
+        and re.search(rule.source, mount.source) is not None
+    )
 
 
 def _first_difference(wanted: Sequence[str], actual: Sequence[str]) -> str:

@@ -112,6 +112,7 @@ def _execute(
         from sparkapp.failures import redact_error
 
         found = redact_error(error)
+        found.cause = found.cause or (str(error).splitlines() or [""])[0][:400] or None
         found.hint = found.hint or "The pod would fail in the same way on such rows. Correct the query."
         raise found from error
 

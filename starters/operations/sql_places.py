@@ -52,8 +52,12 @@ def sql_places(path: Path, spec: QuerySpec) -> list[SqlPlace]:
             return [SqlPlace(str(path.parent / str(members[name].value)))]
     if "sql" in members:
         return [_place(text, path, members["sql"], "sql")]
-    nodes = [_members(item).get("data") for item in members["segments"].value]
-    return [_place(text, path, node, f"segments.{number}.data") for number, node in enumerate(nodes)][: len(spec.segments)]
+    listed = members.get("segments")
+    nodes = [_members(item).get("data") for item in listed.value] if isinstance(listed, yaml.SequenceNode) else []
+    if len(nodes) != len(spec.segments) or not nodes:
+        # A merge key (<<) has brought the text.
+        return [SqlPlace(str(path), member="sql")] * max(1, len(spec.segments))
+    return [_place(text, path, node, f"segments.{number}.data") for number, node in enumerate(nodes)]
 
 
 def _members(node: Any) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,9 +12,8 @@ from typing import Any
 import pytest
 
 from cleanroom.attestation import AttestationEvidence, Expectations, GuestAttestor, TrustStore, report_data_for, verify_evidence
-from cleanroom.errors import Conflict, NotFound, Refused, TimedOut, Unavailable
+from cleanroom.errors import Refused, Unavailable
 from cleanroom.spark.deadlines import Deadlines
-from cleanroom.spark.failure_rules import FailureCode
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.profile import PodProfile
@@ -28,7 +25,6 @@ from cleanroom.spark.signed import (
     verify_service_report,
     verify_signed_policies,
 )
-from cleanroom.spark.status import JobStatus
 from localcloud.standins.kubernetes.image import LocalImage
 from localcloud.standins.serving import serving
 from localcloud.standins.snp.server import DevelopmentHardware, SnpConfig
@@ -170,87 +166,6 @@ async def test_pod_report_has_the_host_data_of_its_policy(
     with pytest.raises(Refused):
         await GuestAttestor(f"{running.config.snp_url}/guests/{url}", ca_file=running.config.snp_ca_file).attest(b"late")
     assert await service.delete(submission.tracking_id, uid=submission.uid)
-
-
-async def test_second_submission_finds_the_first_application(running: Cluster, hardware: DevelopmentHardware) -> None:
-    image = script_image(running.images, WAITING)
-    service, job = service_for(running, hardware, image), make_job("twice")
-    first = await service.submit(job, service.profile, granted(service, job))
-    second = await service_for(running, hardware, image).submit(job, service.profile, granted(service, job))
-    assert (first.created, second.created, first.uid) == (True, False, second.uid)
-    changed = make_job("twice", queryDigest="1" * 64)
-    with pytest.raises(Conflict) as conflict:
-        await service.submit(changed, service.profile, granted(service, changed))
-    assert conflict.value.code == "SparkApplicationDiffers"
-    with pytest.raises(Refused) as refused:
-        await service.submit(job, service.profile, granted(service, changed))
-    assert refused.value.code == "PodPolicyChanged"
-    assert await service.delete(first.tracking_id)
-    assert not await service.delete(first.tracking_id)
-
-
-async def test_watch_can_be_cancelled_and_resumed(running: Cluster, hardware: DevelopmentHardware) -> None:
-    service, job = service_for(running, hardware, script_image(running.images, WAITING)), make_job("resumed")
-    submission = await service.submit(job, service.profile, granted(service, job))
-    readings: list[JobStatus] = []
-    started = asyncio.Event()
-
-    def progress(status: JobStatus) -> None:
-        readings.append(status)
-        if status.state == "RUNNING":
-            started.set()
-
-    first = asyncio.create_task(service.watch(submission.tracking_id, progress, DEADLINES))
-    await asyncio.wait_for(started.wait(), 20)
-    first.cancel()
-    begun = time.monotonic()
-    with pytest.raises(asyncio.CancelledError):
-        await first
-    assert time.monotonic() - begun < 5
-    count = len(readings)
-    again = asyncio.create_task(service.watch(submission.tracking_id, progress, DEADLINES))
-    while len(readings) < count + 3:
-        await asyncio.sleep(0.05)
-    # Progress is reported at every beat, so the caller can send heartbeats.
-    assert not again.done()
-    await service.delete(submission.tracking_id)
-    outcome = await asyncio.wait_for(again, 20)
-    assert (outcome.succeeded, outcome.code) == (False, FailureCode.DELETED)
-    assert {reading.state for reading in readings} >= {"RUNNING"}
-
-
-async def test_exceeded_deadline_ends_the_watch(running: Cluster, hardware: DevelopmentHardware) -> None:
-    image = script_image(running.images, WAITING)
-    service, job = service_for(running, hardware, image), make_job("slow")
-    submission = await service.submit(job, service.profile, granted(service, job))
-    outcome = await service.watch(submission.tracking_id, lambda status: None, Deadlines(driver_start_seconds=20, run_seconds=1))
-    assert outcome.code is FailureCode.RUN_DEADLINE
-    assert isinstance(outcome.error(), TimedOut)
-    gone = image.model_copy(update={"reference": f"localhost/test/x@sha256:{'8' * 64}"})
-    other = service_for(running, hardware, gone)
-    missing = await other.submit(make_job("no-image"), other.profile, granted(other, make_job("no-image")))
-    found = await other.watch(missing.tracking_id, lambda status: None, DEADLINES)
-    assert found.code is FailureCode.IMAGE_PULL
-    big = service_for(running, hardware, image, resources={"driver_cores": 64})
-    waiting = await big.submit(make_job("no-room"), big.profile, granted(big, make_job("no-room")))
-    full = await big.watch(waiting.tracking_id, lambda status: None, Deadlines(driver_start_seconds=1))
-    assert full.code is FailureCode.CAPACITY
-    assert full.retryable
-    assert "Insufficient cpu" in full.message
-    for name in (submission.tracking_id, missing.tracking_id, waiting.tracking_id):
-        assert await service.delete(name)
-
-
-async def test_watch_detects_another_object_with_the_same_name(running: Cluster, hardware: DevelopmentHardware) -> None:
-    service, job = service_for(running, hardware, script_image(running.images, WAITING)), make_job("replaced")
-    first = await service.submit(job, service.profile, granted(service, job))
-    await service.delete(first.tracking_id)
-    second = await service.submit(job, service.profile, granted(service, job))
-    outcome = await service.watch(first.tracking_id, lambda status: None, DEADLINES, uid=first.uid)
-    assert outcome.code is FailureCode.REPLACED
-    assert await service.delete(second.tracking_id, uid=second.uid)
-    with pytest.raises(NotFound):
-        await service.status(second.tracking_id)
 
 
 async def test_unreachable_cluster_is_unavailable(folder: Path, hardware: DevelopmentHardware) -> None:

@@ -16,12 +16,13 @@ from typer.testing import CliRunner
 
 from activities.blob import container_scope
 from cleanroom.clients.azure import STORAGE_READER, FederatedCredentials, Federation, ManagedIdentities, RoleAssignments
-from cleanroom.errors import Refused, Unavailable
+from cleanroom.errors import NotFound, Refused, Unavailable
 from cleanroom.identifiers import federated_subject, federation_name, identity_name
 from cleanroom.runs.held import Held, HeldByRuns
 from cleanroom.secret import write_secret_file
 from cleanroom.settings import AttestationSettings, KubernetesSettings, Settings, SparkSettings
 from cleanroom.spark.kubernetes import KubernetesClient
+from cleanroom.spark.preflight import DRIVER, NETWORK_POLICIES, SUBMISSION, Right, missing_rights
 from cleanroom.temporal import attributes
 from cleanroom.temporal.keyring import Keyring
 from starters.cli import app
@@ -536,6 +537,58 @@ def test_a_cluster_without_the_operator_or_that_is_not_reached_is_found(monkeypa
     monkeypatch.undo()
     missing = KubernetesSettings(kubeconfig=tmp_path / "nowhere")
     assert failure(cluster_checks(service(kubernetes=missing)), "connection to Kubernetes") == "KubeconfigInvalid"
+
+
+@pytest.mark.parametrize(
+    ("lacking", "state", "words"),
+    [
+        ([], "ok", "complete"),
+        ([NETWORK_POLICIES], "ok", "that of Spark 4.3 also needs the right to create networkpolicies"),
+        ([SUBMISSION[0]], "failed", "spark-operator/spark-operator-controller may not create pods; analytics/spark may not create pods"),
+        ([DRIVER[-1]], "failed", "analytics/spark may not list persistentvolumeclaims"),
+        (Refused("Forbidden", "no"), "skipped", "administrator"),
+        (NotFound("NotFound", "no such resource"), "skipped", "administrator"),
+    ],
+    ids=["all", "old spark-submit only", "no pods", "no claims", "no administrator", "not served"],
+)
+def test_missing_rights_of_operator_and_drivers_are_found(lacking: Any, state: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(api: Any, account: str, namespace: str, rights: Any) -> list[Right]:
+        if isinstance(lacking, Exception):
+            raise lacking
+        return [right for right in rights if right in lacking]
+
+    monkeypatch.setattr(KubernetesClient, "connect", staticmethod(lambda settings: Cluster(None)))
+    monkeypatch.setattr("cleanroom.spark.kubernetes_api.connect", lambda settings: closing_nothing())
+    monkeypatch.setattr("cleanroom.spark.preflight.missing_rights", missing)
+    found = look(cluster_checks(service()), cluster.RIGHTS)
+    assert found.state == state
+    assert words in found.detail
+
+
+def closing_nothing() -> Any:
+    return type("Api", (), {"close": lambda self: None})()
+
+
+def test_rights_of_another_account_are_asked_from_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Reviews:
+        def __init__(self, api: Any) -> None: ...
+
+        def create_namespaced_local_subject_access_review(self, namespace: str, body: Any, **options: Any) -> Any:
+            asked.append((namespace, body["spec"]["user"], body["spec"]["resourceAttributes"]))
+            allowed = body["spec"]["resourceAttributes"]["resource"] == "pods"
+            return type("Answer", (), {"data": json.dumps({"status": {"allowed": allowed}}).encode()})
+
+    monkeypatch.setattr("kubernetes.client.AuthorizationV1Api", Reviews)
+    rights = [Right("create", "pods"), NETWORK_POLICIES]
+    assert missing_rights(closing_nothing(), "ops/controller", "analytics", rights) == [NETWORK_POLICIES]
+    user = "system:serviceaccount:ops:controller"
+    assert asked[1] == (
+        "analytics",
+        user,
+        {"namespace": "analytics", "verb": "create", "resource": "networkpolicies", "group": "networking.k8s.io"},
+    )
 
 
 def test_pods_left_in_a_quota_are_counted() -> None:

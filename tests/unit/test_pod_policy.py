@@ -158,6 +158,44 @@ def test_changed_container_is_denied(changes: dict[str, object], error: str) -> 
     assert any(error in text for text in differences)
 
 
+SANDBOX = "sandbox:///tmp/atlas"
+
+
+def mount(destination: str, source: str, access: str = "rw", propagation: str = "rprivate", kind: str = "bind") -> dict[str, object]:
+    return {"destination": destination, "source": source, "options": ("rbind", propagation, access), "type": kind}
+
+
+def test_mounts_of_containerd_and_of_azure_are_allowed() -> None:
+    """The first list is what containerd 1.6 made for a driver under a kubelet, with the sources inside of the VM."""
+    containerd = [mount(path, f"{SANDBOX}/node{path}") for path in ("/etc/hosts", "/dev/termination-log", "/etc/hostname", "/dev/shm")]
+    for propagation in ("rprivate", "rshared"):
+        spark = [
+            mount("/etc/resolv.conf", f"{SANDBOX}/resolvconf/resolv.conf", propagation=propagation),
+            mount("/var/data/spark-local-dir-1", f"{SANDBOX}/emptydir/a", propagation=propagation),
+            mount("/opt/spark/conf", f"{SANDBOX}/emptydir/b", "ro", propagation),
+            mount("/var/run/secrets/kubernetes.io/serviceaccount", f"{SANDBOX}/emptydir/c", "ro", propagation),
+        ]
+        assert check_pod(DRIVER, container(mounts=[*spark, *(containerd if propagation == "rprivate" else [])])) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        mount("/opt/cleanroom", f"{SANDBOX}/emptydir/a"),
+        mount("/opt/spark/conf", f"{SANDBOX}/emptydir/a", "rw"),
+        mount("/opt/spark/conf", "/home/operator/conf", "ro"),
+        mount("/dev/shm", "/run/containerd/shm"),
+        mount("/dev/shm", f"{SANDBOX}/node/shm", propagation="rshared"),
+        mount("/etc/hosts", f"{SANDBOX}/node/etc/hosts", kind="tmpfs"),
+        mount("/var/data/spark-local-dir-2", f"{SANDBOX}/emptydir/a"),
+    ],
+    ids=["program", "writable", "of the node", "shared memory of the node", "shared", "type", "another folder"],
+)
+def test_other_mount_is_denied(wrong: dict[str, object]) -> None:
+    (difference,) = check_pod(DRIVER, container(mounts=[wrong]))
+    assert difference.startswith(f"invalid mount list: no rule for {wrong['destination']} from {wrong['source']}")
+
+
 def test_executor_policy_denies_the_driver() -> None:
     executor = pod_policies(make_job(), make_profile()).executor.rego
     assert any("invalid command" in text for text in check_pod(executor, container()))

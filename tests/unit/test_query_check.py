@@ -134,16 +134,17 @@ def test_missing_and_wrong_datasets_are_shown_at_once(governance: Governance) ->
             12,
         ),
         ("sqlFile: q.sql\n", 2, 8),
+        ('<<: {sql: "SELECT f.nothing AS origin, COUNT(*) AS flights FROM f GROUP BY f.origin"}\n', 1, 8),
         ("sql: >\n  SELECT f.nothing AS origin,\n  COUNT(*) AS flights FROM f GROUP BY f.origin\n", 1, 8),
     ],
-    ids=["block", "plain", "quoted", "segment", "file", "folded"],
+    ids=["block", "plain", "quoted", "segment", "file", "merged", "folded"],
 )
 def test_places_are_those_of_the_editor(sql: str, line: int, column: int, governance: Governance) -> None:
     text = "-- delays\nSELECT f.nothing AS origin, COUNT(*) AS flights FROM f GROUP BY f.origin\n"
     _, record = checked("name: delays\ninputs: {f: contosso-flights}\noutput: litware-delays\n" + sql, q=text)
     item = next(item for item in record["findings"] if item["code"] == "UnknownColumn")
     assert (item["line"], item["column"]) == (line, column)
-    assert item.get("member") == ("sql" if "folded" in sql or sql.startswith("sql: >") else None)
+    assert item.get("member") == ("sql" if sql.startswith(("sql: >", "<<")) else None)
     table = runner.invoke(app, ["query", "check", "query.yaml"])
     assert f"{'q.sql' if 'sqlFile' in sql else 'query.yaml'}:{line}:{column}" in table.output.replace("\n", "")
 

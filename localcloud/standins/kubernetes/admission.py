@@ -10,13 +10,14 @@ from pathlib import Path
 
 import httpx
 
-from cleanroom.spark.policy import POLICY_ANNOTATION, PodContainer, admitted_environment, check_pod
+from cleanroom.spark.policy import NODE_MOUNTS, POLICY_ANNOTATION, PodContainer, PodMount, admitted_environment, check_pod
 from cleanroom.transport import async_http_client, ssl_context
 from localcloud.standins.kubernetes.store import Object
 from localcloud.standins.kubernetes.submission import memory_mib
 
 NODE = "localcloud"
 POD_IP = "127.0.0.1"
+_SANDBOX = "sandbox:///tmp/atlas"
 EXECUTOR_CONTAINER = "spark-kubernetes-executor"
 
 
@@ -120,6 +121,27 @@ def environment_of(pod: Object, container: Object) -> dict[str, str]:
         else:
             result[item["name"]] = item.get("value", "")
     return result
+
+
+def mounts_of(pod: Object, container: Object) -> tuple[PodMount, ...]:
+    """Return the bind mounts that containerd would make, with their sources as a utility VM sees them.
+
+    Volumes that are made for the pod are inside of the VM. Any other one, such as a path of the node, is not.
+    """
+    volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", ())}
+    found = [_mount(path, f"{_SANDBOX}/node{path}") for path in NODE_MOUNTS]
+    found.append(_mount("/etc/resolv.conf", f"{_SANDBOX}/resolvconf/resolv.conf"))
+    found.append(_mount("/var/run/secrets/kubernetes.io/serviceaccount", f"{_SANDBOX}/emptydir/token", read_only=True))
+    for item in container.get("volumeMounts", ()):
+        volume = volumes.get(item["name"], {})
+        inside = any(kind in volume for kind in ("emptyDir", "configMap", "projected"))
+        source = f"{_SANDBOX}/emptydir/{item['name']}" if inside else str((volume.get("hostPath") or {}).get("path", f"/{item['name']}"))
+        found.append(_mount(item["mountPath"], source, read_only="configMap" in volume or bool(item.get("readOnly"))))
+    return tuple(found)
+
+
+def _mount(destination: str, source: str, *, read_only: bool = False) -> PodMount:
+    return PodMount(destination=destination, source=source, options=("rbind", "rprivate", "ro" if read_only else "rw"))
 
 
 def service_variables(services: Iterable[Object]) -> dict[str, str]:

@@ -20,8 +20,11 @@ from localcloud.standins.kubernetes.selectors import field_selector, label_selec
 from localcloud.standins.kubernetes.store import (
     NAMESPACES,
     PODS,
+    QUOTAS,
     RESOURCES,
+    SERVICES,
     SPARK_APPLICATIONS,
+    VOLUME_CLAIMS,
     ApiFailure,
     Object,
     Resource,
@@ -29,7 +32,7 @@ from localcloud.standins.kubernetes.store import (
     conflict,
     timestamp,
 )
-from localcloud.standins.kubernetes.validation import validate
+from localcloud.standins.kubernetes.validation import pass_mutating_webhook, validate
 
 GIT_VERSION = "v1.35.4-localcloud"
 """The version of the schemas (schemas/NOTICE.md)."""
@@ -69,6 +72,7 @@ class Api:
                 base = f"{base}/namespaces/{{namespace}}"
             if resource is PODS:
                 result.append(Route(f"{base}/pods/{{name}}/log", self._handle(self._log), methods=["GET"]))
+                result.append(Route(f"{base}/pods/{{name}}/eviction", self._handle(self._evict), methods=["POST"]))
             result.append(Route(f"{base}/{resource.plural}/{{name}}/status", self._item(resource, "status"), methods=["GET"]))
             result.append(Route(f"{base}/{resource.plural}", self._collection(resource), methods=["GET", "POST", "DELETE"]))
             result.append(Route(f"{base}/{resource.plural}/{{name}}", self._item(resource), methods=["GET", "PUT", "PATCH", "DELETE"]))
@@ -147,7 +151,10 @@ class Api:
                     400, "BadRequest", f"the namespace of the provided object does not match the namespace sent on the request: {named}"
                 )
         body.pop("status", None)
-        warnings = validate(resource, body, strict=request.query_params.get("fieldValidation") == "Strict")
+        strict = request.query_params.get("fieldValidation") == "Strict"
+        if resource is SPARK_APPLICATIONS:
+            pass_mutating_webhook(body, strict=strict)
+        warnings = validate(resource, body, strict=strict)
         if resource is PODS:
             require_admission(self._store, namespace or "", body, self._accounts.names)
         created = self._store.create(resource, namespace or "", body)
@@ -261,6 +268,8 @@ class Api:
 
             return self._store.update(resource, namespace, name, mark)
         self._store.remove(resource, namespace, name)
+        if resource in _ANSWER_WITH_OBJECT:
+            return found
         details = {
             "name": name,
             **({"group": resource.group} if resource.group else {}),
@@ -268,6 +277,22 @@ class Api:
             "uid": found["metadata"]["uid"],
         }
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+
+    async def _evict(self, request: Request) -> Response:
+        """Delete a pod as ``kubectl drain`` does: its condition says that it was evicted."""
+        name, namespace = request.path_params["name"], request.path_params["namespace"]
+        self._accounts.allow(request, "create", PODS, namespace, "eviction")
+        options = (await _body(request)).get("deleteOptions") or {}
+        reason = {"reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
+        condition = {"type": "DisruptionTarget", "status": "True", **reason, "lastTransitionTime": timestamp()}
+
+        def mark(item: Object) -> None:
+            status = item.setdefault("status", {})
+            status["conditions"] = [*status.get("conditions", ()), condition]
+
+        self._store.update(PODS, namespace, name, mark)
+        self._delete(PODS, namespace, name, options, request.query_params)
+        return JSONResponse({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)
 
     # --- logs
 
@@ -307,6 +332,8 @@ class Api:
                     continue
 
 
+_ANSWER_WITH_OBJECT = (SERVICES, VOLUME_CLAIMS, QUOTAS)
+"""Kinds for which the API server answers a deletion with the deleted object, instead of a Status (``ReturnDeletedObject``)."""
 _BUILD = {"gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": ""}
 
 

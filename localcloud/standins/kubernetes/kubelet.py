@@ -26,6 +26,7 @@ from localcloud.standins.kubernetes.admission import (
     admit,
     environment_of,
     local_cores,
+    mounts_of,
     service_variables,
     submit_arguments,
     uses_executor_pods,
@@ -230,6 +231,7 @@ class Kubelet:
             layers=image.layers,
             working_dir=spec.get("workingDir") or image.working_dir,
             privileged=bool((spec.get("securityContext") or {}).get("privileged")),
+            mounts=mounts_of(pod, spec),
         )
         admitted = admit(policy, container)
         properties = self._properties(pod)

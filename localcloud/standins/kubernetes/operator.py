@@ -90,13 +90,6 @@ class Operator:
             return
         match state:
             case "" | "PENDING_RERUN" | "RESUMING":
-                if state == "":
-                    self._store.record(
-                        application,
-                        "SparkApplicationAdded",
-                        f"SparkApplication {metadata['name']} was added, enqueuing it for submission",
-                        component=_OPERATOR,
-                    )
                 self._submit(application)
             case "SUBMISSION_FAILED":
                 message = _error(application)
@@ -150,7 +143,7 @@ class Operator:
             except ApiFailure as error:
                 failure = "driver pod already exist" if error.code == 409 else submission_log(error, metadata["namespace"])
         if failure is not None:
-            failure = f"failed to submit spark application: failed to run spark-submit: {failure}"
+            failure = f"failed to submit spark application: failed to run spark-submit: failed to run spark-submit: {failure}"
 
         def apply(item: Object) -> None:
             status = item.setdefault("status", {})
@@ -175,7 +168,11 @@ class Operator:
                 component=_OPERATOR,
             )
         else:
-            self._store.record(application, "SparkApplicationSubmissionFailed", failure, warning=True, component=_OPERATOR)
+            # The real operator records that it added an application only if the submission fails.
+            text = f"SparkApplication {metadata['name']} was added, enqueuing it for submission"
+            self._store.record(application, "SparkApplicationAdded", text, component=_OPERATOR)
+            text = f"failed to submit SparkApplication {metadata['name']}: {failure}"
+            self._store.record(application, "SparkApplicationSubmissionFailed", text, warning=True, component=_OPERATOR)
         self._write(application, apply)
 
     def _count_executors(self, application: Object) -> None:

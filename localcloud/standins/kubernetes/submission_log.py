@@ -28,7 +28,10 @@ def submission_log(failure: ApiFailure, namespace: str) -> str:
     )
     frames = "".join(f"\tat {_CALLS[number % len(_CALLS)]}\n" for number in range(_FRAMES))
     return (
-        "26/11/30 09:00:00 WARN NativeCodeLoader: Unable to load native-hadoop library for your platform... using builtin-java classes\n"
+        "WARNING: Using incubator modules: jdk.incubator.vector\n"
+        "Using Spark's default log4j profile: org/apache/spark/log4j2-defaults.properties\n"
+        "26/11/30 09:00:00 INFO SparkKubernetesClientFactory: Auto-configuring K8S client using current context from users K8S config\n"
+        '26/11/30 09:00:00 ERROR Client: Please check "kubectl auth can-i create pod" first. It should be yes.\n'
         'Exception in thread "main" io.fabric8.kubernetes.client.KubernetesClientException: Failure executing: POST at: '
         f"{API_SERVER}/api/v1/namespaces/{namespace}/pods. Message: {message}. Received status: {quoted}.\n{frames}"
         f"Caused by: io.fabric8.kubernetes.client.KubernetesClientException: Failure executing: POST. Message: {message}. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from localcloud.standins.kubernetes.store import NAMESPACES, PODS, SPARK_APPLICA
 
 MAX_ANNOTATIONS = 256 * 1024
 """Largest total size of an object's annotations, in bytes."""
+_MUTATING_WEBHOOK = "mutate-sparkoperator-k8s-io-v1beta2-sparkapplication.sparkoperator.k8s.io"
 _DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
@@ -65,6 +67,36 @@ def validate(resource: Resource, body: Object, *, strict: bool) -> list[str]:
     if custom:
         _operator_webhook(body)
     return warnings
+
+
+def pass_mutating_webhook(body: Object, *, strict: bool) -> None:
+    """Apply the Spark Operator's mutating webhook to a SparkApplication, in place. The API server calls it before :func:`validate`.
+
+    The webhook decodes the object and encodes it again. Therefore a value of a wrong type is its error and not the schema's,
+    and a missing driver or executor becomes an empty one.
+
+    Args:
+        body: The object.
+        strict: Whether unknown fields are an error, which precedes those of the webhook.
+
+    Raises:
+        ApiFailure: 400.
+    """
+    if not isinstance(body.get("spec"), dict):
+        return
+    for role in ("driver", "executor"):
+        body["spec"][role] = {} if body["spec"].get(role) is None else body["spec"][role]
+    schema, decoded = schemas.spark_application(), copy.deepcopy(body)
+    unknown = schemas.prune(decoded, schema)
+    if strict and unknown:
+        fields = ", ".join(f'unknown field "{field}"' for field in unknown)
+        kind, version = SPARK_APPLICATIONS.kind, SPARK_APPLICATIONS.version
+        text = f'{kind} in version "{version}" cannot be handled as a {kind}: strict decoding error: {fields}'
+        raise ApiFailure(400, "BadRequest", text)
+    wrong = next((problem for problem in schemas.problems(decoded, schema) if problem.wrong_type), None)
+    if wrong is not None:
+        reason = f"json: cannot unmarshal into Go struct field {wrong.field}: {wrong.message}"
+        raise ApiFailure(400, "BadRequest", f'admission webhook "{_MUTATING_WEBHOOK}" denied the request: {reason}')
 
 
 def _metadata_problems(resource: Resource, body: Object) -> list[Problem]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cleanroom.spark.kubernetes import KubernetesClient
 
 EVIDENCE, CLUSTER = "evidence of this guest", "connection to Kubernetes"
+RIGHTS = "rights of the Spark operator and of drivers"
 
 
 def cluster_checks(session: Session) -> Iterator[Check]:
@@ -38,6 +39,9 @@ def cluster_checks(session: Session) -> Iterator[Check]:
     async def quota() -> str:
         return await asyncio.to_thread(_require_quota, settings)
 
+    async def rights() -> str:
+        return await asyncio.to_thread(_require_rights, settings)
+
     async def spark() -> str:
         return _compare_spark_version(settings, (await trust_in_force(session)).document.pods.image)
 
@@ -47,6 +51,7 @@ def cluster_checks(session: Session) -> Iterator[Check]:
         yield Check("services", CLUSTER, version)
         yield Check("services", "Spark operator", operator, (CLUSTER,))
         yield Check("services", "quota of the namespace", quota, (CLUSTER,))
+        yield Check("services", RIGHTS, rights, (CLUSTER,))
         yield Check("services", "Spark version", spark, (TRUST,))
 
 
@@ -107,6 +112,32 @@ def _require_quota(settings: Settings) -> str:
                 party="operator",
             )
     return f"room for a run of {pods} pods" if quotas else "no quota"
+
+
+def _require_rights(settings: Settings) -> str:
+    """Require that the operator's ``spark-submit`` and the drivers may do what a run needs."""
+    from cleanroom.spark.kubernetes_api import connect
+    from cleanroom.spark.preflight import DRIVER, NETWORK_POLICIES, SUBMISSION, missing_rights
+
+    runs = settings.kubernetes.namespace
+    accounts = {settings.kubernetes.operator_account: SUBMISSION, f"{runs}/{settings.kubernetes.service_account}": DRIVER}
+    with closing(connect(settings.kubernetes)) as api:
+        try:
+            lacking = {account: missing_rights(api, account, runs, rights) for account, rights in accounts.items()}
+            newest = not missing_rights(api, settings.kubernetes.operator_account, runs, [NETWORK_POLICIES])
+        except (NotFound, Refused) as error:
+            raise NotApplicable("only an administrator's kubeconfig may ask for the rights of other accounts") from error
+    texts = [f"{account} may not {', '.join(str(right) for right in rights)}" for account, rights in lacking.items() if rights]
+    if texts:
+        raise PreconditionFailed(
+            "RightsMissing",
+            f"namespace {runs!r}: {'; '.join(texts)}.",
+            hint="Grant these rights. If the account has another name, set kubernetes.operator_account or kubernetes.service_account.",
+            party="operator",
+        )
+    return (
+        "complete" if newest else "complete for spark-submit of Spark 4.0; that of Spark 4.3 also needs the right to create networkpolicies"
+    )
 
 
 def _compare_spark_version(settings: Settings, image: str) -> str:

@@ -87,7 +87,12 @@ def _privileged(item: dict[str, Any]) -> None:
     item["spec"]["driver"]["securityContext"]["privileged"] = True
 
 
-@pytest.mark.parametrize("change", [_arguments, _job_config, _image, _no_policy, _allow_all, _privileged])
+def _path_of_the_node(item: dict[str, Any]) -> None:
+    item["spec"]["volumes"].append({"name": "node", "hostPath": {"path": "/home/operator"}})
+    item["spec"]["driver"]["volumeMounts"].append({"name": "node", "mountPath": "/opt/spark/jars"})
+
+
+@pytest.mark.parametrize("change", [_arguments, _job_config, _image, _no_policy, _allow_all, _privileged, _path_of_the_node])
 def test_pod_that_differs_from_its_policy_does_not_start(
     shared: Cluster, client: KubernetesClient, receipt_image: LocalImage, change: Callable[[dict[str, Any]], None]
 ) -> None:

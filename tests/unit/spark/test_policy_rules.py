@@ -131,11 +131,21 @@ def test_variables_of_image_and_job_are_exact(role: Any) -> None:
 def test_container_has_exactly_the_mounts_of_spark(role: Any) -> None:
     (rule, pause) = rego.parse(pod_policies(JOB, PROFILE).of(role).rego)
     empty = "sandbox:///tmp/atlas/emptydir/.+"
-    assert [(mount.destination, mount.options, mount.source, mount.type) for mount in rule.mounts] == [
-        ("/etc/resolv.conf", ("rbind", "rshared", "rw"), "sandbox:///tmp/atlas/resolvconf/.+", "bind"),
-        ("/var/run/secrets/kubernetes.io/serviceaccount", ("rbind", "rshared", "ro"), empty, "bind"),
-        ("/opt/spark/conf", ("rbind", "rshared", "ro"), empty, "bind"),
-        ("/var/data/spark-local-dir-1", ("rbind", "rshared", "rw"), empty, "bind"),
+    found = [(mount.destination, mount.options, mount.source, mount.type) for mount in rule.mounts]
+    assert found[:8] == [
+        (destination, ("rbind", propagation, access), source, "bind")
+        for destination, access, source in (
+            ("/etc/resolv.conf", "rw", "sandbox:///tmp/atlas/resolvconf/.+"),
+            ("/var/run/secrets/kubernetes.io/serviceaccount", "ro", empty),
+            ("/opt/spark/conf", "ro", empty),
+            ("/var/data/spark-local-dir-1", "rw", empty),
+        )
+        for propagation in ("rshared", "rprivate")
+    ]
+    # containerd 1.6 mounts these files into every container, privately.
+    assert found[8:] == [
+        (destination, ("rbind", "rprivate", "rw"), "sandbox:///tmp/atlas/node/.+", "bind")
+        for destination in ("/etc/hosts", "/etc/hostname", "/dev/termination-log", "/dev/shm")
     ]
     assert (rule.name, rule.id, rule.command) == (f"spark-kubernetes-{role}", PROFILE.image, PROFILE.command(role))
     assert (rule.layers, rule.working_dir) == (PROFILE.layers, PROFILE.working_dir)

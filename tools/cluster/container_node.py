@@ -1,0 +1,233 @@
+"""The node of the full tier: containerd with runc, kubelet, kube-proxy, CoreDNS, and a bridge for its pods.
+
+It needs root and the network namespace of :mod:`tools.cluster.isolation`. The settings that differ from the defaults
+exist because such machines lack a right or a device; each says which.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tools.cluster import packages
+from tools.cluster.binaries import DNS, KUBE
+from tools.cluster.control_plane import ControlPlane
+from tools.cluster.images import Image
+from tools.cluster.servers import ServerFailed
+
+NAME = "node-1"
+ADDRESS = "10.90.0.1"
+BRIDGE = "node0"
+POD_NETWORK = "10.91.0.0/24"
+_CRI = "io.containerd.grpc.v1.cri"
+_IPTABLES = tuple(f"{family}{command}" for family in ("iptables", "ip6tables") for command in ("", "-save", "-restore"))
+
+
+def prepare_network() -> None:
+    """Give the namespace the node's address, on a bridge without ports, and a default route: the API server advertises no loopback."""
+    for command in (
+        ["ip", "link", "add", BRIDGE, "type", "bridge"],
+        ["ip", "addr", "add", f"{ADDRESS}/32", "dev", BRIDGE],
+        ["ip", "link", "set", BRIDGE, "up"],
+        ["ip", "route", "add", "default", "dev", BRIDGE],
+        # Each namespace's list is a mount of its own, which the CNI plugins share with containerd.
+        ["mount", "-t", "tmpfs", "tmpfs", _netns_folder()],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ServerFailed(f"{' '.join(command)}: {done.stderr.strip()}")
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+
+
+def _netns_folder() -> str:
+    folder = Path("/run/netns")
+    folder.mkdir(exist_ok=True)
+    return str(folder)
+
+
+class ContainerNode:
+    """The only node of a full tier.
+
+    Args:
+        plane: The control plane.
+        runtime: The OCI runtime; by default runc.
+        runtime_environment: Variables for the runtime.
+    """
+
+    def __init__(self, plane: ControlPlane, runtime: Path | None = None, runtime_environment: Mapping[str, str] | None = None) -> None:
+        self._plane, self._root = plane, packages.root()
+        self._runtime = runtime or self._root / "usr/sbin/runc"
+        self._runtime_environment = dict(runtime_environment or {})
+        self._folder = plane.folder / "node"
+        self._folder.mkdir()
+        # A socket's path has at most 107 bytes.
+        self._run = Path(tempfile.mkdtemp(prefix="cluster-", dir="/run"))
+        self._socket = self._run / "containerd.sock"
+
+    def start(self, images: Sequence[Image]) -> None:
+        """Start the node's programs and import ``images``.
+
+        Raises:
+            ServerFailed: A program has ended, or containerd does not answer.
+        """
+        self._link_iptables()
+        self._start("containerd", self._root / "usr/bin/containerd", "--config", self._containerd_config())
+        self._wait_for_containerd()
+        for image in images:
+            base = f"localhost/{image.name}"
+            self._ctr("--namespace", "k8s.io", "images", "import", "--digests", "--base-name", base, "--no-unpack", str(image.archive))
+        issue = self._plane.certificates.issue
+        issue("kubelet", f"system:node:{NAME}", groups=("system:nodes",), hosts=(NAME, ADDRESS))
+        self._start(
+            "kubelet",
+            KUBE.path,
+            "kubelet",
+            f"--config={self._kubelet_config()}",
+            f"--kubeconfig={self._plane.kubeconfig('kubelet')}",
+            f"--hostname-override={NAME}",
+            f"--node-ip={ADDRESS}",
+            f"--root-dir={self._folder / 'kubelet'}",
+            f"--cert-dir={self._folder / 'kubelet-certificates'}",
+        )
+        self._start("kube-proxy", KUBE.path, "kube-proxy", f"--config={self._proxy_config()}", f"--hostname-override={NAME}")
+        self._start("coredns", DNS.path, "-conf", self._dns_config())
+
+    def _start(self, name: str, *command: str | Path) -> None:
+        self._plane.servers.start(name, command, self._environment() | self._runtime_environment)
+
+    def _environment(self) -> dict[str, str]:
+        library = self._root / "usr/lib/x86_64-linux-gnu"
+        folders = [self._folder / "bin", self._root / "usr/sbin", self._root / "usr/bin", os.environ["PATH"], "/usr/sbin", "/sbin"]
+        unpacked = {"LD_LIBRARY_PATH": str(library), "XTABLES_LIBDIR": str(library / "xtables")}
+        return {"PATH": ":".join(str(folder) for folder in folders), **(unpacked if self._root != Path("/") else {})}
+
+    def _link_iptables(self) -> None:
+        (self._folder / "bin").mkdir()
+        for name in _IPTABLES:
+            (self._folder / "bin" / name).symlink_to(self._root / "usr/sbin/xtables-nft-multi")
+
+    def _wait_for_containerd(self) -> None:
+        deadline = time.monotonic() + 30
+        while self._ctr("version", check=False).returncode != 0:
+            self._plane.servers.require_running()
+            if time.monotonic() > deadline:
+                raise ServerFailed("containerd does not answer after 30 s")
+            time.sleep(0.1)
+
+    def _ctr(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        command = [str(self._root / "usr/bin/ctr"), "--address", str(self._socket), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **self._environment()})
+        if check and done.returncode != 0:
+            raise ServerFailed(f"{' '.join(arguments[:4])}: {done.stderr.strip()[-300:]}")
+        return done
+
+    # --- configurations
+
+    def _containerd_config(self) -> Path:
+        networks = self._folder / "cni"
+        networks.mkdir()
+        bridge = {
+            "type": "bridge",
+            "bridge": "cni0",
+            "isDefaultGateway": True,
+            "hairpinMode": True,
+            "ipMasq": False,
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": POD_NETWORK}]], "dataDir": str(self._folder / "addresses")},
+        }
+        (networks / "10-pods.conflist").write_text(json.dumps({"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge]}))
+        runtime = f'plugins."{_CRI}".containerd.runtimes.runc'
+        path = self._folder / "containerd.toml"
+        path.write_text(
+            f"""\
+version = 2
+root = "{self._folder}/containerd"
+state = "{self._run}/containerd"
+[grpc]
+  address = "{self._socket}"
+[plugins."{_CRI}"]
+  sandbox_image = "localhost/pause:latest"
+  disable_apparmor = true
+  # A sandbox asks for an out-of-memory score of -998, which needs CAP_SYS_RESOURCE.
+  restrict_oom_score_adj = true
+[plugins."{_CRI}".cni]
+  bin_dir = "{self._root}/usr/lib/cni"
+  conf_dir = "{networks}"
+[{runtime}]
+  runtime_type = "io.containerd.runc.v2"
+  pod_annotations = ["microsoft.containerinstance.*"]
+[{runtime}.options]
+  BinaryName = "{self._runtime}"
+  SystemdCgroup = false
+"""
+        )
+        return path
+
+    def _kubelet_config(self) -> Path:
+        files = self._plane.certificates
+        return self._json(
+            "kubelet",
+            {
+                "apiVersion": "kubelet.config.k8s.io/v1beta1",
+                "kind": "KubeletConfiguration",
+                "address": ADDRESS,
+                "authentication": {
+                    "anonymous": {"enabled": False},
+                    "webhook": {"enabled": True},
+                    "x509": {"clientCAFile": str(files.certificate("ca"))},
+                },
+                "authorization": {"mode": "Webhook"},
+                "tlsCertFile": str(files.certificate("kubelet")),
+                "tlsPrivateKeyFile": str(files.key("kubelet")),
+                "cgroupDriver": "cgroupfs",
+                # Kubernetes 1.35 refuses control groups of version 1 by default.
+                "failCgroupV1": False,
+                "failSwapOn": False,
+                "oomScoreAdj": 0,
+                "clusterDNS": [ADDRESS],
+                "clusterDomain": "cluster.local",
+                "resolvConf": "",
+                "containerRuntimeEndpoint": f"unix://{self._socket}",
+                "podLogsDir": str(self._folder / "logs"),
+                "makeIPTablesUtilChains": False,
+                "healthzPort": 0,
+                # The machine's disk is not this cluster's: it evicts no pod and removes no image because the disk is almost full.
+                "imageGCHighThresholdPercent": 100,
+                "evictionHard": dict.fromkeys(("nodefs.available", "imagefs.available", "nodefs.inodesFree"), "1%"),
+                "nodeStatusUpdateFrequency": "2s",
+                "volumePluginDir": str(self._folder / "volume-plugins"),
+            },
+        )
+
+    def _proxy_config(self) -> Path:
+        return self._json(
+            "proxy",
+            {
+                "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+                "kind": "KubeProxyConfiguration",
+                "clientConnection": {"kubeconfig": str(self._plane.kubeconfig("proxy"))},
+                "mode": "iptables",
+                "oomScoreAdj": 0,
+                "clusterCIDR": POD_NETWORK,
+                # These settings of the kernel are outside of the namespace.
+                "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+                "healthzBindAddress": "",
+                "metricsBindAddress": "127.0.0.1:10249",
+            },
+        )
+
+    def _dns_config(self) -> Path:
+        path = self._folder / "Corefile"
+        kubernetes = f"kubeconfig {self._plane.kubeconfig('admin')}\n    pods insecure\n    ttl 1"
+        path.write_text(f".:53 {{\n  errors\n  kubernetes cluster.local in-addr.arpa {{\n    {kubernetes}\n  }}\n}}\n")
+        return path
+
+    def _json(self, name: str, value: dict[str, Any]) -> Path:
+        path = self._folder / f"{name}.json"
+        path.write_text(json.dumps(value))
+        return path

@@ -1,0 +1,127 @@
+"""Server processes of the test cluster: start, readiness, memory, logs, end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class ServerFailed(Exception):
+    """A server has ended, or did not get ready. The message ends with the last lines of its log."""
+
+
+class Server:
+    """One running server, with its log as ``NAME.log`` in ``folder``."""
+
+    def __init__(self, folder: Path, name: str, command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> None:
+        self.name, self.log = name, folder / f"{name}.log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process ID in the namespace of the cluster."""
+        return self._process.pid
+
+    def require_running(self) -> None:
+        """Raise an error if the server has ended.
+
+        Raises:
+            ServerFailed: It has ended.
+        """
+        code = self._process.poll()
+        if code is not None:
+            last = "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
+            raise ServerFailed(f"{self.name} ended with code {code}:\n{last}")
+
+    def resident_mib(self) -> int:
+        """Return the resident memory in MiB."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return 0
+        return next((int(line.split()[1]) // 1024 for line in status.splitlines() if line.startswith("VmRSS")), 0)
+
+    def stop(self, seconds: float = 10) -> None:
+        """Terminate the server, and kill it after ``seconds``."""
+        if self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Servers:
+    """The servers of one cluster, in the order of their start."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.running: dict[str, Server] = {}
+
+    def start(self, name: str, command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> Server:
+        """Start a server."""
+        server = self.running[name] = Server(self.folder, name, command, environment)
+        return server
+
+    def require_running(self) -> None:
+        """Raise an error if any server has ended.
+
+        Raises:
+            ServerFailed: One has ended.
+        """
+        for server in self.running.values():
+            server.require_running()
+
+    def wait_ready(self, url: str, seconds: float, authority: Path | None = None) -> None:
+        """Wait until ``url`` answers with status 200.
+
+        Args:
+            url: A readiness endpoint.
+            seconds: How long to wait.
+            authority: The certificate authority of an HTTPS endpoint.
+
+        Raises:
+            ServerFailed: A server has ended, or the endpoint is not ready in time.
+        """
+        context = ssl.create_default_context(cafile=str(authority)) if authority else None
+        deadline = time.monotonic() + seconds
+        while True:
+            self.require_running()
+            try:
+                with urllib.request.urlopen(url, timeout=2, context=context) as answer:
+                    if answer.status == 200:
+                        return
+            except OSError:
+                # The server does not listen yet, or answers that it is not ready.
+                pass
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"{url} is not ready after {seconds:.0f} s; the logs are in {self.folder}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop all servers, the last one first."""
+        for server in reversed(self.running.values()):
+            server.stop()
+
+
+def free_port() -> int:
+    """Return a port on loopback that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

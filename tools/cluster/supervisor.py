@@ -1,0 +1,165 @@
+"""The process that starts a cluster's servers, keeps them, and stops them: the first one in the cluster's namespaces.
+
+It ends when it gets SIGTERM, when one of its servers ends, or, unless it is detached, when its standard input closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import kubernetes
+
+from tools.cluster import container_node, images, simulated_node
+from tools.cluster.binaries import KUBERNETES
+from tools.cluster.control_plane import LOOPBACK, ControlPlane
+from tools.cluster.isolation import bring_up_loopback, relay
+from tools.cluster.rights import DRIVER, SPARK_SERVICE, VIEWER, create_accounts, token
+from tools.cluster.servers import Servers
+from tools.cluster.spark_operator import SparkOperator
+
+READY_FILE = "cluster.json"
+ACCOUNTS = ("admin", SPARK_SERVICE, DRIVER, VIEWER)
+
+
+class Supervisor:
+    """One cluster.
+
+    Args:
+        tier: ``fast``, with a simulated node, or ``full``, with containers.
+        folder: The cluster's state.
+        namespace: The namespace of runs.
+        listener: A listening socket of the machine, which the API server answers on.
+    """
+
+    def __init__(self, tier: str, folder: Path, namespace: str, listener: socket.socket) -> None:
+        self.tier, self.folder, self.namespace, self.listener = tier, folder, namespace, listener
+        self.image: tuple[str, tuple[str, ...]] = (f"localhost/program@sha256:{'0' * 64}", ("0" * 64,))
+        self.servers = Servers(folder)
+        self.seconds: dict[str, float] = {}
+
+    def start(self, cleanup: ExitStack) -> ControlPlane:
+        """Start everything, and write the kubeconfigs and the ready file. ``cleanup`` stops it again."""
+        cleanup.callback(self.servers.stop)
+        if self.tier == "full":
+            container_node.prepare_network()
+        plane = ControlPlane(self.folder, self.servers, container_node.ADDRESS if self.tier == "full" else None)
+        with self._timed("etcd and API server"):
+            plane.start()
+        admin = plane.kubeconfig("admin")
+        config: Any = kubernetes.config
+        api: kubernetes.client.ApiClient = config.new_client_from_config(str(admin))
+        cleanup.callback(api.close)
+        with self._timed("CRDs, rights, webhooks"):
+            create_accounts(api, self.namespace)
+            operator = SparkOperator(plane, api, self.namespace)
+            operator.install()
+        with self._timed("Spark Operator"):
+            operator.start()
+        with self._timed("node"):
+            self._start_node(plane, api, cleanup)
+            wait_for_node(kubernetes.client.CoreV1Api(api))
+        self._write_kubeconfigs(plane, api)
+        return plane
+
+    def _start_node(self, plane: ControlPlane, api: kubernetes.client.ApiClient, cleanup: ExitStack) -> None:
+        if self.tier == "full":
+            images_folder = self.folder / "images"
+            program = images.program(images_folder)
+            container_node.ContainerNode(plane).start([images.pause(images_folder), program])
+            self.image = (program.reference, program.layers)
+        else:
+            node = simulated_node.SimulatedNode(plane, api)
+            node.start()
+            cleanup.callback(node.stop)
+
+    async def serve(self, plane: ControlPlane, *, detached: bool) -> None:
+        """Relay connections to the API server until the cluster should end."""
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, ended.set)
+        loop.add_signal_handler(signal.SIGINT, ended.set)
+        if not detached:
+            loop.add_reader(sys.stdin.fileno(), ended.set)
+        async with await relay(self.listener, LOOPBACK, plane.port):
+            self._write_ready_file()
+            while not ended.is_set():
+                self.servers.require_running()
+                try:
+                    async with asyncio.timeout(1):
+                        await ended.wait()
+                except TimeoutError:
+                    continue
+
+    def _write_kubeconfigs(self, plane: ControlPlane, api: kubernetes.client.ApiClient) -> None:
+        url = f"https://{LOOPBACK}:{self.listener.getsockname()[1]}"
+        for account in ACCOUNTS:
+            path = kubeconfig_path(self.folder, account)
+            if account == "admin":
+                plane.certificates.kubeconfig(path, url, self.namespace, file="admin")
+            else:
+                plane.certificates.kubeconfig(path, url, self.namespace, token=token(api, self.namespace, account))
+
+    def _write_ready_file(self) -> None:
+        memory = {name: server.resident_mib() for name, server in self.servers.running.items()}
+        image, layers = self.image
+        content: dict[str, Any] = {
+            "kubernetes": KUBERNETES,
+            "tier": self.tier,
+            "namespace": self.namespace,
+            "image": image,
+            "layers": layers,
+        }
+        content |= {"seconds": self.seconds, "memory_mib": memory}
+        draft = self.folder / f"{READY_FILE}.new"
+        draft.write_text(json.dumps(content, indent=1))
+        draft.replace(self.folder / READY_FILE)
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.seconds[step] = round(time.monotonic() - began, 2)
+        print(f"{self.seconds[step]:7.2f} s  {step}", flush=True)
+
+
+def wait_for_node(core: kubernetes.client.CoreV1Api, seconds: float = 60) -> None:
+    """Wait until the scheduler may use the node: its controller removes the taint of a new node.
+
+    Raises:
+        TimeoutError: The node is not ready in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not any(_is_ready(node) for node in core.list_node().items):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no node is ready after {seconds:.0f} s")
+        time.sleep(0.1)
+
+
+def _is_ready(node: Any) -> bool:
+    ready = any(item.type == "Ready" and item.status == "True" for item in node.status.conditions or ())
+    return ready and not node.spec.taints
+
+
+def kubeconfig_path(folder: Path, account: str) -> Path:
+    """Return the path of an account's kubeconfig."""
+    return folder / "kubeconfigs" / f"{account}.json"
+
+
+def main(tier: str, folder: Path, namespace: str, listener: socket.socket, *, detached: bool) -> None:
+    """Run a cluster until it should end."""
+    if os.getpid() == 1:
+        bring_up_loopback()
+    with ExitStack() as cleanup:
+        supervisor = Supervisor(tier, folder, namespace, listener)
+        plane = supervisor.start(cleanup)
+        asyncio.run(supervisor.serve(plane, detached=detached))
