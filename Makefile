@@ -20,7 +20,7 @@ FAULTS ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check demo classes test test-lag test-faults test-recovery test-install test-kills mutants lint reference docs histories bench clean test-load \
+.PHONY: help setup check demo classes test test-lag test-faults test-recovery test-install test-companies test-kills mutants lint reference docs histories bench clean test-load \
 	cluster-binaries cluster-up cluster-down test-cluster
 
 help: ## show this help
@@ -84,6 +84,9 @@ test-faults: setup ## run the whole fault matrix, and write docs/durability.md (
 
 test-recovery: setup ## delete the database of a local cloud's Temporal server, and recover as docs/guides/backups.md says
 	@CLEANROOM_TEST_RECOVERY=1 $(PY) -m pytest -q tests/scenario/test_recovery.py tests/scenario/test_lost_temporal_server.py $(PYTEST_ARGS)
+
+test-companies: setup ## play three companies from nothing to a result, with the commands of docs/getting-started.md
+	@CLEANROOM_TEST_COMPANIES=1 $(PY) -m pytest -q -s tests/scenario/test_three_companies.py $(PYTEST_ARGS)
 
 test-install: setup ## install a wheel into new environments: the small one, and the one that plays the demo
 	@CLEANROOM_TEST_INSTALL=1 $(PY) -m pytest -q tests/scenario/test_installed_wheel.py $(PYTEST_ARGS)

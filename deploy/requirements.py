@@ -18,7 +18,7 @@ from pathlib import Path
 WORKERS_ONLY = frozenset(
     (
         *("temporalio", "azure-keyvault-keys", "azure-mgmt-msi", "azure-mgmt-authorization", "kubernetes"),
-        *("typer", "rich", "plotext", "starlette", "uvicorn"),
+        *("typer", "rich", "plotext", "xlsxwriter", "starlette", "uvicorn"),
         *("opentelemetry-exporter-otlp-proto-http", "opentelemetry-instrumentation-httpx", "opentelemetry-instrumentation-urllib3"),
     )
 )

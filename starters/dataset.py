@@ -39,6 +39,7 @@ app.command()(stats)
 @app.command()
 def publish(
     file: File,
+    sources: Annotated[list[Path] | None, typer.Argument(help="Files or folders with the rows, to upload first.")] = None,
     profile: Profile = None,
     config: ConfigFile = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until governance holds the accepted document.")] = True,
@@ -49,18 +50,23 @@ def publish(
 
     On Azure this creates a managed identity, role assignments, a federated credential, and a key with a release policy. On S3 it stores
     the secrets in governance. Then it proposes and accepts the dataset document. A published dataset never changes. The command warns if
-    no rows of an input are uploaded yet.
+    no rows of an input are uploaded yet. With SOURCES, it uploads them first, as `dataset upload` does.
 
     Example: cleanroom dataset publish demo/contosso-flights.yaml --profile contosso
     """
     from cleanroom.documents.specs import load_dataset_spec
-    from starters.operations.datasets import publish_dataset
+    from starters.operations.datasets import publish_dataset, upload_rows
     from starters.operations.own_datasets import upload_warnings
 
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         spec = load_dataset_spec(file)
         session.require_encryption()
+        if sources:
+            result = upload_rows(session, spec, sources)
+            print_status(f"{safe(spec.name)}: {result.rows:,} rows uploaded, {result.stored_bytes:,} bytes stored")
+            for text in _upload_remarks(result):
+                print_status(f"[yellow]warning[/yellow]: {safe(text, 1000)}")
         warnings = upload_warnings(session, spec)
         for warning in warnings:
             print_status(f"[yellow]warning[/yellow]: {safe(warning)}")

@@ -51,6 +51,7 @@ def _latest(session: Session, name: str) -> str:
 @app.command()
 def create(
     file: File,
+    propose_: Annotated[bool, typer.Option("--propose", help="Propose the query to the owners as well.")] = False,
     profile: Profile = None,
     config: ConfigFile = None,
     approval_days: ApprovalDays = DEFAULT_APPROVAL_SECONDS / 86400,
@@ -65,13 +66,15 @@ def create(
     Example: cleanroom query create demo/fabrikam-delays.yaml --profile fabrikam
     """
     from cleanroom.documents.specs import load_query_spec
-    from starters.operations.queries import create_query
+    from starters.operations.queries import create_query, outcome_record, propose_query
 
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         spec = load_query_spec(file)
         approval_seconds = max(1, round(approval_days * 86400))
         record = run_async(create_query(session, spec, approval_seconds=approval_seconds))
+        if propose_:
+            record = outcome_record(spec.name, run_async(propose_query(session, spec.name, spec)))
         print_record(record, output, title=f"query {spec.name}")
 
 

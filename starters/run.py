@@ -27,6 +27,7 @@ from starters.terminal.output import (
     print_status,
     safe,
 )
+from starters.terminal.result_files import check_target, write_result
 from starters.terminal.result_view import chart_png, print_chart, result_rows, result_table
 
 app = typer.Typer(help="Run approved queries.", no_args_is_help=True)
@@ -180,6 +181,8 @@ def result(
     chart: Annotated[Path | None, typer.Option(help="Write a bar chart of the rows to this file (PNG).")] = None,
     value: Annotated[str | None, typer.Option(help="Numeric column of the charts.", show_default="the last numeric column")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of rows in the table.")] = 25,
+    to: Annotated[Path | None, typer.Option(help="Write the rows to this file: .csv, .parquet or .xlsx.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Show the result of a completed run: its receipt, or its rows with --dataset.
@@ -193,10 +196,12 @@ def result(
     from starters.operations.results import open_result, read_receipt, require_receiver
 
     with error_boundary(output):
-        if dataset is None and chart is not None:
+        if dataset is None and (chart is not None or to is not None):
             raise InvalidInput(
-                "RowsNotRequested", "--chart needs the rows of the result.", hint="Add --dataset with the output dataset's file."
+                "RowsNotRequested", "--chart and --to need the rows of the result.", hint="Add --dataset with the output dataset's file."
             )
+        if to is not None:
+            check_target(to, force=force)
         session = Session.load(profile, config)
         receipt = run_async(read_receipt(session, run_id))
         if dataset is None:
@@ -209,6 +214,9 @@ def result(
             # The key is missing. Say so only to the receiver; name the receiver to everyone else.
             run_async(require_receiver(session, spec))
             raise
+        if to is not None:
+            write_result(table, to)
+            print_status(f"{table.num_rows:,} rows written to {safe(to)}, readable by you only")
         rows = result_rows(table)
         if output is Format.JSON:
             print_json({"run_id": run_id, "rows": rows, "digest": receipt.digest})

@@ -43,6 +43,7 @@ from cleanroom.trust import AcceptedTrust, Bootstrap, TrustDocument, accepted_tr
 from localcloud.standins.snp.server import DevelopmentHardware
 from tests.audit_records import COLLABORATION, DATASETS, QUERY, Items, genuine_records
 from tests.servers import fixed_id
+from tests.shared_keys import shared_hardware
 from tests.unit.spark_support import make_trust_document
 
 BOOTSTRAP = Bootstrap(
@@ -61,8 +62,15 @@ class AuditWorld:
 
     run_id = RUN
 
-    def __init__(self, folder: Path, *, max_runs: int | None = 3, bounds: RunParameters = RunParameters()) -> None:
-        self.hardware = DevelopmentHardware(folder / "snp")
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_runs: int | None = 3,
+        bounds: RunParameters = RunParameters(),
+        hardware: DevelopmentHardware | None = None,
+    ) -> None:
+        self.hardware = hardware or shared_hardware()
         self.users = {name: fixed_id("audit", name) for name in PEOPLE}
         self.keys: dict[str, SigningKey] = {name: load_or_create_signing_key(folder / name) for name in PEOPLE}
         self.now = dt.datetime.now(dt.UTC).replace(microsecond=0)

@@ -33,6 +33,7 @@ from cleanroom.clients.azure_credentials import Credential
 from localcloud.standins.serving import serving
 from localcloud.tls import LocalAuthority
 from tests.servers import AzureWorld
+from tests.shared_keys import rsa_key
 
 STORAGE_SCOPE = "https://storage.azure.com/.default"
 
@@ -67,7 +68,7 @@ class Issuer:
 @contextmanager
 def issuing(authority: LocalAuthority) -> Iterator[Issuer]:
     """Serve an issuer's discovery document and key set."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    key = rsa_key("issuer")
     issuer = Issuer("", key)
 
     async def discovery(request: Request) -> JSONResponse:

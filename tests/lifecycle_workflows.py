@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -68,14 +69,26 @@ async def without_heartbeats(note: Note) -> None:
     await asyncio.Event().wait()
 
 
+@activity.defn
+async def late_heartbeat(note: Note) -> None:
+    """Send the first heartbeat after the cancellation has reached the interceptors."""
+    await activity.wait_for_cancelled()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    activity.heartbeat()
+    await asyncio.Event().wait()
+
+
 @workflow.defn
 class Cancelling:
-    """Requests the cancellation of an activity when it is cancelled itself, and ends after the activity."""
+    """Requests the cancellation of an activity, which ``note`` names, when it is cancelled itself, and ends after the activity."""
 
     @workflow.run
     async def run(self, note: Note) -> None:
         once = Timing(start_to_close=timedelta(minutes=1), schedule_to_close=None, retry=RetryPolicy(maximum_attempts=1))
-        await workflow.execute_activity(without_heartbeats, note, **once.wait_for_completion_on_cancel().config("step"))
+        if note.text == "late_heartbeat":
+            once = replace(once, heartbeat=timedelta(minutes=1))
+        await workflow.execute_activity(note.text, note, **once.wait_for_completion_on_cancel().config("step"))
 
 
 @workflow.defn
@@ -140,7 +153,7 @@ class Sharing:
 
 
 WORKFLOWS = [Cancelling, Counting, Polling, Stepping]
-ACTIVITIES = [count_to, ready_on, silent, silent_in_a_thread, without_heartbeats]
+ACTIVITIES = [count_to, ready_on, silent, silent_in_a_thread, without_heartbeats, late_heartbeat]
 
 
 @activity.defn

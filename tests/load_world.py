@@ -43,6 +43,7 @@ from cleanroom.temporal.workers import WorkerSpec, create_worker
 from tests.unit.activities.governance import COLLABORATION, Caller, Governance, OpenProposal
 from tests.unit.activities.owners import NAMES, PARTIES, Owner
 from tests.unit.activities.publishing import publish_dataset
+from workers.freed_memory import FreedMemory
 from workflows.publish_query import PublishQuery
 from workflows.watch_queries import WatchQueries
 
@@ -263,7 +264,8 @@ async def serve(address: str, namespace: str, keyring: Path, cached: int) -> Non
     """Run the frontend's workflows until the process is stopped."""
     converter = data_converter(Keyring.load(keyring), accept_unbound=True)
     client = await Client.connect(address, namespace=namespace, data_converter=converter, grpc_compression=GrpcCompression.NONE)
-    async with create_worker(client, WorkerSpec("frontend", FRONTEND_QUEUE, (PublishQuery, WatchQueries), (), max_cached_workflows=cached)):
+    spec = WorkerSpec("frontend", FRONTEND_QUEUE, (PublishQuery, WatchQueries), (), max_cached_workflows=cached)
+    async with FreedMemory(), create_worker(client, spec):
         await asyncio.Event().wait()
 
 

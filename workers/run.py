@@ -25,7 +25,9 @@ from cleanroom.temporal.telemetry import worker_runtime
 from cleanroom.temporal.versions import Deployment, current_build
 from cleanroom.temporal.workers import WorkerSpec, run_worker
 from cleanroom.trust import Bootstrap
+from workers.background import BackgroundTask
 from workers.boundaries import boundary_worker
+from workers.freed_memory import FreedMemory
 from workers.watch_keeper import WatchKeeper
 from workers.workload import Workload
 
@@ -107,18 +109,18 @@ async def serve(
         health_host=health_host,
         extra=_heartbeat_options(worker.heartbeat_seconds),
     )
-    resources = (*worker.resources, *_query_resources(settings, client, runtime, telemetry))
+    resources: list[AbstractAsyncContextManager[Any]] = [*worker.resources, *_background_tasks(settings, client, runtime, telemetry)]
     await run_worker(client, spec, resources=resources, works=worker.works)
 
 
-def _query_resources(
-    settings: Settings, client: Client, runtime: Runtime, telemetry: Telemetry
-) -> Sequence[AbstractAsyncContextManager[Any]]:
-    """Return what the frontend's worker runs in the background: the watcher's keeper, and the reader of the workload's gauges."""
-    if settings.boundary != "frontend":
-        return ()
-    keeper = WatchKeeper(client, settings.collaboration)
-    return (keeper,) if telemetry.metrics_address is None else (keeper, Workload(client, settings, runtime.metric_meter))
+def _background_tasks(settings: Settings, client: Client, runtime: Runtime, telemetry: Telemetry) -> Sequence[BackgroundTask]:
+    """Return what a worker runs in the background. That of the frontend also keeps the watcher, and reads the workload's gauges."""
+    found: list[BackgroundTask] = [FreedMemory()]
+    if settings.boundary == "frontend":
+        found.append(WatchKeeper(client, settings.collaboration))
+        if telemetry.metrics_address is not None:
+            found.append(Workload(client, settings, runtime.metric_meter))
+    return found
 
 
 async def _version(client: Client, deployment: Deployment | None, build: str | None, *, versioned: bool) -> WorkerDeploymentVersion | None:

@@ -15,8 +15,8 @@ from workflows.query_state import QueryStateMachine
 from workflows.query_steps import QuerySteps
 
 UNREADABLE = "governance cannot be read"
-SHORTEST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(minutes=10)
-"""Pause before a document that cannot be read is read again. It doubles with each attempt."""
+SHORTEST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
+"""Pause before a document that cannot be read is read again. It doubles with each attempt, and a wake-up ends it."""
 WAKE_INTERVAL = timedelta(seconds=1)
 """Shortest time between two reads that wake-ups cause."""
 
@@ -93,10 +93,11 @@ class GovernancePoll:
                 self._pause = SHORTEST_PAUSE
                 return state
             reason = "DocumentNotFound"
-        # Show the reason and read again after a pause. The workflow handles commands during this sleep.
+        # Show the reason and read again after a pause. The workflow handles commands during this time.
         self._query.record_once(workflow.now(), UNREADABLE, reason)
         pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
-        await workflow.sleep(pause, summary=UNREADABLE)
+        with suppress(TimeoutError):
+            await workflow.wait_condition(lambda: self._woken, timeout=pause, timeout_summary=UNREADABLE)
         return None
 
     async def _read(self) -> GovernanceQueryState | None:

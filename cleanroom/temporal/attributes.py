@@ -46,10 +46,6 @@ PENDING_FOR: Final = SearchAttributeKey.for_keyword_list("CrPendingFor")
 """Collaborators whose decision is missing: ``CrPendingFor = 'contosso'`` lists what waits for Contosso."""
 APPROVED_BY: Final = SearchAttributeKey.for_keyword_list("CrApprovedBy")
 """Collaborators who have approved."""
-VERSION: Final = SearchAttributeKey.for_int("CrVersion")
-"""Version of the query document."""
-ATTEMPTS: Final = SearchAttributeKey.for_int("CrAttempts")
-"""Attempts of the current Spark job."""
 RUN_LIMIT: Final = SearchAttributeKey.for_int("CrRunLimit")
 """Maximum number of runs of an approved query: the smallest limit of its approvals. Missing if no approval has one."""
 EXPIRES_AT: Final = SearchAttributeKey.for_datetime("CrExpiresAt")
@@ -70,8 +66,6 @@ ALL: Final[tuple[SearchAttributeKey[Any], ...]] = (
     DATASETS,
     PENDING_FOR,
     APPROVED_BY,
-    VERSION,
-    ATTEMPTS,
     RUN_LIMIT,
     EXPIRES_AT,
     STAGE_SINCE,
@@ -105,7 +99,6 @@ def start_attributes(
     datasets: Sequence[str] | None = None,
     pending_for: Sequence[str] | None = None,
     approved_by: Sequence[str] | None = None,
-    version: int | None = None,
     expires_at: datetime | None = None,
     stage_since: datetime | None = None,
 ) -> TypedSearchAttributes:
@@ -120,7 +113,6 @@ def start_attributes(
         (DATASETS, datasets),
         (PENDING_FOR, pending_for),
         (APPROVED_BY, approved_by),
-        (VERSION, version),
         (EXPIRES_AT, expires_at),
         (STAGE_SINCE, stage_since),
     ]

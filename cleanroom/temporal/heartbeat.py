@@ -129,6 +129,7 @@ class _Inbound(ActivityInboundInterceptor):
         if not inspect.iscoroutinefunction(input.fn):
             input.fn = _shielded(input.fn)
         body = asyncio.ensure_future(self.next.execute_activity(input))
+        cancelled = self._outbound.cancelled = _Cancellation(body)
         heartbeats = asyncio.create_task(self._send_heartbeats(timeout.total_seconds() / 3), name="auto-heartbeat")
         try:
             while True:
@@ -141,6 +142,7 @@ class _Inbound(ActivityInboundInterceptor):
                         body.cancel()
                         # The activity decides how it ends.
                         return await body
+                    cancelled.arrived = True
         finally:
             heartbeats.cancel()
 
@@ -153,8 +155,25 @@ class _Inbound(ActivityInboundInterceptor):
             self._outbound.send_without_details()
 
 
+class _Cancellation:
+    """Interrupts an activity that sends its first heartbeat after the cancellation, which a server that pushes it can deliver earlier."""
+
+    def __init__(self, body: asyncio.Future[Any]) -> None:
+        self._body, self._loop = body, asyncio.get_running_loop()
+        self.arrived = False
+        """Whether a cancellation was requested before the activity's first heartbeat."""
+
+    def deliver(self) -> None:
+        """Cancel the activity once if its cancellation has arrived. Synchronous activities call this in their thread."""
+        if self.arrived:
+            self.arrived = False
+            self._loop.call_soon_threadsafe(self._body.cancel)
+
+
 class _Outbound(ActivityOutboundInterceptor):
     """Notices when the activity sends a heartbeat itself."""
+
+    cancelled: _Cancellation | None = None
 
     def __init__(self, next: ActivityOutboundInterceptor) -> None:
         super().__init__(next)
@@ -163,6 +182,8 @@ class _Outbound(ActivityOutboundInterceptor):
     def heartbeat(self, *details: Any) -> None:
         self.activity_sends_heartbeats = True
         super().heartbeat(*details)
+        if self.cancelled is not None:
+            self.cancelled.deliver()
 
     def send_without_details(self) -> None:
         super().heartbeat()

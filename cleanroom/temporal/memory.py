@@ -1,8 +1,10 @@
-"""How the C library of a worker process keeps memory for payloads."""
+"""How the C library of a process keeps and returns memory."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+from pathlib import Path
 from typing import Final
 
 # malloc.h of glibc; https://www.gnu.org/software/libc/manual/html_node/Malloc-Tunable-Parameters.html
@@ -25,3 +27,24 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):
         return False  # another C library
     return bool(mallopt(_M_MMAP_THRESHOLD, LARGEST_BLOCK) and mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES))
+
+
+def return_freed_memory() -> bool:
+    """Return freed memory to the kernel. Returns whether the C library has that function.
+
+    glibc returns only what is free at the end of its heap. A large workflow task leaves free memory between blocks that are in use.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return False  # another C library
+    return bool(trim(0))
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process; 0 where the kernel does not tell it (proc_pid_statm(5))."""
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

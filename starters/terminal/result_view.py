@@ -20,16 +20,20 @@ MAX_BARS = 20
 
 def result_rows(table: Any) -> list[dict[str, Any]]:
     """Convert a pyarrow table to rows that JSON can represent; dates and times become RFC 3339 text."""
-    columns = [_values(column) for column in table.columns]
+    columns = [[_text_of_time(value) for value in result_values(column)] for column in table.columns]
     return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _values(column: Any) -> list[Any]:
+def result_values(column: Any) -> list[Any]:
+    """Convert a column of a pyarrow table to values of Python; a time that Python cannot represent becomes text."""
     try:
-        values = column.to_pylist()
+        return list(column.to_pylist())
     except (OverflowError, ValueError):
-        values = [_scalar(item) for item in column]
-    return [value.isoformat() if hasattr(value, "isoformat") else value for value in values]
+        return [_scalar(item) for item in column]
+
+
+def _text_of_time(value: Any) -> Any:
+    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def _scalar(item: Any) -> Any:

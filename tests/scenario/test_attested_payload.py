@@ -109,8 +109,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, local_authority: LocalAuthority, seaweedfs: S3Server) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("payload")
-    standin = StandIn(folder / "cgs")
-    standin.hardware = DevelopmentHardware(folder / "snp")
+    standin = StandIn(folder / "cgs", DevelopmentHardware(folder / "snp"))
     tls = local_authority.issue("snp")
     config = SnpConfig(tls_cert=tls.cert, tls_key=tls.key, state=folder / "snp", admin_token=SecretStr(ADMIN))
     with serving(create_snp(config), "snp", tls) as snp, standin.serve() as settings:

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from cleanroom.identifiers import query_workflow_id, run_trace
-from cleanroom.messages.query import DecisionMessage
 from cleanroom.tracing import ATTRIBUTES
 from starters.operations.session import run_async
 from tests.canary.places import governance, histories, kubernetes, scrapes, spans
@@ -80,7 +79,7 @@ def test_planted_secret_is_found_only_in_decoded_histories(played: Played) -> No
     async def plant() -> tuple[list[Place], list[Place]]:
         client = await cloud.fabrikam.temporal()
         handle = client.get_workflow_handle(query_workflow_id(cloud.collaboration, played.queries[0]))
-        await handle.signal(PublishQuery.approve, DecisionMessage(decision=canary))
+        await handle.signal(PublishQuery.approve, {"decision": canary})
         return await histories(client, played.keyring)
 
     raw, decoded = run_async(plant())

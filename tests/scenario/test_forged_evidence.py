@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +37,7 @@ from cleanroom.temporal.attributes import start_attributes
 from localcloud.standins.snp.server import DevelopmentHardware
 from starters.operations.session import run_async
 from tests.local_cloud import Cloud, Guest, World, ticket_of
+from tests.shared_keys import shared_hardware
 from workflows.prepare import Prepare
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
@@ -181,11 +181,9 @@ def test_report_of_a_service_with_other_code_is_refused(cloud: Cloud, prepared: 
 
 
 @pytest.mark.parametrize("step", ["get_key_with_skr", "set_secret", "configure_idp"])
-def test_report_under_an_unknown_root_is_refused(cloud: Cloud, prepared: Prepared, ticket: RunTicket, step: str, tmp_path: Path) -> None:
+def test_report_under_an_unknown_root_is_refused(cloud: Cloud, prepared: Prepared, ticket: RunTicket, step: str) -> None:
     """Everything is right except the hardware root."""
-    proof = forged_service(
-        prepared, ticket, DevelopmentHardware(tmp_path), cloud.trust().document.spark_service_host_data[0], cloud.pod_profile()
-    )
+    proof = forged_service(prepared, ticket, shared_hardware(), cloud.trust().document.spark_service_host_data[0], cloud.pod_profile())
     assert refusal(cloud, lambda room: release(room, step, prepared, ticket, proof)).code == "RootNotTrusted"
 
 

@@ -129,7 +129,7 @@ class Governance:
         return worlds.decided(request).model_copy(update={"expires": datetime.now(UTC) + timedelta(days=30)})
 
     def accept_query(self, request: Any) -> Any:
-        approver = request.token.split(" ")[1]
+        approver = request.token.split(".")[1]
         self.effects[f"vote {approver} {request.query}"] += 1
         if request.query.startswith("slow"):
             return self._slow_ballot(approver)
@@ -147,7 +147,7 @@ class Governance:
 
     def reject_query(self, request: Any) -> BallotRecorded:
         self._store("rejection", request.query, state="Draft", proposal_id="")
-        return BallotRecorded(proposal_state="Rejected", ballots={request.token.split(" ")[1]: "rejected"})
+        return BallotRecorded(proposal_state="Rejected", ballots={request.token.split(".")[1]: "rejected"})
 
     def answers(self) -> dict[str, Any]:
         """Answers of the activities of all workers."""
@@ -309,7 +309,7 @@ async def _terminated(bench: Bench, name: str) -> None:
 
 async def _approve(session: Session, name: str) -> Any:
     # Each command signs again, so that the token of a repetition is another one.
-    return await send_decision(session, name, "approve", DecisionMessage(decision=f"approve u-contosso {unique('token')}"))
+    return await send_decision(session, name, "approve", DecisionMessage(decision=f"approve.u-contosso.{unique('token')}"))
 
 
 async def _reject(session: Session, name: str) -> Any:
@@ -318,7 +318,7 @@ async def _reject(session: Session, name: str) -> Any:
     recorded = await recorded_decision(session, card, "reject")
     if recorded is not None:
         return recorded
-    return await send_decision(session, name, "reject", DecisionMessage(decision=f"reject u-contosso {unique('token')}"))
+    return await send_decision(session, name, "reject", DecisionMessage(decision=f"reject.u-contosso.{unique('token')}"))
 
 
 async def _clean_up(session: Session, name: str) -> Any:
@@ -510,7 +510,7 @@ async def test_a_decision_that_ended_the_proposal_is_recognised(bench: Bench) ->
         await _proposed(bench, name)
 
     async def decide(party: str, name: str, decision: Literal["approve", "reject"]) -> QueryState:
-        return await send_decision(bench.session(party), name, decision, DecisionMessage(decision=f"{decision} u-{party}"))
+        return await send_decision(bench.session(party), name, decision, DecisionMessage(decision=f"{decision}.u-{party}.signed"))
 
     async def recorded(party: str, name: str, decision: Literal["approve", "reject"]) -> str | None:
         card: Any = SimpleNamespace(name=name, document=bench.governance.documents[name])

@@ -175,7 +175,7 @@ async def test_runs_end_on_their_version_and_open_queries_move(tmp_path: Path) -
 
                 # The open query moves with its next message, and loses nothing.
                 for approver in ("contosso", "litware"):
-                    await query.execute_update("approve", DecisionMessage(decision=f"approve u-{approver}"))
+                    await query.execute_update("approve", DecisionMessage(decision=f"approve.u-{approver}.signed"))
                 state = await approved(client)
                 assert (state.stage, state.accepted, state.query) == ("Approved", ("contosso", "litware"), "totals")
                 before = await client.get_workflow_handle("query", run_id=query.first_execution_run_id).fetch_history()

@@ -117,11 +117,12 @@ async def test_a_cancelled_step_completes(temporal_env: WorkflowEnvironment, whe
         assert await asyncio.wait_for(handle.result(), 20) == "finished"
 
 
-async def test_the_server_pushes_a_cancellation(temporal_env: WorkflowEnvironment, profile: TemporalSettings) -> None:
+@pytest.mark.parametrize("step", ["without_heartbeats", "late_heartbeat"])
+async def test_the_server_pushes_a_cancellation(temporal_env: WorkflowEnvironment, profile: TemporalSettings, step: str) -> None:
     """The settings of the local cloud's server, and a worker's client, let a cancellation arrive without a heartbeat."""
     queue, client = unique("pushed"), await connect(profile, identity="pushed")
     async with asyncio.timeout(30), create_worker(client, WorkerSpec("pushed", queue, WORKFLOWS, ACTIVITIES)):
-        handle = await client.start_workflow(Cancelling.run, Note(text="n", number=0), id=unique("pushed"), task_queue=queue)
+        handle = await client.start_workflow(Cancelling.run, Note(text=step, number=0), id=unique("pushed"), task_queue=queue)
         while not any(p.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED for p in await pending(handle)):
             await asyncio.sleep(0.01)
         await handle.cancel()

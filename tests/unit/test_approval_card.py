@@ -22,11 +22,11 @@ from cleanroom.messages.query import QueryState
 from cleanroom.publishing.approval_card import ApprovalCard, Terms, read_approval_card
 from cleanroom.statements import Decision
 from cleanroom.statements.signing import peek
-from localcloud.standins.snp.server import DevelopmentHardware
 from starters.cli import app
 from starters.operations import decisions
 from starters.operations.session import FoundWorkflow, Session
 from tests.governance_documents import CONTRACT, NAMES, QUERY, SQL, Governance, proposed_query
+from tests.shared_keys import shared_hardware
 from tests.unit.spark_support import make_trust_document
 
 
@@ -111,10 +111,10 @@ async def test_query_that_the_gate_refuses_cannot_be_approved(governance: Govern
         card.require_approvable()
 
 
-async def test_card_shows_the_trust_document_in_force_and_its_changes(governance: Governance, tmp_path: Path) -> None:
+async def test_card_shows_the_trust_document_in_force_and_its_changes(governance: Governance) -> None:
     before = await card_of(governance)
     assert "    The members have accepted no trust document. No run starts without one." in before.lines(NAMES)
-    document = make_trust_document(DevelopmentHardware(tmp_path), storage_hosts=("store.example",))
+    document = make_trust_document(shared_hardware(), storage_hosts=("store.example",))
     governance.member_documents[document.id] = MemberDocument(
         id=document.id, state="Accepted", contract_id=CONTRACT, data=document.to_data()
     )
@@ -228,8 +228,8 @@ def test_the_card_waits_for_what_the_workflow_has_seen(
     assert expected == waits
 
 
-def test_the_decision_names_the_trust_document_of_the_card(owner: Any, governance: Governance, tmp_path: Path) -> None:
-    document = make_trust_document(DevelopmentHardware(tmp_path))
+def test_the_decision_names_the_trust_document_of_the_card(owner: Any, governance: Governance) -> None:
+    document = make_trust_document(shared_hardware())
     governance.member_documents[document.id] = MemberDocument(
         id=document.id, state="Accepted", contract_id=CONTRACT, data=document.to_data()
     )

@@ -28,6 +28,7 @@ from cleanroom.temporal.keyring import Keyring
 from cleanroom.webui.auth import OidcSettings
 from cleanroom.webui.codec_server import CodecServerSettings, create_app, serve
 from localcloud.standins.serving import serving
+from tests.shared_keys import rsa_key
 
 UI = "http://localhost:8233"
 TOKEN = "token-of-an-operator-0123456789"
@@ -226,7 +227,7 @@ class TestSession:
 
 @pytest.fixture(scope="module")
 def issuer() -> Iterator[tuple[str, rsa.RSAPrivateKey]]:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    key = rsa_key()
     jwk = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key())) | {"kid": "1", "use": "sig", "alg": "RS256"}
 
     async def keys(request: Any) -> JSONResponse:
@@ -270,7 +271,7 @@ class TestOidc:
     ) -> None:
         url, key = issuer
         oidc = OidcSettings(issuer="https://login", audience="codec", jwks_uri=url)
-        stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        stranger = rsa_key("stranger")
         unsigned = jwt.encode({"iss": "https://login", "aud": "codec", "exp": 9e9}, None, "none", headers={"kid": "1"})
         async with client_of(configured.model_copy(update={"oidc": oidc})) as http:
             for token in (self.token(stranger), unsigned, "a.b.c"):

@@ -66,7 +66,7 @@ class Cloud:
 @pytest.fixture(scope="module")
 async def cloud(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cloud]:
     folder = tmp_path_factory.mktemp("governance")
-    standin = StandIn(folder)
+    standin = StandIn(folder, snp.DevelopmentHardware(folder / "snp"))
     tls, ca = standin.tls, standin.authority.ca_file
     with ExitStack() as stack:
         hardware = snp.SnpConfig(tls_cert=tls.cert, tls_key=tls.key, state=folder / "snp", admin_token=SecretStr("admin-token"))

@@ -1,15 +1,18 @@
-"""Worker processes keep freed memory for the next payload."""
+"""The codec server keeps freed memory for the next payload, and workers return that of large workflow tasks."""
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 
 from cleanroom.temporal import memory
-from cleanroom.temporal.memory import KEPT_BYTES, LARGEST_BLOCK, keep_freed_memory
+from cleanroom.temporal.memory import KEPT_BYTES, LARGEST_BLOCK, keep_freed_memory, return_freed_memory
+from workers.freed_memory import FreedMemory
 
 FAULTS = """
 import resource
@@ -43,6 +46,52 @@ def test_blocks_of_a_large_payload_are_not_cleared_by_the_kernel_each_time() -> 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "ctypes", SimpleNamespace(CDLL=lambda name: object()))
     assert not keep_freed_memory()
+    assert not return_freed_memory()
+
+
+GROWTH = """
+from cleanroom.temporal.memory import resident_bytes, return_freed_memory
+before = resident_bytes()
+blocks = [bytes(1000) for _ in range(200_000)]
+kept = blocks[::1000]
+del blocks
+freed = resident_bytes()
+return_freed_memory()
+print(before >> 20, freed >> 20, resident_bytes() >> 20)
+"""
+
+
+@pytest.mark.skipif(not hasattr(__import__("ctypes").CDLL(None), "malloc_trim"), reason="another C library")
+def test_freed_memory_between_blocks_that_are_in_use_is_returned() -> None:
+    before, freed, after = map(int, subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, check=True).stdout.split())
+    assert freed > before + 100, "the C library has returned it without a request"
+    assert after < before + 50
+
+
+async def test_memory_is_returned_when_the_process_has_grown() -> None:
+    """Sizes in MiB of six looks: only growth by more than 16 since the smallest size, or since the last return, counts."""
+    looks, returned, done = iter([100, 110, 115, 90, 105, 107]), list[int](), asyncio.Event()
+    current = 0
+
+    def resident() -> int:
+        return current << 20
+
+    async def step(seconds: float) -> None:
+        nonlocal current
+        try:
+            current = next(looks)
+        except StopIteration:
+            done.set()
+            await asyncio.Event().wait()
+
+    def release() -> None:
+        returned.append(current)
+
+    with patch.object(asyncio, "sleep", step):
+        current = next(looks)
+        async with FreedMemory(resident=resident, release=release):
+            await done.wait()
+    assert returned == [107]
 
 
 def test_limits_cover_the_largest_payload() -> None:

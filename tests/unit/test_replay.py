@@ -13,6 +13,7 @@ import re
 import pytest
 from temporalio.client import WorkflowHistory
 
+from cleanroom.temporal.attributes import ALL, REMINDED
 from cleanroom.temporal.workers import replayer
 from tests.changed_release import ADDED, ChangedPrepare
 from tests.histories import NAMES, OUTCOME_NAMES, fingerprints, recorded_history, recorded_keyring
@@ -40,6 +41,23 @@ def test_recorded_outcome_is_the_one_that_its_name_says(name: str) -> None:
     history, outcome = recorded_history(name), OUTCOMES[name]
     assert history.events[0].workflow_execution_started_event_attributes.workflow_type.name == outcome.workflow.__name__
     assert history.events[-1].WhichOneof("attributes") == f"workflow_execution_{outcome.ends}_event_attributes"
+
+
+NOT_IN_HISTORIES = {REMINDED.name}
+"""Set by reminders, of which the first is due after a quarter of the period (``tests/unit/workflows/test_query_reminders.py``)."""
+
+
+def test_every_search_attribute_is_set_by_a_workflow_or_at_its_start() -> None:
+    found: set[str] = set()
+    for name in ALL_NAMES:
+        for event in recorded_history(name).events:
+            attributes = getattr(event, event.WhichOneof("attributes"))
+            if event.WhichOneof("attributes") in _WITH_SEARCH_ATTRIBUTES:
+                found |= set(attributes.search_attributes.indexed_fields)
+    assert found | NOT_IN_HISTORIES == {key.name for key in ALL}
+
+
+_WITH_SEARCH_ATTRIBUTES = ("workflow_execution_started_event_attributes", "upsert_workflow_search_attributes_event_attributes")
 
 
 def test_every_recorded_history_has_a_fingerprint() -> None:

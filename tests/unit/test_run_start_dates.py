@@ -27,6 +27,8 @@ from starters.cli import app
 from starters.operations.session import Session
 
 runner = CliRunner()
+READS: list[str] = []
+"""Queries that were read from governance."""
 APPROVED = RunParameters(date_range=True, earliest="2013-01-01", latest="2013-01-31")
 
 
@@ -53,6 +55,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     monkeypatch.setenv("CLEANROOM_PROFILE", "fabrikam")
 
     async def get(name: str) -> Any:
+        READS.append(name)
         return SimpleNamespace(data=document(APPROVED), id=name, state="Accepted")
 
     @asynccontextmanager
@@ -89,11 +92,13 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     ],
 )
 def test_dates_are_refused_before_a_run_is_started(dates: str, code: str | None, exit_code: int, started: list[Any]) -> None:
+    READS.clear()
     words = ["run", "start", "totals", *dates.split(), "--no-wait", "--plaintext", "--output", "json"]
     done = runner.invoke(app, words)
     found = json.loads(done.stdout)
     assert (found.get("code"), done.exit_code, bool(started)) == (code, exit_code, code is None), found
     assert code is None or found["hint"]
+    assert bool(READS) is (code in (None, "ParametersNotApproved")), "dates that are wrong in themselves need no service"
 
 
 def test_days_in_a_query_file_need_no_quotes(tmp_path: Path) -> None:

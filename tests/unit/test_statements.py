@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cleanroom.errors import CleanRoomError, Refused
@@ -17,6 +16,7 @@ from cleanroom.jose.encoding import b64url
 from cleanroom.statements import Authorisation, Decision, KeyDocument, KeyHistory, RunRequest, SigningKey, sign, verify
 from cleanroom.statements.keys import PublicJwk, RetirementDocument, parse_key_document, parse_retirement_document
 from cleanroom.statements.signing import peek
+from tests.shared_keys import rsa_key
 
 NOW = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
 KEY, OTHER = SigningKey(Ed25519PrivateKey.generate()), SigningKey(Ed25519PrivateKey.generate())
@@ -241,4 +241,4 @@ def test_a_forged_statement_is_rejected_with_its_code(token: Callable[[], str], 
     assert caught.value.code == code
 
 
-RSA_KEY = rsa.generate_private_key(65537, 2048)
+RSA_KEY = rsa_key()

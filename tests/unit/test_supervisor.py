@@ -315,7 +315,7 @@ def test_temporal_starts_with_its_search_attributes_and_keeps_its_database(tmp_p
         http_port=http,
         metrics_port=metrics,
         log=tmp_path / "log",
-        search_attributes={"CrKind": "Keyword", "CrVersion": "Int"},
+        search_attributes={"CrKind": "Keyword", "CrRunLimit": "Int"},
     )
 
     async def start() -> None:

@@ -35,6 +35,7 @@ from localcloud.launcher.layout import Layout
 from localcloud.standins.snp.server import DevelopmentHardware
 from starters import worker
 from tests.audit_world import BOOTSTRAP
+from tests.shared_keys import shared_hardware
 from tests.unit.spark_support import DIGEST, make_job, make_measurement, make_trust_document
 from workers.boundaries import boundary_worker
 
@@ -43,8 +44,8 @@ CONFIDENTIAL: dict[str, Any] = {"development": None, "pods": make_measurement().
 
 
 @pytest.fixture(scope="module")
-def hardware(tmp_path_factory: pytest.TempPathFactory) -> DevelopmentHardware:
-    return DevelopmentHardware(tmp_path_factory.mktemp("snp"))
+def hardware() -> DevelopmentHardware:
+    return shared_hardware()
 
 
 class Governance:

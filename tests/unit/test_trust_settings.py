@@ -37,6 +37,7 @@ from cleanroom.trust import (
 from localcloud.standins.snp.minting import Hierarchy, LeafPlan, current_tcb, mint_hierarchy
 from localcloud.standins.snp.server import MEASUREMENT, UVM_SVN, DevelopmentHardware
 from tests.audit_world import BOOTSTRAP
+from tests.shared_keys import shared_hardware
 from tests.unit.spark_support import DIGEST, make_job, make_measurement, make_trust_document
 from workers import boundaries
 from workers.boundaries import boundary_worker
@@ -53,8 +54,8 @@ PEM = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----"
 
 
 @pytest.fixture(scope="module")
-def hardware(tmp_path_factory: pytest.TempPathFactory) -> DevelopmentHardware:
-    return DevelopmentHardware(tmp_path_factory.mktemp("snp"))
+def hardware() -> DevelopmentHardware:
+    return shared_hardware()
 
 
 @pytest.fixture(scope="module")

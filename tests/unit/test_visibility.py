@@ -28,13 +28,12 @@ def test_search_attributes_fit_the_default_visibility_store() -> None:
 def test_start_attributes_omit_none() -> None:
     at = datetime(2026, 11, 23, tzinfo=UTC)
     made = attributes.start_attributes(
-        kind="query", digest="sha256:" + "ab" * 32, pending_for=["litware", "contosso", "litware"], version=3, expires_at=at
+        kind="query", digest="sha256:" + "ab" * 32, pending_for=["litware", "contosso", "litware"], expires_at=at
     )
     assert made[attributes.DIGEST] == "abababababab"
     assert made[attributes.PENDING_FOR] == ["contosso", "litware"]
-    assert made[attributes.VERSION] == 3
     assert attributes.OUTCOME not in made
-    assert len(made) == 5
+    assert len(made) == 4
 
 
 def test_updates_set_and_remove_attributes() -> None:

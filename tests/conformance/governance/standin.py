@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cleanroom.attestation import report_data_for
 from localcloud.standins.cgs.auth import IssuerConfig
@@ -23,6 +22,7 @@ from localcloud.standins.snp.cvm import DevelopmentVirtualMachine
 from localcloud.standins.snp.server import DevelopmentHardware
 from localcloud.tls import LocalAuthority
 from tests.conformance.governance.target import Attest, Settings
+from tests.shared_keys import rsa_key, shared_hardware, shared_virtual_machine
 
 ISSUER = "https://issuer.example/conformance/v2.0"
 AUDIENCE = "api://cleanroom-governance"
@@ -34,15 +34,15 @@ USERS = ("ann-oid", "bob-oid", "eve-oid")
 class StandIn:
     """A stand-in's environment in a folder: certificates, development hardware, an issuer of user tokens."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, hardware: DevelopmentHardware | None = None) -> None:
         self.folder = folder
         self.nodes: Nodes
         """The nodes of the server that :meth:`serve` started last."""
         self.authority = LocalAuthority(folder / "tls")
         self.tls = self.authority.issue("cgs")
-        self.hardware = DevelopmentHardware(folder / "snp")
-        self.machine = DevelopmentVirtualMachine(self.hardware)
-        self.issuer_key = rsa.generate_private_key(65537, 2048)
+        self.hardware = hardware or shared_hardware()
+        self.machine = DevelopmentVirtualMachine(hardware) if hardware else shared_virtual_machine()
+        self.issuer_key = rsa_key("issuer")
         public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.issuer_key.public_key()))
         jwk = public | {
             "kid": "issuer-1",

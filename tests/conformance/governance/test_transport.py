@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.conformance.governance.target import Person, Target, expect, fresh
+from tests.shared_keys import rsa_key
 
 
 @pytest.mark.parametrize("prefix", ["", "/app"])
@@ -48,7 +48,7 @@ def test_invalid_token_is_401(cgs: Target) -> None:
         cgs.token(cgs.ann, exp=None),
         cgs.token(cgs.ann, iss="https://elsewhere.example/"),
         cgs.token(cgs.ann, kid="no-such-key"),
-        cgs.token(cgs.ann, key=rsa.generate_private_key(65537, 2048)),
+        cgs.token(cgs.ann, key=rsa_key("stranger")),
         "not.a.token",
     ):
         expect(cgs.call("GET", "/app/userdocuments", token), 401, "InvalidAuthenticationInfo")

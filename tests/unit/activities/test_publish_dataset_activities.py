@@ -50,6 +50,7 @@ from cleanroom.messages.publish import (
 )
 from cleanroom.publishing.descriptor import generate_descriptor
 from tests.refusals import refused
+from tests.shared_keys import rsa_key
 from tests.unit.activities.governance import COLLABORATION, HOST, ISSUER, Caller, Governance
 from tests.unit.activities.owners import STORES, Owner
 
@@ -272,7 +273,7 @@ async def test_the_store_is_the_owners_own(owner: Owner) -> None:
 
 
 async def test_the_dataset_key_is_wrapped_for_a_key_that_only_the_clean_room_gets(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
-    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private = rsa_key()
     asked: dict[str, Any] = {}
 
     class Key:
@@ -502,7 +503,7 @@ async def test_the_vote_is_for_the_proposal_of_this_document_and_text(owner: Own
 
 async def test_a_dataset_in_azure_is_proposed_with_this_workers_own_wrapping_and_identity(owner: Owner) -> None:
     dataset, own = owner.dataset("azure-blob"), await identity(owner)
-    public = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
+    public = rsa_key().public_key()
     name = key_encryption_key_name(COLLABORATION, "orders")
 
     def made(wrapped: str, **changes: Any) -> Descriptor:
@@ -546,7 +547,7 @@ async def test_a_worker_without_azure_or_an_issuer_proposes_no_dataset_in_azure(
 
 async def test_a_kept_draft_with_a_wrapping_of_somebody_else_is_not_proposed(owner: Owner) -> None:
     dataset, own = owner.dataset("azure-blob"), await identity(owner)
-    public = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
+    public = rsa_key().public_key()
     name = key_encryption_key_name(COLLABORATION, "orders")
     made = []
     for _ in range(2):

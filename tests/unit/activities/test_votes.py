@@ -12,7 +12,7 @@ from cleanroom.errors import CleanRoomError
 from cleanroom.governance import MemberDocument
 from cleanroom.identifiers import document_digest
 from cleanroom.messages.query import VoteRequest
-from localcloud.standins.snp.server import DevelopmentHardware
+from tests.shared_keys import shared_hardware
 from tests.unit.spark_support import make_trust_document
 
 CONTRACT, TEXT = "flights", "{}"
@@ -53,8 +53,8 @@ class Owner:
 
 
 @pytest.fixture(scope="module")
-def trust(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
-    hardware = DevelopmentHardware(tmp_path_factory.mktemp("hardware"))
+def trust() -> tuple[Any, Any]:
+    hardware = shared_hardware()
     return make_trust_document(hardware), make_trust_document(hardware, number=2)
 
 

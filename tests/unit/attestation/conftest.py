@@ -15,6 +15,7 @@ from cleanroom.attestation.chain import LeafKind
 from cleanroom.attestation.trust import spki_sha256
 from localcloud.standins.snp.minting import Hierarchy, LeafPlan, mint_hierarchy
 from localcloud.standins.snp.server import DevelopmentHardware
+from tests.shared_keys import shared_hardware
 
 VECTORS = Path(os.environ.get("CLEANROOM_VECTORS", Path(__file__).parents[3].parent / "shared" / "vectors"))
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -39,8 +40,8 @@ def amd() -> TrustStore:
 
 
 @pytest.fixture(scope="session")
-def hardware(tmp_path_factory: pytest.TempPathFactory) -> DevelopmentHardware:
-    return DevelopmentHardware(tmp_path_factory.mktemp("snp"))
+def hardware() -> DevelopmentHardware:
+    return shared_hardware()
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cleanroom.attestation import AttestationEvidence, Product, TrustedRoot, TrustStore
 from cleanroom.attestation.amd_certificate import AMD_PSS, AmdCertificate
 from localcloud.standins.snp.minting import ReportFields, der_integer, report_body, sign_report
+from tests.shared_keys import rsa_key
 
-RSA_KEY = rsa.generate_private_key(65537, 2048)
-OTHER_KEY = rsa.generate_private_key(65537, 2048)
+RSA_KEY = rsa_key()
+OTHER_KEY = rsa_key("other")
 LEAF_KEY = ec.generate_private_key(ec.SECP384R1())
 CHIP_ID = bytes(range(1, 65))
 

@@ -12,6 +12,7 @@ from cleanroom.audit.chain import Bundle
 from cleanroom.audit.files import bundle_json, bundle_zip, parse_bundle, write_bundle
 from cleanroom.audit.verify import verify_bundle, verify_file
 from cleanroom.identifiers import sha256_hex
+from localcloud.standins.snp.server import DevelopmentHardware
 from tests.audit_records import CLEAN_ROOM_HOST, SPARK_HOST
 from tests.audit_world import AuditWorld
 
@@ -80,7 +81,7 @@ def test_signing_key_unknown_to_the_auditor_fails(world: AuditWorld, bundle: Bun
 
 def test_completely_forged_bundle_fails_attestation_only(world: AuditWorld, tmp_path: Path) -> None:
     """Keys, documents and hardware are consistent, but the auditor trusts none of them."""
-    forged = AuditWorld(tmp_path).bundle()
+    forged = AuditWorld(tmp_path, hardware=DevelopmentHardware(tmp_path / "snp")).bundle()
     verdict = verify_bundle(forged, world.trust)
     assert verdict.first_broken is not None
     assert verdict.first_broken.id == "attestation"

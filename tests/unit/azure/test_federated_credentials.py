@@ -8,7 +8,6 @@ from typing import Any
 import jwt
 import pytest
 from azure.core.exceptions import HttpResponseError
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cleanroom.clients.azure import (
     STORAGE_READER,
@@ -29,6 +28,7 @@ from tests.azure_factories import (
     role_assignments,
 )
 from tests.servers import AzureWorld
+from tests.shared_keys import rsa_key
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_expired_and_malformed_claims_are_rejected(
 
 
 def test_a_signature_by_another_key_is_rejected(azure_world: AzureWorld, trusting: ManagedIdentity, issuer: Issuer) -> None:
-    forged = Issuer(issuer.url, rsa.generate_private_key(public_exponent=65537, key_size=2048))
+    forged = Issuer(issuer.url, rsa_key("stranger"))
     with pytest.raises(PreconditionFailed) as caught:
         federated(azure_world, trusting, forged.assertion()).get_token(STORAGE_SCOPE)
     assert caught.value.code == "AADSTS700027"

@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cleanroom.errors import InvalidInput
 from cleanroom.jose.encoding import b64_any, b64url
 from cleanroom.jose.jwk import integer, octets, private_jwk, private_key, public_jwk, public_key, thumbprint
+from tests.shared_keys import rsa_key
 
-SHORT = rsa.generate_private_key(65537, 1024)
+SHORT = rsa_key("short", 1024)
 """Finding the primes of a longer key takes a second."""
 EXAMPLE = {
     "kty": "RSA",
@@ -33,7 +34,7 @@ def test_the_thumbprint_of_rfc_7638() -> None:
 @pytest.fixture(scope="module")
 def keys() -> list[Any]:
     curves = (ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1(), ec.SECP256K1())
-    return [rsa.generate_private_key(public_exponent=65537, key_size=2048), *(ec.generate_private_key(curve) for curve in curves)]
+    return [rsa_key(), *(ec.generate_private_key(curve) for curve in curves)]
 
 
 def test_a_thumbprint_of_a_member_that_is_not_text_is_rejected() -> None:

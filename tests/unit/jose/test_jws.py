@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from cleanroom.jose.encoding import b64url
 from cleanroom.jose.jwk import ed25519_jwk
 from cleanroom.jose.jws import Name, SigningKey, VerificationKey, parse, sign, verify
+from tests.shared_keys import rsa_key
 
-RSA = rsa.generate_private_key(65537, 2048)
+RSA = rsa_key()
 P256 = ec.generate_private_key(ec.SECP256R1())
 ED25519 = ed25519.Ed25519PrivateKey.generate()
 KEYS: dict[Name, SigningKey] = {"RS256": RSA, "ES256": P256, "EdDSA": ED25519}
@@ -99,7 +100,7 @@ def test_payload_is_signed_as_given_or_as_compact_json() -> None:
 
 
 def test_short_rsa_keys_are_rejected() -> None:
-    short = rsa.generate_private_key(65537, 1024)
+    short = rsa_key("short", 1024)
     with pytest.raises(ValueError, match="1024 bits"):
         verify(parse(sign({}, PAYLOAD, short)), short.public_key())
 

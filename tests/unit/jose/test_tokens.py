@@ -10,12 +10,13 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from cleanroom.jose.encoding import b64url
 from cleanroom.jose.tokens import ALGORITHMS, InvalidToken, SigningKeysUnavailable, TokenVerifier, unverified_claims
+from tests.shared_keys import rsa_key
 
-RSA, OTHER_RSA = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+RSA, OTHER_RSA = rsa_key(), rsa_key("other")
 EC: dict[str, ec.EllipticCurve] = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
 NOW, DAY = int(time.time()), 86_400
 """The time of collection. Tests run much later, so all distances to it are a day."""

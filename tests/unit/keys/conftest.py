@@ -27,6 +27,7 @@ from localcloud.standins.keyvault.release import AttestationIssuer
 from localcloud.standins.keyvault.server import KeyVaultConfig, create_app
 from localcloud.standins.serving import serving
 from localcloud.tls import LocalAuthority
+from tests.shared_keys import rsa_key
 
 AUTHORITY = "https://maa.test.example"
 VECTORS = Path(os.environ.get("CLEANROOM_VECTORS", Path(__file__).parents[3] / ".." / "shared" / "vectors")).resolve()
@@ -55,7 +56,7 @@ class Authority:
     """An attestation authority that signs any claims."""
 
     def __init__(self, folder: Path) -> None:
-        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.key = rsa_key("authority")
         self.jwks_file = folder / "jwks.json"
         self.jwks_file.write_text(json.dumps({"keys": [public_jwk(self.key, kid="test-key")]}))
 
@@ -120,7 +121,7 @@ def local_ca(tmp_path_factory: pytest.TempPathFactory) -> LocalAuthority:
 @pytest.fixture(scope="session")
 def guest() -> rsa.RSAPrivateKey:
     """The key pair of an attested guest."""
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return rsa_key()
 
 
 def start_vault(stack: ExitStack, folder: Path, local_ca: LocalAuthority, authority: Authority, **config: Any) -> Vault:

@@ -18,6 +18,7 @@ from cleanroom.errors import InvalidInput, Refused
 from cleanroom.keys import KeyWrapAlgorithm, unwrap_data_key, unwrap_key, wrap_data_key, wrap_key
 from cleanroom.keys.wrap import RELEASE_ALGORITHMS
 from cleanroom.secret import Secret
+from tests.shared_keys import rsa_key
 
 SIZES = (2048, 3072, 4096)
 HASHES = {
@@ -30,7 +31,7 @@ HASHES = {
 
 @functools.cache
 def key_of(size: int) -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(public_exponent=65537, key_size=size)
+    return rsa_key(bits=size)
 
 
 def oaep(name: str) -> padding.OAEP:
@@ -101,7 +102,7 @@ def test_a_truncated_blob_is_rejected(cut: int) -> None:
 
 def test_another_key_of_any_size_does_not_unwrap() -> None:
     blob = wrap_key(key_of(2048).public_key(), b"k" * 32)
-    for other in (rsa.generate_private_key(public_exponent=65537, key_size=2048), key_of(3072), key_of(4096)):
+    for other in (rsa_key("other"), key_of(3072), key_of(4096)):
         with pytest.raises(Refused):
             unwrap_key(other, blob)
 
@@ -126,12 +127,12 @@ def test_unwrappable_input_is_rejected_with_its_code() -> None:
         wrap_key(key_of(2048).public_key(), b"")
     assert error.value.code == "NothingToWrap"
     with pytest.raises(InvalidInput) as error:
-        wrap_key(rsa.generate_private_key(public_exponent=65537, key_size=1024).public_key(), b"k")
+        wrap_key(rsa_key("short", 1024).public_key(), b"k")
     assert error.value.code == "WrappingKeyTooSmall"
 
 
 def test_unwrapping_with_a_small_key_or_another_algorithm_is_invalid() -> None:
-    small = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    small = rsa_key("short", 1024)
     with pytest.raises(InvalidInput) as error:
         unwrap_key(small, bytes(200))
     assert error.value.code == "WrappingKeyTooSmall"
@@ -227,7 +228,7 @@ def test_wrapped_data_key_of_another_length_is_rejected(size: int) -> None:
 
 def test_small_key_and_empty_data_key_are_rejected() -> None:
     with pytest.raises(InvalidInput, match="KEK: a 1024-bit") as error:
-        wrap_data_key(rsa.generate_private_key(public_exponent=65537, key_size=1024).public_key(), Secret(b"k"))
+        wrap_data_key(rsa_key("short", 1024).public_key(), Secret(b"k"))
     assert error.value.code == "WrappingKeyTooSmall"
     with pytest.raises(InvalidInput) as error:
         wrap_data_key(key_of(2048).public_key(), Secret(b""))

@@ -33,6 +33,7 @@ from localcloud.standins.maa import MARKER, MaaConfig, create_app
 from localcloud.standins.serving import serving
 from localcloud.standins.snp.server import DevelopmentHardware
 from localcloud.tls import LocalAuthority, self_signed
+from tests.shared_keys import rsa_key, shared_hardware
 
 THEN = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
 HOST_DATA = bytes(range(32))
@@ -57,8 +58,8 @@ class Maa:
 
 
 @pytest.fixture(scope="module")
-def hardware(tmp_path_factory: pytest.TempPathFactory) -> DevelopmentHardware:
-    return DevelopmentHardware(tmp_path_factory.mktemp("snp"))
+def hardware() -> DevelopmentHardware:
+    return shared_hardware()
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +171,7 @@ async def test_development_hardware_is_rejected_without_its_root(start: Any, bou
 
 
 async def test_other_runtime_data_is_rejected(maa: Maa, bound: bytes) -> None:
-    other = runtime_data(rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key())
+    other = runtime_data(rsa_key("other").public_key())
     with pytest.raises(Refused) as error:
         await maa.client().attest(maa.evidence(bound), other)
     assert "report-data" in str(error.value.cause)
@@ -335,7 +336,7 @@ ISSUER = "https://maa.example"
 
 @pytest.fixture(scope="module")
 def key() -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return rsa_key()
 
 
 def claims_of(**changes: Any) -> dict[str, Any]:
@@ -380,7 +381,7 @@ def test_tokens_of_another_issuer_or_time_are_rejected(key: rsa.RSAPrivateKey, c
 
 def test_tokens_with_another_signature_or_key_are_rejected(key: rsa.RSAPrivateKey) -> None:
     keys = dict.fromkeys(("k", "1", "None"), key.public_key())
-    stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    stranger = rsa_key("stranger")
     cases = {
         sign({"kid": "other"}, claims_of(), key): "AttestationTokenKeyUnknown",
         sign({}, claims_of(), key): "AttestationTokenKeyUnknown",
@@ -401,7 +402,7 @@ def test_tokens_with_another_signature_or_key_are_rejected(key: rsa.RSAPrivateKe
 
 def test_unreadable_keys_of_a_jwks_are_left_out(key: rsa.RSAPrivateKey) -> None:
     good = public_jwk(key, kid="good")
-    stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    stranger = rsa_key("stranger")
     certificate = self_signed("authority", key).sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
     x5c = [base64.b64encode(certificate).decode()]
     bad = [5, {}, {"kid": "x"}, {"kid": "y", "kty": "RSA", "n": "!", "e": "AQAB"}, {"kid": "z", "x5c": ["AAAA"]}]

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 import cleanroom.keys.maa as module
@@ -22,9 +22,10 @@ from cleanroom.jose.encoding import b64url
 from cleanroom.jose.jws import sign
 from cleanroom.keys import public_jwk
 from cleanroom.keys.maa import MaaClient, attestation_request, signing_keys, validate_token
+from tests.shared_keys import rsa_key
 
 ISSUER = "https://maa.example"
-KEY, OTHER = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+KEY, OTHER = rsa_key(), rsa_key("other")
 NOW = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
 SECONDS = int(NOW.timestamp())
 CLAIMS: dict[str, Any] = {"iss": ISSUER, "nbf": SECONDS, "iat": SECONDS, "exp": SECONDS + 60}

@@ -12,11 +12,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cleanroom.errors import CleanRoomError, Conflict
 from cleanroom.keys import KeyVaultSettings, ReleasePolicy, set_key_with_skr
+from tests.shared_keys import rsa_key
 from tests.unit.keys.conftest import service_answer
 
 POLICY = ReleasePolicy.for_clean_room("https://maa.example", "ab" * 32)
 WEAKER = ReleasePolicy.for_clean_room("https://maa.example", "ab" * 32, strict=False)
-KEY = rsa.generate_private_key(65537, 2048)
+KEY = rsa_key()
 NUMBERS = KEY.private_numbers()
 PUBLIC = NUMBERS.public_numbers
 TAGS = {"cleanroom-purpose": "dataset-kek", "dataset": "flights"}
@@ -164,13 +165,13 @@ async def test_only_sizes_of_key_vault_are_asked(bits: int, accepted: bool) -> N
 
 async def test_imported_key_of_another_size_is_not_sent() -> None:
     vault = vault_with(MISSING, made=held())
-    assert (await error_of(vault, key=rsa.generate_private_key(65537, 1024))).code == "UnsupportedKekSize"
+    assert (await error_of(vault, key=rsa_key("short", 1024))).code == "UnsupportedKekSize"
     assert vault.calls == []
 
 
 # ---------------------------------------------------------------------- which key is accepted
 
-OTHER_KEY = rsa.generate_private_key(65537, 2048).public_key().public_numbers()
+OTHER_KEY = rsa_key("other").public_key().public_numbers()
 DIFFERENCES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("protection", {"key_type": "RSA"}, {}),
     ("protection", {"exportable": False}, {}),

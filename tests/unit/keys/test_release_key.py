@@ -41,6 +41,7 @@ from localcloud.standins.maa import create_app as create_maa
 from localcloud.standins.serving import serving
 from localcloud.standins.snp.server import DevelopmentHardware
 from localcloud.tls import LocalAuthority
+from tests.shared_keys import rsa_key
 from tests.unit.keys.conftest import Authority, StaticCredential, Vault, start_vault
 
 HOST_DATA = hashlib.sha256(b"the clean room's security policy").digest()
@@ -91,7 +92,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, local_ca: LocalAuthority, authority: Authority) -> Iterator[World]:
-    hardware = DevelopmentHardware(tmp_path_factory.mktemp("snp"))
+    hardware = DevelopmentHardware(tmp_path_factory.mktemp("snp"))  # its folder is the state of the stand-in
     tls = local_ca.issue("maa")
     maa = MaaConfig(
         tls_cert=tls.cert, tls_key=tls.key, state=tmp_path_factory.mktemp("maa"), trust_files=(hardware.trust_file,), allow_debug=True
@@ -143,7 +144,7 @@ async def test_a_key_with_other_content_is_a_conflict_with_the_differences(world
     cases: list[tuple[str, dict[str, Any]]] = [
         ("release_policy", {"policy": world.policy(bytes(32)), "tags": {"dataset": "flights"}}),
         ("tags", {"tags": {"dataset": "planes"}}),
-        ("public_key", {"key": rsa.generate_private_key(public_exponent=65537, key_size=2048), "tags": {"dataset": "flights"}}),
+        ("public_key", {"key": rsa_key(), "tags": {"dataset": "flights"}}),
         ("immutable", {"immutable": True, "tags": {"dataset": "flights"}}),
     ]
     for difference, options in cases:
@@ -358,7 +359,7 @@ class Replaying:
     async def attest(self, evidence: AttestationEvidence, runtime_data: bytes, nonce: int | None = None) -> str:
         from cleanroom.keys import runtime_data as make
 
-        other = make(rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key())
+        other = make(rsa_key("other").public_key())
         return await self._inner.attest(await Guest(self._hardware).attest(other), other, nonce)
 
     async def validate(self, token: str, *, at: dt.datetime | None = None) -> dict[str, Any]:
@@ -389,7 +390,7 @@ async def test_nothing_secret_is_in_reprs_and_errors(world: World, name: str) ->
 async def test_tokens_of_the_stand_in_are_marked(world: World) -> None:
     from cleanroom.keys import runtime_data
 
-    bound = runtime_data(rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key())
+    bound = runtime_data(rsa_key("other").public_key())
     maa = world.maa()
     claims = await maa.validate(await maa.attest(await Guest(world.hardware).attest(bound), bound))
     assert claims[MARKER] == "NOT CONFIDENTIAL"

@@ -28,6 +28,7 @@ from cleanroom.jose.x5c import trusted_roots, verify_chain
 from cleanroom.keys import ReleaseExpectation, ReleasePolicy, VerifiedRelease, public_jwk, verify_release_response, wrap_key
 from cleanroom.keys.maa import signing_keys
 from cleanroom.keys.release import unwrap_release
+from tests.shared_keys import rsa_key
 
 NOW = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
 HOST = "contosso.vault.azure.net"
@@ -276,7 +277,7 @@ def test_a_leaf_with_digital_signature_usage_is_accepted(pki: Pki, payload: dict
 
 def test_a_chain_through_a_leaf_is_rejected(pki: Pki, payload: dict[str, Any]) -> None:
     """The holder of a vault's leaf cannot issue certificates with it."""
-    stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    stranger = rsa_key("stranger")
     minted = certificate("x", stranger, pki.leaf, pki.leaf_key, names=(HOST,))
     text = sign(header(pki, x5c=x5c(minted, pki.leaf, pki.issuer, pki.root)), payload, stranger)
     refused(text, pki, "ReleaseCertificateNotTrusted")
@@ -390,7 +391,7 @@ _P256, _UNKNOWN_CURVE = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06
 def test_the_unwrapped_key_must_match_the_stated_public_key(
     pki: Pki, payload: dict[str, Any], wrapping: rsa.RSAPrivateKey, target: rsa.RSAPrivateKey
 ) -> None:
-    other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    other = rsa_key("other")
     curve = ec.generate_private_key(ec.SECP256R1())
     cases = [
         (der(other), public_jwk(target)),

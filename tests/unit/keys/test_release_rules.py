@@ -27,12 +27,13 @@ from cleanroom.keys import (
 )
 from cleanroom.keys.release import unwrap_release
 from cleanroom.secret import Secret
+from tests.shared_keys import rsa_key
 from tests.unit.keys.conftest import service_answer
 
 URL = "https://vault.example"
 POLICY = ReleasePolicy.for_clean_room("https://maa.example", "ab" * 32)
-WRAPPING = rsa.generate_private_key(65537, 2048)
-TARGET = rsa.generate_private_key(65537, 2048)
+WRAPPING = rsa_key()
+TARGET = rsa_key("other")
 CURVE = ec.generate_private_key(ec.SECP256R1())
 ENC = KeyWrapAlgorithm.RSA_AES_KEY_WRAP_256
 

@@ -15,8 +15,9 @@ from cleanroom.jose.encoding import b64uint
 from cleanroom.jose.jwk import public_key
 from cleanroom.keys import public_jwk, runtime_data, thumbprint
 from cleanroom.keys.wrapping_key import wrapping_jwk
+from tests.shared_keys import rsa_key
 
-RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+RSA_KEY = rsa_key()
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
 
 
@@ -32,7 +33,7 @@ def test_the_sidecars_runtime_data_is_what_a_real_report_binds(vectors: Path) ->
 
 
 def test_runtime_data_lists_every_key_in_the_sidecars_form() -> None:
-    second = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    second = rsa_key("other")
     expected = [
         f'{{"e":"AQAB","key_ops":["encrypt"],"kid":"{thumbprint(public_jwk(key))}","kty":"RSA","n":"{public_jwk(key)["n"]}"}}'
         for key in (RSA_KEY, second)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cleanroom.attestation import ALLOW_ALL_HOST_DATA, Expectations, TrustStore, report_data_for
 from cleanroom.errors import CleanRoomError
@@ -28,6 +28,7 @@ from cleanroom.spark.signed import (
     verify_signed_policies,
 )
 from localcloud.standins.snp.server import DevelopmentHardware
+from tests.shared_keys import rsa_key, shared_hardware
 from tests.unit.spark_support import make_job, make_profile
 
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -166,8 +167,8 @@ def test_nonce_has_22_to_256_characters(length: int, accepted: bool) -> None:
 
 
 @pytest.fixture(scope="module")
-def hardware(tmp_path_factory: pytest.TempPathFactory) -> DevelopmentHardware:
-    return DevelopmentHardware(tmp_path_factory.mktemp("signed"))
+def hardware() -> DevelopmentHardware:
+    return shared_hardware()
 
 
 def judge(
@@ -224,7 +225,7 @@ def pem_of_unknown_curve() -> str:
         (lambda: payload(servicePublicKey=7), "ServiceReportMalformed"),
         (lambda: payload(servicePublicKey="no key"), "ServiceReportMalformed"),
         (lambda: payload(servicePublicKey=pem(ec.generate_private_key(ec.SECP384R1()))), "ServiceReportMalformed"),
-        (lambda: payload(servicePublicKey=pem(rsa.generate_private_key(65537, 2048))), "ServiceReportMalformed"),
+        (lambda: payload(servicePublicKey=pem(rsa_key())), "ServiceReportMalformed"),
         (lambda: payload(servicePublicKey=pem_of_unknown_curve()), "ServiceReportMalformed"),
         (lambda: "not JSON", "ServiceReportMalformed"),
         (lambda: '"text"', "ServiceReportMalformed"),

@@ -904,12 +904,22 @@ def test_governance_that_cannot_be_read_is_shown_once_and_read_again_after_longe
         assert query.names.count("find_query_change") == 1
         assert query.timers["governance cannot be read"] == 60
         assert (events(query)[-1], state(query).history[-1].detail) == ("governance cannot be read", reason)
-        query.advance(seconds=60 + 120 + 240 + 480 + 600)
-        assert query.names.count("find_query_change") == 6
-        assert query.timers["governance cannot be read"] == 600
+        query.advance(seconds=60 + 120 + 240 + 480 + 960 + 1920)
+        assert query.names.count("find_query_change") == 7
+        assert query.timers["governance cannot be read"] == 3600
         assert events(query).count("governance cannot be read") == 1
         # Commands are handled during the pause.
         assert outcome(query, query.update("propose", AUTHOR)).stage == "Proposed"
+
+
+def test_a_wake_up_ends_the_pause_after_governance_could_not_be_read() -> None:
+    found = seen_in_governance(state="Draft", version="2.50", digest="5" * 64)
+    with publish_query(find_query_change=[Unavailable("GovernanceUnreachable", "on purpose"), found, HELD]) as query:
+        assert query.timers["governance cannot be read"] == 60
+        query.advance(seconds=1)
+        query.signal("look")
+        assert state(query).version == "2.50"
+        assert "governance cannot be read" not in query.timers
 
 
 def test_a_query_reads_governance_when_it_is_woken_and_otherwise_costs_nothing() -> None:
