@@ -158,6 +158,61 @@ def verify(
             raise typer.Exit(Refused.exit_code)
 
 
+@app.command()
+def report(
+    file: Annotated[Path, typer.Argument(help="The audit bundle.", show_default=False)],
+    to: Annotated[Path | None, typer.Option(help="HTML file to write.", show_default="the bundle's name with .html")] = None,
+    trust: Annotated[list[Path] | None, typer.Option(help="File with more attestation roots, JSON or PEM; repeatable.")] = None,
+    name: Annotated[list[str] | None, typer.Option(help="USER=NAME of a user; repeatable.", show_default="from cleanroom.toml")] = None,
+    key: Annotated[list[str] | None, typer.Option(help="USER=THUMBPRINT of a signing key that you know; repeatable.")] = None,
+    crl: Annotated[list[Path] | None, typer.Option(help="AMD certificate revocation list, DER or PEM; repeatable.")] = None,
+    profile: Profile = None,
+    config: ConfigFile = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Verify an audit bundle, and write a page about it for people: what happened, who decided, and every check. It can be printed.
+
+    The page has no scripts and loads nothing. It names users by their names in cleanroom.toml, if there is one. The exit code is 4 when a
+    check failed; the page then says which, and that its facts are not verified.
+
+    Example: cleanroom audit report r-1.zip --trust .cleanroom/demo/state/snp/attestation-trust.json
+    """
+    from cleanroom.attestation import TrustStore
+    from cleanroom.audit.files import read_bundle
+    from cleanroom.audit.report import render_report
+    from cleanroom.audit.verify import verify_file
+
+    with error_boundary(output):
+        target = to or file.with_suffix(".html")
+        if target.exists() and not force:
+            raise InvalidInput("FileExists", f"{target} already exists.", hint="Name another file, or overwrite it with --force.")
+        crls = tuple(path.read_bytes() for path in crl or ())
+        verdict = verify_file(file, TrustStore.load(amd=True, root_files=trust or ()), keys=_keys(key or []), crls=crls)
+        try:
+            bundle = read_bundle(file)
+        except Refused:
+            bundle = None
+        target.write_text(render_report(bundle, verdict, _names(name or [], profile, config), source=file.name), "utf-8")
+        print_record({"file": str(target), "ok": verdict.ok, "run": verdict.run_id, "query": verdict.query}, output, title="audit report")
+        if not verdict.ok:
+            raise typer.Exit(Refused.exit_code)
+
+
+def _names(given: list[str], profile: str | None, config: str | None) -> dict[str, str]:
+    """Return names of users by user ID: those of the settings, if there are any, and the given ones."""
+    from cleanroom.settings import config_path, load_settings
+
+    file = config_path(Path(config) if config else None)
+    names = {user: name for name, user in load_settings(profile, path=file).parties.items()} if file is not None else {}
+    for value in given:
+        user, _, name = value.partition("=")
+        if not user or not name:
+            raise InvalidInput("InvalidName", f"--name: {value!r} is not USER=NAME.", hint="`cleanroom members` lists users.")
+        names[user] = name
+    return names
+
+
 def _host_data(option: str, values: list[str] | None) -> frozenset[str] | None:
     if not values:
         return None

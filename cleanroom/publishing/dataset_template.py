@@ -22,7 +22,7 @@ _DIRECT: Final = re.compile(
     r"(^|_)((first|last|full|sur|middle)_?name|name|e_?mail|phone|mobile|address|street|birth_?(day|date)?|dob|ssn|passport|iban|ip)(_?address)?$"
 )
 _MAX_DIMENSION: Final = 50
-"""A column with more different values is not suggested as a dimension."""
+"""A column with more different values is suggested as a dimension only if each value has enough persons on average."""
 _FLOOR: Final = 20
 _SMALL_FLOOR: Final = 10
 _FEW_PERSONS: Final = 400
@@ -54,6 +54,9 @@ class Suggestion:
 def suggest(found: InferredFile) -> Suggestion:
     """Suggest the rules of a dataset from names, types and numbers of different values."""
     identity, why = _identity(found)
+    persons = identity.distinct if identity is not None else 0
+    floor = 0 if identity is None else _FLOOR if persons >= _FEW_PERSONS else _SMALL_FLOOR
+    most = max(_MAX_DIMENSION, persons // _FLOOR)
     dimensions, measures, hidden = [], [], {}
     for column in found.columns:
         if identity is not None and column.name == identity.name:
@@ -62,12 +65,10 @@ def suggest(found: InferredFile) -> Suggestion:
             hidden[column.name] = "its name suggests that it identifies a person directly"
         elif column.type == "number" or (column.type in ("integer", "long") and column.distinct > _MAX_DIMENSION):
             measures.append(column.name)
-        elif column.distinct <= _MAX_DIMENSION or column.type in ("date", "boolean"):
+        elif column.distinct <= most or column.type in ("date", "boolean"):
             dimensions.append(column.name)
         else:
             hidden[column.name] = f"it has {column.distinct} different values, so that a value may stand for one person"
-    persons = identity.distinct if identity is not None else 0
-    floor = 0 if identity is None else _FLOOR if persons >= _FEW_PERSONS else _SMALL_FLOOR
     unique = identity is not None and found.whole and persons == found.rows
     return Suggestion(identity.name if identity else None, why, floor, tuple(dimensions), tuple(measures), hidden, unique)
 
@@ -163,7 +164,7 @@ def _privacy(found: InferredFile, rules: Suggestion) -> Iterator[str]:
     yield f"  minGroupSize: {rules.floor}"
     yield f"  # The column that identifies a person: {rules.why}."
     yield f"  identity: {_scalar(rules.identity)}"
-    yield f"  # Queries may group and filter by these: columns with at most {_MAX_DIMENSION} different values, dates and truth values."
+    yield "  # Queries may group and filter by these: columns with few different values for the number of persons, dates, truth values."
     yield f"  dimensions: {_flow(rules.dimensions)}"
     yield "  # Queries may sum and average these: other numbers. Every column may be counted."
     yield f"  measures: {_flow(rules.measures)}"

@@ -43,7 +43,7 @@ def shown(node: Node, columns: Columns, subquery: Subquery, *, persons: bool) ->
     if kind == "OuterReference":
         return shown(tree(node.fields["e"]), columns, subquery, persons=persons)
     counts = kind == "AggregateExpression" and node.children[0].kind in COUNTS
-    if counts and (persons or all(child.kind in ("AttributeReference", "Literal") for child in node.children[0].children)):
+    if counts and (persons or all(is_stored(child, columns) for child in node.children[0].children)):
         return NOTHING
     if kind == "WindowExpression" and node.children[0].kind == "RowNumber":
         definition = node.children[1]
@@ -60,6 +60,11 @@ def shown(node: Node, columns: Columns, subquery: Subquery, *, persons: bool) ->
         if kind != "Exists":
             parts.extend(column.shows for column in rows.columns.values())
     return NOTHING.union(*parts)
+
+
+def is_stored(node: Node, columns: Columns) -> bool:
+    """Whether an expression is a constant or an unchanged input column."""
+    return node.kind == "Literal" or (node.kind == "AttributeReference" and not (node.id in columns and columns[node.id].computed))
 
 
 def is_flag(node: Node, columns: Columns) -> bool:

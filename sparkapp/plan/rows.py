@@ -56,6 +56,7 @@ class Column:
         flag: 0 or 1 by its form.
         null: The constant NULL.
         counts: Values by which a window partitions the rows that this column counts.
+        computed: Not one unchanged input column: how many different values it has tells more than those of a column.
         optional: For each outer join that may find no row with this column, the compared values, one of which is then NULL.
     """
 
@@ -65,6 +66,7 @@ class Column:
     flag: bool = False
     null: bool = False
     counts: frozenset[int] | None = None
+    computed: bool = False
     optional: frozenset[frozenset[int]] = frozenset()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from cleanroom.sql import Catalog
@@ -50,9 +50,7 @@ class PlanWalk:
         """The rows of an operator that are complete: no condition of a release is missing."""
         rows, release = self.visit(node, outer)
         if release is not None and release.missing:
-            what = "a kind of person is not counted" if release.persons else "overlapping groups are not left out"
-            what = what if release.persons or release.compared else "groups with few different values are not left out"
-            raise refused("PlanFloorMissing", f"a release is not complete: {what}")
+            raise refused("PlanFloorMissing", "a release is not complete: persons, different values or overlapping groups are not counted")
         return rows
 
     def visit(self, node: Node, outer: Columns) -> tuple[Rows, Release | None]:
@@ -93,6 +91,7 @@ class PlanWalk:
         if kind in ("Except", "Intersect"):
             left, right = (self.settled(child, outer) for child in node.children)
             self.require_no_persons([*left.persons, *right.persons], f"a set operation ({kind})")
+            self._require_compared([*left.columns.values(), *right.columns.values()])
             return self._positional([left, right], list(left.columns))
         raise refused("PlanLeafUnknown", f"it reads {kind} instead of a registered view")
 
@@ -107,6 +106,7 @@ class PlanWalk:
             values = {column.value for column in rows.columns.values()}
             if not all(person.all_ids & values for person in rows.persons):
                 raise refused("PlanRowsOfPersons", "DISTINCT removes rows of different persons")
+            self._require_compared(column for column in rows.columns.values() if column.computed or node.child.kind == "Union")
             return replace(rows, unique=[*rows.unique, frozenset(values)])
         if kind == "Generate":
             generator = node.expression("generator")
@@ -126,6 +126,11 @@ class PlanWalk:
                 }
             )
         return rows
+
+    def _require_compared(self, columns: Iterable[Column]) -> None:
+        """Require that rows are compared by columns that queries may filter by: how many are left tells the values."""
+        for column in columns:
+            require_shown(column.shows, "a comparison of rows reads", self.catalog, identities=True)
 
     def _require_read(self, nodes: Sequence[Node], columns: Columns) -> None:
         """Require that expressions by which rows are chosen, sorted or copied read columns that queries may filter by."""
@@ -151,8 +156,8 @@ class PlanWalk:
         if view.min_group_size and len(persons) != len(view.identity_columns):
             raise refused("PlanLeafUnknown", f"the view {name} lacks an identity that its floor counts")
         names = {item.name.lower(): item.id for item in leaf.expressions("output")}
-        unique = view.unique_on is not None and view.unique_on <= names.keys()
-        return Rows(columns, persons, [frozenset(names[name] for name in view.unique_on or ())] if unique else [])
+        unique_on = view.unique_on if view.unique_on is not None and view.unique_on <= names.keys() else None
+        return Rows(columns, persons, [frozenset(names[name] for name in unique_on)] if unique_on is not None else [])
 
     def _table(self, node: Node) -> Rows:
         key = str(node.fields["cteId"])
@@ -181,7 +186,7 @@ class PlanWalk:
             if call.kind == "RowNumber":
                 self._require_read([order for order in node.expressions("orderSpec") if order.child.kind != "AttributeReference"], columns)
             counts = frozenset(partition) if _counts_rows(call) and not node.fields.get("orderSpec") else None
-            found[item.id] = Column(item.id, self.shown(item.child, columns), counts=counts)
+            found[item.id] = Column(item.id, self.shown(item.child, columns), counts=counts, computed=True)
         return replace(rows.with_columns(found), overlapping=rows.overlapping or bool(rows.persons))
 
     def _union(self, node: Node, outer: Columns) -> Rows:
@@ -208,7 +213,11 @@ class PlanWalk:
         for id, group in zip(ids, zip(*(part.columns.values() for part in parts), strict=True), strict=True):
             identity = any(column.identity for column in group)
             columns[id] = Column(
-                fresh(), NOTHING.union(*(column.shows for column in group)), identity, all(column.flag for column in group)
+                fresh(),
+                NOTHING.union(*(column.shows for column in group)),
+                identity,
+                all(column.flag for column in group),
+                computed=any(column.computed for column in group) or len({column.shows for column in group}) > 1,
             )
         return Rows(columns, overlapping=any(part.overlapping or part.multiplied for part in parts))
 
@@ -220,7 +229,7 @@ class PlanWalk:
 
     # -- expressions --------------------------------------------------------------------------------------------------
 
-    def column(self, item: Node, columns: Columns, *, persons: bool = False) -> Column:
+    def column(self, item: Node, columns: Columns) -> Column:
         """The column that an output expression computes."""
         inner = unchanged(without_alias(item))
         if inner.kind == "AttributeReference":
@@ -231,7 +240,7 @@ class PlanWalk:
         base = normalised(inner)
         identity = base is not None and base in columns and columns[base].identity
         null = _is_null(inner, columns)
-        return Column(fresh(), self.shown(inner, columns, persons=persons), identity, is_flag(inner, columns), null)
+        return Column(fresh(), self.shown(inner, columns), identity, is_flag(inner, columns), null, computed=True)
 
     def shown(self, node: Node, columns: Columns, *, persons: bool = False) -> frozenset[tuple[str, str]]:
         """Input columns whose values an expression shows; see :func:`sparkapp.plan.expressions.shown`."""
@@ -279,6 +288,6 @@ def _is_null(node: Node, columns: Columns) -> bool:
 
 def _counts_rows(call: Node) -> bool:
     """Whether the function of a window is ``COUNT(*)``."""
-    if call.kind != "AggregateExpression" or len(call.children) != 1 or call.child.kind != "Count":
+    if len(call.children) != 1 or call.child.kind != "Count":
         return False
     return call.child.child.kind == "Literal" and call.child.child.fields.get("value") == "1"

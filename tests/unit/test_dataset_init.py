@@ -267,3 +267,10 @@ def test_whatever_is_inferred_passes_the_checks_of_file_and_rows(names: list[str
     Path("v.csv").write_text("".join(",".join(map(quoted, line)) + "\n" for line in lines), encoding="utf-8", newline="")
     write_dataset_file(Path("v.csv"), None, force=True)
     check_file(Path("v.csv"), load_dataset_spec(Path("v.yaml")).dataset_schema())
+
+
+@pytest.mark.parametrize(("persons", "dimensions"), [(2000, ["town"]), (900, [])])
+def test_a_column_of_many_values_is_a_dimension_only_if_each_value_has_enough_persons(persons: int, dimensions: list[str]) -> None:
+    Path("v.csv").write_text("user_id,town\n" + "".join(f"u{number},town {number % 80}\n" for number in range(persons)))
+    _, record = init("v.csv")
+    assert (record["dimensions"], list(record["left_out"])) == (dimensions, [] if dimensions else ["town"])

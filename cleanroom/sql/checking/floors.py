@@ -117,6 +117,7 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
     keys = list({key.sql: key for key in keys}.values())
     texts = [key.sql for key in keys]
     floor = rows.strictest_floor(scope.protected, catalog)
+    few = f"NOT BETWEEN 1 AND {floor - 1}"
     aggregates.check_moments(scope.released, floor, catalog)
     share = min(view.max_share_percent for item in scope.protected if (view := catalog.view(item.view)) is not None)
     tests, repeated = counted_persons(scope) if floor > 1 else ([], False)
@@ -133,7 +134,7 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         _require(condition, kinds[scope.equal.person(condition.identity)], scope)
     for item in optional:
         for word in ("NOT ", "") if floor > 1 else ():
-            kinds[scope.equal.person(item.reference)].require(f"{item.reference} IS {word}NULL", f"NOT BETWEEN 1 AND {floor - 1}")
+            kinds[scope.equal.person(item.reference)].require(f"{item.reference} IS {word}NULL", few)
     for groups in kinds.values():
         groups.require_persons(f">= {floor}")
         for released in scope.released if share < 100 else ():
@@ -141,16 +142,15 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
                 groups.require_share(summand, share)
         _require_contributors(groups, scope, floor, ctx)
         for term, where in _terms(scope, catalog):
-            few = f"NOT BETWEEN 1 AND {floor - 1}"
             if share < 100 and len(term) == 1:
                 groups.require_share(term[0], share)
             if where or len(term) > 1:
                 groups.require(f"{where}{' AND '.join(f'{column} <> 0' for column in term)}", few)
             else:
                 groups.require_contributors(term[0], few)
-        groups.require_counted(tests, repeated, f"NOT BETWEEN 1 AND {floor - 1}")
+        groups.require_counted(tests, repeated, few)
         for test in differences:
-            groups.require(test, f"NOT BETWEEN 1 AND {floor - 1}")
+            groups.require(test, few)
     number = ctx.findings.release(scope.protected, floor)
     scope.releases |= {(number, item.view) for item in scope.protected}
     overlap = bool(keys) and floor > 1 and (scope.overlapping or scope.multiplied)

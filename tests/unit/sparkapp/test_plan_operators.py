@@ -199,3 +199,53 @@ def test_union_of_persons_of_two_views_overlaps() -> None:
     found = PlanWalk(catalog).settled(union, {})
     assert found.overlapping
     assert [person.all_ids for person in found.persons] == [frozenset(), frozenset()]
+
+
+def large(id: int) -> Items:
+    return node(f"{EXPRESSIONS}.GreaterThan", attribute(id), node(f"{EXPRESSIONS}.Literal", value="3"))
+
+
+def computed(child: Items, *ids: int, of: int) -> Items:
+    """Columns, and a column with the ID 60 that compares another one with a constant."""
+    alias = node(f"{EXPRESSIONS}.Alias", large(of), name="f", exprId={"id": 60})
+    return node(f"{LOGICAL}.Project", child, projectList=[*map(attribute, ids), alias])
+
+
+def grouped(child: Items, *keys: Items, counted: int | None = None) -> Items:
+    """The first of the group keys, and the number of different values of a column as the column 61."""
+    outputs = [keys[0]]
+    if counted is not None:
+        count = node(f"{EXPRESSIONS}.AggregateExpression", node(f"{EXPRESSIONS}.Count", attribute(counted)), isDistinct=True)
+        outputs.append(node(f"{EXPRESSIONS}.Alias", count, name="n", exprId={"id": 61}))
+    return node(f"{LOGICAL}.Aggregate", child, groupingExpressions=[*keys], aggregateExpressions=outputs)
+
+
+BOTH = node(f"{LOGICAL}.Union", LISTED, project(OWN, 12, 13))
+
+
+@pytest.mark.parametrize("kind", ["Except", "Intersect"])
+def test_set_operation_compares_columns_that_queries_may_filter_by(kind: str) -> None:
+    assert code_of(project(node(f"{LOGICAL}.{kind}", LISTED, project(OWN, 12, 13)), 21)) == "PlanColumnNotAllowed"
+    assert code_of(project(node(f"{LOGICAL}.{kind}", project(OWN, 12, 13), LISTED), 12)) == "PlanColumnNotAllowed"
+    assert rows(node(f"{LOGICAL}.{kind}", project(LISTED, 21), project(OWN, 12))).columns.keys() == {21}
+
+
+def test_distinct_compares_stored_columns_and_computed_ones_that_queries_may_filter_by() -> None:
+    assert code_of(project(node(f"{LOGICAL}.Distinct", computed(LISTED, 21, of=22)), 21)) == "PlanColumnNotAllowed"
+    assert code_of(project(node(f"{LOGICAL}.Distinct", BOTH), 21)) == "PlanColumnNotAllowed"
+    assert code_of(node(f"{LOGICAL}.Distinct", computed(ORDERS, 1, of=3))) == "PlanColumnNotAllowed"
+    for child in (LISTED, computed(LISTED, 22, of=21), computed(ORDERS, 1, 3, of=2)):
+        assert rows(node(f"{LOGICAL}.Distinct", child)).unique
+
+
+def test_count_of_different_values_reads_one_stored_column() -> None:
+    PlanWalk(CATALOG).result(tree(grouped(LISTED, attribute(21), counted=22)))
+    assert code_of(grouped(BOTH, attribute(21), counted=22)) == "PlanColumnNotAllowed"
+    assert code_of(grouped(computed(LISTED, 21, of=22), attribute(21), counted=60)) == "PlanColumnNotAllowed"
+
+
+def test_groups_of_a_person_are_divided_by_stored_columns_or_those_that_queries_may_filter_by() -> None:
+    assert code_of(grouped(ORDERS, attribute(1), large(3))) == "PlanColumnNotAllowed"
+    assert code_of(grouped(computed(ORDERS, 1, of=3), attribute(1), attribute(60))) == "PlanColumnNotAllowed"
+    for child, key in ((ORDERS, attribute(3)), (ORDERS, large(2)), (computed(ORDERS, 1, of=2), attribute(60))):
+        assert rows(grouped(child, attribute(1), key)).persons
