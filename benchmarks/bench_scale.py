@@ -30,7 +30,7 @@ from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.governance import GovernanceUserClient
 from cleanroom.governance.http import HttpChannel
 from cleanroom.identifiers import FRONTEND_QUEUE, document_digest, query_workflow_id
-from cleanroom.messages.known import KnownState
+from cleanroom.messages.known import CLOCKS_DIFFER, KnownState
 from cleanroom.messages.query import GovernanceQueryState
 from cleanroom.publishing.user_documents import UserDocuments
 from cleanroom.settings import Settings
@@ -218,6 +218,8 @@ async def measure_list(client: Client, folder: Path) -> dict[str, Value]:
         await gather_limited(close, more, 16)
         await timed(LISTED_OPEN + LISTED_CLOSED)
         watcher = Watcher(UserDocuments(author, contract), contract)
+        # Queries that were started later are compared one by one, until the watcher's next look at the list a minute later.
+        await asyncio.sleep(CLOCKS_DIFFER.total_seconds())
         spec = WorkerSpec("frontend", FRONTEND_QUEUE, (WatchQueries,), (watcher.watch_queries,))
         async with create_worker(client, spec):
             await ensure_watcher(client, contract)

@@ -7,11 +7,16 @@ It has real signatures, documents, attestation evidence and secrets, and no stor
 from __future__ import annotations
 
 import asyncio
+import atexit
 import datetime as dt
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -235,6 +240,23 @@ def prepare_world(folder: Path, **changes: Any) -> Iterator[PrepareWorld]:
             yield world
         finally:
             target.close()
+
+
+@contextmanager
+def published_world(folder: Path, inputs: int) -> Iterator[PrepareWorld]:
+    """Serve governance with what :meth:`PrepareWorld.publish` publishes, which happens once per process and is copied."""
+    shutil.copytree(_published(inputs), folder, dirs_exist_ok=True)
+    with prepare_world(folder) as world:
+        yield world
+
+
+@cache
+def _published(inputs: int) -> Path:
+    folder = tempfile.TemporaryDirectory(prefix="cleanroom-published-")
+    atexit.register(folder.cleanup)
+    with prepare_world(Path(folder.name)) as world, ThreadPoolExecutor(1) as own_loop:
+        own_loop.submit(lambda: asyncio.run(world.publish(inputs))).result()
+    return Path(folder.name)
 
 
 @asynccontextmanager

@@ -28,7 +28,7 @@ from cleanroom.audit.seal import ExportSeal
 from cleanroom.audit.trust import check_trust
 from cleanroom.audit.verdict import BundleCheck, BundleVerdict, Checks
 from cleanroom.documents.validation import describe_validation
-from cleanroom.errors import CleanRoomError, Refused
+from cleanroom.errors import CleanRoomError, InvalidInput, Refused
 from cleanroom.statements import verify
 
 
@@ -133,10 +133,10 @@ def verify_bundle(
 
 @contextmanager
 def _fail_on_malformed(checks: Checks, part: str) -> Iterator[None]:
-    """Turn errors caused by malformed input (a number without canonical form, text that is not Unicode) into a failed check."""
+    """Turn errors caused by malformed input (a number without canonical form, text that is not Unicode, no name) into a failed check."""
     try:
         yield
-    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
+    except (InvalidInput, ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
         checks.add(part, None, False, f"cannot be verified: {type(error).__name__}: {error}"[:300], subject=part)
 
 

@@ -42,7 +42,7 @@ def require_spark() -> None:
         raise PreconditionFailed(
             "SparkNotInstalled",
             f"a rehearsal needs a local Spark; this machine lacks {' and '.join(missing)}.",
-            hint="Install Java 17 or newer, and `pip install 'cleanroom[spark]'`. `cleanroom query check` needs neither.",
+            hint="Install Java 17 or newer, and `pip install 'cleanroom[spark]'`. `cleanroom query check FILE` needs neither.",
         )
 
 

@@ -32,7 +32,7 @@ from cleanroom.runs.reader import UserReader
 from cleanroom.settings import Settings
 from cleanroom.statements import Authorisation
 from starters.operations.session import Session
-from tests.prepare_world import COLLABORATION, PrepareWorld, prepare_world
+from tests.prepare_world import COLLABORATION, PrepareWorld, published_world
 from tests.refusals import refused
 
 Mode = Literal["app", "cgs-client"]
@@ -100,8 +100,7 @@ class Author:
 
 @asynccontextmanager
 async def author(folder: Path, mode: Mode) -> AsyncIterator[Author]:
-    with prepare_world(folder) as world:
-        await world.publish(2)
+    with published_world(folder, 2) as world:
         async with world.user(AUTHOR, mode) as client, world.user("litware") as other:
             found = Author(world, folder, client, other)
             await found.create()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from cleanroom.settings import Settings
 from cleanroom.statements import Decision, KeyHistory, SigningKey, load_or_create_signing_key, sign, verify
 from starters.operations.keys import publish_key, retire_key
 from starters.operations.session import Session
-from tests.prepare_world import COLLABORATION, QUERY, PrepareWorld, prepare_world
+from tests.prepare_world import COLLABORATION, QUERY, PrepareWorld, published_world
 from tests.refusals import refused
 
 VICTIM, CALLER, THIEF = "litware", "fabrikam", "contosso"
@@ -42,15 +43,10 @@ class OwnSession(Session):
         return self._world.user(self.party)
 
 
-def play(folder: Path, work: Callable[[PrepareWorld, OwnSession], Awaitable[None]], user: str = VICTIM) -> None:
+def play(folder: Path, work: Callable[[PrepareWorld, OwnSession], Coroutine[Any, Any, None]], user: str = VICTIM) -> None:
     """Run ``work`` in a world with an approved query. The signing key of ``user`` is the one that the world has published."""
-    with prepare_world(folder) as world:
-
-        async def run() -> None:
-            await world.publish(2)
-            await work(world, OwnSession(world, folder, user))
-
-        asyncio.run(run())
+    with published_world(folder, 2) as world:
+        asyncio.run(work(world, OwnSession(world, folder, user)))
 
 
 async def history(world: PrepareWorld, user: str = VICTIM) -> KeyHistory:

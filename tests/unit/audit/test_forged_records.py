@@ -256,7 +256,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_arbitrary_edit_yields_a_verdict(world: AuditWorld, items: Items, data: st.DataObject) -> None:
     changed = clone(items)
@@ -271,6 +271,15 @@ def test_arbitrary_edit_yields_a_verdict(world: AuditWorld, items: Items, data: 
     verdict = verify_rechained(world, changed)
     assert verdict.ok or verdict.first_broken is not None
     assert before is not None
+
+
+@pytest.mark.parametrize("member", ["collaboration", "runId", "query"])
+@pytest.mark.parametrize("name", ["", "flights/run"])
+def test_text_that_cannot_be_a_name_yields_a_failed_verdict(world: AuditWorld, items: Items, member: str, name: str) -> None:
+    changed = clone(items)
+    changed[0][2][member] = name
+    verdict = verify_rechained(world, changed)
+    assert (verdict.ok, verdict.first_broken is not None) == (False, True)
 
 
 def test_ledger_without_the_clean_rooms_attestation_fails(world: AuditWorld, items: Items) -> None:
