@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import kubernetes
+from typing import TYPE_CHECKING, Any
 
 from cleanroom.spark.kubernetes_api import call_json
+
+if TYPE_CHECKING:
+    import kubernetes
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ def missing_rights(api: kubernetes.client.ApiClient, account: str, namespace: st
         Refused: ``Forbidden`` without that right.
     """
     home, _, name = account.partition("/")
+    import kubernetes
+
     review = kubernetes.client.AuthorizationV1Api(api).create_namespaced_local_subject_access_review
     groups = ["system:serviceaccounts", f"system:serviceaccounts:{home}", "system:authenticated"]
     lacking = []
@@ -85,6 +88,8 @@ def operator_versions(api: kubernetes.client.ApiClient, namespace: str) -> list[
     Raises:
         Refused: ``Forbidden`` without that right.
     """
+    import kubernetes
+
     deployments = kubernetes.client.AppsV1Api(api).list_namespaced_deployment
     selector = "app.kubernetes.io/name=spark-operator"
     what = f"list deployments of the Spark Operator in namespace {namespace}"

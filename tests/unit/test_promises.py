@@ -17,7 +17,7 @@ def test_every_named_test_exists() -> None:
         if row.startswith("| Promise |"):
             continue
         file, tests = "", re.findall(r"`([\w/.]+\.py)?((?:::\w+)*)`", row)
-        assert any(path for path, _ in tests), f"no test: {row}"
+        assert any(path for path, _ in tests) or row.endswith("| the same |"), f"no test: {row}"
         for path, names in tests:
             file = path or file
             text = (ROOT / file).read_text("utf-8")
