@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-import kubernetes
+from typing import TYPE_CHECKING
 
 from cleanroom.spark.kubernetes_api import call_json
+
+if TYPE_CHECKING:
+    import kubernetes
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def missing_rights(api: kubernetes.client.ApiClient, account: str, namespace: st
         Refused: ``Forbidden`` without that right.
     """
     home, _, name = account.partition("/")
+    import kubernetes
+
     review = kubernetes.client.AuthorizationV1Api(api).create_namespaced_local_subject_access_review
     groups = ["system:serviceaccounts", f"system:serviceaccounts:{home}", "system:authenticated"]
     lacking = []
