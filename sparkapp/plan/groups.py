@@ -40,7 +40,7 @@ class Aggregates:
         for item in node.expressions("groupingExpressions"):
             if not (rows.persons and is_stored(unchanged(item), columns)):  # how many rows a person has tells computed values
                 require_conditions(item, columns, self._walk.subquery, self._walk.catalog, all_of_it=True)
-        out = self._grouped(node, rows, columns, persons=False)
+        out = self._grouped(node, rows, columns)
         out.persons = [person._replace(ids=person.all_ids & values, found=frozenset()) for person in rows.persons]
         if len(keys) == 1:
             out.overlapping = out.multiplied = False
@@ -49,8 +49,8 @@ class Aggregates:
             require_conditions(condition, columns, self._walk.subquery, self._walk.catalog, all_of_it=True)
         return out, None
 
-    def _grouped(self, node: Node, rows: Rows, columns: Columns, *, persons: bool) -> Rows:
-        found = {item.id: self._walk.column(item, columns, persons=persons) for item in node.expressions("aggregateExpressions")}
+    def _grouped(self, node: Node, rows: Rows, columns: Columns) -> Rows:
+        found = {item.id: self._walk.column(item, columns) for item in node.expressions("aggregateExpressions")}
         keys = {Canonical.shared(key) for key in node.expressions("groupingExpressions")}
         unique = frozenset(
             found[item.id].value for item in node.expressions("aggregateExpressions") if Canonical.shared(without_alias(item)) in keys
@@ -86,7 +86,7 @@ class Aggregates:
         found = {item.id: Column(fresh(), self._walk.shown(without_alias(item), reads)) for item in groups.outputs()}
         unique = [frozenset(found[id].value for id in groups.keys)] if len(groups.keys) == len(keys) else []
         compared = self._compared(groups, source, source)
-        return Rows(found, unique=unique), Release(groups, source, uncovered, compared, terms, counted)
+        return Rows(found, unique=unique), Release(groups, source, uncovered, compared, terms, counted, [groups])
 
     @staticmethod
     def _compared(groups: Groups, reads: Rows, source: Rows) -> frozenset[str]:
@@ -139,25 +139,29 @@ class Aggregates:
             return self._enough_values(node, outer)
         if not is_generated_join(node):
             return None
-        kind, right = join_kind(node), node.children[1]
+        how, right = join_kind(node), node.children[1]
         rows, release = self._walk.visit(node.children[0], outer)
         if release is None:
             raise refused("PlanFloorMissing", "groups are joined with the conditions of another release")
         texts = release.groups.key_texts()
-        if kind == "LeftAnti":
+        if how == "LeftAnti":
             overlap = OverlappingGroups(self._walk, release.groups.source, set(texts.values()), release.floor)
             found = overlap.columns(right)
             release = replace(release, compared=release.compared - {overlap.person})
-        elif kind == "LeftSemi":
+        elif how == "LeftSemi":
             groups, reads = self._other_groups(right, outer)
             found = groups.key_texts()
             self._require_same(groups.source, release)
             names = {person.view for person in self._uncovered(groups, reads)}
+            kinds = [groups] if names < {person.view for person in reads.persons} else []  # otherwise persons of a union
+            for kind in kinds:
+                release.terms.require(kind.floors)
             release = replace(
                 release,
                 persons=[one for one in release.persons if one.view in names],
                 compared=release.compared | self._compared(groups, reads, release.source),
                 counted=[*release.counted, (groups, _counted(groups, reads))],
+                kinds=[*release.kinds, *kinds],
             )
         else:
             values, found, different = self._values(right.child, release, outer)
@@ -194,7 +198,8 @@ class Aggregates:
         items = {item.id: without_alias(item) for item in node.expressions("aggregateExpressions")}
         terms: Terms = replace(release.terms, columns=columns, canonical=canonical)
         terms.read(items.values())
-        terms.require(release.groups.floors)
+        for groups in release.kinds:
+            terms.require(groups.floors)
         terms.require_counted(release.counted)
         for item in items.values():
             require_conditions(item, columns, self._walk.subquery, self._walk.catalog)

@@ -86,6 +86,7 @@ class Release:
         compared: Canonical texts of the identities whose groups still have to be compared.
         terms: The aggregates: :class:`sparkapp.plan.terms.Terms`.
         counted: All groups with conditions, and the numbers of the attributes that are the identity which each of them counts.
+        kinds: Those of them that count the persons of a view.
         different: Counts of different values that no condition limits yet.
     """
 
@@ -95,6 +96,7 @@ class Release:
     compared: frozenset[str]
     terms: Any
     counted: list[tuple[Groups, frozenset[int]]]
+    kinds: list[Groups]
     different: dict[int, str] = field(default_factory=dict)
 
     @property

@@ -33,12 +33,14 @@ _ROW_COUNTS = frozenset({"Count", "CountIf", "RegrCount", "Average"})
 class Term(NamedTuple):
     """An aggregate of values of persons: their canonical texts, the class of the aggregate, and the condition of FILTER.
 
-    ``columns`` are the columns of a sum of several terms, which other aggregates could take apart, and ``products`` those of two.
+    If it is ``conditional``, a CASE or IF chooses the values. ``columns`` are the columns of a sum of several terms, which other
+    aggregates could take apart, and ``products`` those of two.
     """
 
     values: tuple[str, ...]
     function: str
     where: str
+    conditional: bool = False
     columns: tuple[str, ...] = ()
     products: tuple[tuple[str, str], ...] = ()
 
@@ -134,7 +136,7 @@ class Terms:
         for tests in conditions:
             shows = NOTHING.union(*(self.walk.shown(test, self.columns, persons=True) for test in tests))
             division = tuple(_parts([truth_text(test, self.canonical) for test in tests]))
-            self._divisions[division] = self._divisions.get(division, False) or not all(self._publishes(*column) for column in shows)
+            self._divisions[division] = not all(self._publishes(*column) for column in shows)
 
     def _publishes(self, name: str, column: str) -> bool:
         """Whether the owner of a column lists it, so that a part of a group may be empty."""
@@ -148,7 +150,7 @@ class Terms:
     def _read_rows(self, call: Node) -> None:
         """Add COUNT and COUNT_IF: sums of 1."""
         function, conditions = call.children[0], [self.canonical.text(part) for part in call.children[1:]]
-        args = function.children[:1] if function.kind == "HyperLogLogPlusPlus" else function.children
+        args = function.children
         leaves = [leaf.id for arg in args for leaf in _results(arg) if leaf.kind == "AttributeReference" and leaf.id in self.columns]
         if function.kind != "CountIf" and any(self.columns[id].identity or self.columns[id].flag for id in leaves):
             return
@@ -159,7 +161,7 @@ class Terms:
             self._conditions |= {row_text(tests)} - {"1"}
         elif function.kind == "RegrCount":
             read = [leaf for arg in args for leaf in arg.walk() if leaf.kind == "AttributeReference"]
-            self._present |= {row_text(frozenset([f"{self.canonical.text(leaf)} IS NOT NULL"])): ("", "") for leaf in read}
+            self._present |= {f"1 IF {self.canonical.text(leaf)}{_FOUND}": ("", "") for leaf in read}
         else:
             value = product_text(args[0], self.canonical)
             self._present[row_text(tests | {f"{product_text(arg, self.canonical)} IS NOT NULL" for arg in args})] = (
@@ -182,15 +184,17 @@ class Terms:
             self._sums |= dict.fromkeys(_squares(texts, where))
             self._moment = True
         mixed = [value for value in values if _is_mixed(value)]
-        leaves = {self.canonical.text(leaf): leaf for value in values for leaf in _results(value) if leaf.kind == "AttributeReference"}
+        leaves = {self.canonical.text(leaf): leaf for value in values for leaf in value.walk() if leaf.kind == "AttributeReference"}
         if mixed or len(texts) > 1:
-            for text in leaves if len(leaves) > 1 else ():
-                self._present[row_text(frozenset([f"{text} IS NOT NULL"]))] = ("", "")
+            several, one = [{f"{text}{_FOUND}"} for text in leaves], [{f"{text}{_FOUND}", *_is_true(where)} for text in texts]
+            self._present |= {row_text(frozenset(test)): ("", "") for test in (several if len(several) > 1 else one)}
             self._known = True
         if protected:
-            mine = [text for text, leaf in leaves.items() if self._is_stored_number(leaf)] if mixed else []
+            results = {self.canonical.text(leaf): leaf for value in mixed for leaf in _results(value) if leaf.kind == "AttributeReference"}
+            mine = [text for text, leaf in results.items() if self._is_stored_number(leaf)]
+            conditional = any(value.kind in ("CaseWhen", "If") for value in values)
             pairs = itertools.combinations(mine, 2) if any(part.kind == "Multiply" for value in mixed for part in value.walk()) else ()
-            self._terms.append(Term(tuple(protected), function, where, tuple(mine), tuple(pairs)))
+            self._terms.append(Term(tuple(protected), function, where, conditional, tuple(mine), tuple(pairs)))
 
     def _is_stored_number(self, leaf: Node) -> bool:
         return self._shows_persons([leaf]) and str(leaf.fields.get("dataType")).startswith(_NUMBERS)
@@ -211,7 +215,7 @@ class Terms:
 
     def _read_persons(self, call: Node) -> bool:
         """Add COUNT(DISTINCT …) of identities; False if it counts other values."""
-        args = call.children[0].children[:1] if call.children[0].kind == "HyperLogLogPlusPlus" else call.children[0].children
+        args = call.children[0].children
         leaves = [leaf for arg in args for leaf in _results(arg) if leaf.kind == "AttributeReference" and leaf.id in self.columns]
         identities = [leaf.id for leaf in leaves if self.columns[leaf.id].identity]
         read = {self.columns[id].value for id in identities}
@@ -240,17 +244,18 @@ class Terms:
             Refused: ``PlanFloorMissing``.
         """
         share = min(person.share for person in self.source.persons)
-        for values, function, where, columns, products in self._terms:
+        for values, function, where, conditional, columns, products in self._terms:
             summands = [f"{value} WHERE {where}" if where else value for value in values]
             counts = [{f"{summand} <> 0" for summand in summands}, {*(f"{value} <> 0" for value in values), f"{where} IS TRUE"}]
-            if not any(found <= test for found in counts for test in floors.tests):
+            tests = floors.tests if where or conditional else floors.strict
+            if not any(found <= test for found in counts for test in tests):
                 raise refused("PlanFloorMissing", f"the persons who contribute to {function.upper()} are not counted")
             summands += _squares(values, where) if function not in SUMS | _MEANS else []
             if any(floors.shares.get(summand, 100) > share for summand in summands):
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in {function.upper()}")
             for term in [*((text,) for text in columns), *products] if floors.persons > 1 else ():
-                tests = {*(f"{text} <> 0" for text in term), *([f"{where} IS TRUE"] if where else [])}
-                if not any(tests <= test for test in floors.tests):
+                needed = {*(f"{text} <> 0" for text in term), *_is_true(where)}
+                if not any(needed <= test for test in floors.tests):
                     raise refused("PlanFloorMissing", f"the persons who contribute to a term of {function.upper()} are not counted")
             if any(floors.shares.get(text, 100) > share for text in columns):
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in a term of {function.upper()}")
@@ -309,6 +314,10 @@ class Terms:
                 raise refused("PlanFloorMissing", "the persons whom a difference of counts shows are not counted")
         if several and not self._identities and not releases[0][0].floors.counted >= _conditions(divided):
             raise refused("PlanFloorMissing", "the persons whom a condition leaves out are not counted")
+
+
+def _is_true(where: str) -> list[str]:
+    return [f"{where} IS TRUE"] if where else []
 
 
 def _squares(texts: Sequence[str], where: str) -> list[str]:

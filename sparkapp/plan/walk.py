@@ -50,9 +50,7 @@ class PlanWalk:
         """The rows of an operator that are complete: no condition of a release is missing."""
         rows, release = self.visit(node, outer)
         if release is not None and release.missing:
-            what = "a kind of person is not counted" if release.persons else "overlapping groups are not left out"
-            what = what if release.persons or release.compared else "groups with few different values are not left out"
-            raise refused("PlanFloorMissing", f"a release is not complete: {what}")
+            raise refused("PlanFloorMissing", "a release is not complete: persons, different values or overlapping groups are not counted")
         return rows
 
     def visit(self, node: Node, outer: Columns) -> tuple[Rows, Release | None]:
@@ -158,8 +156,8 @@ class PlanWalk:
         if view.min_group_size and len(persons) != len(view.identity_columns):
             raise refused("PlanLeafUnknown", f"the view {name} lacks an identity that its floor counts")
         names = {item.name.lower(): item.id for item in leaf.expressions("output")}
-        unique = view.unique_on is not None and view.unique_on <= names.keys()
-        return Rows(columns, persons, [frozenset(names[name] for name in view.unique_on or ())] if unique else [])
+        unique_on = view.unique_on if view.unique_on is not None and view.unique_on <= names.keys() else None
+        return Rows(columns, persons, [frozenset(names[name] for name in unique_on)] if unique_on is not None else [])
 
     def _table(self, node: Node) -> Rows:
         key = str(node.fields["cteId"])
@@ -231,7 +229,7 @@ class PlanWalk:
 
     # -- expressions --------------------------------------------------------------------------------------------------
 
-    def column(self, item: Node, columns: Columns, *, persons: bool = False) -> Column:
+    def column(self, item: Node, columns: Columns) -> Column:
         """The column that an output expression computes."""
         inner = unchanged(without_alias(item))
         if inner.kind == "AttributeReference":
@@ -242,7 +240,7 @@ class PlanWalk:
         base = normalised(inner)
         identity = base is not None and base in columns and columns[base].identity
         null = _is_null(inner, columns)
-        return Column(fresh(), self.shown(inner, columns, persons=persons), identity, is_flag(inner, columns), null, computed=True)
+        return Column(fresh(), self.shown(inner, columns), identity, is_flag(inner, columns), null, computed=True)
 
     def shown(self, node: Node, columns: Columns, *, persons: bool = False) -> frozenset[tuple[str, str]]:
         """Input columns whose values an expression shows; see :func:`sparkapp.plan.expressions.shown`."""
@@ -290,6 +288,6 @@ def _is_null(node: Node, columns: Columns) -> bool:
 
 def _counts_rows(call: Node) -> bool:
     """Whether the function of a window is ``COUNT(*)``."""
-    if call.kind != "AggregateExpression" or len(call.children) != 1 or call.child.kind != "Count":
+    if len(call.children) != 1 or call.child.kind != "Count":
         return False
     return call.child.child.kind == "Literal" and call.child.child.fields.get("value") == "1"

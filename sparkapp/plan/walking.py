@@ -26,7 +26,7 @@ class Walk(Protocol):
     def lower(self, node: Node) -> tuple[Node, dict[int, int]] | None:
         """The aggregate below another one, and the output of it that each attribute is."""
 
-    def column(self, item: Node, columns: Columns, *, persons: bool = False) -> Column:
+    def column(self, item: Node, columns: Columns) -> Column:
         """The column that an output expression computes."""
 
     def shown(self, node: Node, columns: Columns, *, persons: bool = False) -> frozenset[InputColumn]:

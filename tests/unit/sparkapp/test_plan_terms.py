@@ -64,6 +64,11 @@ def requires(found: Terms, floors: Floors) -> bool:
     return False
 
 
+def with_tests(floors: Floors, tests: list[frozenset[str]]) -> Floors:
+    """Floors with other tests, which enough persons of each group meet."""
+    return replace(floors, tests=tests, strict={*tests})
+
+
 def pair(*texts: str) -> frozenset[str]:
     return frozenset(texts)
 
@@ -136,11 +141,14 @@ def test_aggregates_require_each_of_these_conditions(name: str) -> None:
     calls, full = CASES[name]
     found = terms(*calls)
     full = replace(full, differences={*full.differences, pair(A, f"{A} WHERE {C}")}) if name == "sum of a case" else full
+    full = with_tests(full, full.tests)
     assert not requires(found, full)
+    assert requires(found, replace(full, strict=set())) == (name in ("sum", "sum and rows", "deviation"))
     for one in full.tests:
         others = [other for other in full.tests if other != one]
-        assert requires(found, replace(full, tests=others))
-        assert requires(found, replace(full, tests=[*others, one | {"x"}])) == (one in DIVIDED)
+        assert requires(found, with_tests(full, others))
+        others.append(one | {"x"})
+        assert requires(found, with_tests(full, others)) == (one in DIVIDED)
     for text in full.shares:
         assert requires(found, replace(full, shares={**full.shares, text: 81}))
         assert requires(found, replace(full, shares={one: share for one, share in full.shares.items() if one != text}))
@@ -173,11 +181,10 @@ def mixed(items: Items) -> Floors:
     text = product_text(tree(items), SameNumbers())
     columns = [text for text in (A, D, W) if text in SameNumbers().text(tree(items))]
     stored = [one for one in columns if one != W]
-    present = [f"1 IF {one}{NULL}" for one in columns]
-    differences = {pair("1", one) for one in (*present, *columns)} if len(columns) > 1 else {pair("1", one) for one in columns}
-    differences |= {pair(*present)} if len(columns) > 1 else set()
+    present = [f"1 IF {one}{NULL}" for one in (columns if len(columns) > 1 else [text])]
+    differences = {pair("1", one) for one in (*present, *columns)} | ({pair(*present)} if len(columns) > 1 else set())
     tests = [test(f"{one} <> 0") for one in (text, *stored)]
-    return Floors(5, 5, tests, shares=dict.fromkeys((text, *stored), 80), differences=differences)
+    return with_tests(Floors(5, 5, shares=dict.fromkeys((text, *stored), 80), differences=differences), tests)
 
 
 SUM, PRODUCT = of("Add", AMOUNT, DISCOUNT), of("Multiply", AMOUNT, of("Subtract", ONE, DISCOUNT))
@@ -186,7 +193,7 @@ MIXED = {
     "difference": (of("Subtract", AMOUNT, DISCOUNT), mixed(of("Subtract", AMOUNT, DISCOUNT))),
     "constant": (of("Add", AMOUNT, ONE), mixed(of("Add", AMOUNT, ONE))),
     "value of the author": (of("Add", AMOUNT, OWN), mixed(of("Add", AMOUNT, OWN))),
-    "product": (PRODUCT, replace(mixed(PRODUCT), tests=[*mixed(PRODUCT).tests, test(f"{A} <> 0", f"{D} <> 0")])),
+    "product": (PRODUCT, with_tests(mixed(PRODUCT), [*mixed(PRODUCT).tests, test(f"{A} <> 0", f"{D} <> 0")])),
 }
 
 
@@ -201,7 +208,7 @@ def test_each_term_of_a_sum_has_contributors_and_presence(name: str) -> None:
         assert requires(found, replace(full, differences=full.differences - {one}))
     needed = [one for one in full.tests if not any(one < other for other in full.tests)]
     for one in needed:
-        assert requires(found, replace(full, tests=[other for other in full.tests if not other <= one]))
+        assert requires(found, with_tests(full, [other for other in full.tests if not other <= one]))
 
 
 def test_terms_of_a_filtered_sum_are_those_of_its_rows() -> None:
@@ -223,17 +230,17 @@ def test_sum_with_zero_is_not_one_of_several_terms(zero: str) -> None:
     nothing = of("Cast", of("Literal", value=zero, dataType="decimal(2,1)"), dataType="double")
     items = of("Add", AMOUNT, nothing)
     text = product_text(tree(items), SameNumbers())
-    assert not requires(terms(call("Sum", items), rows=ORDERED), Floors(5, 5, [test(f"{text} <> 0")], shares={text: 80}))
+    assert not requires(terms(call("Sum", items), rows=ORDERED), with_tests(Floors(5, shares={text: 80}), [test(f"{text} <> 0")]))
     constants = of("Multiply", AMOUNT, of("Subtract", ONE, of("Literal", value="0.2", dataType="decimal(1,1)")))
     text = product_text(tree(constants), SameNumbers())
-    assert not requires(terms(call("Sum", constants), rows=ORDERED), Floors(5, 5, [test(f"{text} <> 0")], shares={text: 80}))
+    assert not requires(terms(call("Sum", constants), rows=ORDERED), with_tests(Floors(5, shares={text: 80}), [test(f"{text} <> 0")]))
 
 
 def test_comparison_of_two_columns_shows_how_many_rows_have_both() -> None:
     found = terms(call("RegrAvgX", AMOUNT, DISCOUNT), rows=ORDERED)
     present = [f"1 IF {one}{NULL}" for one in (A, D)]
     pairs = {pair("1", one) for one in (A, D, *present)} | {pair(*present), pair(A, D)}
-    full = Floors(5, 5, [test(f"{A} <> 0", f"{D} <> 0")], shares={A: 80, D: 80}, differences=pairs)
+    full = with_tests(Floors(5, shares={A: 80, D: 80}, differences=pairs), [test(f"{A} <> 0", f"{D} <> 0")])
     assert not requires(found, full)
     for one in pairs:
         assert requires(found, replace(full, differences=pairs - {one}))
@@ -341,6 +348,20 @@ def test_counts_of_different_values_are_noted() -> None:
     values, sketch = call("Count", AMOUNT, distinct=True), call("HyperLogLogPlusPlus", AMOUNT)
     assert terms(values, sketch, COUNT, call("Count", AMOUNT)).different == {SameNumbers().text(tree(one)) for one in (values, sketch)}
     assert not terms(call("Count", PERSON, distinct=True)).different
+    chosen = of("CaseWhen", NORTH, AMOUNT, of("IsNotNull", PERSON), AMOUNT)
+    assert terms(call("Count", chosen, distinct=True)).different == {SameNumbers().text(tree(call("Count", chosen, distinct=True)))}
+
+
+def test_count_of_persons_who_meet_a_condition_divides_groups() -> None:
+    asked = of("EqualNullSafe", NORTH, of("Literal", value="true", dataType="boolean"))
+    for items in (asked, of("And", asked, of("IsNotNull", PERSON)), of("IsNotNull", IS_NORTH)):
+        found = terms()
+        found.read_persons(tree(items), ID)
+        assert not requires(found, Floors(5, tests=DIVIDED))
+        assert requires(found, Floors(5, tests=DIVIDED[:1]))
+    found = terms()
+    found.read_persons(None, ID)
+    assert not requires(found, Floors(5))
 
 
 def test_floor_of_one_person_needs_no_differences() -> None:
@@ -358,9 +379,10 @@ def test_sum_of_different_values_shows_single_persons() -> None:
         terms(call("Sum", AMOUNT, distinct=True))
 
 
+@pytest.mark.parametrize("type", ["integer", "long", "short", "byte"])
 @pytest.mark.parametrize("kind", ["Add", "Subtract", "Multiply"])
-def test_arithmetic_with_whole_numbers_may_overflow(kind: str) -> None:
-    whole = attribute(3, "integer")
+def test_arithmetic_with_whole_numbers_may_overflow(kind: str, type: str) -> None:
+    whole = attribute(3, type)
     with pytest.raises(Refused, match="arithmetic with whole numbers"):
         terms(call("Sum", of(kind, whole, ONE)))
     terms(call("Sum", of(kind, of("Cast", whole, dataType="double"), ONE)))
@@ -369,7 +391,7 @@ def test_arithmetic_with_whole_numbers_may_overflow(kind: str) -> None:
 
 def test_mean_per_person_does_not_count_values() -> None:
     mean = [call("Sum", of("Cast", AMOUNT, dataType="double")), call("Count", AMOUNT)]
-    floors = Floors(5, 5, [test(f"{A} <> 0")], shares={A: 80})
+    floors = with_tests(Floors(5, shares={A: 80}), [test(f"{A} <> 0")])
     assert not requires(terms(*mean, merged=True), floors)
     assert requires(terms(*mean), floors)
 
@@ -461,7 +483,7 @@ def test_every_condition_may_count_persons_whose_rows_the_text_makes(items: Item
 
 
 def test_persons_with_several_rows_are_counted_where_the_text_makes_rows() -> None:
-    for other in (COUNT, call("CountIf", NORTH), call("Average", AMOUNT)):
+    for other in (COUNT, call("CountIf", NORTH), call("Average", AMOUNT), call("RegrCount", AMOUNT, AMOUNT)):
         found = terms(call("Count", PERSON, distinct=True), other, rows=MADE)
         conditions = PARTS if other[1]["class"].endswith("CountIf") else []
         assert not lacks(found, (groups(*conditions, repeated=True), ID))
