@@ -102,7 +102,7 @@ cluster-down: $(STAMP) ## stop the cluster of cluster-up, and remove everything 
 	@$(PY) -m tools.cluster down
 
 # The cluster of KUBECONFIG, if that is set. Exit code 3 says that this machine cannot build the programs; pytest then reports skips.
-TIERS ?= $(if $(KUBECONFIG),existing,fast)
+TIERS ?= $(if $(KUBECONFIG),existing,fast full)
 CLUSTER_MINUTES ?= 60
 test-cluster: setup ## run the Kubernetes tests on a real cluster, of KUBECONFIG or started here (TIERS="stand-in fast full")
 	@$(if $(KUBECONFIG),true,$(PY) -m tools.cluster build --tier $(lastword fast $(filter full,$(TIERS))) --minutes $(CLUSTER_MINUTES)) || test $$? = 3
