@@ -298,7 +298,7 @@ class CollaboratorGovernance:
             raise Conflict(
                 "ProposalNotOpen",
                 "withdraw: every owner has already approved the query.",
-                hint="An owner stops an approved query with `cleanroom consent off`.",
+                hint=f"An owner stops an approved query with `cleanroom consent off {command.query}`.",
             )
         return ProposalWithdrawn()
 
@@ -359,7 +359,7 @@ def _require_signed_draft(document: Document, signed: Authorisation) -> None:
             "DraftChanged",
             f"query {signed.subject!r}: the authorisation is for version {signed.version}, "
             f"governance holds version {document.version} ({document.state}).",
-            hint="Read it with `cleanroom query show`, then sign again.",
+            hint=f"Read it with `cleanroom query show {signed.subject}`, then sign again.",
         )
 
 
@@ -367,5 +367,5 @@ def _used(query: str, signed: Authorisation) -> Refused:
     return Refused(
         "AuthorisationUsed",
         f"query {query!r}: the authorisation to propose version {signed.version} was already used.",
-        hint="Sign again: `cleanroom query propose`.",
+        hint=f"Sign again: `cleanroom query propose {query}`.",
     )

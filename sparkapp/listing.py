@@ -105,7 +105,7 @@ def list_objects(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Da
             "ManifestMissing",
             f"dataset {dataset.name!r}: the store contains {len(listed)} objects, but no {MANIFEST_NAME} to compare them with.",
             hint="The manifest was deleted, or another tool stored the rows. The owner can upload the rows again with "
-            "`cleanroom dataset upload`, or publish the dataset with `manifest: optional`.",
+            "`cleanroom dataset upload FILE ROWS`, or publish the dataset with `manifest: optional`.",
             party=dataset.owner_id,
         )
     objects = {name: size for name, size in sorted(listed.items()) if name.lower().endswith(SUFFIXES[dataset.format])}

@@ -52,6 +52,7 @@ COMMANDS: Final[dict[str, Command]] = {
     ),
     "down": Command("local", "down", "Stop the local cloud. Its state is kept."),
     "ps": Command("local", "ps", "List the services of the local cloud, and the command that restarts exited ones."),
+    "logs": Command("logs", "logs", "Show the end of the log of a run's driver pod, or of a service of the local cloud."),
     "demo": Command("demo", "demo", "Play three companies on a local cloud, from the first key to the decrypted result. NOT CONFIDENTIAL."),
     "ui": Command("ui", "ui", "Print a link that opens the Temporal Web UI, logged in, with readable payloads."),
     "worker": Command("worker", "worker", "Run the worker of one trust boundary until SIGTERM or Ctrl-C."),

@@ -114,7 +114,7 @@ def _clear(state: Path) -> None:
     if not state.exists():
         return
     if any(service.get("state") in ("ready", "starting", "running") for service in list_local_cloud(state)):
-        raise Conflict("DemoRunning", f"a local cloud is running in {state}.", hint=f"Stop it first: cleanroom down --state {state}")
+        raise Conflict("DemoRunning", f"a local cloud is running in {state}.", hint=f"Stop it first: `cleanroom down --state {state}`")
     if not (state / "cleanroom.toml").exists() and any(state.iterdir()):
         raise Conflict(
             "StateNotOurs",

@@ -228,5 +228,28 @@ def result(
             print_status(f"chart written to {safe(chart)}")
 
 
+@app.command()
+def explain(run_id: RunId, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
+    """Explain a run: one timeline over workflow, activities, Kubernetes and ledger, the pod's log, and what to do.
+
+    The cluster is that of the profile with the boundary spark-service in cleanroom.toml. Sources that do not answer are named.
+
+    Example: cleanroom run explain r-1 --profile fabrikam
+    """
+    from starters.operations.explain import cluster_settings, explain_run
+
+    with error_boundary(output):
+        record = run_async(explain_run(Session.load(profile, config), run_id, cluster_settings(config)))
+        if output is Format.JSON:
+            print_json(record)
+            return
+        print_rows(record["timeline"], output, columns=("at", "source", "what"), title=f"timeline of run {run_id}")
+        for line in record["log"]:
+            out.print(f"[dim]pod[/dim] {safe(line, 2000)}", highlight=False)
+        for source, why in record["missing"].items():
+            print_status(f"[yellow]not shown[/yellow]: {safe(source)}: {safe(why, 1000)}")
+        out.print(f"[bold]{safe(record['conclusion'], 3000)}[/bold]")
+
+
 if __name__ == "__main__":
     main(app)

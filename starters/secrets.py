@@ -67,7 +67,7 @@ def _read_secret(file: Path | None, variable: str | None, stdin: bool) -> bytes:
         raise InvalidInput(
             "SecretSourceMissing",
             "give exactly one of --secret-file, --secret-env and --secret-stdin.",
-            hint="For example: cleanroom secret set NAME --secret-stdin < FILE",
+            hint="For example: `cleanroom secret set NAME --secret-stdin` with the secret on standard input.",
         )
     if file is not None:
         return read_secret_file(file).reveal()

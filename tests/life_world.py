@@ -310,7 +310,7 @@ class LifeWorld:
         return ""
 
     def pass_time(self, duration: dt.timedelta) -> None:
-        """Let time pass for everybody."""
+        """Let time pass for all workflows."""
         self.now += duration
         self.temporal.advance(duration)
 

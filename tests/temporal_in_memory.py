@@ -1,6 +1,6 @@
 """A Temporal client in memory, for commands: its workflows run in :mod:`tests.unit.workflows.driver`, without a server.
 
-Workflows and their activities run in one thread of their own, because the SDK's workflow instance is an event loop.
+Workflows and their activities run in a separate thread, because the SDK's workflow instance is an event loop.
 """
 
 from __future__ import annotations

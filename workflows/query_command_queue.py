@@ -93,7 +93,7 @@ class Command:
             raise InvalidInput(
                 "MessageMalformed",
                 f"{self.kind}: {describe_validation(error)[:300]}.",
-                hint="Send the output of `cleanroom query approve --print-signal`.",
+                hint="Send the output of `cleanroom query approve NAME --print-signal`.",
             ) from error
 
     def carried(self) -> CarriedMessage:

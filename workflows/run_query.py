@@ -212,7 +212,7 @@ class RunQuery:
             raise Refused(
                 "ConsentWithdrawn",
                 f"Consent to {withdrawn.document_id!r} was withdrawn while the query ran: {withdrawn.message}",
-                hint="The approver who withdrew it can enable it again (`cleanroom consent on`).",
+                hint=f"The approver who withdrew it can enable it again: `cleanroom consent on {withdrawn.document_id}`.",
             )
         finally:
             for task in (job, consent):

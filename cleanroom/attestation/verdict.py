@@ -129,7 +129,7 @@ class Verdict(BaseModel):
         raise Refused(
             str(first.reason),
             f"The attestation evidence was rejected: {first.message}",
-            hint="The details list the failed checks; `cleanroom attest verify` shows every check.",
+            hint="The details list the failed checks; `cleanroom attest verify FILE` shows every check.",
             party="operator",
             details={
                 "product": str(self.product) if self.product else None,

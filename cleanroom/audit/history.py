@@ -120,7 +120,7 @@ async def trace_run(client: Client, collaboration: str, run_id: str) -> RunTrace
     state = _ENDED.get(description.status) if description.status is not None else None
     if state is None or description.close_time is None:
         raise PreconditionFailed(
-            "RunNotEnded", f"run {run_id!r} has not ended, so its evidence is not complete.", hint=f"cleanroom run watch {run_id}"
+            "RunNotEnded", f"run {run_id!r} has not ended, so its evidence is not complete.", hint=f"`cleanroom run watch {run_id}`"
         )
     events = [event async for event in handle.fetch_history_events()]
     converter = client.data_converter.with_context(WorkflowSerializationContext(client.namespace, workflow_id))

@@ -34,7 +34,7 @@ class DatasetFacts:
     """What decides the state of a dataset."""
 
     document: Literal["", "Draft", "Proposed", "Accepted"]
-    """State of its document in governance; empty if there is none."""
+    """State of its document in governance; empty before it has one."""
     workflow: WorkflowEnd
     consent: bool = True
     """Of an accepted dataset: whether its owner consents to runs."""

@@ -74,7 +74,7 @@ class QueryFacts:
     """What decides the state of a query."""
 
     document: Held
-    """State of the document in governance. Empty: there is none yet. ``Missing``: there was one."""
+    """State of the document in governance. Empty: not stored yet. ``Missing``: it has disappeared."""
     workflow: WorkflowEnd = WorkflowEnd.OPEN
     stage: str = ""
     """The last stage that the workflow has shown: what it completed with."""

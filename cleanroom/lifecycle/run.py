@@ -44,7 +44,7 @@ class RunFacts:
     outcome: str = ""
     """The search attribute ``CrOutcome``: ``COMPLETED``, or the code of the failure."""
     recorded: str = ""
-    """The end of a closed run in the ledger, as one of the words above; empty if there is none, or if it was not read."""
+    """The end of a closed run in the ledger, as one of the words above; empty if the ledger has no end, or was not read."""
     concluded: bool = False
     """Whether `cleanroom run conclude` has cleaned up after it. A run that has begun nothing leaves no entry in the ledger."""
 

@@ -53,7 +53,7 @@ class State:
     command: str = ""
     """The command that leads on, with ``{name}`` for the subject, or empty if there is nothing to do."""
     by: Role = ""
-    """Who can give that command."""
+    """The collaborator that gives that command."""
 
     def __str__(self) -> str:
         return self.word

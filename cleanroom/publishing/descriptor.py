@@ -57,7 +57,7 @@ def generate_descriptor(request: DescriptorRequest) -> Descriptor:
         raise InvalidInput(
             "DatasetDocumentInvalid",
             f"dataset {spec.name!r}: {describe_validation(error)}.",
-            hint="Correct the file. `cleanroom dataset check` shows all problems.",
+            hint="Correct the file. `cleanroom dataset check FILE` shows all problems.",
         ) from error
     data = document.to_data()
     parse_dataset(data, document_id=spec.name)  # Fail here, not when a run reads the document.

@@ -164,7 +164,7 @@ async def read_dataset(reader: GovernanceReader, name: str, view: str, mode: str
             "DatasetNotAccepted",
             f"dataset {name!r} does not exist or is not accepted.",
             cause=str(error),
-            hint="`cleanroom dataset list` shows the published datasets. The owner publishes a dataset with `cleanroom dataset publish`.",
+            hint="`cleanroom dataset list` shows the published datasets. Its owner publishes it with `cleanroom dataset publish FILE`.",
         ) from error
     dataset = parse_dataset(document.data, document_id=name)
     if dataset.dataset_access_policy.access_mode != mode:

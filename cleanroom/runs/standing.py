@@ -25,7 +25,7 @@ def require_active(signer: str, users: Collection[str], collaboration: str) -> N
             "CallerNotAuthorized",
             f"caller: user {signer} is not an active user of collaboration {collaboration}.",
             party="operator",
-            hint="Invite the user; a member must then accept the user (`cleanroom invite`).",
+            hint="Invite the user; a member must then accept the user (`cleanroom invite USER`).",
         )
 
 

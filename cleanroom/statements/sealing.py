@@ -174,7 +174,7 @@ def open_sealed(
         raise Refused(
             "SealedForOtherKey",
             f"The secret is sealed for key {handover.key}; your key is {key.public.kid}.",
-            hint="Publish your key with `cleanroom init`, and ask the sender to seal again.",
+            hint="Publish your key with `cleanroom key publish`, and ask the sender to seal again.",
         )
     try:
         sealed = b64_any(secret.sealed)

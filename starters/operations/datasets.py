@@ -52,7 +52,7 @@ def pin_manifest(session: Session, spec: DatasetSpec) -> DatasetSpec:
         raise PreconditionFailed(
             "NothingToPin",
             f"dataset {spec.name!r}: its file says `manifest: pinned`, but the store holds no complete upload.",
-            hint="Run `cleanroom dataset upload` first, then publish.",
+            hint="Run `cleanroom dataset upload FILE ROWS` first, then publish.",
         )
     return spec.model_copy(update={"manifest_digest": manifest.digest()})
 

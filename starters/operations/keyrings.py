@@ -71,7 +71,7 @@ async def seal_keyring(session: Session, recipient: str, file: Path) -> dict[str
     if not user:
         known = ", ".join(sorted(parties)) or "none"
         raise NotFound(
-            "RecipientUnknown", f"{recipient!r} is not a collaborator of this profile.", hint=f"Known: {known}. See `cleanroom init`."
+            "RecipientUnknown", f"{recipient!r} is not a collaborator of this profile.", hint=f"Known: {known}. See `cleanroom init NAME`."
         )
     async with session.governance() as client:
         found = await published_sealing_keys(UserReader(client, session.collaboration), session.collaboration, user)
@@ -107,7 +107,7 @@ async def open_keyring(session: Session, file: Path) -> tuple[str, bool]:
     sender = peek(Handover, sealed.handover).signer
     if sender not in session.settings.parties.values():
         raise InvalidInput(
-            "SenderUnknown", f"{file}: its sender {sender} is not a collaborator of this profile.", hint="Run `cleanroom init`."
+            "SenderUnknown", f"{file}: its sender {sender} is not a collaborator of this profile.", hint="Run `cleanroom init NAME`."
         )
     async with session.governance() as client:
         keys = await published_keys(UserReader(client, session.collaboration), session.collaboration, sender)

@@ -120,5 +120,5 @@ async def publish_retirement(session: Session, client: GovernanceUserClient, wan
     raise PreconditionFailed(
         "TooManyRetirements",
         f"user {user}: all {MAX_RETIREMENTS} documents for retirements are occupied.",
-        hint="Ask the members for a new user. Until then, switch off the consent to your datasets (`cleanroom consent off`).",
+        hint="Ask the members for a new user. Until then, switch off the consent to your datasets (`cleanroom consent off NAME`).",
     )

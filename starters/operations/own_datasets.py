@@ -66,7 +66,7 @@ def own_spec(session: Session, name: str, file: Path | None = None) -> DatasetSp
     raise NotFound(
         "DatasetFileUnknown",
         f"dataset {name!r}: this machine has neither uploaded nor published it.",
-        hint="Pass its YAML file with --file. `cleanroom dataset show` shows the document of any dataset.",
+        hint="Pass its YAML file with --file. `cleanroom dataset show NAME` shows the document of any dataset.",
     )
 
 
@@ -84,7 +84,7 @@ async def require_owner(session: Session, name: str) -> None:
         raise Refused(
             "NotDatasetOwner",
             f"dataset {name!r} belongs to {owner}: only its owner has the key of its rows.",
-            hint="`cleanroom dataset show` shows its columns and floors. `cleanroom query rehearse` runs a query on synthetic rows.",
+            hint="`cleanroom dataset show NAME` shows its columns and floors. `cleanroom query rehearse FILE` uses synthetic rows.",
         )
 
 

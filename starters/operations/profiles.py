@@ -95,7 +95,7 @@ def add_parties(file: Path, profile: str, parties: Mapping[str, str]) -> bool:
         raise Conflict(
             "PartiesByHand",
             f"{file} has a table [profile.{profile}.parties], and governance has other collaborators: {', '.join(sorted(parties))}.",
-            hint="Remove the table; `cleanroom init` writes it.",
+            hint="Remove the table; `cleanroom init NAME` writes it.",
         )
     _append(file, block)
     return True

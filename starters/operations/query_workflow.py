@@ -88,7 +88,7 @@ def _still_waiting(seconds: float, what: str) -> TimedOut:
     return TimedOut(
         "StillWaiting",
         f"{what} did not arrive within {seconds:.0f} s. The workflow continues.",
-        hint="Check the state later with `cleanroom query show`.",
+        hint="Check the state later with `cleanroom query show NAME`.",
         retryable=True,
     )
 

@@ -36,13 +36,13 @@ def require_spark() -> None:
     Raises:
         PreconditionFailed: ``SparkNotInstalled``.
     """
-    missing = [f"the Python package {name}" for name in ("pyspark", "pandas") if importlib.util.find_spec(name) is None]
+    missing = [f"the Python package {name}" for name in ("pyspark", "pandas", "pyarrow") if importlib.util.find_spec(name) is None]
     missing += [] if shutil.which("java") else ["a Java runtime (the command java)"]
     if missing:
         raise PreconditionFailed(
             "SparkNotInstalled",
             f"a rehearsal needs a local Spark; this machine lacks {' and '.join(missing)}.",
-            hint="Install Java 17 or newer, and `pip install 'cleanroom[spark]'`. `cleanroom query check` needs neither.",
+            hint="Install Java 17 or newer, and `pip install 'cleanroom[rows,spark]'`. `cleanroom query check FILE` needs neither.",
         )
 
 

@@ -118,7 +118,7 @@ async def _no_receipt_error(session: Session, run_id: str) -> CleanRoomError:
     return PreconditionFailed(
         "RunNotComplete",
         f"run {run_id!r} is {snapshot.state} and has no result{reason}.",
-        hint=f"cleanroom run {'show' if found.ended else 'watch'} {run_id}",
+        hint=f"`cleanroom run {'show' if found.ended else 'watch'} {run_id}`",
     )
 
 

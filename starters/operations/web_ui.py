@@ -112,7 +112,7 @@ def login_link(settings: Settings, page: str) -> dict[str, Any]:
         raise PreconditionFailed(
             "UiIsNoGateway",
             f"The server at {gateway} issues no login codes (status {answer.status_code}); it is not a gateway.",
-            hint="Set temporal.ui_url in cleanroom.toml to the URL of `cleanroom codec-server --ui-upstream`.",
+            hint="Set temporal.ui_url in cleanroom.toml to the URL of `cleanroom codec-server --keyring FILE --ui-upstream URL`.",
         ) from None
     fragment = urlencode({"code": code, "next": page.removeprefix(gateway) or "/"})
     # A gateway on this machine has a private host name, which it tells only to holders of a token.

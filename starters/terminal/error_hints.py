@@ -10,7 +10,7 @@ from typing import Final
 from cleanroom.errors import CleanRoomError
 
 _LIST_DOCUMENTS: Final = "List the names with `cleanroom query list` and `cleanroom dataset list`."
-_HINTS: Final = {
+HINTS: Final = {
     "AuthenticationFailed": "Set the credential of the profile in cleanroom.toml, or log in, for example with `az login`.",
     "BallotAlreadySubmitted": "A ballot is final. To vote again, withdraw the proposal and propose it again.",
     "CodecTlsIncomplete": "Give both --tls-cert and --tls-key.",
@@ -25,11 +25,11 @@ _HINTS: Final = {
     "InvalidDateFormat": "Give days that exist as yyyy-MM-dd, for example 2013-01-31.",
     "InvalidDateRange": "Give both --start-date and --end-date as yyyy-MM-dd. The start must not be after the end.",
     "KeyVaultUnreachable": "Check azure.key_vault_url in cleanroom.toml, and the network.",
-    "NotProposalApprover": "Only owners of the query's datasets vote on it. `cleanroom query show` lists them.",
-    "NotProposalOwner": "Only its proposer can withdraw it. An owner of a dataset can reject it: `cleanroom query reject`.",
+    "NotProposalApprover": "Only owners of the query's datasets vote on it. `cleanroom query show NAME` lists them.",
+    "NotProposalOwner": "Only its proposer can withdraw it. An owner of a dataset can reject it: `cleanroom query reject NAME`.",
     "NotUserDocumentApprover": "Only its approvers can give or withdraw consent.",
     "ParametersNotApproved": "Start the run without dates, or add `parameters` to the query's file and have it approved again.",
-    "QueryNotProposed": "Check its state with `cleanroom query show`. Its author proposes it with `cleanroom query propose`.",
+    "QueryNotProposed": "Check its state with `cleanroom query show NAME`. Its author proposes it with `cleanroom query propose NAME`.",
     "ResourceGroupNotFound": "Set azure.subscription_id and azure.resource_group to the group of the managed identities.",
     "S3Unreachable": "Check the endpoint in the dataset's file and in cleanroom.toml. On one machine, see `cleanroom ps`.",
     "SecretEmpty": "Pass the secret on standard input or in a file.",
@@ -37,7 +37,7 @@ _HINTS: Final = {
     "TlsFileNotFound": "Check the path.",
     "TokenClaimMismatch": "The invitation is for another user. Use that user's profile, or ask a member for an invitation.",
     "TokenClaimMissing": "The token lacks a claim that the invitation requires. Ask a member for an invitation with other claims.",
-    "UserDocumentAlreadyAccepted": "An accepted document never changes. Propose a new version of a query with `cleanroom query renew`.",
+    "UserDocumentAlreadyAccepted": "An accepted document never changes. Propose a query again with `cleanroom query renew NAME`.",
     "UserDocumentNotAccepted": f"Not every owner has approved it. {_LIST_DOCUMENTS}",
     "UserDocumentNotFound": _LIST_DOCUMENTS,
 }
@@ -45,5 +45,5 @@ _HINTS: Final = {
 
 def add_hint(error: CleanRoomError) -> CleanRoomError:
     """Set the hint of ``error`` by its code, if it has none; return ``error``."""
-    error.hint = error.hint or _HINTS.get(error.code)
+    error.hint = error.hint or HINTS.get(error.code)
     return error

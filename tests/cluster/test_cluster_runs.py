@@ -109,6 +109,28 @@ async def test_driver_larger_than_every_node_is_a_lack_of_capacity(place: Place,
     assert "Insufficient cpu" in outcome.message
 
 
+async def test_driver_that_no_node_may_run_is_unschedulable(place: Place, service: SparkService) -> None:
+    """Pods for confidential virtual nodes select nodes by a label that no node here has."""
+    deadlines = DEADLINES.model_copy(update={"driver_start_seconds": 40 if place.real else 1})
+    outcome = await finish(place, service, "no-node", place.profile(virtual_nodes=True), deadlines)
+    assert (outcome.code, outcome.retryable) == (FailureCode.UNSCHEDULABLE, True)
+    assert "didn't match Pod's node affinity/selector" in outcome.message
+
+
+async def test_volume_that_cannot_be_mounted_is_named(place: Place, service: SparkService) -> None:
+    if place.tier not in ("full", "existing"):
+        pytest.skip("no containers")
+    application = place.application("no-volume")
+    application["spec"]["volumes"].append({"name": "keys", "secret": {"secretName": "absent"}})
+    application["spec"]["driver"]["volumeMounts"].append({"name": "keys", "mountPath": "/keys"})
+    name = place.client().create_or_get(application)[0]["metadata"]["name"]
+    outcome = await service.watch(name, lambda status: None, DEADLINES.model_copy(update={"driver_start_seconds": 40}))
+    await asyncio.to_thread(record, place, "no-volume", name, str(outcome.code))
+    await service.delete(name)
+    assert outcome.code is FailureCode.MOUNT_FAILED
+    assert 'secret "absent" not found' in outcome.message
+
+
 async def test_driver_that_runs_too_long_exceeds_its_deadline(place: Place, service: SparkService) -> None:
     outcome = await finish(place, service, "slow", place.profile(), DEADLINES.model_copy(update={"run_seconds": 1}))
     assert outcome.code is FailureCode.RUN_DEADLINE

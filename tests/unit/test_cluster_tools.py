@@ -12,7 +12,7 @@ import pytest
 
 from cleanroom.settings import KubernetesSettings
 from cleanroom.spark.kubernetes import KubernetesClient
-from tools.cluster import binaries, clusters, isolation, rights
+from tools.cluster import binaries, clusters, container_node, isolation, rights
 from tools.cluster.binaries import NotPossible, Program
 from tools.cluster.certificates import Certificates
 from tools.cluster.servers import ServerFailed, Servers, free_port
@@ -134,6 +134,13 @@ def test_server_that_ignores_termination_is_killed(tmp_path: Path) -> None:
     server.stop(0.1)
     with pytest.raises(ServerFailed, match="code -9"):
         server.require_running()
+
+
+def test_second_full_cluster_of_a_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container_node, "LOCK", tmp_path / "lock")
+    with container_node.claim_machine(), pytest.raises(ServerFailed, match="another full cluster runs"):
+        container_node.claim_machine()
+    container_node.claim_machine().close()
 
 
 def test_kubeconfig_is_private_and_the_product_reads_it(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ exist because such machines lack a right or a device; each says which.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tools.cluster import packages
 from tools.cluster.binaries import DNS, KUBE
@@ -25,8 +26,23 @@ NAME = "node-1"
 ADDRESS = "10.90.0.1"
 BRIDGE = "node0"
 POD_NETWORK = "10.91.0.0/24"
+LOCK = Path("/run/cleanroom-cluster.lock")
 _CRI = "io.containerd.grpc.v1.cri"
 _IPTABLES = tuple(f"{family}{command}" for family in ("iptables", "ip6tables") for command in ("", "-save", "-restore"))
+
+
+def claim_machine() -> IO[str]:
+    """Return the open lock of this machine's only full cluster: two kubelets would remove each other's control groups.
+
+    Raises:
+        ServerFailed: Another one runs.
+    """
+    lock = LOCK.open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ServerFailed("another full cluster runs on this machine; its kubelet would remove the pods of a second one") from error
+    return lock
 
 
 def prepare_network() -> None:

@@ -145,9 +145,13 @@ class Kubelet:
             while True:
                 changed.clear()
                 used = sum(requested_cpus(item) for item in self._store.objects(PODS) if item["spec"].get("nodeName") and is_active(item))
-                if used + wanted <= self._cpus:
+                if not pod["spec"].get("nodeSelector") and used + wanted <= self._cpus:
                     break
-                text = f"0/1 nodes are available: 1 Insufficient cpu ({wanted:g} requested, {self._cpus - used:g} of {self._cpus:g} free)."
+                # The node has no labels.
+                reason = "node(s) didn't match Pod's node affinity/selector" if pod["spec"].get("nodeSelector") else "Insufficient cpu"
+                text = (
+                    f"0/1 nodes are available: 1 {reason}. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+                )
                 self._store.record(pod, "FailedScheduling", text, warning=True, component="default-scheduler")
                 self._status(
                     pod,

@@ -66,7 +66,7 @@ def governance_checks(session: Session) -> Iterator[Check]:
             raise PreconditionFailed(
                 "OidcIssuerNotEnabled",
                 "governance issues no ID tokens, so clean rooms cannot sign in as the owners' identities.",
-                hint="A member enables it: cleanroom collaboration create --oidc-issuer URL",
+                hint="A member enables it: `cleanroom collaboration create --oidc-issuer URL`",
             )
         return info.issuer_url
 
@@ -146,7 +146,7 @@ def _require_user(session: Session, users: set[str]) -> None:
         raise Refused(
             "CallerNotAuthorized",
             f"user {own} of {session.settings.party!r} is not registered in governance.",
-            hint="A member invites and admits the user: cleanroom invite, cleanroom members admit.",
+            hint="A member invites and admits the user: `cleanroom invite USER`, `cleanroom members admit USER`.",
             party="operator",
         )
 
@@ -157,7 +157,7 @@ async def _require_contract(session: Session, client: GovernanceUserClient) -> s
         raise PreconditionFailed(
             "ContractNotAccepted",
             f"contract {contract.id!r} is {contract.state}.",
-            hint=f"Members vote on it: cleanroom collaboration vote {contract.proposal_id or 'PROPOSAL'}",
+            hint=f"Members vote on it: `cleanroom collaboration vote {contract.proposal_id or 'PROPOSAL'}`",
         )
     consent = await client.contract_consent(session.collaboration)
     if consent.status != "enabled":
@@ -172,7 +172,7 @@ async def _require_policy(session: Session, client: GovernanceUserClient) -> str
         raise PreconditionFailed(
             "CleanRoomPolicyEmpty",
             "the contract admits no clean room.",
-            hint="A member admits it: cleanroom collaboration create --host-data HEX",
+            hint="A member admits it: `cleanroom collaboration create --host-data HEX`",
         )
     return f"admits {len(admitted)} clean rooms" + (f"; open proposals: {len(found.proposal_ids)}" if found.proposal_ids else "")
 

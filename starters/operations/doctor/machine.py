@@ -104,7 +104,7 @@ def _look_at_keys(settings: Settings) -> str:
         raise PreconditionFailed(
             "SigningKeyMissing",
             f"{folder} has no signing key.",
-            hint=f"Create and publish it: cleanroom key publish --profile {settings.profile}",
+            hint=f"Create and publish it: `cleanroom key publish --profile {settings.profile}`",
         )
     require_private_folder(folder)
     from cleanroom.statements import load_or_create_signing_key
@@ -119,7 +119,7 @@ def _read_keyring(settings: Settings) -> str:
         raise Refused(
             "PlaintextPayloads",
             "temporal.keyring_file is not set, so the operator of Temporal can read SQL and statements.",
-            hint="Create a keyring with `cleanroom codec-keys`, hand it to the others, and set temporal.keyring_file.",
+            hint="Create a keyring with `cleanroom codec-keys FILE`, hand it to the others, and set temporal.keyring_file.",
         )
     keyring = Keyring.load(settings.temporal.keyring_file)
     return f"{len(keyring.key_ids)} keys, current {keyring.current}"
