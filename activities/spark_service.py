@@ -32,6 +32,7 @@ from cleanroom.runs.reader import UserReader
 from cleanroom.runs.trust import RunTrust
 from cleanroom.settings import Settings
 from cleanroom.spark.deadlines import Deadlines
+from cleanroom.spark.outcome import progress_line
 from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.service import SparkService
 from cleanroom.spark.signed import ServiceReport
@@ -120,7 +121,7 @@ class SparkServiceActivities:
         async with Heartbeater(str) as heartbeat:
 
             def report(status: JobStatus) -> None:
-                heartbeat.record(f"{status.state or 'NEW'} at {dt.datetime.now(dt.UTC):%H:%M:%S}")
+                heartbeat.record(f"{progress_line(status)} at {dt.datetime.now(dt.UTC):%H:%M:%S}")
 
             deadlines = Deadlines(driver_start_seconds=request.driver_start_seconds, run_seconds=request.run_seconds)
             outcome = await self._service.watch(request.tracking.name, report, deadlines, uid=request.tracking.uid or None)

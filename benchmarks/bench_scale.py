@@ -17,7 +17,8 @@ from typing import Any
 from unittest import mock
 
 import psutil
-from temporalio.client import Client
+from temporalio import workflow
+from temporalio.client import Client, WorkflowHandle
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.testing import WorkflowEnvironment
 
@@ -167,6 +168,15 @@ async def measure_cache(client: Client, folder: Path) -> dict[str, Value]:
         return {f"memory with {MANY:,} queries, {FEW} of them cached, against {FEW}": world.worker.memory_info().rss / few}
 
 
+@workflow.defn(sandboxed=False)
+class Ended:
+    """A query that has ended."""
+
+    @workflow.run
+    async def run(self) -> None:
+        """End at once."""
+
+
 async def measure_list(client: Client, folder: Path) -> dict[str, Value]:
     """List queries, of which more and more are closed."""
     standin = StandIn(folder)
@@ -189,17 +199,20 @@ async def measure_list(client: Client, folder: Path) -> dict[str, Value]:
 
         author = session.governance()
 
-        async def open_query(number: int) -> None:
+        async def start_query(number: int, kind: str) -> WorkflowHandle[Any, Any]:
             name = f"listed-{number:04}"
             version = await UserDocuments(author, contract).put_draft(name, "{}", QUERY_LABELS, [person.oid])
             known = KnownState.of(GovernanceQueryState(state="Draft", version=version, digest=document_digest("{}")))
             given = start_attributes(collaboration=contract, kind="query", query=name, stage="query.draft", proposer="fabrikam")
             shown = TypedSearchAttributes([*given.search_attributes, SearchAttributePair(attributes.KNOWN, str(known))])
             id = query_workflow_id(contract, name)
-            await client.start_workflow("Listed", id=id, task_queue="listed", search_attributes=shown)
+            return await client.start_workflow(kind, id=id, task_queue=kind, search_attributes=shown)
 
-        async def close(number: int) -> None:
-            await client.get_workflow_handle(query_workflow_id(contract, f"listed-{number:04}")).terminate()
+        async def open_query(number: int) -> None:
+            await start_query(number, "Open")  # no worker serves it
+
+        async def close_query(number: int) -> None:
+            await (await start_query(number, "Ended")).result()
 
         async def timed(expected: int) -> None:
             async with counter.counted():
@@ -214,8 +227,8 @@ async def measure_list(client: Client, folder: Path) -> dict[str, Value]:
         await gather_limited(open_query, range(LISTED_OPEN), 16)
         await timed(LISTED_OPEN)
         more = range(LISTED_OPEN, LISTED_OPEN + LISTED_CLOSED)
-        await gather_limited(open_query, more, 16)
-        await gather_limited(close, more, 16)
+        async with create_worker(client, WorkerSpec("ended", "Ended", (Ended,))):
+            await gather_limited(close_query, more, 16)
         await timed(LISTED_OPEN + LISTED_CLOSED)
         watcher = Watcher(UserDocuments(author, contract), contract)
         # Queries that were started later are compared one by one, until the watcher's next look at the list a minute later.

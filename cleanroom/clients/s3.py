@@ -1,4 +1,4 @@
-"""S3 as an :class:`~cleanroom.clients.objects.ObjectStore`, through ``boto3``."""
+"""S3 as an :class:`~cleanroom.clients.objects.ObjectStore`, through ``botocore``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,6 +81,14 @@ class S3Credentials:
         return S3Credentials(*secrets)
 
 
+@cache
+def _models() -> Any:
+    """Return the loader of botocore's service models. It keeps what it has read, for which each session would take 0.1 s."""
+    from botocore.session import Session
+
+    return Session().get_component("data_loader")
+
+
 class S3Store(StoreBase):
     """The objects of one bucket below ``prefix``.
 
@@ -104,9 +113,9 @@ class S3Store(StoreBase):
         ca_file: Path | None = None,
         customer_key: Secret | None = None,
     ) -> None:
-        # boto3 takes most of a second to import.
-        import boto3
+        # botocore takes long to import.
         from botocore.config import Config
+        from botocore.session import Session
 
         if endpoint is None or not endpoint.declared:
             check_region(region)
@@ -115,7 +124,8 @@ class S3Store(StoreBase):
         self._prefix = require_prefix(prefix)
         self._bucket = bucket
         self._name = f"{endpoint.url if endpoint else f's3.{region}'}/{bucket}"
-        session = boto3.session.Session()
+        session = Session()
+        session.register_component("data_loader", _models())
         keys: dict[str, Any] = {}
         if credentials is not None:
             keys = {
@@ -123,7 +133,7 @@ class S3Store(StoreBase):
                 "aws_secret_access_key": credentials.secret_access_key.reveal_text(),
                 "aws_session_token": credentials.session_token.reveal_text() if credentials.session_token else None,
             }
-        self._client: Any = session.client(
+        self._client: Any = session.create_client(
             "s3",
             region_name=region,
             endpoint_url=endpoint.url if endpoint else None,
@@ -285,7 +295,7 @@ class _S3Upload(PartedUpload):
 
 
 def _never_redirect(client: Any) -> None:
-    """Keep boto3 from following a bucket to the region in a response, by marking every call as already redirected."""
+    """Keep botocore from following a bucket to the region in a response, by marking every call as already redirected."""
 
     def mark(params: dict[str, Any], context: dict[str, Any], **ignored: Any) -> None:
         context.setdefault("s3_redirect", {})["redirected"] = True
@@ -294,7 +304,7 @@ def _never_redirect(client: Any) -> None:
 
 
 def _require_members(answer: dict[str, Any], doing: str, *members: str) -> None:
-    """Require members that S3 always sends. boto3 reads any page with status 200 as an answer without members."""
+    """Require members that S3 always sends. botocore reads any page with status 200 as an answer without members."""
     if missing := [member for member in members if answer.get(member) in (None, "")]:
         raise _unexpected_answer(doing, f"The answer has no {', '.join(missing)}.")
 

@@ -34,6 +34,9 @@ MAY_HAVE_COMPLETED = frozenset({FailureCode.SUBMISSION, FailureCode.NODE_LOST, F
 """Failures in which the end of the driver was not observed. "driver pod not found" is among them."""
 
 
+_PROGRESS_CHARACTERS = 200
+
+
 class Outcome(BaseModel):
     """How a run's application ended."""
 
@@ -169,6 +172,18 @@ def waiting_reason(status: JobStatus) -> str | None:
             return mount
         return ": ".join(part for part in (container.reason, container.message) if part) or "the container is being created"
     return None
+
+
+def progress_line(status: JobStatus) -> str:
+    """Return one line about an application that has not ended: its state, what it waits for, and its executors."""
+    state = status.state or "NEW"
+    started = state in ("RUNNING", "SUCCEEDING", "FAILING")
+    if reason := waiting_executors(status) if started else waiting_reason(status):
+        return f"{state}: {reason}"[:_PROGRESS_CHARACTERS]
+    executors = status.executors
+    counts = {"run": executors.running, "wait": executors.pending, "failed": executors.failed}
+    shown = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
+    return f"{state}: executors: {shown}" if shown else state
 
 
 def failed_mount(status: JobStatus) -> str | None:

@@ -1,13 +1,13 @@
-"""Checks before the first run that the Spark Operator and the drivers have the rights that they need in the namespace of the runs.
+"""Checks before the first run of the Spark Operator: its version, and the rights of operator and drivers in the namespace of the runs.
 
-Only an administrator may ask the API server what another account may do.
+Only an administrator may ask the API server what another account may do, and which deployments another namespace has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cleanroom.spark.kubernetes_api import call_json
 
@@ -76,3 +76,28 @@ def missing_rights(api: kubernetes.client.ApiClient, account: str, namespace: st
         if not answer["status"].get("allowed"):
             lacking.append(right)
     return lacking
+
+
+def operator_versions(api: kubernetes.client.ApiClient, namespace: str) -> list[str]:
+    """Return the versions of the Spark Operator's deployments in its namespace: the label that its Helm chart sets, or the image's tag.
+
+    Args:
+        api: A client with the right to list ``deployments`` there.
+        namespace: The operator's namespace.
+
+    Raises:
+        Refused: ``Forbidden`` without that right.
+    """
+    import kubernetes
+
+    deployments = kubernetes.client.AppsV1Api(api).list_namespaced_deployment
+    selector = "app.kubernetes.io/name=spark-operator"
+    what = f"list deployments of the Spark Operator in namespace {namespace}"
+    found = call_json(what, deployments, namespace, label_selector=selector, members=["items"])["items"]
+    return sorted({_version(item) for item in found})
+
+
+def _version(deployment: Mapping[str, Any]) -> str:
+    label = (deployment["metadata"].get("labels") or {}).get("app.kubernetes.io/version")
+    image: str = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    return (label or image.partition("@")[0].rpartition(":")[2]).removeprefix("v")

@@ -26,7 +26,7 @@ from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
 from starters.operations.own_drafts import has_own_text, read_query_document, remember_own_draft, require_own_draft
-from starters.operations.query_check import require_proposable
+from starters.operations.query_check import require_proposable, require_proposable_draft
 from starters.operations.query_workflow import (
     find_query,
     query_closed_as_error,
@@ -197,19 +197,13 @@ async def propose_query(session: Session, name: str, spec: QuerySpec | None = No
 
     async def send(document: Document) -> CommandOutcome:
         require_own_draft(session, document, spec)
-        await require_proposable(session, _written_spec(session, document))
+        await require_proposable_draft(session, document)
         return await _send_author_command(session, name, PROPOSE, _authorise_document(session, "propose-query", document))
 
     def done(document: Document) -> bool:
         return document.state != "Draft" and has_own_text(session, document, spec)
 
     return await _unless_done(session, name, done, send, f"{name} is proposed already, with this text")
-
-
-def _written_spec(session: Session, document: Document) -> QuerySpec:
-    from cleanroom.publishing.adoption import query_specification
-
-    return query_specification(document, session.collaboration)[0]
 
 
 async def _unless_done(

@@ -12,6 +12,7 @@ from starters.operations.sql_places import SqlPlace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cleanroom.governance import Document
     from cleanroom.publishing.query_check import CheckedDraft
     from cleanroom.runs.authorised import Dataset
     from cleanroom.sql import Reason
@@ -34,6 +35,13 @@ async def require_proposable(session: Session, spec: QuerySpec) -> None:
         CleanRoomError: See :meth:`cleanroom.publishing.query_check.CheckedDraft.require_allowed`.
     """
     (await check_spec(session, spec)).require_allowed()
+
+
+async def require_proposable_draft(session: Session, document: Document) -> None:
+    """Refuse the draft that governance holds, as :func:`require_proposable` does."""
+    from cleanroom.publishing.adoption import query_specification
+
+    await require_proposable(session, query_specification(document, session.collaboration)[0])
 
 
 def check_record(session: Session, checked: CheckedDraft, places: Sequence[SqlPlace]) -> dict[str, Any]:

@@ -334,6 +334,7 @@ async def _run_left(stage: Stage, name: str, ids: Mapping[str, str]) -> Left:
     return {
         "open": await stage.open_workflows(ids),
         "sweeper": await stage.found_by_sweeper(name),
+        "doctor": await repeated(stage.found_by_doctor),
         "applications": await asyncio.to_thread(stage.applications, name),
         "drivers": len(pods.started(name)),
         "grants": await stage.grants(),

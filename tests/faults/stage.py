@@ -22,7 +22,7 @@ from cleanroom.claims import HOST_DATA, NOBODY
 from cleanroom.datasets.encryption import encode_dataset_key
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.documents.specs import QuerySpec
-from cleanroom.errors import CleanRoomError, Unavailable
+from cleanroom.errors import CleanRoomError, PreconditionFailed, Unavailable
 from cleanroom.governance import CleanRoomClient, Document, GovernanceUserClient
 from cleanroom.identifiers import (
     CLEAN_ROOM_QUEUE,
@@ -36,6 +36,7 @@ from cleanroom.spark.tombstone import is_tombstone
 from cleanroom.temporal.failures import error_from_failure
 from starters.operations.datasets import publish_dataset
 from starters.operations.decisions import read_card, send_decision, sign_decision
+from starters.operations.doctor.governance import governance_checks
 from starters.operations.queries import create_query, propose_query
 from starters.operations.query_workflow import read_state
 from starters.operations.session import Session
@@ -231,6 +232,14 @@ class Stage:
                 return held
             await asyncio.sleep(0.5)
         raise AssertionError("unreachable")
+
+    async def found_by_doctor(self) -> str:
+        """What ``cleanroom doctor`` finds of ended runs: ``nothing``, or a code."""
+        [check] = [check for check in governance_checks(self.people["fabrikam"]) if check.name == "left of ended runs"]
+        try:
+            return await check.look()
+        except PreconditionFailed as error:
+            return error.code
 
     async def document(self, name: str) -> Left:
         """A document, its votes, and its text without names and wrapped keys."""

@@ -242,6 +242,9 @@ class Bench:
 @pytest_asyncio.fixture(loop_scope="session")
 async def bench(temporal_env: WorkflowEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     monkeypatch.setattr("starters.operations.own_drafts.verify_draft_matches_spec", _same_text)
+    # The documents here have no text that could be checked; tests/unit/test_query_check.py shows what the check refuses.
+    for name in ("require_proposable", "require_proposable_draft"):
+        monkeypatch.setattr(f"starters.operations.queries.{name}", _read_datasets)
     monkeypatch.setattr("starters.operations.query_names.author", lambda document: "u-fabrikam")
     monkeypatch.setattr("starters.operations.query_renewal.author", lambda document: "u-fabrikam")
     monkeypatch.setattr("starters.operations.conclude._pinned_ticket", _no_ledger)
@@ -261,6 +264,13 @@ async def bench(temporal_env: WorkflowEnvironment, tmp_path: Path, monkeypatch: 
 def _same_text(data: str, spec: QuerySpec, collaboration: str) -> None:
     if data != spec.digest():
         raise Refused("DraftMismatch", "another text")
+
+
+async def _read_datasets(session: CountedSession, draft: Any) -> None:
+    async def read() -> None:
+        return None
+
+    await session.requests.pass_through("get_document", read)
 
 
 async def _no_ledger(session: Session, run_id: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes.client.exceptions import ApiException
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 from typer.testing import CliRunner
@@ -562,6 +563,54 @@ def test_missing_rights_of_operator_and_drivers_are_found(lacking: Any, state: s
     monkeypatch.setattr("cleanroom.spark.preflight.missing_rights", missing)
     found = look(cluster_checks(service()), cluster.RIGHTS)
     assert found.state == state
+    assert words in found.detail
+
+
+def deployment(image: str, **labels: str) -> dict[str, Any]:
+    """A deployment of the operator, as its chart makes it."""
+    container = {"name": "spark-operator-controller", "image": image}
+    return {
+        "metadata": {"labels": {f"app.kubernetes.io/{key}": value for key, value in labels.items()}},
+        "spec": {"template": {"spec": {"containers": [container]}}},
+    }
+
+
+IMAGE = "kubeflow/spark-operator/controller"
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "words"),
+    [
+        ([deployment(f"{IMAGE}:x", version="2.3.0"), deployment(f"{IMAGE}:x", version="2.3.0")], "ok", "2.3.0"),
+        ([deployment(f"{IMAGE}:v2.1.0@sha256:{'0' * 64}")], "ok", "2.1.0"),
+        ([deployment(f"{IMAGE}:latest")], "ok", "latest"),
+        ([deployment(f"{IMAGE}:x", version="v1beta2-1.3.8-3.1.1")], "failed", "has version 1beta2-1.3.8-3.1.1"),
+        ([deployment(f"{IMAGE}:x", version="2.3.0"), deployment(f"{IMAGE}:x", version="1.4.6")], "failed", "has version 1.4.6"),
+        ([], "skipped", "'spark-operator' has no deployment"),
+        (403, "skipped", "administrator"),
+        (404, "skipped", "administrator"),
+    ],
+    ids=["label", "tag", "no number", "first major version by its old name", "one of two", "none", "no administrator", "not served"],
+)
+def test_the_version_of_the_operator_is_read_from_its_deployments(
+    answer: Any, state: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Deployments:
+        def __init__(self, api: Any) -> None: ...
+
+        def list_namespaced_deployment(self, namespace: str, label_selector: str, **options: Any) -> Any:
+            assert (namespace, label_selector) == ("spark-operator", "app.kubernetes.io/name=spark-operator")
+            if isinstance(answer, int):
+                error = ApiException(status=answer, reason="no")
+                error.body = json.dumps({"kind": "Status", "reason": {403: "Forbidden", 404: "NotFound"}[answer], "code": answer})
+                raise error
+            return type("Answer", (), {"data": json.dumps({"items": answer}).encode()})
+
+    monkeypatch.setattr(KubernetesClient, "connect", staticmethod(lambda settings: Cluster(None)))
+    monkeypatch.setattr("cleanroom.spark.kubernetes_api.connect", lambda settings: closing_nothing())
+    monkeypatch.setattr("kubernetes.client.AppsV1Api", Deployments)
+    found = look(cluster_checks(service()), cluster.OPERATOR_VERSION)
+    assert (found.state, found.code) == (state, "SparkOperatorTooOld" if state == "failed" else "")
     assert words in found.detail
 
 

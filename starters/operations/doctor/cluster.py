@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from cleanroom.spark.kubernetes import KubernetesClient
 
 EVIDENCE, CLUSTER = "evidence of this guest", "connection to Kubernetes"
+OPERATOR_VERSION, OLDEST_OPERATOR = "version of the Spark operator", 2
+"""The chart of that major version installs the webhook that applies the pods' templates (docs/kubernetes.md)."""
 RIGHTS = "rights of the Spark operator and of drivers"
 
 
@@ -36,6 +39,9 @@ def cluster_checks(session: Session) -> Iterator[Check]:
     async def operator() -> str:
         return await asyncio.to_thread(_list_applications, settings)
 
+    async def operator_version() -> str:
+        return await asyncio.to_thread(_require_operator_version, settings)
+
     async def quota() -> str:
         return await asyncio.to_thread(_require_quota, settings)
 
@@ -50,6 +56,7 @@ def cluster_checks(session: Session) -> Iterator[Check]:
     if settings.boundary == "spark-service":
         yield Check("services", CLUSTER, version)
         yield Check("services", "Spark operator", operator, (CLUSTER,))
+        yield Check("services", OPERATOR_VERSION, operator_version, (CLUSTER,))
         yield Check("services", "quota of the namespace", quota, (CLUSTER,))
         yield Check("services", RIGHTS, rights, (CLUSTER,))
         yield Check("services", "Spark version", spark, (TRUST,))
@@ -93,6 +100,31 @@ def _cluster_version(settings: Settings) -> str:
 def _list_applications(settings: Settings) -> str:
     with _connect(settings) as client:
         return f"SparkApplications are served; {len(client.applications())} exist"
+
+
+def _require_operator_version(settings: Settings) -> str:
+    """Require an operator of the major version :data:`OLDEST_OPERATOR` or a later one."""
+    from cleanroom.spark.kubernetes_api import connect
+    from cleanroom.spark.preflight import operator_versions
+
+    namespace = settings.kubernetes.operator_account.partition("/")[0]
+    with closing(connect(settings.kubernetes)) as api:
+        try:
+            versions = operator_versions(api, namespace)
+        except (NotFound, Refused) as error:
+            raise NotApplicable(f"only an administrator's kubeconfig may list the deployments of namespace {namespace!r}") from error
+    if not versions:
+        raise NotApplicable(f"namespace {namespace!r} has no deployment of the operator; set kubernetes.operator_account if it has another")
+    for version in versions:
+        major = re.match(r"\d+", version)
+        if major is not None and int(major[0]) < OLDEST_OPERATOR:
+            raise PreconditionFailed(
+                "SparkOperatorTooOld",
+                f"namespace {namespace!r}: the Spark operator has version {version}; runs need {OLDEST_OPERATOR} or later.",
+                hint="Upgrade the operator's chart.",
+                party="operator",
+            )
+    return ", ".join(versions)
 
 
 def _require_quota(settings: Settings) -> str:

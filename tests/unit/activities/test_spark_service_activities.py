@@ -223,7 +223,7 @@ async def test_a_job_is_watched_by_name_and_uid_with_its_deadlines(runs: RunWorl
     [(name, deadlines, uid)] = service.watched
     assert (name, uid) == (name_of(ticket), "uid-1")
     assert (deadlines.driver_start_seconds, deadlines.run_seconds) == (11, 22)
-    assert [details[0].split(" at ")[0] for details in heartbeats if details] == ["RUNNING", "NEW"]
+    assert [details[0].split(" at ")[0] for details in heartbeats if details] == ["RUNNING", "NEW: the driver pod does not exist yet"]
     await runs.call(runs.process.spark.watch_job, watch(ticket, uid=""))
     assert service.watched[-1][2] is None
 

@@ -12,8 +12,8 @@ from cleanroom.messages.run import RunFailure
 from cleanroom.spark.causes import EXPLANATIONS, Cause, cause_of
 from cleanroom.spark.deadlines import Deadlines, deadline_outcome
 from cleanroom.spark.failure_rules import FailureCode
-from cleanroom.spark.outcome import failed_outcome, outcome_of
-from cleanroom.spark.status import ClusterEvent, ContainerStatus, JobStatus, PodStatus
+from cleanroom.spark.outcome import failed_outcome, outcome_of, progress_line
+from cleanroom.spark.status import ClusterEvent, ContainerStatus, ExecutorCounts, JobStatus, PodStatus
 from starters.operations.runs import failure_record
 from tests.unit.test_spark_outcome import NAME, container, status
 from workflows.story import failure_summary
@@ -127,6 +127,29 @@ def test_driver_that_gave_up_after_its_executors_failed_names_their_reason(
     assert outcome is not None
     assert outcome.code is code
     assert words in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("reading", "line"),
+    [
+        (status(""), "NEW: the driver pod does not exist yet"),
+        (status("SUBMITTED", scheduled=False, scheduling_message="0/1 nodes"), "SUBMITTED: 0/1 nodes"),
+        (status("SUBMITTED", driver=CREATING, events=(DRIVER_MOUNT,)), f"SUBMITTED: FailedMount: {DRIVER_MOUNT.message}"),
+        (status("RUNNING", driver=container("running")), "RUNNING"),
+        (
+            status("RUNNING", driver=container("running")).model_copy(update={"executors": ExecutorCounts(running=2, failed=1)}),
+            "RUNNING: executors: 2 run, 1 failed",
+        ),
+        (
+            with_executors(
+                status("RUNNING", driver=container("running")), executor(1, "Pending", scheduled=False, scheduling_message="full")
+            ),
+            "RUNNING: 1 executors wait: full",
+        ),
+    ],
+)
+def test_progress_names_the_state_and_what_the_run_waits_for(reading: JobStatus, line: str) -> None:
+    assert progress_line(reading) == line
 
 
 def test_payloads_own_error_precedes_failed_executors() -> None:
