@@ -1,6 +1,6 @@
 """Namespaces for a whole cluster, and the one way in: a listening socket of this machine that its network inherits.
 
-Everything of a cluster runs in network, mount and PID namespaces of its own. When the first process of the PID
+All processes of a cluster run in their own network, mount and PID namespaces. When the first process of the PID
 namespace ends, the kernel ends all others, and mounts, addresses and firewall rules vanish with their namespaces.
 """
 

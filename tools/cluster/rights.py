@@ -37,7 +37,7 @@ def create_accounts(api: kubernetes.client.ApiClient, namespace: str) -> None:
 
 
 def create_account(api: kubernetes.client.ApiClient, namespace: str, name: str, rules: list[dict[str, Any]]) -> None:
-    """Create a service account with a role of its own."""
+    """Create a service account and its role."""
     metadata = {"name": name, "namespace": namespace}
     subject = {"kind": "ServiceAccount", **metadata}
     create(api, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
