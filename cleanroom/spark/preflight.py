@@ -37,7 +37,7 @@ SUBMISSION = (
 """What ``spark-submit`` in cluster mode does as the operator's account."""
 
 NETWORK_POLICIES = Right("create", "networkpolicies", "networking.k8s.io")
-"""What ``spark-submit`` of Spark 4.3 does in addition, and that of Spark 4.0 does not. The rights of Spark Operator 2.3.0 do not include it."""
+"""What ``spark-submit`` of Spark 4.3 does in addition, and that of Spark 4.0 does not. Spark Operator 2.3.0 lacks it."""
 
 DRIVER = (
     Right("create", "pods"),
