@@ -20,7 +20,7 @@ FAULTS ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check demo classes test test-lag test-faults test-recovery test-install test-companies test-kills mutants lint reference docs histories bench clean test-load \
+.PHONY: help setup check demo classes test test-lag test-life test-faults test-recovery test-install test-companies test-kills mutants lint reference docs histories bench clean test-load \
 	cluster-binaries cluster-up cluster-down test-cluster
 
 help: ## show this help
@@ -79,6 +79,9 @@ test-lag: setup ## run the scenarios with governance nodes that lag behind: at r
 test-kills: setup ## kill each command at every request to Temporal and governance, and repeat it
 	@CLEANROOM_TEST_KILLS=all $(PY) -m pytest -q tests/scenario/test_repeated_commands.py tests/unit/test_killed_set_up.py $(PYTEST_ARGS)
 
+test-life: setup ## run the state machines over the lives of queries, runs and datasets with 300 examples each
+	@CLEANROOM_TEST_LIFE=300 $(PY) -m pytest -q tests/unit/test_query_life.py tests/unit/test_run_and_dataset_life.py $(PYTEST_ARGS)
+
 test-faults: setup ## run the whole fault matrix, and write docs/durability.md (FAULTS="--scenario run --fault lost")
 	@$(PY) -m tests.faults $(FAULTS)
 
@@ -102,7 +105,7 @@ cluster-down: $(STAMP) ## stop the cluster of cluster-up, and remove everything 
 	@$(PY) -m tools.cluster down
 
 # The cluster of KUBECONFIG, if that is set. Exit code 3 says that this machine cannot build the programs; pytest then reports skips.
-TIERS ?= $(if $(KUBECONFIG),existing,fast)
+TIERS ?= $(if $(KUBECONFIG),existing,fast full)
 CLUSTER_MINUTES ?= 60
 test-cluster: setup ## run the Kubernetes tests on a real cluster, of KUBECONFIG or started here (TIERS="stand-in fast full")
 	@$(if $(KUBECONFIG),true,$(PY) -m tools.cluster build --tier $(lastword fast $(filter full,$(TIERS))) --minutes $(CLUSTER_MINUTES)) || test $$? = 3

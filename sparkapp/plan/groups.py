@@ -196,13 +196,13 @@ class Aggregates:
         self._require_same(canonical.text(node.child), release)
         columns = {**outer, **source.columns}
         items = {item.id: without_alias(item) for item in node.expressions("aggregateExpressions")}
+        for item in items.values():
+            require_conditions(item, columns, self._walk.subquery, self._walk.catalog)
         terms: Terms = replace(release.terms, columns=columns, canonical=canonical)
         terms.read(items.values())
         for groups in release.kinds:
             terms.require(groups.floors)
         terms.require_counted(release.counted)
-        for item in items.values():
-            require_conditions(item, columns, self._walk.subquery, self._walk.catalog)
         keys = {canonical.text(key) for key in node.expressions("groupingExpressions")}
         if keys != set(release.groups.key_texts().values()):
             raise refused("PlanFloorMissing", "aggregates are computed for other groups than those of the release")

@@ -75,8 +75,9 @@ def joined_before(upper: Node, is_unique: Callable[[Node, int], bool]) -> tuple[
     for item, raw in zip(upper.expressions(member), upper.fields[member], strict=True):
         inner = without_alias(item)
         part = _part(inner, outputs) if again else inner
-        names[item.id] = part.id if part.kind == "AttributeReference" and part.id in outputs else item.id
-        if names[item.id] == item.id:
+        known = part.kind == "AttributeReference" and part.id in outputs
+        names[item.id] = part.id if known else item.id
+        if not known:
             if any(
                 part.kind == "AggregateExpression" or (part.kind == "AttributeReference" and part.id in outputs) for part in inner.walk()
             ):

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -68,6 +68,9 @@ class Terms:
     _sums: dict[str, None] = field(default_factory=dict)  # columns and products that are summed
     _stored: set[str] = field(default_factory=set)  # those of views with floors
     _present: dict[str, tuple[str, str]] = field(default_factory=dict)  # counts of values, and the sum of the values
+    _contributors: dict[tuple[Test, str], tuple[bool, tuple[str, str]]] = field(
+        default_factory=dict
+    )  # to counts and extremes; whether there may be none; what is counted
     _conditions: set[str] = field(default_factory=set)  # counts of rows that meet a condition
     _moment: bool = False
     _known: bool = False  # how many rows there are
@@ -98,7 +101,10 @@ class Terms:
             self._counts_rows = self._counts_rows or (kind in _ROW_COUNTS and not distinct)
             if kind in COUNTS:
                 self._read_rows(call)
+            if kind in EXTREMES:
+                require_shown(self.walk.shown(call, self.columns, persons=True), "an extreme shows", self.walk.catalog)
             if kind in COUNTS | EXTREMES:
+                self._read_contributors(call)
                 continue
             if kind not in MOMENTS or distinct:
                 raise refused("PlanRowsOfPersons", f"{kind.upper()} shows values of single persons")
@@ -109,9 +115,12 @@ class Terms:
                 text = flag_text(flag, self.canonical)
                 self._divisions.setdefault((frozenset([f"{text} IS TRUE"]), frozenset([f"{text} IS NOT TRUE"])), False)
             self._read_moment([value for value in values if value not in flags], kind, where)
+        if merged:
+            self._contributors = {test: found for test, found in self._contributors.items() if found[1] not in self._summed}
         for part, sum in list(self._present.items()) if merged else ():
             if sum in self._summed:
                 del self._present[part]
+                self._known = True
         self._known = self._known or bool(self._present)
 
     def read_persons(self, test: Node | None, person: frozenset[int]) -> None:
@@ -169,6 +178,21 @@ class Terms:
                 "".join(conditions),
             )
 
+    def _read_contributors(self, call: Node) -> None:
+        """Add the persons with a value that an aggregate counts, or of which it is an extreme."""
+        args, where = call.children[0].children, [self.canonical.text(part) for part in call.children[1:]]
+        leaves = [leaf.id for arg in args for leaf in _results(arg) if leaf.kind == "AttributeReference" and leaf.id in self.columns]
+        if (
+            call.children[0].kind in ("CountIf", "RegrCount")
+            or not leaves
+            or any(self.columns[id].identity or self.columns[id].flag for id in leaves)
+        ):
+            return
+        test = frozenset([*(f"{product_text(arg, self.canonical)}{_FOUND}" for arg in args), *(f"{text}{_TRUE}" for text in where)])
+        empty = bool(where) or any(arg.kind in ("CaseWhen", "If") for arg in args)
+        part = product_text(args[0], self.canonical), "".join(where)
+        self._contributors[test, call.children[0].kind] = (empty, part if call.children[0].kind == "Count" else ("", ""))
+
     def _read_moment(self, values: Sequence[Node], function: str, where: str) -> None:
         protected = []
         for value in values:
@@ -188,7 +212,7 @@ class Terms:
         if mixed or len(texts) > 1:
             several, one = [{f"{text}{_FOUND}"} for text in leaves], [{f"{text}{_FOUND}", *_is_true(where)} for text in texts]
             self._present |= {row_text(frozenset(test)): ("", "") for test in (several if len(several) > 1 else one)}
-            self._known = True
+        self._known = self._known or bool(mixed) or len(texts) > 1 or (bool(texts) and function != "Sum")
         if protected:
             results = {self.canonical.text(leaf): leaf for value in mixed for leaf in _results(value) if leaf.kind == "AttributeReference"}
             mine = [text for text, leaf in results.items() if self._is_stored_number(leaf)]
@@ -247,18 +271,20 @@ class Terms:
         for values, function, where, conditional, columns, products in self._terms:
             summands = [f"{value} WHERE {where}" if where else value for value in values]
             counts = [{f"{summand} <> 0" for summand in summands}, {*(f"{value} <> 0" for value in values), f"{where} IS TRUE"}]
-            tests = floors.tests if where or conditional else floors.strict
-            if not any(found <= test for found in counts for test in tests):
+            empty = bool(where) or conditional
+            if not any(_covers(floors.tests, frozenset(found)) if empty else _implied(floors.strict, found) for found in counts):
                 raise refused("PlanFloorMissing", f"the persons who contribute to {function.upper()} are not counted")
             summands += _squares(values, where) if function not in SUMS | _MEANS else []
             if any(floors.shares.get(summand, 100) > share for summand in summands):
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in {function.upper()}")
             for term in [*((text,) for text in columns), *products] if floors.persons > 1 else ():
-                needed = {*(f"{text} <> 0" for text in term), *_is_true(where)}
-                if not any(needed <= test for test in floors.tests):
+                if not _covers(floors.tests, frozenset([*(f"{text} <> 0" for text in term), *_is_true(where)])):
                     raise refused("PlanFloorMissing", f"the persons who contribute to a term of {function.upper()} are not counted")
             if any(floors.shares.get(text, 100) > share for text in columns):
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in a term of {function.upper()}")
+        for (test, _), (empty, _) in self._contributors.items() if floors.persons > 1 else ():
+            if not (_covers(floors.tests, test) if empty else _implied(floors.strict, test)):
+                raise refused("PlanFloorMissing", "the persons who contribute to a count or an extreme are not counted")
         pairs = [*itertools.combinations(self._sums, 2)] if self._moment or len(self._summed) > 1 else []
         if self._known:
             pairs += [(part, "1") for part in self._sums if part in self._stored and " * " not in part] + [
@@ -349,6 +375,11 @@ def _results(node: Node) -> Iterator[Node]:
         yield from _results(branch)
 
 
+def _implied(tests: Iterable[Test], found: Set[str]) -> bool:
+    """Whether one of some tests contains the parts of another one: if enough persons meet it, they also meet the other one."""
+    return any(found <= test for test in tests)
+
+
 def _covers(tests: Collection[Test], part: Test) -> bool:
     """Whether tests count the persons of a part, or those of the parts into which a further condition divides it."""
     wider = [test for test in tests if part <= test]
@@ -377,8 +408,14 @@ def _parts(texts: Sequence[str]) -> Iterator[Test]:
 
 
 def _is_mixed(value: Node) -> bool:
-    """Whether a value is a sum of several terms, of which one is a column."""
-    sums = [part for part in value.walk() if part.kind in ("Add", "Subtract")]
+    """Whether a value is a sum of several terms, of which one is a column, or one of several columns."""
+    parts = [*value.walk()]
+    if any(
+        part.kind in ("CaseWhen", "If") and len({leaf.id for leaf in _results(part) if leaf.kind == "AttributeReference"}) > 1
+        for part in parts
+    ):
+        return True
+    sums = [part for part in parts if part.kind in ("Add", "Subtract")]
     return any(any(attributes(part)) and not any(_is_zero(child) for child in part.children) for part in sums)
 
 

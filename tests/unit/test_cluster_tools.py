@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cleanroom.settings import KubernetesSettings
@@ -137,10 +138,26 @@ def test_server_that_ignores_termination_is_killed(tmp_path: Path) -> None:
 
 
 def test_second_full_cluster_of_a_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container_node, "LOCK", tmp_path / "lock")
-    with container_node.claim_machine(), pytest.raises(ServerFailed, match="another full cluster runs"):
-        container_node.claim_machine()
-    container_node.claim_machine().close()
+    monkeypatch.setattr(container_node, "CONTROL_GROUPS", tmp_path)
+    first, second = container_node.claimed_machine(), container_node.claimed_machine()
+    with first, pytest.raises(ServerFailed, match="another full cluster runs"), second:
+        pass
+    with container_node.claimed_machine():
+        pass
+
+
+def test_processes_of_a_cluster_end_with_its_first_one() -> None:
+    prefix = isolation.prefix()
+    if prefix is None:
+        pytest.skip("this machine allows no new namespaces")
+    script = "setsid sleep 600 & sleep 600 & echo started; wait"
+    with subprocess.Popen([*prefix, "sh", "-c", script], stdout=subprocess.PIPE, text=True) as outer:
+        assert outer.stdout is not None
+        assert outer.stdout.readline() == "started\n"
+        below = psutil.Process(outer.pid).children(recursive=True)
+        outer.kill()
+    assert len(below) >= 2
+    assert psutil.wait_procs(below, timeout=20)[1] == []
 
 
 def test_kubeconfig_is_private_and_the_product_reads_it(tmp_path: Path) -> None:

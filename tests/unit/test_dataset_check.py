@@ -123,7 +123,7 @@ _changes = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(_changes)
 def test_what_passes_is_never_refused_later(changes: Json) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -255,7 +255,7 @@ _headers = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(names=_headers, rows=st.lists(st.lists(_values, min_size=4, max_size=4), min_size=1, max_size=5))
 def test_whatever_is_inferred_passes_the_checks_of_file_and_rows(names: list[str], rows: list[list[str]]) -> None:
     def quoted(value: str) -> str:

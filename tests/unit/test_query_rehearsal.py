@@ -82,7 +82,7 @@ def _inputs(draw: st.DrawFn) -> list[SyntheticInput]:
     return found
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     _inputs(),
     st.lists(st.sampled_from(["a = 5", "id = B", "year > 'x'", "day < '2020-02-30'", "'", "B <> 1e400", "`c d` = 9"]), max_size=3),

@@ -35,7 +35,7 @@ from workflows.conclude_run import ConcludeRun
 from workflows.publish_s3_dataset import PublishS3Dataset
 from workflows.run_query import RunQuery
 
-EXAMPLES = int(os.environ.get("CLEANROOM_TEST_LIFE", "5"))
+EXAMPLES = int(os.environ.get("CLEANROOM_TEST_LIFE", "4"))
 RUN = "r-1"
 OPEN = {state.word for state in (run.PREPARING, run.SUBMITTING, run.RUNNING, run.CONCLUDING)}
 DATASET = "flights"
@@ -311,7 +311,7 @@ class DatasetLife(RuleBasedStateMachine):
         self.shown = record["state"]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("machine", "drawn"), [(RunLife, run.TRANSITIONS), (DatasetLife, dataset.TRANSITIONS)], ids=["run", "dataset"])
 def test_no_place_contradicts_another(machine: Any, drawn: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine.patch, machine.folders = monkeypatch, [tmp_path]

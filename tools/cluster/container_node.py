@@ -10,11 +10,11 @@ import fcntl
 import json
 import os
 import subprocess
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tools.cluster import packages
 from tools.cluster.binaries import DNS, KUBE
@@ -26,23 +26,27 @@ NAME = "node-1"
 ADDRESS = "10.90.0.1"
 BRIDGE = "node0"
 POD_NETWORK = "10.91.0.0/24"
-LOCK = Path("/run/cleanroom-cluster.lock")
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 _CRI = "io.containerd.grpc.v1.cri"
 _IPTABLES = tuple(f"{family}{command}" for family in ("iptables", "ip6tables") for command in ("", "-save", "-restore"))
 
 
-def claim_machine() -> IO[str]:
-    """Return the open lock of this machine's only full cluster: two kubelets would remove each other's control groups.
+@contextmanager
+def claimed_machine() -> Iterator[None]:
+    """Hold the lock of this machine's only full cluster: two kubelets would remove each other's control groups.
 
     Raises:
         ServerFailed: Another one runs.
     """
-    lock = LOCK.open("w")
+    lock = os.open(CONTROL_GROUPS, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ServerFailed("another full cluster runs on this machine; its kubelet would remove the pods of a second one") from error
-    return lock
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ServerFailed("another full cluster runs on this machine; its kubelet would remove the pods of a second one") from error
+        yield
+    finally:
+        os.close(lock)
 
 
 def prepare_network() -> None:
@@ -52,19 +56,14 @@ def prepare_network() -> None:
         ["ip", "addr", "add", f"{ADDRESS}/32", "dev", BRIDGE],
         ["ip", "link", "set", BRIDGE, "up"],
         ["ip", "route", "add", "default", "dev", BRIDGE],
-        # Each namespace's list is a mount of its own, which the CNI plugins share with containerd.
-        ["mount", "-t", "tmpfs", "tmpfs", _netns_folder()],
+        # Sockets, shims and network namespaces of the pods: all of that vanishes with this mount.
+        ["mount", "-t", "tmpfs", "tmpfs", "/run"],
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise ServerFailed(f"{' '.join(command)}: {done.stderr.strip()}")
+    Path("/run/netns").mkdir()
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-
-
-def _netns_folder() -> str:
-    folder = Path("/run/netns")
-    folder.mkdir(exist_ok=True)
-    return str(folder)
 
 
 class ContainerNode:
@@ -83,7 +82,8 @@ class ContainerNode:
         self._folder = plane.folder / "node"
         self._folder.mkdir()
         # A socket's path has at most 107 bytes.
-        self._run = Path(tempfile.mkdtemp(prefix="cluster-", dir="/run"))
+        self._run = Path("/run/cluster")
+        self._run.mkdir()
         self._socket = self._run / "containerd.sock"
 
     def start(self, images: Sequence[Image]) -> None:

@@ -51,7 +51,7 @@ class Supervisor:
         """Start everything, and write the kubeconfigs and the ready file. ``cleanup`` stops it again."""
         cleanup.callback(self.servers.stop)
         if self.tier == "full":
-            cleanup.enter_context(container_node.claim_machine())
+            cleanup.enter_context(container_node.claimed_machine())
             container_node.prepare_network()
         plane = ControlPlane(self.folder, self.servers, container_node.ADDRESS if self.tier == "full" else None)
         with self._timed("etcd and API server"):

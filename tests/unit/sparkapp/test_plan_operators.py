@@ -249,3 +249,38 @@ def test_groups_of_a_person_are_divided_by_stored_columns_or_those_that_queries_
     assert code_of(grouped(computed(ORDERS, 1, of=3), attribute(1), attribute(60))) == "PlanColumnNotAllowed"
     for child, key in ((ORDERS, attribute(3)), (ORDERS, large(2)), (computed(ORDERS, 1, of=2), attribute(60))):
         assert rows(grouped(child, attribute(1), key)).persons
+
+
+def test_expanded_rows_show_the_columns_of_all_copies() -> None:
+    def expand(child: Items, *ids: int) -> Items:
+        return node(f"{LOGICAL}.Expand", child, projections=[[attribute(id)] for id in ids], output=[attribute(95)])
+
+    assert rows(expand(OWN, 11, 13)).columns[95].shows == {("own", "key"), ("own", "value")}
+    assert code_of(expand(ORDERS, 1)) == "PlanRowsOfPersons"
+
+
+def test_view_without_a_minimum_has_no_persons() -> None:
+    catalog = Catalog.model_validate(
+        {"views": {"free": {"columns": {"p": "string"}, "floors": {"minGroupSize": 0, "identity": "p", "dimensions": ["p"]}}}}
+    )
+    found = PlanWalk(catalog).settled(tree(view("free", p=1)), {})
+    assert not found.persons
+    assert not found.columns[1].identity
+
+
+def test_order_of_row_numbers_reads_columns_that_queries_may_filter_by() -> None:
+    def by(id: int) -> Items:
+        items = window(LISTED, 21, function=ROW_NUMBER)
+        items[0]["orderSpec"] = [node(f"{EXPRESSIONS}.SortOrder", node(f"{EXPRESSIONS}.Upper", attribute(id)))]
+        return items
+
+    assert rows(by(21)).columns.keys() == {21, 22, 90}
+    with pytest.raises(Refused, match="the column b"):
+        rows(by(22))
+
+
+def test_union_with_rows_that_the_text_chooses_overlaps() -> None:
+    chosen = project(window(ORDERS, 1, function=ROW_NUMBER), 1, 2, 3)
+    for sides in ((chosen, OWN), (OWN, chosen)):
+        assert rows(node(f"{LOGICAL}.Union", *sides)).overlapping
+    assert not rows(node(f"{LOGICAL}.Union", ORDERS, OWN)).overlapping

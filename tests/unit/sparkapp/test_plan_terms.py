@@ -80,13 +80,14 @@ def test(*texts: str) -> frozenset[str]:
 test.__test__ = False  # type: ignore[attr-defined]
 SQUARE = f"{A} * {A}"
 COUNT = call("Count", ONE)
+HAS = test(f"{A} IS NOT NULL")
 DIVIDED = [test(f"{C} IS TRUE"), test(f"{C} IS NOT TRUE")]
 CASES = {
     "sum": ([call("Sum", AMOUNT)], Floors(5, 5, [test(f"{A} <> 0")], shares={A: 80})),
     "sum and rows": ([call("Sum", AMOUNT), COUNT], Floors(5, 5, [test(f"{A} <> 0")], shares={A: 80}, differences={pair(A, "1")})),
     "deviation": (
         [call("StddevSamp", AMOUNT)],
-        Floors(5, 5, [test(f"{A} <> 0")], shares={A: 80, SQUARE: 80}, differences={pair(A, SQUARE)}),
+        Floors(5, 5, [test(f"{A} <> 0")], shares={A: 80, SQUARE: 80}, differences={pair(A, SQUARE), pair(A, "1")}),
     ),
     "filtered sum": (
         [call("Sum", AMOUNT, where=NORTH)],
@@ -100,22 +101,28 @@ CASES = {
             [test(f"{A} <> 0", f"{C} IS TRUE"), *DIVIDED],
             shares={f"{A} WHERE {C}": 80, f"{SQUARE} WHERE {C}": 80},
             differences={
+                pair("1", A),
+                pair("1", f"{A} WHERE {C}"),
                 pair(A, f"{A} WHERE {C}"),
                 pair(A, f"{SQUARE} WHERE {C}"),
                 pair(f"{A} WHERE {C}", f"{SQUARE} WHERE {C}"),
             },
         ),
     ),
-    "values and rows": ([call("Count", AMOUNT), COUNT], Floors(5, differences={pair("1", f"1 IF {A} IS NOT NULL")})),
+    "values and rows": ([call("Count", AMOUNT), COUNT], Floors(5, tests=[HAS], differences={pair("1", f"1 IF {A} IS NOT NULL")})),
     "values and a condition": (
         [call("Count", AMOUNT), call("CountIf", NORTH)],
-        Floors(5, tests=DIVIDED, differences={pair("1", f"1 IF {A} IS NOT NULL"), pair(f"1 IF {C} IS TRUE", f"1 IF {A} IS NOT NULL")}),
+        Floors(
+            5,
+            tests=[*DIVIDED, HAS],
+            differences={pair("1", f"1 IF {A} IS NOT NULL"), pair(f"1 IF {C} IS TRUE", f"1 IF {A} IS NOT NULL")},
+        ),
     ),
     "two counts of values": (
         [call("Count", AMOUNT), call("Count", AMOUNT, where=NORTH)],
         Floors(
             5,
-            tests=DIVIDED,
+            tests=[*DIVIDED, HAS, test(f"{A} IS NOT NULL", f"{C} IS TRUE")],
             differences={
                 pair("1", f"1 IF {A} IS NOT NULL"),
                 pair("1", f"1 IF {A} IS NOT NULL AND {C} IS TRUE"),
@@ -143,12 +150,14 @@ def test_aggregates_require_each_of_these_conditions(name: str) -> None:
     full = replace(full, differences={*full.differences, pair(A, f"{A} WHERE {C}")}) if name == "sum of a case" else full
     full = with_tests(full, full.tests)
     assert not requires(found, full)
-    assert requires(found, replace(full, strict=set())) == (name in ("sum", "sum and rows", "deviation"))
+    summed = name in ("sum", "sum and rows", "deviation")
+    assert requires(found, replace(full, strict=set())) == (summed or HAS in full.tests)
     for one in full.tests:
         others = [other for other in full.tests if other != one]
-        assert requires(found, with_tests(full, others))
+        implied = any(one < other and (one == HAS or all(text.endswith(NULL) for text in other - one)) for other in others)
+        assert requires(found, with_tests(full, others)) != implied
         others.append(one | {"x"})
-        assert requires(found, with_tests(full, others)) == (one in DIVIDED)
+        assert requires(found, with_tests(full, others)) == (not summed and one != HAS and not implied)
     for text in full.shares:
         assert requires(found, replace(full, shares={**full.shares, text: 81}))
         assert requires(found, replace(full, shares={one: share for one, share in full.shares.items() if one != text}))
@@ -167,13 +176,26 @@ ORDERED = Rows(
         7: replace(ROWS.columns[3], value=7, optional=frozenset([frozenset([8])])),
         8: Column(8, optional=frozenset([frozenset([8])])),
         9: Column(9, frozenset([("own", "value")]), flag=True),
+        10: replace(ROWS.columns[2], value=10, optional=frozenset([frozenset([8])])),
     },
     ROWS.persons,
 )
-"""Rows with another measure (4), a value of the author (5), flags (6, 9), and a measure that an outer join supplies (7, joined by 8)."""
-DISCOUNT, OWN, FLAG, SPEND = attribute(4), attribute(5), attribute(6, "integer"), attribute(7)
+"""Rows with another measure (4), a value of the author (5), flags (6, 9), and columns that an outer join by 8 supplies (7, 10)."""
+DISCOUNT, OWN, FLAG, SPEND, PLACE = attribute(4), attribute(5), attribute(6, "integer"), attribute(7), attribute(10)
 D, W, S = (Canonical.shared(tree(items)) for items in (DISCOUNT, OWN, SPEND))
 NULL = " IS NOT NULL"
+MOMENTS: tuple[str, ...] = (
+    "Sum",
+    "Average",
+    "StddevSamp",
+    "StddevPop",
+    "VarianceSamp",
+    "VariancePop",
+    "Corr",
+    "CovPopulation",
+    "CovSample",
+)
+MOMENTS += ("RegrAvgX", "RegrAvgY", "RegrSXX", "RegrSYY", "RegrSXY", "RegrSlope", "RegrIntercept", "RegrR2")
 
 
 def mixed(items: Items) -> Floors:
@@ -316,32 +338,31 @@ def test_flags_divide_groups() -> None:
     assert not requires(terms(call("Sum", attribute(9, "integer")), rows=ORDERED), Floors(5))
 
 
-@pytest.mark.parametrize(
-    "items", [call("Count", SPEND), call("Max", SPEND), call("CountIf", of("IsNull", SPEND)), call("Count", attribute(8))]
-)
+@pytest.mark.parametrize("items", [call("Count", SPEND), call("CountIf", of("IsNull", SPEND)), call("Count", attribute(8))])
 def test_persons_with_and_without_a_row_of_an_outer_join_are_enough(items: Items) -> None:
     found = terms(items, rows=ORDERED)
     parts = [test("#8 IS NOT NULL IS TRUE"), test("#8 IS NOT NULL IS NOT TRUE")]
     asked = Canonical.shared(tree(of("IsNull", SPEND)))
     if items[1]["class"].endswith("CountIf"):
         parts = [one | {f"{asked} IS {word}TRUE"} for one in parts for word in ("", "NOT ")]
-    full = Floors(
-        5, tests=parts, strict={*parts}, differences={pair("1", f"1 IF {one}{NULL}") for one in (S, Canonical.shared(tree(attribute(8))))}
-    )
+    columns = (S, Canonical.shared(tree(attribute(8))))
+    has = {test(f"{one}{NULL}") for one in columns}
+    full = Floors(5, tests=parts, strict={*parts, *has}, differences={pair("1", f"1 IF {one}{NULL}") for one in columns})
     assert not requires(found, full)
-    assert requires(found, replace(full, strict=set()))
+    assert requires(found, replace(full, strict=has))
     for one in parts:
-        assert requires(found, replace(full, strict={*parts} - {one}))
+        assert requires(found, replace(full, strict={*parts, *has} - {one}))
 
 
 def test_persons_whom_an_outer_join_supplies_are_in_one_part() -> None:
     (person,) = ROWS.persons
     rows = replace(ORDERED, persons=[person._replace(ids=frozenset([8]))])
-    found = terms(call("Max", SPEND), rows=rows)
-    assert not requires(found, Floors(5, strict={test("#8 IS NOT NULL IS TRUE")}))
-    assert requires(found, Floors(5, strict={test("#8 IS NOT NULL IS NOT TRUE")}))
+    found = terms(call("Max", PLACE), rows=rows)
+    has = test(f"{Canonical.shared(tree(PLACE))}{NULL}")
+    assert not requires(found, Floors(5, strict={has, test("#8 IS NOT NULL IS TRUE")}))
+    assert requires(found, Floors(5, strict={has, test("#8 IS NOT NULL IS NOT TRUE")}))
     both = replace(rows, persons=[*rows.persons, *ROWS.persons])
-    assert requires(terms(call("Max", SPEND), rows=both), Floors(5, strict={test("#8 IS NOT NULL IS TRUE")}))
+    assert requires(terms(call("Max", PLACE), rows=both), Floors(5, strict={has, test("#8 IS NOT NULL IS TRUE")}))
 
 
 def test_counts_of_different_values_are_noted() -> None:
@@ -374,6 +395,21 @@ def test_other_aggregates_show_single_persons(kind: str) -> None:
         terms(call(kind, AMOUNT))
 
 
+@pytest.mark.parametrize("kind", MOMENTS)
+def test_sums_and_moments_are_read(kind: str) -> None:
+    found = terms(call(kind, AMOUNT))
+    assert requires(found, Floors(5))
+
+
+@pytest.mark.parametrize("kind", ["Min", "Max"])
+def test_extreme_of_a_listed_column_has_contributors(kind: str) -> None:
+    found = terms(call(kind, REGION))
+    assert requires(found, Floors(5))
+    assert not requires(found, with_tests(Floors(5), [test(f"{R}{NULL}")]))
+    with pytest.raises(Refused, match="an extreme shows the column amount"):
+        terms(call(kind, AMOUNT))
+
+
 def test_sum_of_different_values_shows_single_persons() -> None:
     with pytest.raises(Refused, match="values of single persons"):
         terms(call("Sum", AMOUNT, distinct=True))
@@ -391,7 +427,8 @@ def test_arithmetic_with_whole_numbers_may_overflow(kind: str, type: str) -> Non
 
 def test_mean_per_person_does_not_count_values() -> None:
     mean = [call("Sum", of("Cast", AMOUNT, dataType="double")), call("Count", AMOUNT)]
-    floors = with_tests(Floors(5, shares={A: 80}), [test(f"{A} <> 0")])
+    floors = with_tests(Floors(5, shares={A: 80}, differences={pair(A, "1")}), [test(f"{A} <> 0")])
+    assert requires(terms(*mean, merged=True), replace(floors, differences=set()))
     assert not requires(terms(*mean, merged=True), floors)
     assert requires(terms(*mean), floors)
 

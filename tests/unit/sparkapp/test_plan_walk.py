@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from cleanroom.errors import Refused
 from cleanroom.sql import Catalog
-from sparkapp.plan.tree import tree
+from sparkapp.plan.conditions import conjuncts
+from sparkapp.plan.tree import Node, tree
 from sparkapp.plan.vocabulary import require_known
 from sparkapp.plan.walk import PlanWalk
-from tests.unit.sparkapp.recorded_plans import catalogs, recorded
+from tests.unit.sparkapp.recorded_plans import catalogs, recorded, rewritten
+from tests.unit.sparkapp.test_plan_tree import EXPRESSIONS
+from tests.unit.sql.plan_attacks import QUERIES
 from tests.unit.sql.world import GUARDED
 
 
@@ -56,6 +60,58 @@ def test_view_of_the_rows_with_an_identity_is_read_like_the_dataset() -> None:
                 filtered.append({"class": "org.apache.spark.sql.catalyst.plans.logical.Filter", "num-children": 1, "condition": condition})
         assert len(filtered) > len(items)
         check(GUARDED, filtered)
+
+
+AND = {"class": f"{EXPRESSIONS}.And", "num-children": 2, "left": 0, "right": 1}
+IMPLIED = {"found": 3, "optional rows": 3, "optional rows of two": 3, "outer": 3, "two deviations": 3, "union": 26}
+"""Conditions of :data:`QUERIES` that follow from others, or are about persons or values of the author alone."""
+
+
+def listed(node: Node) -> list[dict[str, Any]]:
+    """A tree as Spark serialises it."""
+    return [
+        {"class": f"{node.package}.{node.kind}", "num-children": len(node.children), **node.fields},
+        *(item for child in node.children for item in listed(child)),
+    ]
+
+
+def with_one_condition_less(plan: Node) -> Iterator[str]:
+    """Leave out each condition of each release of ``plan`` in turn; yields the class of the condition."""
+    for node in plan.walk():
+        if (
+            node.kind == "Filter"
+            and node.child.kind == "Aggregate"
+            and node.child.child.fields.get("identifier", {}).get("name") == "__cr_r"
+        ):
+            whole, shown = node.fields["condition"], node.child.fields["aggregateExpressions"]
+            parts = conjuncts(node.expression("condition"))
+            for left_out in parts if len(parts) > 1 else ():
+                first, *others = (listed(part) for part in parts if part is not left_out)
+                node.fields["condition"] = [*[AND] * len(others), *first, *(item for other in others for item in other)]
+                read = {part.id for part in node.expression("condition").walk() if part.kind == "AttributeReference"}
+                node.child.fields["aggregateExpressions"] = [
+                    item for item in shown if tree(item).name[:5] == "__cr_" or tree(item).id in read
+                ]
+                yield left_out.kind
+            node.fields["condition"], node.child.fields["aggregateExpressions"] = whole, shown
+
+
+def code_of(plan: Node) -> str:
+    try:
+        PlanWalk(GUARDED).result(plan)
+    except Refused as error:
+        return error.code
+    return ""
+
+
+@pytest.mark.parametrize("name", sorted(QUERIES))
+def test_every_condition_of_a_release_is_needed(name: str) -> None:
+    (text,) = rewritten(QUERIES[name], GUARDED)
+    (items,) = (items for known, items in recorded()["accepted"]["guarded"] if known == text)
+    plan = tree(items)
+    codes = [code_of(plan) for _ in with_one_condition_less(plan)]
+    assert codes.count("") == IMPLIED.get(name, 0)
+    assert {*codes} <= {"", "PlanFloorMissing"}
 
 
 def test_largest_recorded_plan_is_checked_in_less_than_a_fifth_of_a_second() -> None:
