@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 from collections.abc import Iterator
 from typing import Any
@@ -30,11 +31,8 @@ def pytest_collection() -> Iterator[object]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def pytest_unconfigure() -> None:
-    """Give the objects back, so that extensions find no leaks when the process ends."""
-    gc.unfreeze()
+        # At the very end, so that extensions find no leaks. pytest itself collects garbage five times before.
+        atexit.register(gc.unfreeze)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
