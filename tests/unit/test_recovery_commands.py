@@ -9,7 +9,6 @@ import pytest
 from typer.testing import CliRunner
 
 from cleanroom.errors import NotFound
-from starters import query
 from starters.cli import app
 from starters.operations import ledger_run
 from starters.operations.session import Session
@@ -52,7 +51,7 @@ def test_adopting_passes_the_periods_and_prints_what_was_not_rebuilt(monkeypatch
         asked.update(options, name=name)
         return {"query": name, "state": "Approved", "not_rebuilt": ["the history"]}
 
-    monkeypatch.setattr(query, "adopt_query", adopt)
+    monkeypatch.setattr("starters.operations.adopt.adopt_query", adopt)
     done = runner.invoke(app, ["query", "adopt", "totals", "--approval-days", "2", "--output", "json"])
     assert (done.exit_code, json.loads(done.output)["not_rebuilt"]) == (0, ["the history"])
     assert asked == {"name": "totals", "approval_seconds": 2 * 86_400}
