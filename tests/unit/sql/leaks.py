@@ -290,7 +290,7 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
         ("twins", "SELECT COUNT(*) AS n FROM orders o JOIN guesses g ON o.user_key = g.user_key WHERE NOT (o.amount <=> g.amount)"),
         ("twins", "SELECT SUM(GREATEST(amount, 7000)) AS s FROM orders"),
         ("twins", "SELECT SUM(LEAST(amount, age)) AS s FROM orders"),
-        ("twins", "SELECT SUM(LEAST(amount, w.w)) AS s FROM orders o JOIN weights w ON o.user_key = w.user_key"),
+        ("twins", "SELECT SUM(LEAST(o.amount, w.w)) AS s FROM orders o JOIN weights w ON o.user_key = w.user_key"),
         ("mixed", "SELECT n, COUNT(*) AS c FROM (SELECT user_key, COUNT(*) AS n FROM (SELECT o.user_key FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.user_key, c.campaign = 'all' AND o.amount > 500) t GROUP BY user_key) u GROUP BY n"),
         ("mixed", "SELECT n, COUNT(*) AS c FROM (SELECT user_key, COUNT(*) AS n FROM (SELECT o.user_key FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.user_key, GREATEST(o.amount, LENGTH(c.campaign))) t GROUP BY user_key) u GROUP BY n"),
         ("mixed", "SELECT n, COUNT(*) AS c FROM (SELECT user_key, COUNT(*) AS n FROM (SELECT DISTINCT o.user_key, NULLIF(o.amount > LENGTH(c.campaign) * 100, FALSE) AS f FROM orders o JOIN clicks c ON o.user_key = c.user_key) t GROUP BY user_key) u GROUP BY n"),
