@@ -97,7 +97,7 @@ def joined_before(upper: Node, is_unique: Callable[[Node, int], bool]) -> tuple[
 
 
 def _part(node: Node, outputs: Mapping[int, Node]) -> Node:
-    """The attribute of the rows per person that an aggregate of the joined rows combines; ``node`` itself if it is no such aggregate."""
+    """The attribute of the rows per person that an aggregate of the joined rows combines; ``node`` itself for any other expression."""
     for function, combined in _AGAIN.items():
         read = argument(node, function)
         lower = outputs.get(read.id) if read is not None and read.kind == "AttributeReference" else None

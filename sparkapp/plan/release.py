@@ -13,7 +13,7 @@ Each condition is one of
 * N or more persons, or else none, have a row that meets a test, have none, meet two tests or one of two, or have several rows;
 * no person has more than a part of a sum.
 
-Persons contribute to a sum if a value of theirs is neither NULL nor 0, which the sum of its absolute values shows as well.
+Persons contribute to a sum if one of their values is neither NULL nor 0, which the sum of its absolute values shows as well.
 """
 
 from __future__ import annotations

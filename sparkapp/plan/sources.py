@@ -135,7 +135,7 @@ class Sources:
 
 
 def _mark(optional: frozenset[int], relations: dict[int, Rows], pairs: Sequence[Pair]) -> None:
-    """Note in the columns of some relations that an outer join may find no row of theirs."""
+    """Note in the columns of some relations that an outer join may leave them without a row."""
     values = {column.value for number in optional for column in relations[number].columns.values()}
     compared = frozenset(value for pair in pairs for value in pair[:2] if value in values)
     for number in optional:

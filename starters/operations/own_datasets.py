@@ -104,7 +104,7 @@ def _manifest(session: Session, spec: DatasetSpec, store: ObjectStore, key: Secr
     try:
         return read_manifest(store, key, collaboration=session.collaboration, dataset=spec.name)
     except NotFound:
-        # There is no container or bucket yet.
+        # The container or bucket does not exist yet.
         return None
 
 

@@ -98,7 +98,7 @@ def author(document: Document) -> str:
 
 
 async def latest_name(session: Session, name: str, *, accepted: bool = False) -> str:
-    """Return the name of the latest renewal of a query, or ``name`` if there is none.
+    """Return the name of the latest renewal of a query, or ``name`` without renewals.
 
     Args:
         session: Session of the command.

@@ -174,7 +174,7 @@ class Session:
         Every operation that sends such a payload calls this first.
 
         Raises:
-            PreconditionFailed: ``PlaintextRefused`` without a keyring, unless the command was told to send plain text.
+            PreconditionFailed: ``PlaintextRefused`` without a keyring, unless the command allows plain text.
         """
         if self.settings.temporal.keyring_file is None and not self._plaintext:
             raise PreconditionFailed(

@@ -198,7 +198,7 @@ async def test_a_node_that_stays_behind_is_an_error_that_can_be_retried(
     url, nodes = network
     async with client(url) as governance:
         await governance.put_document("d", "c", "x")
-        nodes.written_at.clear()  # no node shows the write any more
+        nodes.written_at.clear()  # the nodes no longer show the write
         for document in ("d", "other"):
             with pytest.raises(Unavailable) as behind:
                 await governance.get_document(document)

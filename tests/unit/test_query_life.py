@@ -88,7 +88,7 @@ class QueryLife(RuleBasedStateMachine):
             code, answer = self.world.command(self.complete(command), self.person(command, by))
             if code == 0:
                 return
-            assert isinstance(answer, dict), f"{command} is no command: {error}"
+            assert isinstance(answer, dict), f"{command} is not a command: {error}"
             failed.append(answer)
         assert failed[-1]["code"] != error["code"], f"{commands} lead back to {error}"
         self.follow(failed[-1], by, depth + 1)

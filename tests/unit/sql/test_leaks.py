@@ -102,7 +102,7 @@ TARGET = 7317.25
 
 
 def rows(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Data in which every leak shows: everybody but u17 is harmless or known."""
+    """Data in which every leak shows: the data of all persons but u17 is harmless or known."""
     rnd = random.Random(1)
     people = range(40)
     if catalog == "num":
