@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from cleanroom.errors import InvalidInput
 from cleanroom.messages.cleanup import CleanupReport, Leftover
-from starters import cleanup
 from starters.cli import app
+from starters.operations import cleanup
 from starters.operations.cleanup import parse_interval
 
 runner = CliRunner()
