@@ -18,6 +18,7 @@ from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, R
 from cleanroom.spark.application import GROUP, PLURAL, VERSION
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.kubernetes_stream import StopSignal
+from cleanroom.spark.preflight import DRIVER, missing_rights, operator_versions
 from cleanroom.spark.status import JobStatus
 from tests.cluster.place import CHANGES_KEPT, Place
 from tests.unit.spark_support import make_job
@@ -67,6 +68,15 @@ def test_wrong_or_missing_token_is_unauthorized(place: Place) -> None:
                     KubernetesClient(api, place.namespace).applications()
                 # A real API server takes a request without a token for one of the user system:anonymous.
                 assert caught.value.code in (("Unauthorized",) if header else ("Unauthorized", "Forbidden"))
+
+
+def test_rights_and_versions_of_others_are_an_administrators_to_ask_for(place: Place) -> None:
+    with place.api("spark-service") as api:
+        with pytest.raises(Refused) as versions:
+            operator_versions(api, "spark-operator")
+        with pytest.raises(Refused) as rights:
+            missing_rights(api, "spark-operator/spark-operator-controller", place.namespace, DRIVER)
+    assert (versions.value.code, rights.value.code) == ("Forbidden", "Forbidden")
 
 
 def test_viewer_can_list_but_not_create_or_read_logs(place: Place) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -76,7 +77,7 @@ class Api:
             result.append(Route(f"{base}/{resource.plural}/{{name}}/status", self._item(resource, "status"), methods=["GET"]))
             result.append(Route(f"{base}/{resource.plural}", self._collection(resource), methods=["GET", "POST", "DELETE"]))
             result.append(Route(f"{base}/{resource.plural}/{{name}}", self._item(resource), methods=["GET", "PUT", "PATCH", "DELETE"]))
-        result.append(Route("/{path:path}", _no_such_path))
+        result.append(Route("/{path:path}", self._handle(self._unserved), methods=["GET", "POST", "PUT", "PATCH", "DELETE"]))
         return result
 
     def _handle(self, handler: Callable[[Request], Any]) -> Callable[[Request], Any]:
@@ -95,6 +96,17 @@ class Api:
             return JSONResponse(answer)
 
         return self._handle(discovery)
+
+    async def _unserved(self, request: Request) -> Response:
+        """Answer for a resource that the stand-in does not serve. As the API server does, authorise the request before that."""
+        found = _RESOURCE_PATH.fullmatch(request.url.path)
+        if found is None:
+            self._accounts.allow(request, "get", None, None)
+        else:
+            group, plural, namespace, name, sub = found.group("group", "plural", "namespace", "name", "sub")
+            verb = (_VERBS if name else _COLLECTION_VERBS).get(request.method, "create")
+            self._accounts.allow(request, verb, Resource(plural, "", group or ""), namespace, sub or "")
+        raise ApiFailure(404, "NotFound", "the server could not find the requested resource")
 
     # --- collections
 
@@ -337,13 +349,15 @@ _ANSWER_WITH_OBJECT = (SERVICES, VOLUME_CLAIMS, QUOTAS)
 _BUILD = {"gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": ""}
 
 
+_RESOURCE_PATH = re.compile(
+    r"/(?:api|apis/(?P<group>[^/]+))/[^/]+(?:/namespaces/(?P<namespace>[^/]+))?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<sub>[^/]+))?)?/?"
+)
+_VERBS = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_COLLECTION_VERBS = {"GET": "list", "DELETE": "deletecollection"}
+
+
 async def _ok(request: Request) -> Response:
     return PlainTextResponse("ok")
-
-
-async def _no_such_path(request: Request) -> Response:
-    failure = ApiFailure(404, "NotFound", "the server could not find the requested resource")
-    return JSONResponse(failure.status, 404)
 
 
 def _number(query: Mapping[str, str], name: str, default: int) -> int:
