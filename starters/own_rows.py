@@ -14,12 +14,10 @@ from starters.terminal.output import (
     Output,
     Profile,
     error_boundary,
-    out,
     print_json,
     print_record,
     print_rows,
     print_status,
-    safe,
 )
 
 if TYPE_CHECKING:
@@ -68,7 +66,7 @@ def preview(
     """
     with error_boundary(output):
         from starters.operations.own_datasets import preview as read
-        from starters.terminal.result_view import result_rows, result_table
+        from starters.terminal.result_view import result_rows
 
         session, spec = _own(name, file, profile, config)
         table, total = read(session, spec, rows)
@@ -76,7 +74,8 @@ def preview(
         if output is Format.JSON:
             print_json({"dataset": name, "total_rows": total, "shown_rows": len(found), "rows": found})
             return
-        out.print(result_table(found, title=f"dataset {safe(name)}", limit=rows))
+        numbered = [{"#": number, **values} for number, values in enumerate(found, 1)]
+        print_rows(numbered, output, columns=["#", *table.column_names], title=f"dataset {name}")
         more = f"; --rows shows up to {MAX_PREVIEW_ROWS}" if total > len(found) else ""
         print_status(f"the first {len(found)} of {total} rows, decrypted with your key on this machine{more}")
 

@@ -175,13 +175,14 @@ async def _ledger(session: Session, run_id: str) -> list[Entry]:
 
 
 def _cluster(settings: KubernetesSettings, run_id: str, log: list[str]) -> list[Entry]:
-    """Return the events of a run's application and pods; add the end of the driver's log to ``log``."""
+    """Return the events of a run's application and pods; add the end of the driver's log, without its spans, to ``log``."""
     from cleanroom.spark.kubernetes import KubernetesClient
+    from cleanroom.spark.pod_spans import PREFIX
 
     with closing(KubernetesClient.connect(settings)) as client:
         status = client.status(_application(client, run_id))
         if status.driver_pod is not None:
-            log += _driver_log(client, status.driver_pod, LOG_LINES)
+            log += [line for line in _driver_log(client, status.driver_pod, LOG_LINES) if not line.startswith(PREFIX)]
         events = client.events(status.tracking_id)
     return [
         Entry(event.last_seen, "Kubernetes", f"{event.object}: {event.reason} {event.message}".strip())

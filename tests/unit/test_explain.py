@@ -112,7 +112,7 @@ class Cluster:
         return [ClusterEvent(reason="OOMKilled", message="memory", object="Pod/driver", last_seen=START + dt.timedelta(seconds=2))]
 
     def logs(self, pod: str, *, tail: int) -> str:
-        return "one\x1b[31m\ntwo\n"
+        return 'one\x1b[31m\nspan {"name":"pod"}\ntwo\n'
 
     def close(self) -> None:
         pass
@@ -183,6 +183,6 @@ def test_logs_of_a_service_and_of_a_run(sources: Cluster, tmp_path: Path, monkey
     found = cluster_settings(None)
     assert found is not None
     assert found.namespace == "n"
-    assert logs("r-1")["lines"] == ["one[31m", "two"]
+    assert logs("r-1")["lines"] == ["one[31m", 'span {"name":"pod"}', "two"]
     sources.jobs = []
     assert logs("r-1", code=3)["code"] == "PodLogGone"

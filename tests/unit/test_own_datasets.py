@@ -79,7 +79,9 @@ def test_an_owner_sees_objects_rows_and_statistics(world: World) -> None:
     assert (preview["total_rows"], preview["shown_rows"], len(preview["rows"])) == (50, 20, 20)
     assert preview["rows"][1] == {"person": "p1", "city": "Oslo", "spent": 1.5}
     assert len(world.dataset("preview", "shops", "--rows", "50")[1]["rows"]) == 50
-    assert "the first 20 of 50 rows" in world.table("preview", "shops")
+    shown = world.table("preview", "shops")
+    assert "the first 20 of 50 rows" in shown
+    assert "│ 2 │ Oslo │ p1 │ 1.5 │" in " ".join(shown.split())
     _, stats = world.dataset("stats", "shops")
     assert (stats["rows"], stats["persons"], stats["floor_reached"]) == (50, 50, True)
     assert stats["columns"]["city"] == {"type": "string", "empty": 25, "different": 1}
