@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from hypothesis import HealthCheck, Phase, settings
 from typer.testing import CliRunner
 
 import activities.frontend
@@ -56,6 +58,21 @@ OWNERS = ("contosso", "litware")
 QUERY = "totals"
 COMMAND = re.compile(r"`(cleanroom [^`]+)`")
 """How hints contain commands."""
+
+
+def budget(examples: int, steps: int) -> settings:
+    """Return the settings of a state machine over a life. ``CLEANROOM_TEST_LIFE`` is another number of examples (`make test-life`)."""
+    return settings(
+        max_examples=int(os.environ.get("CLEANROOM_TEST_LIFE", examples)),
+        stateful_step_count=steps,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        print_blob=False,
+        phases=[Phase.generate, Phase.shrink] if os.environ.get("CLEANROOM_TEST_SHRINK") else [Phase.generate],
+        report_multiple_bugs=False,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    )
 
 
 class LedgerGovernance(Governance):

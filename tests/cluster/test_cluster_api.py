@@ -6,7 +6,7 @@ import copy
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from cleanroom.spark.application import GROUP, PLURAL, VERSION
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.kubernetes_stream import StopSignal
 from cleanroom.spark.preflight import DRIVER, missing_rights, operator_versions
-from cleanroom.spark.status import JobStatus
 from tests.cluster.place import CHANGES_KEPT, Place
+from tests.scenario.kubernetes.support import follow
 from tests.unit.spark_support import make_job
 
 pytestmark = pytest.mark.scenario
@@ -34,18 +34,6 @@ def custom_objects(place: Place) -> Iterator[kubernetes.client.CustomObjectsApi]
     """The official client's API for custom resources, as an administrator."""
     with place.api() as api:
         yield kubernetes.client.CustomObjectsApi(api)
-
-
-def follow(client: KubernetesClient, name: str, until: Callable[[JobStatus], Any], seconds: float = 90) -> JobStatus:
-    """Wait until ``until`` accepts the status, and return the status."""
-    deadline = time.monotonic() + seconds
-    version = None
-    while time.monotonic() < deadline:
-        status = client.status(name)
-        if until(status):
-            return status
-        version = client.await_pod_change(name, 1, version)
-    raise AssertionError(f"{name} did not reach the expected status: {client.status(name)}")
 
 
 def label(custom_objects: kubernetes.client.CustomObjectsApi, place: Place, name: str, value: str) -> dict[str, Any]:

@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import os
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from cleanroom.lifecycle.query import BY_STAGE, STATES, TRANSITIONS, refused_state
 from cleanroom.lifecycle.state import FILE
 from cleanroom.temporal import attributes
-from tests.life_world import COMMAND, OWNERS, QUERY, STATUS, life_world
+from tests.life_world import COMMAND, OWNERS, QUERY, STATUS, budget, life_world
 
-EXAMPLES = int(os.environ.get("CLEANROOM_TEST_LIFE", "5"))
 WORDS = {state.word: state for state in STATES}
 ACCEPTED = ("Approved", "Expired", "Exhausted", "Consent Withdrawn", "Refused")
 WHO = st.sampled_from([*OWNERS, "fabrikam"])
@@ -286,18 +283,6 @@ class QueryLife(RuleBasedStateMachine):
 @pytest.mark.timeout(3600)
 def test_no_place_contradicts_another_and_every_hint_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     QueryLife.patch = monkeypatch
-    checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-    budget = settings(
-        max_examples=EXAMPLES,
-        stateful_step_count=10,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        print_blob=False,
-        phases=[Phase.generate] if not os.environ.get("CLEANROOM_TEST_SHRINK") else [Phase.generate, Phase.shrink],
-        report_multiple_bugs=False,
-        suppress_health_check=checks,
-    )
-    run_state_machine_as_test(QueryLife, settings=budget)
+    run_state_machine_as_test(QueryLife, settings=budget(5, 10))
     drawn = {(each.before.word, each.after.word) for each in TRANSITIONS if each.before}
     assert QueryLife.moves <= drawn, "docs/query-life.md does not show how these states follow each other"

@@ -7,12 +7,10 @@ the test.
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 from temporalio.exceptions import CancelledError, TimeoutError, TimeoutType
@@ -26,7 +24,7 @@ from cleanroom.spark.run_events import event_id
 from cleanroom.statements import RunRequest
 from cleanroom.statements.signing import peek
 from starters.operations.dataset_states import list_datasets, show_dataset
-from tests.life_world import OWNERS, QUERY, STATUS, LifeWorld, life_world
+from tests.life_world import OWNERS, QUERY, STATUS, LifeWorld, budget, life_world
 from tests.unit.activities.governance import COLLABORATION
 from tests.unit.activities.publishing import publish_dataset
 from tests.unit.workflows.driver import CONVERTER, HELD
@@ -35,7 +33,6 @@ from workflows.conclude_run import ConcludeRun
 from workflows.publish_s3_dataset import PublishS3Dataset
 from workflows.run_query import RunQuery
 
-EXAMPLES = int(os.environ.get("CLEANROOM_TEST_LIFE", "4"))
 RUN = "r-1"
 OPEN = {state.word for state in (run.PREPARING, run.SUBMITTING, run.RUNNING, run.CONCLUDING)}
 DATASET = "flights"
@@ -315,18 +312,7 @@ class DatasetLife(RuleBasedStateMachine):
 @pytest.mark.parametrize(("machine", "drawn"), [(RunLife, run.TRANSITIONS), (DatasetLife, dataset.TRANSITIONS)], ids=["run", "dataset"])
 def test_no_place_contradicts_another(machine: Any, drawn: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine.patch, machine.folders = monkeypatch, [tmp_path]
-    budget = settings(
-        max_examples=EXAMPLES,
-        stateful_step_count=8,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        print_blob=False,
-        phases=[Phase.generate],
-        report_multiple_bugs=False,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-    )
-    run_state_machine_as_test(machine, settings=budget)
+    run_state_machine_as_test(machine, settings=budget(4, 8))
     assert machine.moves <= {(each.before.word, each.after.word) for each in drawn if each.before} | skipped(machine)
 
 

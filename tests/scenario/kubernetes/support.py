@@ -42,7 +42,7 @@ def api_client(running: Cluster, account: str = "spark-service") -> kubernetes.c
     return kubernetes.config.new_client_from_config(config_file=str(kubeconfig_path(running.config.state, account)))
 
 
-def follow(client: KubernetesClient, name: str, until: Callable[[JobStatus], Any], seconds: float = 20) -> JobStatus:
+def follow(client: KubernetesClient, name: str, until: Callable[[JobStatus], Any], seconds: float = 90) -> JobStatus:
     """Wait until ``until`` accepts the status, and return the status."""
     deadline = time.monotonic() + seconds
     version = None
