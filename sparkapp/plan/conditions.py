@@ -205,15 +205,11 @@ def row_test(node: Node, canonical: Canonical) -> Test:
 
 def _part_of_test(node: Node, canonical: Canonical) -> str:
     inner = node.child if node.kind == "Not" else node
-    if node.kind == "Not" and inner.kind == "EqualTo" and number_of(inner.children[1]) == 0:
-        value = inner.children[0]
-        widened = value.kind == "Cast" and str(value.fields.get("dataType")).startswith(("double", "decimal"))
-        return f"{product_text(value.child if widened else value, canonical)} <> 0"
     if node.kind == "IsNotNull":
         return f"{product_text(node.child, canonical)} IS NOT NULL"
     if inner.kind == "EqualNullSafe" and inner.children[1].kind == "Literal" and inner.children[1].fields.get("value") == "true":
         return f"{truth_text(inner.children[0], canonical)} IS {'NOT ' if node.kind == 'Not' else ''}TRUE"
-    return canonical.text(node)
+    return truth_text(node, canonical)
 
 
 def truth_text(node: Node, canonical: Canonical) -> str:
