@@ -17,7 +17,7 @@ from typing import NamedTuple
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import attributes
 from sparkapp.plan.conditions import SUMS, Floors, Test, conjuncts, flag_text, found_text, product_text, row_test, row_text, truth_text
-from sparkapp.plan.expressions import COUNTS, EXTREMES, MOMENTS, Columns, require_shown
+from sparkapp.plan.expressions import CHOICES, COUNTS, EXTREMES, MOMENTS, Columns, conditions_of, require_shown, results_of
 from sparkapp.plan.release import Groups
 from sparkapp.plan.rows import NOTHING, Rows
 from sparkapp.plan.tree import Node, refused
@@ -139,7 +139,7 @@ class Terms:
     def _read_divisions(self, call: Node) -> None:
         """Add the parts into which the conditions of an aggregate, and outer joins, divide rows."""
         self._optional |= {group for id in attributes(call) if id in self.columns for group in self.columns[id].optional}
-        self._divide(_conditions_of(call))
+        self._divide(tests for part in call.walk() if (tests := conditions_of(part)))
 
     def _divide(self, conditions: Iterable[Sequence[Node]]) -> None:
         for tests in conditions:
@@ -189,7 +189,7 @@ class Terms:
         ):
             return
         test = frozenset([*(f"{product_text(arg, self.canonical)}{_FOUND}" for arg in args), *(f"{text}{_TRUE}" for text in where)])
-        empty = bool(where) or any(arg.kind in ("CaseWhen", "If") for arg in args)
+        empty = bool(where) or any(arg.kind in CHOICES for arg in args)
         part = product_text(args[0], self.canonical), "".join(where)
         self._contributors[test, call.children[0].kind] = (empty, part if call.children[0].kind == "Count" else ("", ""))
 
@@ -216,7 +216,7 @@ class Terms:
         if protected:
             results = {self.canonical.text(leaf): leaf for value in mixed for leaf in _results(value) if leaf.kind == "AttributeReference"}
             mine = [text for text, leaf in results.items() if self._is_stored_number(leaf)]
-            conditional = any(value.kind in ("CaseWhen", "If") for value in values)
+            conditional = any(value.kind in CHOICES for value in values)
             pairs = itertools.combinations(mine, 2) if any(part.kind == "Multiply" for value in mixed for part in value.walk()) else ()
             self._terms.append(Term(tuple(protected), function, where, conditional, tuple(mine), tuple(pairs)))
 
@@ -230,7 +230,7 @@ class Terms:
         columns = dict.fromkeys(self.canonical.text(leaf) for leaf in numbers)
         if where:
             yield f"{product_text(value, self.canonical)} WHERE {where}"
-        elif value.kind in ("CaseWhen", "If") or len(numbers) < len(leaves):
+        elif value.kind in CHOICES or len(numbers) < len(leaves):
             yield product_text(value, self.canonical)
         elif len(columns) > 1 and all(part.kind not in ("Add", "Subtract") for part in value.walk()):
             yield from (" * ".join(sorted(pair)) for pair in itertools.combinations(columns, 2))
@@ -364,15 +364,10 @@ def _conditions(tests: Sequence[Test]) -> set[frozenset[tuple[Test, bool]]]:
 
 def _results(node: Node) -> Iterator[Node]:
     """The leaves of the values of an expression, without those of its conditions."""
-    if node.kind in ("CaseWhen", "If"):
-        last = node.children[len(node.children) // 2 * 2 :]
-        branches = node.children[1:] if node.kind == "If" else [*node.children[1::2], *last]
-    else:
-        branches = node.children
     if not node.children:
         yield node
-    for branch in branches:
-        yield from _results(branch)
+    for result in results_of(node):
+        yield from _results(result)
 
 
 def _implied(tests: Iterable[Test], found: Set[str]) -> bool:
@@ -389,17 +384,6 @@ def _covers(tests: Collection[Test], part: Test) -> bool:
     return any(_covers(wider, part | {text + _TRUE}) and _covers(wider, part | {text + _NOT_TRUE}) for text in further)
 
 
-def _conditions_of(call: Node) -> Iterator[list[Node]]:
-    """The conditions of an aggregate: those of FILTER, and of each CASE, IF and COUNT_IF."""
-    if call.kind == "AggregateExpression" and len(call.children) > 1:
-        yield call.children[1:]
-    for part in call.walk():
-        if part.kind in ("If", "CountIf"):
-            yield part.children[:1]
-        elif part.kind == "CaseWhen":
-            yield part.children[: len(part.children) // 2 * 2 : 2]
-
-
 def _parts(texts: Sequence[str]) -> Iterator[Test]:
     """The tests of the rows that take each branch of a CASE with these conditions; the last part takes ELSE."""
     for index in range(len(texts) + 1):
@@ -410,10 +394,7 @@ def _parts(texts: Sequence[str]) -> Iterator[Test]:
 def _is_mixed(value: Node) -> bool:
     """Whether a value is a sum of several terms, of which one is a column, or one of several columns."""
     parts = [*value.walk()]
-    if any(
-        part.kind in ("CaseWhen", "If") and len({leaf.id for leaf in _results(part) if leaf.kind == "AttributeReference"}) > 1
-        for part in parts
-    ):
+    if any(part.kind in CHOICES and len({leaf.id for leaf in _results(part) if leaf.kind == "AttributeReference"}) > 1 for part in parts):
         return True
     sums = [part for part in parts if part.kind in ("Add", "Subtract")]
     return any(any(attributes(part)) and not any(_is_zero(child) for child in part.children) for part in sums)
