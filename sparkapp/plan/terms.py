@@ -19,7 +19,7 @@ from sparkapp.plan.comparisons import attributes
 from sparkapp.plan.conditions import SUMS, Floors, Test, conjuncts, flag_text, found_text, product_text, row_test, row_text, truth_text
 from sparkapp.plan.expressions import CHOICES, COUNTS, EXTREMES, MOMENTS, Columns, conditions_of, require_shown, results_of
 from sparkapp.plan.release import Groups
-from sparkapp.plan.rows import NOTHING, Rows
+from sparkapp.plan.rows import NOTHING, Column, Rows
 from sparkapp.plan.tree import Node, refused
 from sparkapp.plan.walking import Walk
 
@@ -68,9 +68,8 @@ class Terms:
     _sums: dict[str, None] = field(default_factory=dict)  # columns and products that are summed
     _stored: set[str] = field(default_factory=set)  # those of views with floors
     _present: dict[str, tuple[str, str]] = field(default_factory=dict)  # counts of values, and the sum of the values
-    _contributors: dict[tuple[Test, str], tuple[bool, tuple[str, str]]] = field(
-        default_factory=dict
-    )  # to counts and extremes; whether there may be none; what is counted
+    # To counts and extremes, by test and class; whether there may be none, and what is counted
+    _contributors: dict[tuple[Test, str], tuple[bool, tuple[str, str]]] = field(default_factory=dict)
     _conditions: set[str] = field(default_factory=set)  # counts of rows that meet a condition
     _moment: bool = False
     _known: bool = False  # how many rows there are
@@ -93,22 +92,22 @@ class Terms:
         """
         for call in (part for node in calls for part in node.walk() if part.kind == "AggregateExpression"):
             function, kind = call.children[0], call.children[0].kind
+            where = self.canonical.text(call.children[1]) if len(call.children) > 1 else ""
             self._require_no_overflow(call)
             self._read_divisions(call)
             distinct = bool(call.fields.get("isDistinct")) or kind == "HyperLogLogPlusPlus"
-            if kind in COUNTS and distinct and not self._read_persons(call):
+            if kind in COUNTS and distinct and not self._read_persons(function, where):
                 self.different.add(self.canonical.text(call))
             self._counts_rows = self._counts_rows or (kind in _ROW_COUNTS and not distinct)
             if kind in COUNTS:
-                self._read_rows(call)
+                self._read_rows(function, where)
             if kind in EXTREMES:
                 require_shown(self.walk.shown(call, self.columns, persons=True), "an extreme shows", self.walk.catalog)
             if kind in COUNTS | EXTREMES:
-                self._read_contributors(call)
+                self._read_contributors(function, where)
                 continue
             if kind not in MOMENTS or distinct:
                 raise refused("PlanRowsOfPersons", f"{kind.upper()} shows values of single persons")
-            where = self.canonical.text(call.children[1]) if len(call.children) > 1 else ""
             values = [arg.child if arg.kind == "Cast" else arg for arg in function.children]
             flags = [value for value in values if value.kind == "AttributeReference" and self.columns[value.id].flag]
             for flag in flags if self._shows_persons(flags) else ():
@@ -156,15 +155,18 @@ class Terms:
         """Whether values show columns of views with floors."""
         return any(self.walk.catalog.has_floor(name) for value in values for name, _ in self.walk.shown(value, self.columns))
 
-    def _read_rows(self, call: Node) -> None:
+    def _returned(self, function: Node) -> dict[int, Column]:
+        """The columns that are the operands of an aggregate, or of which a CASE or IF in it chooses one."""
+        leaves = (leaf for arg in function.children for leaf in _results(arg) if leaf.kind == "AttributeReference")
+        return {leaf.id: self.columns[leaf.id] for leaf in leaves if leaf.id in self.columns}
+
+    def _read_rows(self, function: Node, where: str) -> None:
         """Add COUNT and COUNT_IF: sums of 1."""
-        function, conditions = call.children[0], [self.canonical.text(part) for part in call.children[1:]]
         args = function.children
-        leaves = [leaf.id for arg in args for leaf in _results(arg) if leaf.kind == "AttributeReference" and leaf.id in self.columns]
-        if function.kind != "CountIf" and any(self.columns[id].identity or self.columns[id].flag for id in leaves):
+        if function.kind != "CountIf" and any(column.identity or column.flag for column in self._returned(function).values()):
             return
-        texts = [self.canonical.text(arg) for arg in args]
-        tests = frozenset(f"{text} IS TRUE" for text in [*conditions, *(texts if function.kind == "CountIf" else ())])
+        counted = args if function.kind == "CountIf" else []
+        tests = frozenset([*_is_true(where), *(f"{self.canonical.text(arg)}{_TRUE}" for arg in counted)])
         if function.kind == "CountIf" or not any(any(attributes(arg)) for arg in args):
             self._known = True
             self._conditions |= {row_text(tests)} - {"1"}
@@ -172,26 +174,18 @@ class Terms:
             read = [leaf for arg in args for leaf in arg.walk() if leaf.kind == "AttributeReference"]
             self._present |= {f"1 IF {self.canonical.text(leaf)}{_FOUND}": ("", "") for leaf in read}
         else:
-            value = product_text(args[0], self.canonical)
-            self._present[row_text(tests | {f"{product_text(arg, self.canonical)} IS NOT NULL" for arg in args})] = (
-                value,
-                "".join(conditions),
-            )
+            test = tests | {f"{product_text(arg, self.canonical)}{_FOUND}" for arg in args}
+            self._present[row_text(test)] = product_text(args[0], self.canonical), where
 
-    def _read_contributors(self, call: Node) -> None:
+    def _read_contributors(self, function: Node, where: str) -> None:
         """Add the persons with a value that an aggregate counts, or of which it is an extreme."""
-        args, where = call.children[0].children, [self.canonical.text(part) for part in call.children[1:]]
-        leaves = [leaf.id for arg in args for leaf in _results(arg) if leaf.kind == "AttributeReference" and leaf.id in self.columns]
-        if (
-            call.children[0].kind in ("CountIf", "RegrCount")
-            or not leaves
-            or any(self.columns[id].identity or self.columns[id].flag for id in leaves)
-        ):
+        args, columns = function.children, self._returned(function).values()
+        if function.kind in ("CountIf", "RegrCount") or not columns or any(column.identity or column.flag for column in columns):
             return
-        test = frozenset([*(f"{product_text(arg, self.canonical)}{_FOUND}" for arg in args), *(f"{text}{_TRUE}" for text in where)])
+        test = frozenset([*(f"{product_text(arg, self.canonical)}{_FOUND}" for arg in args), *_is_true(where)])
         empty = bool(where) or any(arg.kind in CHOICES for arg in args)
-        part = product_text(args[0], self.canonical), "".join(where)
-        self._contributors[test, call.children[0].kind] = (empty, part if call.children[0].kind == "Count" else ("", ""))
+        part = (product_text(args[0], self.canonical), where) if function.kind == "Count" else ("", "")
+        self._contributors[test, function.kind] = empty, part
 
     def _read_moment(self, values: Sequence[Node], function: str, where: str) -> None:
         protected = []
@@ -237,18 +231,15 @@ class Terms:
             return
         yield from columns
 
-    def _read_persons(self, call: Node) -> bool:
+    def _read_persons(self, function: Node, where: str) -> bool:
         """Add COUNT(DISTINCT …) of identities; False if it counts other values."""
-        args = call.children[0].children
-        leaves = [leaf for arg in args for leaf in _results(arg) if leaf.kind == "AttributeReference" and leaf.id in self.columns]
-        identities = [leaf.id for leaf in leaves if self.columns[leaf.id].identity]
-        read = {self.columns[id].value for id in identities}
-        if not read:
+        args = function.children
+        identities = {id: column.value for id, column in self._returned(function).items() if column.identity}
+        if not identities:
             return False
-        parts = [f"{product_text(arg, self.canonical)} IS NOT NULL" for arg in args]
-        parts += [f"{self.canonical.text(call.children[1])} IS TRUE"] if len(call.children) > 1 else []
-        plain = all(arg.kind == "AttributeReference" for arg in args) and len(call.children) == 1
-        always = plain and not any(read & person.ids and person.found for person in self.source.persons)
+        parts = [*(f"{product_text(arg, self.canonical)}{_FOUND}" for arg in args), *_is_true(where)]
+        plain = all(arg.kind == "AttributeReference" for arg in args) and not where
+        always = plain and not any(person.found and not person.ids.isdisjoint(identities.values()) for person in self.source.persons)
         self._count(None if always else frozenset(parts), frozenset(map(self.canonical.number, identities)))
         return True
 
@@ -343,7 +334,7 @@ class Terms:
 
 
 def _is_true(where: str) -> list[str]:
-    return [f"{where} IS TRUE"] if where else []
+    return [f"{where}{_TRUE}"] if where else []
 
 
 def _squares(texts: Sequence[str], where: str) -> list[str]:
