@@ -10,6 +10,8 @@ from sparkapp.plan.tree import Node, refused
 
 Test = frozenset[str]
 """A test of rows: the canonical texts of the parts that AND combines."""
+FOUND, TRUE, NOT_TRUE = " IS NOT NULL", " IS TRUE", " IS NOT TRUE"
+"""The ends of the texts of those parts that :mod:`sparkapp.plan.terms` compares."""
 SUMS = frozenset({"Sum", "Average"})
 """Functions to which a zero contributes nothing, and in which one person may dominate."""
 
@@ -206,9 +208,9 @@ def row_test(node: Node, canonical: Canonical) -> Test:
 def _part_of_test(node: Node, canonical: Canonical) -> str:
     inner = node.child if node.kind == "Not" else node
     if node.kind == "IsNotNull":
-        return f"{product_text(node.child, canonical)} IS NOT NULL"
+        return f"{product_text(node.child, canonical)}{FOUND}"
     if inner.kind == "EqualNullSafe" and inner.children[1].kind == "Literal" and inner.children[1].fields.get("value") == "true":
-        return f"{truth_text(inner.children[0], canonical)} IS {'NOT ' if node.kind == 'Not' else ''}TRUE"
+        return f"{truth_text(inner.children[0], canonical)}{NOT_TRUE if node.kind == 'Not' else TRUE}"
     return truth_text(node, canonical)
 
 
@@ -223,7 +225,7 @@ def truth_text(node: Node, canonical: Canonical) -> str:
 
 def found_text(number: int) -> str:
     """The condition that an attribute is not NULL, as :func:`truth_text` writes it."""
-    return f"#{number} IS NOT NULL"
+    return f"#{number}{FOUND}"
 
 
 def flag_text(node: Node, canonical: Canonical) -> str:

@@ -16,7 +16,21 @@ from typing import NamedTuple
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import attributes
-from sparkapp.plan.conditions import SUMS, Floors, Test, conjuncts, flag_text, found_text, product_text, row_test, row_text, truth_text
+from sparkapp.plan.conditions import (
+    FOUND,
+    NOT_TRUE,
+    SUMS,
+    TRUE,
+    Floors,
+    Test,
+    conjuncts,
+    flag_text,
+    found_text,
+    product_text,
+    row_test,
+    row_text,
+    truth_text,
+)
 from sparkapp.plan.expressions import CHOICES, COUNTS, EXTREMES, MOMENTS, Columns, conditions_of, require_shown, results_of
 from sparkapp.plan.release import Groups
 from sparkapp.plan.rows import NOTHING, Column, Rows
@@ -26,7 +40,6 @@ from sparkapp.plan.walking import Walk
 _WHOLE = frozenset({"integer", "long", "short", "byte"})
 _NUMBERS = ("integer", "long", "short", "byte", "double", "float", "decimal")
 _MEANS = frozenset({"Average", "RegrAvgX", "RegrAvgY"})
-_FOUND, _TRUE, _NOT_TRUE = " IS NOT NULL", " IS TRUE", " IS NOT TRUE"
 _ROW_COUNTS = frozenset({"Count", "CountIf", "RegrCount", "Average"})
 
 
@@ -111,8 +124,7 @@ class Terms:
             values = [arg.child if arg.kind == "Cast" else arg for arg in function.children]
             flags = [value for value in values if value.kind == "AttributeReference" and self.columns[value.id].flag]
             for flag in flags if self._shows_persons(flags) else ():
-                text = flag_text(flag, self.canonical)
-                self._divisions.setdefault((frozenset([f"{text} IS TRUE"]), frozenset([f"{text} IS NOT TRUE"])), False)
+                self._divisions.setdefault(tuple(_parts([flag_text(flag, self.canonical)])), False)
             self._read_moment([value for value in values if value not in flags], kind, where)
         if merged:
             self._contributors = {test: found for test, found in self._contributors.items() if found[1] not in self._summed}
@@ -166,15 +178,15 @@ class Terms:
         if function.kind != "CountIf" and any(column.identity or column.flag for column in self._returned(function).values()):
             return
         counted = args if function.kind == "CountIf" else []
-        tests = frozenset([*_is_true(where), *(f"{self.canonical.text(arg)}{_TRUE}" for arg in counted)])
+        tests = frozenset([*_is_true(where), *(f"{self.canonical.text(arg)}{TRUE}" for arg in counted)])
         if function.kind == "CountIf" or not any(any(attributes(arg)) for arg in args):
             self._known = True
             self._conditions |= {row_text(tests)} - {"1"}
         elif function.kind == "RegrCount":
             read = [leaf for arg in args for leaf in arg.walk() if leaf.kind == "AttributeReference"]
-            self._present |= {f"1 IF {self.canonical.text(leaf)}{_FOUND}": ("", "") for leaf in read}
+            self._present |= {f"1 IF {self.canonical.text(leaf)}{FOUND}": ("", "") for leaf in read}
         else:
-            test = tests | {f"{product_text(arg, self.canonical)}{_FOUND}" for arg in args}
+            test = tests | {f"{product_text(arg, self.canonical)}{FOUND}" for arg in args}
             self._present[row_text(test)] = product_text(args[0], self.canonical), where
 
     def _read_contributors(self, function: Node, where: str) -> None:
@@ -182,7 +194,7 @@ class Terms:
         args, columns = function.children, self._returned(function).values()
         if function.kind in ("CountIf", "RegrCount") or not columns or any(column.identity or column.flag for column in columns):
             return
-        test = frozenset([*(f"{product_text(arg, self.canonical)}{_FOUND}" for arg in args), *_is_true(where)])
+        test = frozenset([*(f"{product_text(arg, self.canonical)}{FOUND}" for arg in args), *_is_true(where)])
         empty = bool(where) or any(arg.kind in CHOICES for arg in args)
         part = (product_text(args[0], self.canonical), where) if function.kind == "Count" else ("", "")
         self._contributors[test, function.kind] = empty, part
@@ -204,7 +216,7 @@ class Terms:
         mixed = [value for value in values if _is_mixed(value)]
         leaves = {self.canonical.text(leaf): leaf for value in values for leaf in value.walk() if leaf.kind == "AttributeReference"}
         if mixed or len(texts) > 1:
-            several, one = [{f"{text}{_FOUND}"} for text in leaves], [{f"{text}{_FOUND}", *_is_true(where)} for text in texts]
+            several, one = [{f"{text}{FOUND}"} for text in leaves], [{f"{text}{FOUND}", *_is_true(where)} for text in texts]
             self._present |= {row_text(frozenset(test)): ("", "") for test in (several if len(several) > 1 else one)}
         self._known = self._known or bool(mixed) or len(texts) > 1 or (bool(texts) and function != "Sum")
         if protected:
@@ -237,7 +249,7 @@ class Terms:
         identities = {id: column.value for id, column in self._returned(function).items() if column.identity}
         if not identities:
             return False
-        parts = [*(f"{product_text(arg, self.canonical)}{_FOUND}" for arg in args), *_is_true(where)]
+        parts = [*(f"{product_text(arg, self.canonical)}{FOUND}" for arg in args), *_is_true(where)]
         plain = all(arg.kind == "AttributeReference" for arg in args) and not where
         always = plain and not any(person.found and not person.ids.isdisjoint(identities.values()) for person in self.source.persons)
         self._count(None if always else frozenset(parts), frozenset(map(self.canonical.number, identities)))
@@ -261,7 +273,7 @@ class Terms:
         share = min(person.share for person in self.source.persons)
         for values, function, where, conditional, columns, products in self._terms:
             summands = [f"{value} WHERE {where}" if where else value for value in values]
-            counts = [{f"{summand} <> 0" for summand in summands}, {*(f"{value} <> 0" for value in values), f"{where} IS TRUE"}]
+            counts = [{f"{summand} <> 0" for summand in summands}, {*(f"{value} <> 0" for value in values), where + TRUE}]
             empty = bool(where) or conditional
             if not any(_covers(floors.tests, frozenset(found)) if empty else _implied(floors.strict, found) for found in counts):
                 raise refused("PlanFloorMissing", f"the persons who contribute to {function.upper()} are not counted")
@@ -301,10 +313,11 @@ class Terms:
         ids = [id for id, column in self.source.columns.items() if column.value in group]
         texts = [found_text(self.canonical.number(id)) for id in ids]
         known = frozenset[str]().union(*tests)
-        text = next((text for text in texts if f"{text} IS TRUE" in known), "")
+        text = next((text for text in texts if text + TRUE in known), "")
         optional = {column.value for column in self.source.columns.values() if group in column.optional}
-        without = frozenset([f"{text} IS NOT TRUE"])  # rows without a person, if none is on the other side of the join
-        return frozenset([f"{text} IS TRUE"]), *([] if all(person.ids <= optional for person in self.source.persons) else [without])
+        found, without = _parts([text])
+        # The rows without one are about no person, if none is on the other side of the join.
+        return (found,) if all(person.ids <= optional for person in self.source.persons) else (found, without)
 
     def require_counted(self, releases: Sequence[tuple[Groups, frozenset[int]]]) -> None:
         """Require the conditions on persons whom differences of counts of persons show.
@@ -334,7 +347,7 @@ class Terms:
 
 
 def _is_true(where: str) -> list[str]:
-    return [f"{where}{_TRUE}"] if where else []
+    return [f"{where}{TRUE}"] if where else []
 
 
 def _squares(texts: Sequence[str], where: str) -> list[str]:
@@ -369,17 +382,16 @@ def _implied(tests: Iterable[Test], found: Set[str]) -> bool:
 def _covers(tests: Collection[Test], part: Test) -> bool:
     """Whether tests count the persons of a part, or those of the parts into which a further condition divides it."""
     wider = [test for test in tests if part <= test]
-    if any(all(text.endswith(_FOUND) for text in test - part) for test in wider):
+    if any(all(text.endswith(FOUND) for text in test - part) for test in wider):
         return True
-    further = sorted({text.removesuffix(_TRUE).removesuffix(_NOT_TRUE) for test in wider for text in test - part if text.endswith("TRUE")})
-    return any(_covers(wider, part | {text + _TRUE}) and _covers(wider, part | {text + _NOT_TRUE}) for text in further)
+    further = sorted({text.removesuffix(TRUE).removesuffix(NOT_TRUE) for test in wider for text in test - part if text.endswith("TRUE")})
+    return any(_covers(wider, part | {text + TRUE}) and _covers(wider, part | {text + NOT_TRUE}) for text in further)
 
 
 def _parts(texts: Sequence[str]) -> Iterator[Test]:
     """The tests of the rows that take each branch of a CASE with these conditions; the last part takes ELSE."""
     for index in range(len(texts) + 1):
-        before = [f"{text} IS NOT TRUE" for text in texts[:index]]
-        yield frozenset([*before, *(f"{text} IS TRUE" for text in texts[index : index + 1])])
+        yield frozenset([*(text + NOT_TRUE for text in texts[:index]), *(text + TRUE for text in texts[index : index + 1])])
 
 
 def _is_mixed(value: Node) -> bool:
