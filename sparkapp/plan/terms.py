@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -273,9 +273,8 @@ class Terms:
         share = min(person.share for person in self.source.persons)
         for values, function, where, conditional, columns, products in self._terms:
             summands = [f"{value} WHERE {where}" if where else value for value in values]
-            counts = [{f"{summand} <> 0" for summand in summands}, {*(f"{value} <> 0" for value in values), where + TRUE}]
-            empty = bool(where) or conditional
-            if not any(_covers(floors.tests, frozenset(found)) if empty else _implied(floors.strict, found) for found in counts):
+            tests = [{f"{summand} <> 0" for summand in summands}, {*(f"{value} <> 0" for value in values), where + TRUE}]
+            if not any(_counts(floors, frozenset(test), bool(where) or conditional) for test in tests):
                 raise refused("PlanFloorMissing", f"the persons who contribute to {function.upper()} are not counted")
             summands += _squares(values, where) if function not in SUMS | _MEANS else []
             if any(floors.shares.get(summand, 100) > share for summand in summands):
@@ -285,19 +284,18 @@ class Terms:
                     raise refused("PlanFloorMissing", f"the persons who contribute to a term of {function.upper()} are not counted")
             if any(floors.shares.get(text, 100) > share for text in columns):
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in a term of {function.upper()}")
-        for (test, _), (empty, _) in self._contributors.items() if floors.persons > 1 else ():
-            if not (_covers(floors.tests, test) if empty else _implied(floors.strict, test)):
-                raise refused("PlanFloorMissing", "the persons who contribute to a count or an extreme are not counted")
+        if floors.persons < 2:
+            return
+        if not all(_counts(floors, test, empty) for (test, _), (empty, _) in self._contributors.items()):
+            raise refused("PlanFloorMissing", "the persons who contribute to a count or an extreme are not counted")
         pairs = [*itertools.combinations(self._sums, 2)] if self._moment or len(self._summed) > 1 else []
         if self._known:
-            pairs += [(part, "1") for part in self._sums if part in self._stored and " * " not in part] + [
-                (part, "1") for part in self._present
-            ]
+            stored = [part for part in self._sums if part in self._stored and " * " not in part]
+            pairs += [(part, "1") for part in (*stored, *self._present)]
         pairs += [*itertools.combinations(self._present, 2), *itertools.product(self._present, self._conditions)]
-        if floors.persons > 1 and not {frozenset(pair) for pair in pairs} <= floors.differences:
+        if not {frozenset(pair) for pair in pairs} <= floors.differences:
             raise refused("PlanFloorMissing", "the persons for whom two sums differ are not counted")
-        if floors.persons > 1:
-            self._require_divisions(floors)
+        self._require_divisions(floors)
 
     def _require_divisions(self, floors: Floors) -> None:
         """Require that enough persons are in each part of a group, or none if the part may be empty."""
@@ -374,9 +372,12 @@ def _results(node: Node) -> Iterator[Node]:
         yield from _results(result)
 
 
-def _implied(tests: Iterable[Test], found: Set[str]) -> bool:
-    """Whether one of some tests contains the parts of another one: if enough persons meet it, they also meet the other one."""
-    return any(found <= test for test in tests)
+def _counts(floors: Floors, test: Test, empty: bool) -> bool:
+    """Whether conditions require that enough persons meet a test; none may meet it either if the part may be ``empty``.
+
+    If enough persons meet a test that contains the parts of another one, they also meet the other one.
+    """
+    return _covers(floors.tests, test) if empty else any(test <= strict for strict in floors.strict)
 
 
 def _covers(tests: Collection[Test], part: Test) -> bool:
