@@ -54,7 +54,7 @@ def render() -> str:
 def _table(states: Sequence[State]) -> str:
     rows = ["| State | `CrStage` | Meaning | Next |", "| --- | --- | --- | --- |"]
     for state in states:
-        command = state.command.replace("{name}", "NAME").replace("{query}", "QUERY").replace("{document}", "DOCUMENT")
+        command = state.command.format(name="NAME", query="QUERY", document="DOCUMENT")
         by = {"proposer": "its author", "owners": "the pending owners", "consent": "who withdrew it", "owner": "its owner"}.get(
             state.by, ""
         )
