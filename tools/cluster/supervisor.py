@@ -6,7 +6,6 @@ It ends when it gets SIGTERM, when one of its servers ends, or, unless it is det
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ from typing import Any
 
 import kubernetes
 
+from localcloud.launcher.supervisor import write_json
 from tools.cluster import container_node, images, simulated_node
 from tools.cluster.binaries import KUBERNETES
 from tools.cluster.control_plane import LOOPBACK, ControlPlane
@@ -113,17 +113,16 @@ class Supervisor:
     def _write_ready_file(self) -> None:
         memory = {name: server.resident_mib() for name, server in self.servers.running.items()}
         image, layers = self.image
-        content: dict[str, Any] = {
+        content = {
             "kubernetes": KUBERNETES,
             "tier": self.tier,
             "namespace": self.namespace,
             "image": image,
             "layers": layers,
+            "seconds": self.seconds,
+            "memory_mib": memory,
         }
-        content |= {"seconds": self.seconds, "memory_mib": memory}
-        draft = self.folder / f"{READY_FILE}.new"
-        draft.write_text(json.dumps(content, indent=1))
-        draft.replace(self.folder / READY_FILE)
+        write_json(self.folder / READY_FILE, content)
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
