@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 
@@ -100,18 +100,35 @@ class Servers:
             ServerFailed: A server has ended, or the endpoint is not ready in time.
         """
         context = ssl.create_default_context(cafile=str(authority)) if authority else None
+
+        def ready() -> bool:
+            try:
+                with urllib.request.urlopen(url, timeout=2, context=context) as answer:
+                    return bool(answer.status == 200)
+            except OSError:
+                # The server does not listen yet, or answers that it is not ready.
+                return False
+
+        self.wait_until(ready, seconds, f"{url} is not ready after {seconds:.0f} s; the logs are in {self.folder}")
+
+    def wait_until(self, done: Callable[[], bool], seconds: float, late: str) -> None:
+        """Wait until ``done`` returns true.
+
+        Args:
+            done: A check.
+            seconds: How long to wait.
+            late: The message if that is not enough.
+
+        Raises:
+            ServerFailed: A server has ended, or the check does not succeed in time.
+        """
         deadline = time.monotonic() + seconds
         while True:
             self.require_running()
-            try:
-                with urllib.request.urlopen(url, timeout=2, context=context) as answer:
-                    if answer.status == 200:
-                        return
-            except OSError:
-                # The server does not listen yet, or answers that it is not ready.
-                pass
+            if done():
+                return
             if time.monotonic() > deadline:
-                raise ServerFailed(f"{url} is not ready after {seconds:.0f} s; the logs are in {self.folder}")
+                raise ServerFailed(late)
             time.sleep(0.05)
 
     def stop(self) -> None:

@@ -7,7 +7,6 @@ runs next to the API server instead of in pods; therefore the webhook's Service 
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,8 @@ class SparkOperator:
         for file in sorted((self._chart / "crds").glob("*.yaml")):
             # 1.7 MB of YAML: the parser in C is ten times as fast.
             create(self._api, yaml.load(file.read_text(), yaml.CSafeLoader))
-        self._wait_established()
+        late = "the CRDs of the Spark Operator are not established after 60 s"
+        self._plane.servers.wait_until(self._established, 60, late)
         for role in _ROLES:
             self._grant(role)
         self._register_webhooks()
@@ -89,12 +89,9 @@ class SparkOperator:
         self._plane.servers.start(name, [OPERATOR.path, role, "start", *common, *arguments], environment)
         return f"http://{LOOPBACK}:{port}/readyz"
 
-    def _wait_established(self) -> None:
-        definitions, deadline = kubernetes.client.ApiextensionsV1Api(self._api), time.monotonic() + 60
-        while not all(_is_established(item) for item in definitions.list_custom_resource_definition().items):
-            if time.monotonic() > deadline:
-                raise ServerFailed("the CRDs of the Spark Operator are not established after 60 s")
-            time.sleep(0.1)
+    def _established(self) -> bool:
+        definitions = kubernetes.client.ApiextensionsV1Api(self._api).list_custom_resource_definition().items
+        return all(_is_established(item) for item in definitions)
 
     def _grant(self, role: str) -> None:
         create(self._api, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": role, "namespace": NAMESPACE}})

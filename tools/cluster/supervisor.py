@@ -68,7 +68,9 @@ class Supervisor:
             operator.start()
         with self._timed("node"):
             self._start_node(plane, api, cleanup)
-            wait_for_node(kubernetes.client.CoreV1Api(api))
+            core = kubernetes.client.CoreV1Api(api)
+            # The scheduler may use a new node when its controller has removed the taint.
+            self.servers.wait_until(lambda: any(map(_is_ready, core.list_node().items)), 60, "no node is ready after 60 s")
         self._write_kubeconfigs(plane, api)
         return plane
 
@@ -130,19 +132,6 @@ class Supervisor:
         yield
         self.seconds[step] = round(time.monotonic() - began, 2)
         print(f"{self.seconds[step]:7.2f} s  {step}", flush=True)
-
-
-def wait_for_node(core: kubernetes.client.CoreV1Api, seconds: float = 60) -> None:
-    """Wait until the scheduler may use the node: its controller removes the taint of a new node.
-
-    Raises:
-        TimeoutError: The node is not ready in time.
-    """
-    deadline = time.monotonic() + seconds
-    while not any(_is_ready(node) for node in core.list_node().items):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"no node is ready after {seconds:.0f} s")
-        time.sleep(0.1)
 
 
 def _is_ready(node: Any) -> bool:
