@@ -13,10 +13,11 @@ from typing import Any
 import kubernetes
 import yaml
 
+from localcloud.launcher.processes import free_ports
 from tools.cluster.binaries import OPERATOR, operator_source, spark_home
 from tools.cluster.control_plane import LOOPBACK, ControlPlane
 from tools.cluster.rights import create, token
-from tools.cluster.servers import ServerFailed, free_port
+from tools.cluster.servers import ServerFailed
 
 NAMESPACE = "spark-operator"
 WEBHOOK = "spark-operator-webhook"
@@ -32,7 +33,7 @@ class SparkOperator:
     def __init__(self, plane: ControlPlane, api: kubernetes.client.ApiClient, namespace: str) -> None:
         self._plane, self._api, self._namespace = plane, api, namespace
         self._chart = operator_source() / "charts" / "spark-operator-chart"
-        self._webhook_port = free_port()
+        self._webhook_port = free_ports(1)[0]
 
     def install(self) -> None:
         """Create the objects of the operator's chart, and wait until the API server serves its CRDs.
@@ -77,7 +78,7 @@ class SparkOperator:
 
     def _start(self, role: str, arguments: list[str]) -> str:
         """Start one of the processes, and return the URL of its readiness probe."""
-        name, port = f"operator-{role}", free_port()
+        name, port = f"operator-{role}", free_ports(1)[0]
         environment = {
             "KUBECONFIG": str(self._plane.kubeconfig(name, token=token(self._api, NAMESPACE, role))),
             "SPARK_HOME": str(spark_home()),
