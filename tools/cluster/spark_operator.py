@@ -16,7 +16,7 @@ import yaml
 from localcloud.launcher.processes import free_ports
 from tools.cluster.binaries import OPERATOR, operator_source, spark_home
 from tools.cluster.control_plane import LOOPBACK, ControlPlane
-from tools.cluster.rights import create, token
+from tools.cluster.rights import create, create_account, token
 from tools.cluster.servers import ServerFailed
 
 NAMESPACE = "spark-operator"
@@ -24,7 +24,6 @@ WEBHOOK = "spark-operator-webhook"
 _SERVICE = f"{WEBHOOK}-svc"
 _APPLICATION = ("sparkoperator.k8s.io", "v1beta2", "sparkapplications")
 _ROLES = ("controller", "webhook")
-_RBAC = "rbac.authorization.k8s.io"
 
 
 class SparkOperator:
@@ -48,7 +47,8 @@ class SparkOperator:
         late = "the CRDs of the Spark Operator are not established after 60 s"
         self._plane.servers.wait_until(self._established, 60, late)
         for role in _ROLES:
-            self._grant(role)
+            rules = [*released_rules(self._chart, role), *_install_rules(role)]
+            create_account(self._api, NAMESPACE, role, rules, cluster_role=f"spark-operator-{role}")
         self._register_webhooks()
 
     def start(self) -> None:
@@ -93,16 +93,6 @@ class SparkOperator:
     def _established(self) -> bool:
         definitions = kubernetes.client.ApiextensionsV1Api(self._api).list_custom_resource_definition().items
         return all(_is_established(item) for item in definitions)
-
-    def _grant(self, role: str) -> None:
-        create(self._api, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": role, "namespace": NAMESPACE}})
-        metadata = {"name": f"spark-operator-{role}"}
-        rules = [*released_rules(self._chart, role), *_install_rules(role)]
-        create(self._api, {"apiVersion": f"{_RBAC}/v1", "kind": "ClusterRole", "metadata": metadata, "rules": rules})
-        subject = {"kind": "ServiceAccount", "name": role, "namespace": NAMESPACE}
-        reference = {"apiGroup": _RBAC, "kind": "ClusterRole", **metadata}
-        binding = {"apiVersion": f"{_RBAC}/v1", "kind": "ClusterRoleBinding", "metadata": metadata, "subjects": [subject]}
-        create(self._api, {**binding, "roleRef": reference})
 
     def _register_webhooks(self) -> None:
         alias = {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": self._webhook_port}]}
