@@ -189,7 +189,7 @@ def statistics(session: Session, spec: DatasetSpec) -> dict[str, Any]:
         "complete": manifest.complete,
         "objects": len(manifest.objects),
         "rows": manifest.rows(),
-        "stored_bytes": sum(entry.size for entry in manifest.objects.values()),
+        "stored_bytes": manifest.stored_bytes(),
         "manifest_digest": manifest.digest(),
         "examined_rows": table.num_rows,
         "columns": columns,

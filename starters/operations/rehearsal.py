@@ -185,7 +185,7 @@ def _own_bytes(session: Session, item: Dataset) -> int | None:
         manifest = read_own_manifest(session, item.dataset.name)
     except CleanRoomError:
         return None
-    return None if manifest is None else sum(entry.size for entry in manifest.objects.values())
+    return None if manifest is None else manifest.stored_bytes()
 
 
 async def _accepted_queries(session: Session, client: GovernanceUserClient) -> dict[str, set[str]]:
