@@ -125,7 +125,6 @@ def _read(file: Path) -> SealedSecret:
 
 
 def _store(secret: Secret, target: Path) -> tuple[str, bool]:
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     new = target.with_name(f".{target.name}.new")
     write_secret_file(new, secret.reveal())
     try:
@@ -135,6 +134,7 @@ def _store(secret: Secret, target: Path) -> tuple[str, bool]:
             return opened.current, True
     finally:
         new.unlink()
-    if set(Keyring.load(target).key_ids) >= set(opened.key_ids):
-        return Keyring.load(target).current, False
+    stored = Keyring.load(target)
+    if set(stored.key_ids) >= set(opened.key_ids):
+        return stored.current, False
     raise Conflict("KeyringExists", f"{target} holds another keyring.", hint="Move it away if the received one replaces it, then repeat.")
