@@ -288,7 +288,7 @@ class Upload:
             unchanged=tuple(self._unchanged),
             removed=tuple(removed),
             rows=complete.rows(),
-            stored_bytes=sum(entry.size for entry in self._objects.values()),
+            stored_bytes=complete.stored_bytes(),
             kept=tuple(sorted(set(self._objects) - sources)),
             unlisted=tuple(sorted(filter(is_data, extra))),
         )

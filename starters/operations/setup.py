@@ -140,9 +140,9 @@ async def _keyring(session: Session, sealed: Path | None, generate: bool) -> dic
     if file is not None and file.exists():
         return step(profile, "keyring", "unchanged", f"key {Keyring.load(file).current} encrypts payloads")
     if generate and file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        Keyring.generate().save(file)
-        return step(profile, "keyring", "done", f"key {Keyring.load(file).current} encrypts payloads")
+        generated = Keyring.generate()
+        generated.save(file)
+        return step(profile, "keyring", "done", f"key {generated.current} encrypts payloads")
     party = session.party
     how = f"A collaborator who has it runs `cleanroom keyring seal {party} --out FILE`; then run `cleanroom init {profile} --keyring FILE`."
     return step(profile, "keyring", "waiting", f"{how} The first collaborator generates it: `cleanroom init {profile} --new-keyring`.")
