@@ -120,6 +120,13 @@ class Session:
             self._credential = credential(self.settings.credential, ca_file=self.settings.ca_file)
         return self._credential
 
+    async def claims(self) -> Mapping[str, Any]:
+        """Return the claims of the credential's token for governance, which verifies them."""
+        from cleanroom.bulkheads import bulkhead
+        from cleanroom.jose.tokens import unverified_claims
+
+        return unverified_claims((await bulkhead("entra").run(self.credential().get_token, self.settings.governance.scope)).token)
+
     def governance(self) -> GovernanceUserClient:
         """Create a governance client that acts as this user; use it as an asynchronous context manager.
 
