@@ -12,17 +12,19 @@ import datetime as dt
 import json
 import os
 import re
+import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import typer
 import yaml
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from typer.testing import CliRunner
 
 import activities.frontend
@@ -45,7 +47,7 @@ from cleanroom.statements import RunRequest, sign
 from starters import consent, query, run
 from starters.operations import decisions, query_workflow
 from starters.operations.session import Session
-from tests.temporal_in_memory import STATUS, TemporalInMemory
+from tests.temporal_in_memory import STATUS, Execution, TemporalInMemory
 from tests.unit.activities.governance import COLLABORATION, Caller, Governance
 from tests.unit.activities.owners import NAMES, PARTIES, Owner, query_spec
 from tests.unit.activities.publishing import publish_datasets
@@ -366,6 +368,34 @@ def life_world(folder: Path, patch: pytest.MonkeyPatch) -> LifeWorld:
         patch.setattr(module, "serve_own_queue", lambda session: nullcontext_async())
     patch.setattr(Session, "load", staticmethod(lambda profile, config=None, **options: world.sessions[profile]))
     return world
+
+
+class Life(RuleBasedStateMachine):
+    """A state machine over a life in a world, and the moves between states that it sees."""
+
+    patch: pytest.MonkeyPatch
+    folder: Path
+    """Has a folder for each world."""
+    moves: set[tuple[str, str]]
+    """States before and after."""
+    world: LifeWorld
+
+    def new_folder(self) -> Path:
+        return Path(tempfile.mkdtemp(dir=self.folder))
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.temporal.close()
+
+    def press(self, execution: Execution, button: Literal["cancel", "terminate"]) -> None:
+        """Press a button of the Web UI."""
+        asyncio.run(getattr(self.world.temporal.get_workflow_handle(execution.id), button)())
+
+
+def live(machine: type[Life], patch: pytest.MonkeyPatch, folder: Path, limits: settings) -> None:
+    """Let a machine run, and collect the moves that it sees."""
+    machine.patch, machine.folder, machine.moves = patch, folder, set()
+    run_state_machine_as_test(machine, settings=limits)
 
 
 def nullcontext_async() -> Any:
