@@ -17,7 +17,8 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from cleanroom.lifecycle.query import BY_STAGE, STATES, TRANSITIONS, refused_state
 from cleanroom.lifecycle.state import FILE
 from cleanroom.temporal import attributes
-from tests.life_world import COMMAND, OWNERS, QUERY, STATUS, Life, budget, life_world, live
+from tests.life_world import COMMAND, OWNERS, QUERY, Life, budget, life_world, live
+from tests.temporal_in_memory import STATUS
 
 WORDS = {state.word: state for state in STATES}
 ACCEPTED = ("Approved", "Expired", "Exhausted", "Consent Withdrawn", "Refused")

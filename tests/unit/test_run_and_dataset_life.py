@@ -26,7 +26,8 @@ from cleanroom.statements import RunRequest
 from cleanroom.statements.signing import peek
 from cleanroom.temporal.attributes import start_attributes
 from starters.operations.dataset_states import list_datasets, show_dataset
-from tests.life_world import OWNERS, QUERY, STATUS, Life, LifeWorld, budget, life_world, live
+from tests.life_world import OWNERS, QUERY, Life, LifeWorld, budget, life_world, live
+from tests.temporal_in_memory import STATUS
 from tests.unit.activities.governance import COLLABORATION
 from tests.unit.activities.publishing import publish_dataset
 from tests.unit.workflows.driver import CONVERTER, HELD
