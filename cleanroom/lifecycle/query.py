@@ -119,11 +119,6 @@ def next_command(state: State, name: str, *, document: str = "", held: bool = Tr
     return template.format(name=name, document=document or name)
 
 
-def next_command_for(refusal: str, name: str, *, document: str = "") -> str:
-    """Return the command that leads on from the refusal of a run of an accepted query."""
-    return next_command(refused_state(refusal), name, document=document)
-
-
 OPEN: Final = (CREATING, DRAFT, NOT_APPROVED)
 """States of a query that needs its workflow."""
 OVER: Final = (EXPIRED, EXHAUSTED, REFUSED, WITHDRAWN, CANCELLED, TERMINATED, FAILED, NO_WORKFLOW)

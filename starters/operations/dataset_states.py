@@ -63,7 +63,7 @@ def _document_record(session: Session, document: Document) -> dict[str, Any]:
         "id": document.id,
         "version": document.version,
         "digest": document_digest(document.data),
-        "owner": party_name(session, document.proposer_id),
+        "owner": session.party_of(document.proposer_id),
         "access": policy.access_mode,
         "format": dataset.dataset_schema.format,
         "columns": dataset.dataset_schema.types(),
@@ -91,7 +91,7 @@ async def list_datasets(session: Session) -> list[dict[str, Any]]:
             found: dict[str, Any] = {
                 "dataset": document.id,
                 "state": (await _state(session, client, document, workflows.get(document.id))).word,
-                "owner": party_name(session, document.proposer_id),
+                "owner": session.party_of(document.proposer_id),
                 "version": document.version,
             }
             try:
@@ -150,8 +150,3 @@ async def _workflows(session: Session) -> dict[str, WorkflowExecution]:
     except (Unavailable, RPCError):
         print_status("[dim]Temporal does not answer. Datasets that governance does not hold yet are missing.[/dim]")
     return found
-
-
-def party_name(session: Session, user_id: str) -> str:
-    """Return the collaborator's name, or the user ID of an unknown user."""
-    return next((name for name, known in session.settings.parties.items() if known == user_id), user_id)

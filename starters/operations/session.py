@@ -102,6 +102,10 @@ class Session:
                 hint="Add it to [parties] in cleanroom.toml. `cleanroom members` lists the user IDs.",
             ) from None
 
+    def party_of(self, user_id: str) -> str:
+        """Return the name of the collaborator with this user ID, or the user ID of an unknown user."""
+        return next((name for name, known in self.settings.parties.items() if known == user_id), user_id)
+
     def key(self) -> SigningKey:
         """Load the collaborator's signing key, or create it on first use."""
         from cleanroom.statements import load_or_create_signing_key

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cleanroom.errors import Conflict, PreconditionFailed, Refused
 from cleanroom.identifiers import MAX_NAME, is_name
+from cleanroom.joining import slug
 from starters.operations.session import Session
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def collaborators(users: Iterable[UserIdentity], known: dict[str, str]) -> dict[
 
 
 def _as_name(text: str) -> str:
-    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:MAX_NAME].rstrip("-")
+    name = slug(text, MAX_NAME)
     return name if is_name(name) else ""
 
 
@@ -140,9 +140,9 @@ async def _keyring(session: Session, sealed: Path | None, generate: bool) -> dic
     if file is not None and file.exists():
         return step(profile, "keyring", "unchanged", f"key {Keyring.load(file).current} encrypts payloads")
     if generate and file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        Keyring.generate().save(file)
-        return step(profile, "keyring", "done", f"key {Keyring.load(file).current} encrypts payloads")
+        generated = Keyring.generate()
+        generated.save(file)
+        return step(profile, "keyring", "done", f"key {generated.current} encrypts payloads")
     party = session.party
     how = f"A collaborator who has it runs `cleanroom keyring seal {party} --out FILE`; then run `cleanroom init {profile} --keyring FILE`."
     return step(profile, "keyring", "waiting", f"{how} The first collaborator generates it: `cleanroom init {profile} --new-keyring`.")
