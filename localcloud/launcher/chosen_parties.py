@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cleanroom.errors import Conflict, InvalidInput
-from cleanroom.identifiers import is_name, require_name
+from cleanroom.identifiers import require_name
 from localcloud.launcher.companies import DEMO, OPERATOR, SERVICES, Companies, Company, Kind
 
 DEFAULT_COLLABORATION = "local"
@@ -50,8 +50,7 @@ def _parse(text: str) -> Company:
     kinds = ", ".join(Kind)
     if not separator:
         raise InvalidInput("PartyMalformed", f"--party: {text!r} is not NAME:KIND.", hint=f"KIND is one of {kinds}. Example: north:azure.")
-    if not is_name(name):
-        require_name("--party", name)
+    require_name("--party", name)
     if name in RESERVED:
         raise InvalidInput(
             "PartyNameReserved",

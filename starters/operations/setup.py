@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cleanroom.errors import Conflict, PreconditionFailed, Refused
 from cleanroom.identifiers import MAX_NAME, is_name
+from cleanroom.joining import slug
 from starters.operations.session import Session
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def collaborators(users: Iterable[UserIdentity], known: dict[str, str]) -> dict[
 
 
 def _as_name(text: str) -> str:
-    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:MAX_NAME].rstrip("-")
+    name = slug(text, MAX_NAME)
     return name if is_name(name) else ""
 
 

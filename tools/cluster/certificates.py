@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from cleanroom.secret import write_secret_file
+
 _PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 _LIFETIME = dt.timedelta(days=2)
 
@@ -87,9 +89,7 @@ class Certificates:
             "users": [{"name": "test", "user": user}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}],
         }
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(content))
+        write_secret_file(path, json.dumps(content).encode())
         return path
 
     def _builder(self, subject: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
@@ -104,9 +104,7 @@ class Certificates:
         )
 
     def _write_key(self, file: str, key: _PrivateKey) -> None:
-        path = self.key(file)
-        path.touch(mode=0o600)
-        path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        write_secret_file(self.key(file), key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def _general_name(host: str) -> x509.GeneralName:
