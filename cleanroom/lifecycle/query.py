@@ -144,6 +144,7 @@ TRANSITIONS: Final = (
     *(Transition(state, "Terminate", TERMINATED) for state in OPEN),
     *(Transition(state, "Temporal has lost it", NO_WORKFLOW) for state in (DRAFT, NOT_APPROVED)),
     *(Transition(state, "Temporal deletes it", NO_WORKFLOW) for state in _UNACCEPTED if state is not NO_WORKFLOW),
+    *(Transition(state, "late votes without a decision", REFUSED) for state in (CANCELLED, TERMINATED, FAILED, NO_WORKFLOW)),
     *(Transition(state, "query renew", NOT_APPROVED) for state in (*OVER, APPROVED, CONSENT_WITHDRAWN)),
     *(Transition(state, "query adopt, query create", DRAFT) for state in _UNACCEPTED),
     *(Transition(state, "query adopt", NOT_APPROVED) for state in _UNACCEPTED),

@@ -23,7 +23,10 @@ code `RunTerminated`, or what its ledger entries say.
 """
 
 
-OMITTED = ("query adopt", "query create, with another text", "query adopt, query create", "Temporal deletes it")
+OMITTED = (
+    *("query adopt", "query create, with another text", "query adopt, query create", "Temporal deletes it"),
+    "late votes without a decision",
+)
 """Arrows of a query that are not drawn. The tests of its life know them."""
 
 
