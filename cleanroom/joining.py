@@ -51,5 +51,9 @@ def hashed(kind: str, *parts: str, prefix: str, max_length: int, readable: str =
     """
     digest = base64.b32encode(parts_digest(kind, *parts)).decode("ascii").lower()[:DIGEST_CHARACTERS]
     room = max_length - len(prefix) - len(digest) - 2
-    slug = re.sub(r"[^a-z0-9]+", "-", readable.lower()).strip("-")[: max(room, 0)].strip("-")
-    return "-".join(part for part in (prefix, slug, digest) if part)
+    return "-".join(part for part in (prefix, slug(readable, max(room, 0)), digest) if part)
+
+
+def slug(text: str, max_length: int) -> str:
+    """Return a text for people as lower-case letters, digits and single dashes. It may be empty, and does not identify the text."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:max_length].strip("-")

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 
 from cleanroom.datasets.encryption import decode_dataset_key
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
-from cleanroom.datasets.sources import SUFFIXES, is_day
+from cleanroom.datasets.sources import SUFFIXES, is_data, is_day
 from cleanroom.documents.dataset import CsvDialect
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.secret import Secret
@@ -95,7 +95,7 @@ def list_objects(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Da
     """
     store = pod.store(dataset)
     key = dataset_key(pod, dataset)
-    found = [item for item in store.list() if _is_data(item.key)]
+    found = [item for item in store.list() if is_data(item.key)]
     listed, etags = {item.key: item.size for item in found}, {item.key: item.etag for item in found}
     manifest = read_manifest(store, key, collaboration=pod.job().contract_id, dataset=dataset.name)
     if manifest is not None:
@@ -129,10 +129,6 @@ def list_objects(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Da
     headers = {name: entry.header for name, entry in entries.items()}
     rows = sum(entries[name].rows for name in objects) if manifest else None
     return DatasetListing(dataset, objects, unsplittable, manifest is not None, missing, verified, headers, etags, rows)
-
-
-def _is_data(name: str) -> bool:
-    return not any(part.startswith(("_", ".")) for part in name.split("/"))
 
 
 def _verify_against_manifest(manifest: Manifest, listed: dict[str, int], dataset: JobDataset) -> None:

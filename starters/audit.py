@@ -28,6 +28,7 @@ from starters.terminal.output import (
 )
 
 if TYPE_CHECKING:
+    from cleanroom.audit.chain import Bundle
     from cleanroom.audit.verdict import BundleVerdict
     from cleanroom.governance import Event
 
@@ -105,8 +106,7 @@ def export(
         file = file or Path(f"{require_name('run', run_id)}.zip")
         if file.suffix not in (".json", ".zip"):
             raise InvalidInput("BundleFileUnknown", f"--file: {file} is neither a .json nor a .zip file.", hint="Choose one of the two.")
-        if file.exists() and not force:
-            raise InvalidInput("FileExists", f"{file} already exists.", hint="Name another file, or overwrite it with --force.")
+        _require_new(file, force=force)
         session = Session.load(profile, config)
         print_record(run_async(export_run(session, require_name("run", run_id), file)), output, title=f"evidence of run {run_id}")
 
@@ -137,19 +137,10 @@ def verify(
 
     Example: cleanroom audit verify r-1.zip --trust .cleanroom/demo/state/snp/attestation-trust.json
     """
-    from cleanroom.attestation import TrustStore
-    from cleanroom.audit.verify import verify_file
-
     with error_boundary(output):
-        store = TrustStore.load(amd=True, root_files=trust or ())
-        verdict = verify_file(
-            file,
-            store,
-            spark_host_data=_host_data("--spark-host-data", spark_host_data),
-            clean_room_host_data=_host_data("--clean-room-host-data", clean_room_host_data),
-            keys=_keys(key or []),
-            crls=tuple(path.read_bytes() for path in crl or ()),
-        )
+        spark = _host_data("--spark-host-data", spark_host_data)
+        clean_room = _host_data("--clean-room-host-data", clean_room_host_data)
+        _, verdict = _verify(file, trust, key, crl, spark_host_data=spark, clean_room_host_data=clean_room)
         if output is Format.JSON:
             print_json(verdict)
         else:
@@ -178,25 +169,33 @@ def report(
 
     Example: cleanroom audit report r-1.zip --trust .cleanroom/demo/state/snp/attestation-trust.json
     """
-    from cleanroom.attestation import TrustStore
-    from cleanroom.audit.files import read_bundle
     from cleanroom.audit.report import render_report
-    from cleanroom.audit.verify import verify_file
 
     with error_boundary(output):
         target = to or file.with_suffix(".html")
-        if target.exists() and not force:
-            raise InvalidInput("FileExists", f"{target} already exists.", hint="Name another file, or overwrite it with --force.")
-        crls = tuple(path.read_bytes() for path in crl or ())
-        verdict = verify_file(file, TrustStore.load(amd=True, root_files=trust or ()), keys=_keys(key or []), crls=crls)
-        try:
-            bundle = read_bundle(file)
-        except Refused:
-            bundle = None
+        _require_new(target, force=force)
+        bundle, verdict = _verify(file, trust, key, crl)
         target.write_text(render_report(bundle, verdict, _names(name or [], profile, config), source=file.name), "utf-8")
         print_record({"file": str(target), "ok": verdict.ok, "run": verdict.run_id, "query": verdict.query}, output, title="audit report")
         if not verdict.ok:
             raise typer.Exit(Refused.exit_code)
+
+
+def _require_new(file: Path, *, force: bool) -> None:
+    if file.exists() and not force:
+        raise InvalidInput("FileExists", f"{file} already exists.", hint="Name another file, or overwrite it with --force.")
+
+
+def _verify(
+    file: Path, trust: list[Path] | None, key: list[str] | None, crl: list[Path] | None, **host_data: frozenset[str] | None
+) -> tuple[Bundle | None, BundleVerdict]:
+    """Read and verify a bundle with the options of the command."""
+    from cleanroom.attestation import TrustStore
+    from cleanroom.audit.verify import read_and_verify
+
+    store = TrustStore.load(amd=True, root_files=trust or ())
+    crls = tuple(path.read_bytes() for path in crl or ())
+    return read_and_verify(file, store, keys=_keys(key or []), crls=crls, **host_data)
 
 
 def _names(given: list[str], profile: str | None, config: str | None) -> dict[str, str]:

@@ -65,9 +65,9 @@ def publish(
         if sources:
             result = upload_rows(session, spec, sources)
             print_status(f"{safe(spec.name)}: {result.rows:,} rows uploaded, {result.stored_bytes:,} bytes stored")
-            for text in _upload_remarks(result):
-                print_status(f"[yellow]warning[/yellow]: {safe(text, 1000)}")
-        warnings = upload_warnings(session, spec)
+            _print_remarks(result)
+        # A complete upload leaves nothing to warn of.
+        warnings = [] if sources else upload_warnings(session, spec)
         for warning in warnings:
             print_status(f"[yellow]warning[/yellow]: {safe(warning)}")
         record = run_async(publish_dataset(session, spec, wait=wait))
@@ -111,11 +111,10 @@ def upload(
             output,
             title=f"dataset {spec.name}",
         )
-        for text in _upload_remarks(result):
-            print_status(f"[yellow]warning[/yellow]: {safe(text, 1000)}")
+        _print_remarks(result)
 
 
-def _upload_remarks(result: UploadResult) -> list[str]:
+def _print_remarks(result: UploadResult) -> None:
     remarks = []
     if result.kept:
         sources = ", ".join((*result.uploaded, *result.unchanged))
@@ -128,7 +127,8 @@ def _upload_remarks(result: UploadResult) -> list[str]:
             f"the store has {', '.join(result.unlisted)}, which no upload has listed: runs refuse the dataset. Delete them, or repeat "
             "the command with --replace"
         )
-    return remarks
+    for text in remarks:
+        print_status(f"[yellow]warning[/yellow]: {safe(text, 1000)}")
 
 
 @app.command()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
 from cleanroom.errors import NotFound
@@ -99,6 +102,17 @@ class Governance:
             id=name, state="Proposed", version=version, contract_id=CONTRACT, data=draft.data, labels=draft.labels,
             approvers=tuple(Approver(approver_id=owner) for owner in draft.owners), proposal_id="ab" * 16, proposer_id="u-fabrikam",
         )  # fmt: skip
+
+
+def use_profiles(folder: Path, patch: pytest.MonkeyPatch, profile: str) -> None:
+    """Give each collaborator a profile with keys in ``folder``, where commands run with ``profile`` unless they name another one."""
+    lines = ["[default]", f'collaboration = "{CONTRACT}"', "[default.parties]", *(f'{name} = "{user}"' for user, name in NAMES.items())]
+    for name in NAMES.values():
+        lines += [f"[profile.{name}]", f'party = "{name}"', f'keys_dir = "{folder}/{name}"']
+    (folder / "cleanroom.toml").write_text("\n".join(lines) + "\n")
+    patch.chdir(folder)
+    patch.setenv("CLEANROOM_CONFIG", str(folder / "cleanroom.toml"))
+    patch.setenv("CLEANROOM_PROFILE", profile)
 
 
 async def proposed_query() -> Governance:

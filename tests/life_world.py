@@ -12,40 +12,43 @@ import datetime as dt
 import json
 import os
 import re
+import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import typer
 import yaml
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from typer.testing import CliRunner
 
 import activities.frontend
+import activities.query_watch
 import starters.operations.session
 from activities.frontend import Frontend
 from activities.query_watch import GovernanceLedger, OpenWorkflows
-from cleanroom.documents.specs import QuerySpec
 from cleanroom.errors import CleanRoomError, NotFound
 from cleanroom.governance import Consent, Document, DocumentSummary, Event, ProposalStatus
 from cleanroom.governance.position import observe
-from cleanroom.identifiers import TransactionId, query_workflow_id
+from cleanroom.identifiers import TransactionId, document_digest, query_workflow_id
 from cleanroom.messages.run import RunQueryInput, RunTicket
 from cleanroom.publishing.query_watch import QueryWatch
 from cleanroom.publishing.user_documents import UserDocuments
 from cleanroom.runs.authority import RunAuthority
-from cleanroom.runs.ledger import RUNS_SCOPE, request_digest, run_facts, runs_event_id
+from cleanroom.runs.ledger import RUNS_SCOPE, run_facts, runs_event_id
 from cleanroom.runs.reader import UserReader
 from cleanroom.settings import Settings
-from cleanroom.statements import RunRequest, sign
+from cleanroom.statements import Decision, RunRequest, sign
+from cleanroom.statements.signing import peek
 from starters import consent, query, run
 from starters.operations import decisions, query_workflow
 from starters.operations.session import Session
-from tests.temporal_in_memory import STATUS, TemporalInMemory
+from tests.temporal_in_memory import Execution, TemporalInMemory
 from tests.unit.activities.governance import COLLABORATION, Caller, Governance
 from tests.unit.activities.owners import NAMES, PARTIES, Owner, query_spec
 from tests.unit.activities.publishing import publish_datasets
@@ -224,21 +227,18 @@ class LifeWorld:
     # ------------------------------------------------------------------ activities
 
     def _query_answers(self) -> dict[str, Any]:
-        front = ("generate_query_document", "determine_dataset_owners", "verify_decision")
-        answers: dict[str, Any] = {name: self._answer(lambda argument, name=name: getattr(self.frontend, name)(argument)) for name in front}  # type: ignore[misc]
+        front = ("generate_query_document", "determine_dataset_owners", "verify_decision", "find_query_change")
+        answers: dict[str, Any] = {name: self._answer(getattr(self.frontend, name)) for name in front}
         authored = ("create_document", "update_document", "confirm_withdrawal", "propose_query", "withdraw_proposal")
         for name in (*authored, "accept_query", "reject_query"):
             answers[name] = self._answer(lambda argument, name=name: getattr(self._worker_of(argument), name)(argument))  # type: ignore[misc]
-        return answers | {"find_query_change": self._answer(self.frontend.find_query_change), "notify": None}
+        return answers | {"notify": None}
 
     def _worker_of(self, argument: Any) -> Any:
         """Return the activities of the collaborator whose queue the activity is on."""
         command = argument if hasattr(argument, "party") else getattr(argument, "command", None)
         if command is not None:
             return self.owners[command.party].worker
-        from cleanroom.statements import Decision
-        from cleanroom.statements.signing import peek
-
         user = peek(Decision, argument.token).signer
         return next(owner for owner in self.owners.values() if owner.user == user).worker
 
@@ -306,8 +306,6 @@ class LifeWorld:
         """Return the code with which a run of a query is refused now, or the empty string. Nothing is counted."""
         document = self.held(name)
         assert document is not None
-        from cleanroom.identifiers import document_digest
-
         session = self.sessions["fabrikam"]
         request = RunRequest(
             collaboration=COLLABORATION,
@@ -317,9 +315,7 @@ class LifeWorld:
             digest=document_digest(str(document.data)),
             run_id="r-probe",
         )
-        token = sign(request, session.key())
-        assert request_digest(token)
-        ticket = RunTicket(collaboration=COLLABORATION, query=name, run_id="r-probe", request=token)
+        ticket = RunTicket(collaboration=COLLABORATION, query=name, run_id="r-probe", request=sign(request, session.key()))
         try:
             asyncio.run(self.authority().authorise(ticket))
         except CleanRoomError as error:
@@ -349,7 +345,7 @@ def life_world(folder: Path, patch: pytest.MonkeyPatch) -> LifeWorld:
             return world.now
 
     clock = SimpleNamespace(datetime=Clock, timedelta=dt.timedelta, UTC=dt.UTC)
-    for module in (activities.frontend, starters.operations.session, __import__("activities.query_watch", fromlist=["dt"])):
+    for module in (activities.frontend, starters.operations.session, activities.query_watch):
         patch.setattr(module, "dt", clock)
 
     async def served(*arguments: Any, **options: Any) -> None:
@@ -363,13 +359,34 @@ def life_world(folder: Path, patch: pytest.MonkeyPatch) -> LifeWorld:
 
     patch.setattr("starters.operations.workflow_progress.unserved_activities", unserved)
     for module in (query_workflow, decisions):
-        patch.setattr(module, "serve_own_queue", lambda session: nullcontext_async())
+        patch.setattr(module, "serve_own_queue", lambda session: nullcontext())
     patch.setattr(Session, "load", staticmethod(lambda profile, config=None, **options: world.sessions[profile]))
     return world
 
 
-def nullcontext_async() -> Any:
-    return nullcontext()
+class Life(RuleBasedStateMachine):
+    """A state machine over a life in a world, and the moves between states that it sees."""
+
+    patch: pytest.MonkeyPatch
+    folder: Path
+    """Has a folder for each world."""
+    moves: set[tuple[str, str]]
+    """States before and after."""
+    world: LifeWorld
+
+    def new_folder(self) -> Path:
+        return Path(tempfile.mkdtemp(dir=self.folder))
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.temporal.close()
+
+    def press(self, execution: Execution, button: Literal["cancel", "terminate"]) -> None:
+        """Press a button of the Web UI."""
+        asyncio.run(getattr(self.world.temporal.get_workflow_handle(execution.id), button)())
 
 
-__all__ = ["COMMAND", "OWNERS", "QUERY", "STATUS", "LifeWorld", "QuerySpec", "life_world"]
+def live(machine: type[Life], patch: pytest.MonkeyPatch, folder: Path, limits: settings) -> None:
+    """Let a machine run, and collect the moves that it sees."""
+    machine.patch, machine.folder, machine.moves = patch, folder, set()
+    run_state_machine_as_test(machine, settings=limits)

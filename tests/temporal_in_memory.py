@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from temporalio.api.enums.v1 import EventType
@@ -172,7 +173,7 @@ class TemporalInMemory:
         """Let time pass for all open workflows. The caller moves the clock."""
         for execution in self.executions.values():
             if execution.status is STATUS.RUNNING:
-                self.run_here(lambda driver=execution.driver: driver.advance(seconds=duration.total_seconds()))  # type: ignore[misc]
+                self.run_here(partial(execution.driver.advance, seconds=duration.total_seconds()))
 
     def lose(self, id: str) -> None:
         """Forget a workflow, as after the retention period or with another database."""

@@ -43,7 +43,8 @@ class FreedMemory(BackgroundTask):
         size = self._resident()
         while True:
             await asyncio.sleep(self._interval)
-            size = min(size, self._resident())
-            if self._resident() > size + GROWTH_BYTES:
+            now = self._resident()
+            size = min(size, now)
+            if now > size + GROWTH_BYTES:
                 await asyncio.to_thread(self._release)
                 size = self._resident()

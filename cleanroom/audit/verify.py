@@ -32,7 +32,7 @@ from cleanroom.errors import CleanRoomError, InvalidInput, Refused
 from cleanroom.statements import verify
 
 
-def verify_file(
+def read_and_verify(
     path: Path,
     trust: TrustStore,
     *,
@@ -40,8 +40,8 @@ def verify_file(
     clean_room_host_data: Collection[str] | None = None,
     keys: Mapping[str, Collection[str]] | None = None,
     crls: Sequence[bytes] = (),
-) -> BundleVerdict:
-    """Read and verify a bundle file. A file whose contents are not a bundle yields a failed verdict.
+) -> tuple[Bundle | None, BundleVerdict]:
+    """Read and verify a bundle file. A file whose contents are not a bundle yields no bundle and a failed verdict.
 
     Args:
         path: A ``.json`` or ``.zip`` bundle.
@@ -67,8 +67,10 @@ def verify_file(
             index=details.get("index"),
             kind=str(details.get("kind", "")),
         )
-        return BundleVerdict(ok=False, checks=(broken,), first_broken=broken)
-    return verify_bundle(bundle, trust, spark_host_data=spark_host_data, clean_room_host_data=clean_room_host_data, keys=keys, crls=crls)
+        return None, BundleVerdict(ok=False, checks=(broken,), first_broken=broken)
+    return bundle, verify_bundle(
+        bundle, trust, spark_host_data=spark_host_data, clean_room_host_data=clean_room_host_data, keys=keys, crls=crls
+    )
 
 
 def verify_bundle(

@@ -8,18 +8,17 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cleanroom.datasets.csv_text import TextLayout, check_csv, csv_header, read_csv
-from cleanroom.datasets.row_blocks import BOM
-from cleanroom.datasets.schema import accepts
+from cleanroom.datasets.row_blocks import BOM, CsvRows
+from cleanroom.datasets.schema import ARROW_TYPES, accepts, arrow_schema
 from cleanroom.documents.dataset import MAX_COLUMNS, CsvDialect, FieldType, Format
 from cleanroom.documents.dataset_rules import column_problems
 from cleanroom.errors import InvalidInput, NotFound
@@ -142,9 +141,12 @@ def _infer_csv(path: Path, header: bool) -> InferredFile:
         text = file.read(SAMPLE_BYTES + 1)
     whole = len(text) <= SAMPLE_BYTES
     _require_text(path, text)
-    if not whole:
-        text = _whole_lines(path, text[:SAMPLE_BYTES])
     dialect = _dialect(text)
+    if not whole:
+        text = text[: CsvRows(dialect).last_end(text[:SAMPLE_BYTES])]
+        if not text:
+            message = f"{path}: has no end of a row in its first {SAMPLE_BYTES} bytes."
+            raise InvalidInput("SchemaMismatch", message, hint="Check that it is CSV.")
     where = str(path)
     if header:
         names, start = csv_header(text, where, dialect)
@@ -161,7 +163,7 @@ def _infer_csv(path: Path, header: bool) -> InferredFile:
     texts: dict[str, FieldType] = dict.fromkeys(names, "string")
     layout = TextLayout(names, newlines_in_values=True, dialect=dialect)
     batches = list(read_csv(io.BytesIO(rows), texts, list(names), where=where, layout=layout))
-    table = pa.Table.from_batches(batches, schema=pa.schema([(name, pa.string()) for name in names]))
+    table = pa.Table.from_batches(batches, schema=arrow_schema(texts))
     columns = [_text_column(name, table.column(name)) for name in names]
     columns = _as_the_reader_reads(rows, columns, names, dialect)
     return InferredFile("csv", tuple(columns), table.num_rows, whole, header, dialect)
@@ -182,18 +184,6 @@ def _require_text(path: Path, text: bytes) -> None:
         line = text.count(b"\n", 0, error.start) + 1
         hint = "Convert it, for example from Latin-1: iconv -f ISO-8859-1 -t UTF-8."
         raise InvalidInput("FileUnreadable", f"{path}, line {line}: is not UTF-8 text.", hint=hint) from error
-
-
-def _whole_lines(path: Path, text: bytes) -> bytes:
-    """Return the sample up to a line break that is not within a quoted value."""
-    end = len(text)
-    for _ in range(1000):
-        end = text.rfind(b"\n", 0, end)
-        if end < 0:
-            break
-        if text.count(b'"', 0, end + 1) % 2 == 0:
-            return text[: end + 1]
-    raise InvalidInput("SchemaMismatch", f"{path}: has no end of a row in its first {SAMPLE_BYTES} bytes.", hint="Check that it is CSV.")
 
 
 def _dialect(text: bytes) -> CsvDialect | None:
@@ -218,7 +208,7 @@ def _require_header(path: Path, names: tuple[str, ...]) -> None:
 
 def _text_column(name: str, column: pa.ChunkedArray) -> InferredColumn:
     """Infer the type of a column from its text."""
-    nulls, distinct = column.null_count, len(column.unique().drop_null())
+    nulls, distinct = column.null_count, _distinct(column)
     given = len(column) - nulls
     if not given:
         return InferredColumn(name, "string", nulls, distinct, "no sampled row has a value, so the type is a guess")
@@ -241,10 +231,10 @@ def _narrowed(column: InferredColumn, values: pa.ChunkedArray) -> InferredColumn
         return replace(column, type="string")
     if column.type != "long":
         return column
-    integers: tuple[tuple[FieldType, pa.DataType], ...] = (("integer", pa.int32()), ("long", pa.int64()))
-    for kind, target in integers:
+    integers: tuple[FieldType, ...] = ("integer", "long")
+    for kind in integers:
         try:
-            pc.cast(values, target)
+            pc.cast(values, ARROW_TYPES[kind])
         except pa.ArrowInvalid:
             continue
         return replace(column, type=kind)
@@ -272,8 +262,6 @@ def _as_the_reader_reads(
 
 # ------------------------------------------------------------------ Parquet
 
-_PARQUET: Final[tuple[FieldType, ...]] = ("string", "integer", "long", "number", "boolean", "date", "timestamp")
-
 
 def _infer_parquet(path: Path) -> InferredFile:
     try:
@@ -284,7 +272,7 @@ def _infer_parquet(path: Path) -> InferredFile:
             "FileUnreadable", f"{path}: is not a complete Parquet file.", hint="Check the path, or write it again."
         ) from error
     _require_names(path, list(schema.names), "Rename these columns in the program that writes the file.")
-    types = {field.name: next((kind for kind in _PARQUET if accepts(kind, field.type)), None) for field in schema}
+    types = {field.name: next((kind for kind in ARROW_TYPES if accepts(kind, field.type)), None) for field in schema}
     if wrong := [f"{field.name} ({field.type})" for field in schema if types[field.name] is None]:
         raise InvalidInput(
             "ColumnTypeUnsupported",
@@ -303,5 +291,8 @@ def _parquet_columns(path: Path, file: pq.ParquetFile, types: dict[str, FieldTyp
         sample = pa.Table.from_batches(batches).slice(0, SAMPLE_ROWS)
     except (pa.ArrowException, OSError) as error:
         raise InvalidInput("FileUnreadable", f"{path}: its rows cannot be read.", hint="Write the file again.") from error
-    count: Callable[[Any], int] = lambda column: len(pc.drop_null(column.unique()))  # noqa: E731 - typed
-    return [InferredColumn(name, kind, sample.column(name).null_count, count(sample.column(name))) for name, kind in types.items()]
+    return [InferredColumn(name, kind, sample.column(name).null_count, _distinct(sample.column(name))) for name, kind in types.items()]
+
+
+def _distinct(column: pa.ChunkedArray) -> int:
+    return len(column.unique().drop_null())

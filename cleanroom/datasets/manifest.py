@@ -55,6 +55,10 @@ class Manifest(CamelModel):
         """Return the number of rows of all objects."""
         return sum(entry.rows for entry in self.objects.values())
 
+    def stored_bytes(self) -> int:
+        """Return the stored size of all objects."""
+        return sum(entry.size for entry in self.objects.values())
+
     def digest(self) -> str:
         """Return the hex SHA-256 of the canonical JSON (RFC 8785). It identifies these stored objects, however the manifest is sealed."""
         return sha256_hex(canonical_json(self.model_dump(mode="json", by_alias=True)))

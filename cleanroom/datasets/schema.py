@@ -23,7 +23,7 @@ ARROW_TYPES: dict[FieldType, pa.DataType] = {
     "date": pa.date32(),
     "timestamp": pa.timestamp("us", "UTC"),
 }
-"""Arrow type per field type. Timestamps are in UTC; a timestamp without a zone counts as UTC."""
+"""Arrow type per field type, the narrower of two first. Timestamps are in UTC; a timestamp without a zone counts as UTC."""
 
 _HAS_ZONE = r"(Z|z|[+-]\d{2}(:?\d{2})?)$"
 _HAS_TIME = r"^\d{4}-\d{2}-\d{2}[ T]\d{2}"

@@ -55,7 +55,7 @@ def find_sources(sources: Sequence[Path], schema: DatasetSchema) -> list[SourceF
     found: dict[str, SourceFile] = {}
     for source in sources:
         for path, name in _files_of(source, schema):
-            if any(part.startswith((".", "_")) for part in name.split("/")):
+            if not is_data(name):
                 continue
             _require_name(name, path, schema)
             if name in found:
@@ -66,6 +66,11 @@ def find_sources(sources: Sequence[Path], schema: DatasetSchema) -> list[SourceF
     if not found:
         raise InvalidInput("SourceEmpty", "source: no data file found.", hint="Name files, or folders that contain files.")
     return list(found.values())
+
+
+def is_data(name: str) -> bool:
+    """Return whether a path within a dataset is that of a data file: no part of it begins with ``.`` or ``_``."""
+    return not any(part.startswith((".", "_")) for part in name.split("/"))
 
 
 def _files_of(source: Path, schema: DatasetSchema) -> list[tuple[Path, str]]:

@@ -22,7 +22,7 @@ from cleanroom.clients.objects import BLOCK_BYTES, ObjectStore
 from cleanroom.datasets.check import CheckedFile, check_file
 from cleanroom.datasets.encryption import SEGMENT_BYTES, Sealer, sealed_size
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, ManifestObject, read_manifest, write_manifest
-from cleanroom.datasets.sources import SourceFile, find_sources
+from cleanroom.datasets.sources import SourceFile, find_sources, is_data
 from cleanroom.documents.dataset import CsvDialect, DatasetSchema
 from cleanroom.errors import CleanRoomError, Conflict, Refused
 from cleanroom.identifiers import object_context
@@ -288,9 +288,9 @@ class Upload:
             unchanged=tuple(self._unchanged),
             removed=tuple(removed),
             rows=complete.rows(),
-            stored_bytes=sum(entry.size for entry in self._objects.values()),
+            stored_bytes=complete.stored_bytes(),
             kept=tuple(sorted(set(self._objects) - sources)),
-            unlisted=tuple(sorted(name for name in extra if not any(part.startswith(("_", ".")) for part in name.split("/")))),
+            unlisted=tuple(sorted(filter(is_data, extra))),
         )
 
     def _is_stored(self, file: SourceFile) -> bool:

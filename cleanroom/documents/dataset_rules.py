@@ -7,6 +7,7 @@ later because of its text. Every function returns all problems that it finds, ea
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -37,10 +38,16 @@ def column_problems(names: Iterable[str]) -> list[str]:
         elif name.lower().startswith(RESERVED_PREFIX):
             problems.append(f"column {name!r} begins with {RESERVED_PREFIX}, which is reserved; rename it")
     # Spark's column names are case-insensitive: `Email` could replace `email` where only one of them is allowed.
-    lowered = [name.lower() for name in names]
-    if twice := sorted({name for name in names if lowered.count(name.lower()) > 1}):
+    if twice := repeated(names):
         problems.append(f"field names must be unique, ignoring case; rename one of: {', '.join(twice)}")
     return problems
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Return the names of which there is another one, ignoring case."""
+    names = list(names)
+    counts = Counter(name.lower() for name in names)
+    return sorted({name for name in names if counts[name.lower()] > 1})
 
 
 def list_problems(schema: Iterable[str], lists: Mapping[str, Iterable[str] | None]) -> list[str]:

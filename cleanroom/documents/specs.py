@@ -30,6 +30,7 @@ from cleanroom.documents.dataset_rules import (
     column_problems,
     container_problem,
     reference_problem,
+    repeated,
     subdirectory_problem,
 )
 from cleanroom.documents.query import InputDataset, PostFilter, PreCondition, QuerySegment, QuerySegments, RunParameters
@@ -212,8 +213,7 @@ class QuerySpec(OurModel):
     def _view_problems(self) -> list[str]:
         wrong = [view for view in self.inputs if not VIEW_NAME.fullmatch(view)]
         problems = [f"inputs: view {view[:80]!r} must have 1 to 64 letters, digits and underscores" for view in wrong]
-        lowered = [view.lower() for view in self.inputs]
-        if twice := sorted(view for view in self.inputs if lowered.count(view.lower()) > 1):
+        if twice := repeated(self.inputs):
             problems.append(f"inputs: view names must be unique, ignoring case; rename one of: {', '.join(twice)}")
         if self.output in self.inputs.values():
             problems.append(f"output: {self.output} is also an input; a dataset is read or written")

@@ -97,10 +97,7 @@ def load_yaml(model: type[T], path: Path, code: str) -> T:
         # PyYAML raises these for invalid dates and numbers.
         raise InvalidInput("YamlMalformed", f"{path}: {error}.", hint="Put the value in quotes.") from error
     if not isinstance(value, dict):
-        kind = (
-            "a list, not a mapping" if isinstance(value, list) else "a text, not a mapping" if isinstance(value, str) else "not a mapping"
-        )
-        what = "empty" if value is None else kind
+        what = {type(None): "empty", list: "a list, not a mapping", str: "a text, not a mapping"}.get(type(value), "not a mapping")
         raise InvalidInput("YamlMalformed", f"{path}: the document is {what}.", hint=_members(model))
     try:
         return model.model_validate(value)

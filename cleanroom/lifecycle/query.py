@@ -119,11 +119,6 @@ def next_command(state: State, name: str, *, document: str = "", held: bool = Tr
     return template.format(name=name, document=document or name)
 
 
-def next_command_for(refusal: str, name: str, *, document: str = "") -> str:
-    """Return the command that leads on from the refusal of a run of an accepted query."""
-    return next_command(refused_state(refusal), name, document=document)
-
-
 OPEN: Final = (CREATING, DRAFT, NOT_APPROVED)
 """States of a query that needs its workflow."""
 OVER: Final = (EXPIRED, EXHAUSTED, REFUSED, WITHDRAWN, CANCELLED, TERMINATED, FAILED, NO_WORKFLOW)
@@ -149,6 +144,7 @@ TRANSITIONS: Final = (
     *(Transition(state, "Terminate", TERMINATED) for state in OPEN),
     *(Transition(state, "Temporal has lost it", NO_WORKFLOW) for state in (DRAFT, NOT_APPROVED)),
     *(Transition(state, "Temporal deletes it", NO_WORKFLOW) for state in _UNACCEPTED if state is not NO_WORKFLOW),
+    *(Transition(state, "late votes without a decision", REFUSED) for state in (CANCELLED, TERMINATED, FAILED, NO_WORKFLOW)),
     *(Transition(state, "query renew", NOT_APPROVED) for state in (*OVER, APPROVED, CONSENT_WITHDRAWN)),
     *(Transition(state, "query adopt, query create", DRAFT) for state in _UNACCEPTED),
     *(Transition(state, "query adopt", NOT_APPROVED) for state in _UNACCEPTED),

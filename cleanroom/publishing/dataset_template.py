@@ -11,6 +11,7 @@ import yaml
 
 from cleanroom.datasets.inference import InferredColumn, InferredFile
 from cleanroom.identifiers import MAX_NAME
+from cleanroom.joining import slug
 
 StoreKind = Literal["azure-blob", "aws-s3"]
 _PERSON: Final = re.compile(
@@ -94,8 +95,7 @@ def _snake(name: str) -> str:
 
 def dataset_name(stem: str) -> str:
     """Return the name of a dataset from the name of a file."""
-    slug = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:MAX_NAME].strip("-")
-    return slug or "dataset"
+    return slug(stem, MAX_NAME) or "dataset"
 
 
 def render_template(found: InferredFile, name: str, store: StoreKind, source: str) -> str:

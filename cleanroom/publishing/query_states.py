@@ -19,7 +19,7 @@ from cleanroom.temporal import attributes
 
 
 async def read_query_state(documents: UserDocuments, query: str) -> GovernanceQueryState:
-    """Read the state of a query: two requests for a proposal, one otherwise."""
+    """Read the state of a query: one request for a draft, two for a proposal, three for an accepted query."""
     with observed_transactions() as answers:
         document = await documents.find(query)
     seen = str(answers[0]) if answers else ""

@@ -9,6 +9,7 @@ import datetime as dt
 from collections.abc import Collection, Sequence
 
 from cleanroom.errors import Refused
+from cleanroom.runs.approvals import ask_again
 from cleanroom.runs.authorised import AuthorisedRun
 from cleanroom.runs.reader import Consent
 from cleanroom.statements.model import RunRequest
@@ -72,5 +73,5 @@ def require_unexpired(run: AuthorisedRun, now: dt.datetime) -> None:
             raise Refused(
                 "ApprovalExpired",
                 f"query {run.document.id!r}: owner {decision.signer}'s approval expired at {decision.expires.isoformat()}.",
-                hint=f"Ask the owners again: `cleanroom query renew {run.document.id}`.",
+                hint=ask_again(run.document.id),
             )

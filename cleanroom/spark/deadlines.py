@@ -13,10 +13,7 @@ from pydantic import Field
 from cleanroom.models import FrozenModel
 from cleanroom.spark.failure_rules import FailureCode
 from cleanroom.spark.outcome import Outcome, failed_mount, failed_outcome, waiting_executors, waiting_reason
-from cleanroom.spark.status import JobStatus
-
-_STARTED_STATES = ("RUNNING", "SUCCEEDING", "FAILING")
-"""States in which the operator has seen the driver run."""
+from cleanroom.spark.status import STARTED_STATES, JobStatus
 
 
 class Deadlines(FrozenModel):
@@ -49,7 +46,7 @@ def deadline_outcome(status: JobStatus, deadlines: Deadlines, *, now: datetime |
     age = seconds_since(status.created_at, now)
     container = status.driver_container()
     started = container.started_at if container is not None and container.state != "waiting" else None
-    if started is None and status.state not in _STARTED_STATES:
+    if started is None and status.state not in STARTED_STATES:
         if age < deadlines.driver_start_seconds:
             return None
         reason = waiting_reason(status) or f"the application is {status.state or 'not seen by the operator yet'}"

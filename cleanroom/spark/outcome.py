@@ -28,7 +28,7 @@ from cleanroom.spark.failure_rules import (
     FailureCode,
     denied_by_policy,
 )
-from cleanroom.spark.status import ClusterEvent, ContainerStatus, JobStatus, PodStatus
+from cleanroom.spark.status import STARTED_STATES, ClusterEvent, ContainerStatus, JobStatus, PodStatus
 
 MAY_HAVE_COMPLETED = frozenset({FailureCode.SUBMISSION, FailureCode.NODE_LOST, FailureCode.DELETED, FailureCode.UNKNOWN})
 """Failures in which the end of the driver was not observed. "driver pod not found" is among them."""
@@ -177,8 +177,7 @@ def waiting_reason(status: JobStatus) -> str | None:
 def progress_line(status: JobStatus) -> str:
     """Return one line about an application that has not ended: its state, what it waits for, and its executors."""
     state = status.state or "NEW"
-    started = state in ("RUNNING", "SUCCEEDING", "FAILING")
-    if reason := waiting_executors(status) if started else waiting_reason(status):
+    if reason := waiting_executors(status) if state in STARTED_STATES else waiting_reason(status):
         return f"{state}: {reason}"[:_PROGRESS_CHARACTERS]
     executors = status.executors
     counts = {"run": executors.running, "wait": executors.pending, "failed": executors.failed}

@@ -14,13 +14,15 @@ from pydantic import BaseModel, ConfigDict
 TERMINAL_STATES = frozenset({"COMPLETED", "FAILED"})
 """States that the Spark Operator never leaves, unless the specification changes."""
 
-KNOWN_STATES = TERMINAL_STATES | frozenset(
+STARTED_STATES = frozenset({"RUNNING", "SUCCEEDING", "FAILING"})
+"""States in which the operator has seen the driver run."""
+
+KNOWN_STATES = frozenset(
     {
+        *TERMINAL_STATES,
+        *STARTED_STATES,
         "",
         "SUBMITTED",
-        "RUNNING",
-        "SUCCEEDING",
-        "FAILING",
         "SUBMISSION_FAILED",
         "PENDING_RERUN",
         "INVALIDATING",

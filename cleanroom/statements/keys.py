@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field
 
 from cleanroom.documents.base import WireModel
@@ -168,26 +171,36 @@ def load_or_create_signing_key(folder: Path) -> SigningKey:
 
 
 def _load_or_create(folder: Path, name: str) -> SigningKey:
+    path, key = load_or_create_private_key(folder, name, "signing key", Ed25519PrivateKey.generate)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise InvalidInput("SigningKeyInvalid", f"signing key: {path} is not an Ed25519 key.")
+    return SigningKey(key)
+
+
+def load_or_create_private_key(
+    folder: Path, name: str, what: Literal["signing key", "sealing key"], generate: Callable[[], Ed25519PrivateKey | X25519PrivateKey]
+) -> tuple[Path, PrivateKeyTypes]:
+    """Return the file ``name`` in ``folder`` and the private key in it, which ``generate`` makes at first use.
+
+    Raises:
+        Refused: ``KeyStoreTooOpen``, ``SecretFileTooOpen`` if another user could replace or read the key.
+        InvalidInput: ``SigningKeyInvalid``, ``SealingKeyInvalid``.
+    """
     folder = folder.expanduser()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     require_private_folder(folder)
     path = folder / name
-    with open(folder / ".signing-key.lock", "w", opener=lambda p, f: os.open(p, f, 0o600)) as lock:
+    with open(folder / f".{what.replace(' ', '-')}.lock", "w", opener=lambda p, f: os.open(p, f, 0o600)) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            pem = Ed25519PrivateKey.generate().private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
+            pem = generate().private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
             write_secret_file(path, pem)
     try:
-        key = serialization.load_pem_private_key(read_secret_file(path, what="signing key").reveal(), None)
+        return path, serialization.load_pem_private_key(read_secret_file(path, what=what).reveal(), None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         # It is not PEM, is encrypted, or is of an unsupported kind.
         raise InvalidInput(
-            "SigningKeyInvalid",
-            f"signing key: {path} is not an unencrypted PEM private key.",
+            "SigningKeyInvalid" if what == "signing key" else "SealingKeyInvalid",
+            f"{what}: {path} is not an unencrypted PEM private key.",
             hint="Move it away. A new key is created at first use, and must be published (`cleanroom key publish`).",
         ) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise InvalidInput("SigningKeyInvalid", f"signing key: {path} is not an Ed25519 key.")
-    return SigningKey(key)

@@ -8,13 +8,11 @@ collaboration, sender and recipient, so nobody can sign what another sender has 
 from __future__ import annotations
 
 import datetime as dt
-import fcntl
-import os
 from pathlib import Path
 from typing import Literal
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hpke, serialization
+from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -25,8 +23,8 @@ from cleanroom.identifiers import sha256_hex
 from cleanroom.joining import parts_digest
 from cleanroom.jose.encoding import b64_any, b64url
 from cleanroom.jose.jwk import thumbprint
-from cleanroom.secret import Secret, read_secret_file, require_private_folder, write_secret_file
-from cleanroom.statements.keys import KeyHistory, SigningKey
+from cleanroom.secret import Secret
+from cleanroom.statements.keys import KeyHistory, SigningKey, load_or_create_private_key
 from cleanroom.statements.model import Handover
 from cleanroom.statements.signing import sign, verify
 
@@ -98,19 +96,7 @@ def load_or_create_sealing_key(folder: Path) -> SealingKey:
         Refused: ``KeyStoreTooOpen``, ``SecretFileTooOpen`` if another user could replace or read the key.
         InvalidInput: ``SealingKeyInvalid``.
     """
-    folder = folder.expanduser()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    require_private_folder(folder)
-    path = folder / _FILE
-    with open(folder / ".sealing-key.lock", "w", opener=lambda p, f: os.open(p, f, 0o600)) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            private, no_password = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            write_secret_file(path, X25519PrivateKey.generate().private_bytes(serialization.Encoding.PEM, private, no_password))
-    try:
-        key = serialization.load_pem_private_key(read_secret_file(path, what="sealing key").reveal(), None)
-    except (ValueError, TypeError) as error:
-        raise InvalidInput("SealingKeyInvalid", f"sealing key: {path} is not an unencrypted PEM private key.") from error
+    path, key = load_or_create_private_key(folder, _FILE, "sealing key", X25519PrivateKey.generate)
     if not isinstance(key, X25519PrivateKey):
         raise InvalidInput("SealingKeyInvalid", f"sealing key: {path} is not an X25519 key.")
     return SealingKey(key)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cleanroom.errors import Conflict, InvalidInput
-from cleanroom.identifiers import is_name, require_name
+from cleanroom.identifiers import require_name
 from localcloud.launcher.companies import DEMO, OPERATOR, SERVICES, Companies, Company, Kind
+from localcloud.launcher.supervisor import write_json
 
 DEFAULT_COLLABORATION = "local"
 """The collaboration of chosen companies, unless the user names it."""
@@ -50,8 +51,7 @@ def _parse(text: str) -> Company:
     kinds = ", ".join(Kind)
     if not separator:
         raise InvalidInput("PartyMalformed", f"--party: {text!r} is not NAME:KIND.", hint=f"KIND is one of {kinds}. Example: north:azure.")
-    if not is_name(name):
-        require_name("--party", name)
+    require_name("--party", name)
     if name in RESERVED:
         raise InvalidInput(
             "PartyNameReserved",
@@ -92,7 +92,7 @@ def record_parties(state: Path, companies: Companies) -> None:
         )
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     content = {"collaboration": companies.collaboration, "parties": {item.name: item.kind for item in companies.members}}
-    (state / _FILE).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    write_json(state / _FILE, content)
 
 
 def described(companies: Companies) -> str:

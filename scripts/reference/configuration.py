@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cleanroom import settings
-from scripts.reference.markdown import attribute_docs, code, header, page, parsed, prose, table
+from scripts.reference.markdown import attribute_docs, code, default_value, header, page, parsed, prose, table
 
 _CLASSES = {node.name: node for node in parsed(settings).body if isinstance(node, ast.ClassDef)}
 
@@ -59,8 +59,8 @@ def _rows(model: type[BaseModel], fields: dict[str, FieldInfo], prefix: str) -> 
         meaning = prose(field.description or docs.get(name))
         if not meaning:
             raise LookupError(f"cleanroom.settings.{model.__name__}.{name} has no description; add a docstring below it.")
-        variable = f"CLEANROOM_{prefix.replace('.', '__')}{name}".upper()
-        yield f"`{prefix}{name}`<br>`{variable}`", code(_type(field.annotation)), _default(field), settings.effect_of(field).value, meaning
+        effect, variable = settings.effect_of(field).value, f"CLEANROOM_{prefix.replace('.', '__')}{name}".upper()
+        yield f"`{prefix}{name}`<br>`{variable}`", code(_type(field.annotation)), default_value(field), effect, meaning
 
 
 def _type(annotation: Any) -> str:
@@ -78,10 +78,3 @@ def _type(annotation: Any) -> str:
     if hasattr(annotation, "__metadata__"):
         return _type(arguments[0])
     return ", ".join(filter(None, map(_type, arguments)))
-
-
-def _default(field: FieldInfo) -> str:
-    value = field.get_default(call_default_factory=True)
-    if value is None or value in ("", (), {}):
-        return ""
-    return code(str(value).lower() if isinstance(value, bool) else value)

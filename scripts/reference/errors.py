@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import html
 from collections import defaultdict
 from collections.abc import Iterator
@@ -106,16 +107,28 @@ def _refused_by_gate() -> dict[str, str]:
 
 
 def _raised() -> Iterator[tuple[type[CleanRoomError], str, ast.Call, str]]:
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            tree = ast.parse(path.read_text("utf-8"))
-            constants = dict(_constants(tree))
-            for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-                kind = CLASSES.get(call.func.id) if isinstance(call.func, ast.Name) else None
-                if kind is None or not call.args:
-                    continue
-                for name in _codes(call.args[0], constants):
-                    yield kind, name, call, str(path.relative_to(ROOT))
+    for path, tree in _trees().items():
+        constants = dict(_constants(tree))
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            kind = CLASSES.get(call.func.id) if isinstance(call.func, ast.Name) else None
+            if kind is None or not call.args:
+                continue
+            for name in _codes(call.args[0], constants):
+                yield kind, name, call, path
+
+
+@functools.cache
+def _trees() -> dict[str, ast.Module]:
+    paths = (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
+    return {str(path.relative_to(ROOT)): ast.parse(path.read_text("utf-8")) for path in paths}
+
+
+@functools.cache
+def _returned() -> dict[str, ast.expr]:
+    """What the functions return that only return one text, such as ``ask_again``, by their names."""
+    functions = (node for tree in _trees().values() for node in tree.body if isinstance(node, ast.FunctionDef))
+    ends = ((node.name, node.body[-1]) for node in functions if len(node.body) == 2 and ast.get_docstring(node))
+    return {name: end.value for name, end in ends if isinstance(end, ast.Return) and isinstance(end.value, ast.JoinedStr)}
 
 
 def _constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -142,7 +155,9 @@ def _keyword(call: ast.Call, name: str) -> str:
 
 
 def _text(node: ast.expr) -> str:
-    """A string literal; the expressions of an f-string become ``{…}``, other expressions nothing."""
+    """A string literal, or that of a function of :func:`_returned`; the expressions of an f-string become ``{…}``, others nothing."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _returned():
+        node = _returned()[node.func.id]
     if isinstance(node, ast.Constant):
         return str(node.value or "")
     if isinstance(node, ast.JoinedStr):

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 
 from cleanroom.lifecycle import dataset, query, run
 from cleanroom.lifecycle.state import State, Transition
+from scripts.reference.markdown import code, header, page, table
 
-HEAD = """# The life of a query, a run and a dataset
-
-<!-- Generated from cleanroom/lifecycle by `make reference`. Do not edit. -->
-
-`cleanroom query list`, `cleanroom query show`, the Web UI and the search attribute `CrStage` show the same state, in
+HEAD = """`cleanroom query list`, `cleanroom query show`, the Web UI and the search attribute `CrStage` show the same state, in
 one word. It is what a run would meet: a query whose approvals have expired is not *Approved*. `show` prints the
 command that leads on as `next`, and who gives it as `next_by`.
 """
@@ -26,43 +23,42 @@ code `RunTerminated`, or what its ledger entries say.
 """
 
 
-OMITTED = ("query adopt", "query create, with another text", "query adopt, query create", "Temporal deletes it")
+OMITTED = (
+    *("query adopt", "query create, with another text", "query adopt, query create", "Temporal deletes it"),
+    "late votes without a decision",
+)
 """Arrows of a query that are not drawn. The tests of its life know them."""
 
 
 def render() -> str:
     """Render the page."""
     groups = {"open": query.OPEN, "accepted": (query.APPROVED, query.CONSENT_WITHDRAWN), "over": query.OVER}
-    parts = [
-        HEAD,
+    lines = [
+        *header("The life of a query, a run and a dataset", "cleanroom/lifecycle", HEAD),
         "## A query\n",
         _diagram(query.TRANSITIONS, query.STATES, groups, omit=OMITTED),
         QUERY_NOTE,
-        _table(query.STATES),
-        "\n## A run\n",
+        *_table(query.STATES),
+        "## A run\n",
         _diagram(run.TRANSITIONS, run.STATES, {"under way": (run.PREPARING, run.SUBMITTING, run.RUNNING, run.CONCLUDING)}),
         RUN_NOTE,
-        _table(run.STATES),
-        "\n## A dataset\n",
+        *_table(run.STATES),
+        "## A dataset\n",
         _diagram(dataset.TRANSITIONS, dataset.STATES, {}),
         "",
-        _table(dataset.STATES),
+        *_table(dataset.STATES),
     ]
-    return "\n".join(parts) + "\n"
+    return page(lines)
 
 
-def _table(states: Sequence[State]) -> str:
-    rows = ["| State | `CrStage` | Meaning | Next |", "| --- | --- | --- | --- |"]
-    for state in states:
-        command = state.command.replace("{name}", "NAME").replace("{query}", "QUERY").replace("{document}", "DOCUMENT")
-        by = {"proposer": "its author", "owners": "the pending owners", "consent": "who withdrew it", "owner": "its owner"}.get(
-            state.by, ""
-        )
-        rows.append(
-            f"| {state.word} | {f'`{state.stage}`' if state.stage else ''} | {state.meaning} "
-            f"| {f'`{command}`' if command else ''}{f' ({by})' if by else ''} |"
-        )
-    return "\n".join(rows)
+def _table(states: Sequence[State]) -> list[str]:
+    return table(("State", "`CrStage`", "Meaning", "Next"), map(_row, states))
+
+
+def _row(state: State) -> tuple[str, str, str, str]:
+    command = state.command.format(name="NAME", query="QUERY", document="DOCUMENT")
+    by = {"proposer": "its author", "owners": "the pending owners", "consent": "who withdrew it", "owner": "its owner"}.get(state.by, "")
+    return state.word, code(state.stage), state.meaning, code(command) + (f" ({by})" if by else "")
 
 
 def _diagram(

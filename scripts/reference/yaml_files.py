@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from cleanroom.documents import dataset, query, specs
 from cleanroom.documents.dataset import CsvDialect, PrivacyFloors
 from cleanroom.documents.query import PostFilter, PreCondition, QuerySegment, RunParameters
 from cleanroom.documents.specs import BlobStoreSpec, DatasetSpec, QuerySpec, S3StoreSpec
-from scripts.reference.markdown import attribute_docs, code, header, page, parsed, prose, table
+from scripts.reference.markdown import attribute_docs, code, default_value, header, page, parsed, prose, table
 
 _CLASSES = {node.name: node for module in (dataset, query, specs) for node in parsed(module).body if isinstance(node, ast.ClassDef)}
 PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
@@ -104,11 +103,8 @@ def _rows(model: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
         if not meaning:
             raise ValueError(f"{model.__name__}.{name} has no docstring")
         member = field.alias or name
-        default = (
-            "required" if field.is_required() else "" if field.default is None or isinstance(field.default, BaseModel | tuple) else None
-        )
-        shown = code(json.dumps(field.default).strip('"')) if default is None else default
-        yield code(member), _value(schema["properties"][member], schema), shown, _sentence(meaning)
+        default = "required" if field.is_required() else default_value(field)
+        yield code(member), _value(schema["properties"][member], schema), default, _sentence(meaning)
 
 
 def _sentence(meaning: str) -> str:

@@ -22,6 +22,7 @@ from cleanroom.statements.sealing import (
 )
 from cleanroom.statements.signing import peek
 from cleanroom.temporal.keyring import Keyring
+from starters.operations.keys import publish_under_free_name
 from starters.operations.session import Session, now
 
 
@@ -36,17 +37,12 @@ async def publish_sealing_key(session: Session) -> tuple[str, bool]:
         found = await published_sealing_keys(UserReader(client, session.collaboration), session.collaboration, user)
         if found and found[max(found)].key == own.public:
             return own.public.kid, False
-        documents, data = session.documents(client), SealingKeyDocument(user_id=user, key=own.public).to_data()
-        for number in range(max(found, default=0) + 1, MAX_SEALING_KEYS + 1):
-            try:
-                await documents.publish_own(sealing_document_id(user, number), data, SEALING_LABELS, user)
-            except Conflict as error:
-                # A document of another user occupies the number.
-                if error.code not in ("DocumentDiffers", "UserDocumentAlreadyProposed", "ContractIdMismatch"):
-                    raise
-            else:
-                return own.public.kid, True
-    raise PreconditionFailed("TooManySealingKeys", f"user {user}: all {MAX_SEALING_KEYS} documents for sealing keys are occupied.")
+        names = [sealing_document_id(user, number) for number in range(max(found, default=0) + 1, MAX_SEALING_KEYS + 1)]
+        data = SealingKeyDocument(user_id=user, key=own.public).to_data()
+        if await publish_under_free_name(session, client, names, data, SEALING_LABELS) is None:
+            message = f"user {user}: all {MAX_SEALING_KEYS} documents for sealing keys are occupied."
+            raise PreconditionFailed("TooManySealingKeys", message)
+    return own.public.kid, True
 
 
 async def seal_keyring(session: Session, recipient: str, file: Path) -> dict[str, Any]:
@@ -129,7 +125,6 @@ def _read(file: Path) -> SealedSecret:
 
 
 def _store(secret: Secret, target: Path) -> tuple[str, bool]:
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     new = target.with_name(f".{target.name}.new")
     write_secret_file(new, secret.reveal())
     try:
@@ -139,6 +134,7 @@ def _store(secret: Secret, target: Path) -> tuple[str, bool]:
             return opened.current, True
     finally:
         new.unlink()
-    if set(Keyring.load(target).key_ids) >= set(opened.key_ids):
-        return Keyring.load(target).current, False
+    stored = Keyring.load(target)
+    if set(stored.key_ids) >= set(opened.key_ids):
+        return stored.current, False
     raise Conflict("KeyringExists", f"{target} holds another keyring.", hint="Move it away if the received one replaces it, then repeat.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cleanroom.errors import Conflict, PreconditionFailed
@@ -108,17 +109,28 @@ async def _history(session: Session, client: GovernanceUserClient) -> KeyHistory
 
 async def publish_retirement(session: Session, client: GovernanceUserClient, wanted: RetirementDocument) -> str:
     """Publish the document under the first number that no other document occupies; return its ID."""
-    documents, user = session.documents(client), session.user_id
-    for number in range(1, MAX_RETIREMENTS + 1):
-        document_id = retirement_document_id(user, number)
+    user = session.user_id
+    names = [retirement_document_id(user, number) for number in range(1, MAX_RETIREMENTS + 1)]
+    published = await publish_under_free_name(session, client, names, wanted.to_data(), KEY_LABELS)
+    if published is None:
+        raise PreconditionFailed(
+            "TooManyRetirements",
+            f"user {user}: all {MAX_RETIREMENTS} documents for retirements are occupied.",
+            hint="Ask the members for a new user. Until then, switch off the consent to your datasets (`cleanroom consent off NAME`).",
+        )
+    return published
+
+
+async def publish_under_free_name(
+    session: Session, client: GovernanceUserClient, names: Iterable[str], data: str, labels: Mapping[str, str]
+) -> str | None:
+    """Publish an own document under the first name that no other document occupies; return the name, or None if all are occupied."""
+    documents = session.documents(client)
+    for name in names:
         try:
-            return (await documents.publish_own(document_id, wanted.to_data(), KEY_LABELS, user)).id
+            return (await documents.publish_own(name, data, labels, session.user_id)).id
         except Conflict as error:
-            # An earlier retirement, or a document of another user.
+            # An earlier document of this user, or one of another user.
             if error.code not in ("DocumentDiffers", "UserDocumentAlreadyProposed", "ContractIdMismatch"):
                 raise
-    raise PreconditionFailed(
-        "TooManyRetirements",
-        f"user {user}: all {MAX_RETIREMENTS} documents for retirements are occupied.",
-        hint="Ask the members for a new user. Until then, switch off the consent to your datasets (`cleanroom consent off NAME`).",
-    )
+    return None

@@ -79,11 +79,9 @@ async def require_owner(session: Session, name: str) -> None:
     async with session.governance() as client:
         document = await session.documents(client).find(require_name("dataset", name))
     if document is not None and document.proposer_id != session.user_id:
-        names = {user: party for party, user in session.settings.parties.items()}
-        owner = names.get(document.proposer_id, document.proposer_id)
         raise Refused(
             "NotDatasetOwner",
-            f"dataset {name!r} belongs to {owner}: only its owner has the key of its rows.",
+            f"dataset {name!r} belongs to {session.party_of(document.proposer_id)}: only its owner has the key of its rows.",
             hint="`cleanroom dataset show NAME` shows its columns and floors. `cleanroom query rehearse FILE` uses synthetic rows.",
         )
 
@@ -189,7 +187,7 @@ def statistics(session: Session, spec: DatasetSpec) -> dict[str, Any]:
         "complete": manifest.complete,
         "objects": len(manifest.objects),
         "rows": manifest.rows(),
-        "stored_bytes": sum(entry.size for entry in manifest.objects.values()),
+        "stored_bytes": manifest.stored_bytes(),
         "manifest_digest": manifest.digest(),
         "examined_rows": table.num_rows,
         "columns": columns,

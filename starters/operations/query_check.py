@@ -60,7 +60,7 @@ def check_record(session: Session, checked: CheckedDraft, places: Sequence[SqlPl
         "output_columns": {name: kind for name, kind in written if name in allowed},
         "result_columns": {column.name: column.type for column in verdict.output} if verdict is not None else {},
         "parameters": parameters.model_dump(mode="json", by_alias=True, exclude_none=True),
-        "approvers": [_person(session, owner) for owner in checked.owners],
+        "approvers": [session.party_of(owner) for owner in checked.owners],
         "card": verdict.card if verdict is not None and verdict.allowed else "",
     }
 
@@ -81,14 +81,10 @@ def _input(session: Session, item: Dataset) -> dict[str, Any]:
         "view": item.view,
         "dataset": item.dataset.name,
         "version": item.document.version,
-        "owner": _person(session, item.owner_id),
+        "owner": session.party_of(item.owner_id),
         "columns": {name: types[name] for name in types if name in policy.allowed_fields},
         "min_group_size": floors.min_group_size,
         "identity": floors.identity_column,
         "dimensions": None if floors.allowed_output_columns is None else list(floors.allowed_output_columns),
         "measures": None if floors.measures is None else list(floors.measures),
     }
-
-
-def _person(session: Session, user_id: str) -> str:
-    return next((name for name, known in session.settings.parties.items() if known == user_id), user_id)

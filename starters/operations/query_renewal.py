@@ -52,7 +52,7 @@ async def renew_query(
         raise NotFound("UserDocumentNotFound", f"governance has no query {name!r}.", hint="`cleanroom query list` shows the queries.")
     last = found[-1]
     if author(last) != session.user_id:
-        proposer = next((party for party, user in session.settings.parties.items() if user == author(last)), author(last))
+        proposer = session.party_of(author(last))
         raise Refused(
             "NotQueryProposer",
             f"only {proposer}, who proposed query {found[0].id!r}, can renew it.",

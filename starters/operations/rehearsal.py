@@ -16,7 +16,7 @@ from cleanroom.spark.run_events import event_id, parse_event
 from starters.operations.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
@@ -89,7 +89,7 @@ async def rehearse_query(
         checked = await check_draft(reader, spec, collaboration=session.collaboration, proposer_id=session.user_id)
         document, _ = checked.require_allowed()
         on_step("look up stored bytes")
-        sizes = {item.view: await _stored_bytes(session, client, spec.name, item) for item in checked.inputs}
+        sizes = await _stored_bytes(session, client, spec.name, checked.inputs)
     job = rehearsal_job(checked, document)
     on_step("make synthetic rows")
     tables = rehearsal_rows(job, rows=rows, seed=seed)
@@ -146,17 +146,29 @@ def _record(
     }
 
 
-async def _stored_bytes(session: Session, client: GovernanceUserClient, query: str, item: Dataset) -> tuple[int | None, str]:
-    """Return the stored bytes of a dataset and where the number is from: its owner's manifest, or the last run that read the dataset."""
-    if item.owner_id == session.user_id and (own := _own_bytes(session, item)) is not None:
-        return own, "your manifest"
-    names = await _queries_with(session, client, item.dataset.name)
-    for name in [query, *(name for name in names if name != query)][:MAX_QUERIES]:
+async def _stored_bytes(
+    session: Session, client: GovernanceUserClient, query: str, inputs: Sequence[Dataset]
+) -> dict[str, tuple[int | None, str]]:
+    """Return by view the stored bytes of a dataset and where the number is from: its owner's manifest, or the last run that read it."""
+    found: dict[str, tuple[int | None, str]] = {}
+    for item in inputs:
+        if item.owner_id == session.user_id and (own := _own_bytes(session, item)) is not None:
+            found[item.view] = own, "your manifest"
+    others = [item for item in inputs if item.view not in found]
+    queries = await _accepted_queries(session, client) if others else {}
+    for item in others:
+        names = [name for name, datasets in queries.items() if name != query and item.dataset.name in datasets]
+        found[item.view] = await _bytes_of_last_run(session, client, [query, *names][:MAX_QUERIES], item.dataset.name)
+    return found
+
+
+async def _bytes_of_last_run(session: Session, client: GovernanceUserClient, queries: list[str], dataset: str) -> tuple[int | None, str]:
+    for name in queries:
         latest = await client.latest_event(session.collaboration, event_id=runs_event_id(name), scope=RUNS_SCOPE)
         run = latest.data.get("runId") if latest is not None and isinstance(latest.data, dict) else None
         if not isinstance(run, str):
             continue
-        id = event_id(run, "DATASET_LOAD_COMPLETED", item.dataset.name)
+        id = event_id(run, "DATASET_LOAD_COMPLETED", dataset)
         loaded = await client.latest_event(session.collaboration, event_id=id, scope=event_scope(run))
         if loaded is None or not isinstance(loaded.data, dict):
             continue
@@ -173,14 +185,14 @@ def _own_bytes(session: Session, item: Dataset) -> int | None:
         manifest = read_own_manifest(session, item.dataset.name)
     except CleanRoomError:
         return None
-    return None if manifest is None else sum(entry.size for entry in manifest.objects.values())
+    return None if manifest is None else manifest.stored_bytes()
 
 
-async def _queries_with(session: Session, client: GovernanceUserClient, dataset: str) -> list[str]:
-    """Return the names of accepted queries that read a dataset."""
+async def _accepted_queries(session: Session, client: GovernanceUserClient) -> dict[str, set[str]]:
+    """Return the accepted queries, and the datasets that each reads."""
     from cleanroom.governance import Document
 
-    found = []
+    found = {}
     for document in await session.documents(client).select(QUERY_LABELS):
         if not isinstance(document, Document) or document.state != "Accepted":
             continue
@@ -188,6 +200,5 @@ async def _queries_with(session: Session, client: GovernanceUserClient, dataset:
             application = parse_query(str(document.data), document_id=document.id).application
         except CleanRoomError:
             continue
-        if any(item.specification == dataset for item in application.input_dataset):
-            found.append(document.id)
+        found[document.id] = {item.specification for item in application.input_dataset}
     return found

@@ -131,7 +131,7 @@ async def require_receiver(session: Session, spec: DatasetSpec) -> None:
     async with session.governance() as client:
         document = await session.documents(client).find(spec.name)
     if document is not None and document.proposer_id != session.user_id:
-        owner = next((name for name, user in session.settings.parties.items() if user == document.proposer_id), document.proposer_id)
+        owner = session.party_of(document.proposer_id)
         raise Refused(
             "NotTheReceiver",
             f"dataset {spec.name!r} belongs to {owner}. Only {owner} can decrypt the result.",

@@ -21,7 +21,7 @@ from starters.operations.session import FoundWorkflow, Session, find_workflow
 from starters.operations.worker_queries import require_worker, send_query
 from starters.operations.workflow_names import OUTCOME, STATUS
 
-STOPPED: Final = (WorkflowEnd.TERMINATED, WorkflowEnd.TIMED_OUT)
+_STOPPED: Final = (WorkflowEnd.TERMINATED, WorkflowEnd.TIMED_OUT)
 """Ends of a workflow that the server ended without running its code."""
 CONCURRENT: Final = 20
 
@@ -56,9 +56,7 @@ async def find_run(session: Session, run_id: str) -> FoundWorkflow[RunResult]:
 async def take_snapshot(session: Session, found: FoundWorkflow[RunResult]) -> RunSnapshot:
     """Read where a run stands: from its worker, or else from the server and the history."""
     described = found.described
-    facts = run_facts(described)
-    if facts.workflow in STOPPED:
-        facts = (await with_cleanup(session, {_run_id(found): facts}))[_run_id(found)]
+    facts = (await with_cleanup(session, {_run_id(found): run_facts(described)}))[_run_id(found)]
     completed = described.status is WorkflowExecutionStatus.COMPLETED
     snapshot = RunSnapshot(
         query=str(described.typed_search_attributes.get(attributes.QUERY, "")),
@@ -81,7 +79,7 @@ async def take_snapshot(session: Session, found: FoundWorkflow[RunResult]) -> Ru
         result=snapshot.result or outcome,
         steps=status.steps,
         job=status.job,
-        failure=snapshot.failure if facts.workflow in STOPPED else status.failure or snapshot.failure,
+        failure=snapshot.failure if facts.workflow in _STOPPED else status.failure or snapshot.failure,
     )
 
 
@@ -115,13 +113,16 @@ def run_facts(described: WorkflowExecution) -> RunFacts:
 async def with_cleanup(session: Session, runs: dict[str, RunFacts]) -> dict[str, RunFacts]:
     """Add to the facts of terminated runs whether they were cleaned up: what the ledger records, and what concluded them.
 
-    An operator's profile cannot read the ledger. It sees the workflows that conclude runs.
+    Other runs keep their facts. An operator's profile cannot read the ledger. It sees the workflows that conclude runs.
     """
+    stopped = [run_id for run_id, facts in runs.items() if facts.workflow in _STOPPED]
+    if not stopped:
+        return runs
     from starters.operations.ledger_run import recorded_ends
 
     client = await session.temporal()
     try:
-        recorded = await recorded_ends(session, list(runs))
+        recorded = await recorded_ends(session, stopped)
     except CleanRoomError as error:
         if error.code not in ("ProfileIsNoPerson", "SettingMissing") and not isinstance(error, Unavailable):
             raise
@@ -132,7 +133,7 @@ async def with_cleanup(session: Session, runs: dict[str, RunFacts]) -> dict[str,
         concluded = concluding is WorkflowExecutionStatus.COMPLETED
         return run_id, replace(runs[run_id], recorded=recorded.get(run_id, ""), concluded=concluded)
 
-    return dict(await gather_limited(one, runs, CONCURRENT))
+    return runs | dict(await gather_limited(one, stopped, CONCURRENT))
 
 
 def _run_id(found: FoundWorkflow[RunResult]) -> str:

@@ -26,7 +26,7 @@ from cleanroom.temporal.started import started_with
 from cleanroom.tracing import run_root
 from starters.operations.pending_activities import retrying_activities
 from starters.operations.query_workflow import read_state
-from starters.operations.run_workflow import STOPPED, RunSnapshot, find_run, run_facts, take_snapshot, with_cleanup
+from starters.operations.run_workflow import RunSnapshot, find_run, run_facts, take_snapshot, with_cleanup
 from starters.operations.session import Session, differences, now
 from starters.operations.worker_queries import require_worker
 from starters.operations.workflow_names import RUN_QUERY, STATUS
@@ -260,8 +260,7 @@ async def list_runs(session: Session) -> list[dict[str, Any]]:
     client = await session.temporal()
     filter = f"WorkflowType = 'RunQuery' AND CrCollab = '{session.collaboration}'"
     found = [item async for item in client.list_workflows(filter, limit=200)]
-    facts = {item.id.rsplit("/", 1)[-1]: run_facts(item) for item in found}
-    facts |= await with_cleanup(session, {run: each for run, each in facts.items() if each.workflow in STOPPED})
+    facts = await with_cleanup(session, {item.id.rsplit("/", 1)[-1]: run_facts(item) for item in found})
     rows = []
     for item in found:
         values = {pair.key.name: pair.value for pair in item.typed_search_attributes}

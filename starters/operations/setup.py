@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cleanroom.errors import Conflict, PreconditionFailed, Refused
 from cleanroom.identifiers import MAX_NAME, is_name
+from cleanroom.joining import slug
 from starters.operations.session import Session
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ async def set_up(profile: str, file: Path, *, keyring: Path | None = None, new_k
     session = Session.load(profile, str(file))
     party = session.party
     rows: list[dict[str, str]] = []
-    own = await _own_user(session)
+    own = str((await session.claims()).get("oid", ""))
     async with session.governance() as client:
         users = await _users(client)
     if own not in users:
@@ -61,16 +61,6 @@ async def set_up(profile: str, file: Path, *, keyring: Path | None = None, new_k
     rows += await _keys(session)
     rows.append(await _keyring(session, keyring, new_keyring))
     return rows
-
-
-async def _own_user(session: Session) -> str:
-    """Return the user ID of the profile's credential: the ``oid`` of its token, which governance verifies."""
-    import asyncio
-
-    from cleanroom.jose.tokens import unverified_claims
-
-    token = await asyncio.to_thread(session.credential().get_token, session.settings.governance.scope)
-    return str(unverified_claims(token.token).get("oid", ""))
 
 
 async def _users(client: GovernanceUserClient) -> dict[str, UserIdentity]:
@@ -103,7 +93,7 @@ def collaborators(users: Iterable[UserIdentity], known: dict[str, str]) -> dict[
 
 
 def _as_name(text: str) -> str:
-    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:MAX_NAME].rstrip("-")
+    name = slug(text, MAX_NAME)
     return name if is_name(name) else ""
 
 
@@ -140,9 +130,9 @@ async def _keyring(session: Session, sealed: Path | None, generate: bool) -> dic
     if file is not None and file.exists():
         return step(profile, "keyring", "unchanged", f"key {Keyring.load(file).current} encrypts payloads")
     if generate and file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        Keyring.generate().save(file)
-        return step(profile, "keyring", "done", f"key {Keyring.load(file).current} encrypts payloads")
+        generated = Keyring.generate()
+        generated.save(file)
+        return step(profile, "keyring", "done", f"key {generated.current} encrypts payloads")
     party = session.party
     how = f"A collaborator who has it runs `cleanroom keyring seal {party} --out FILE`; then run `cleanroom init {profile} --keyring FILE`."
     return step(profile, "keyring", "waiting", f"{how} The first collaborator generates it: `cleanroom init {profile} --new-keyring`.")

@@ -207,11 +207,8 @@ async def test_driver_pod_that_someone_deletes_is_lost_and_not_the_querys_failur
     assert (outcome.code, outcome.retryable, outcome.party) == (FailureCode.NODE_LOST, True, "operator")
 
 
-@pytest.mark.parametrize(("run", "changes"), [("no-account", {"service_account": "nobody"})])
-async def test_submission_that_the_api_refuses_shows_the_apis_own_message(
-    place: Place, service: SparkService, run: str, changes: dict[str, str]
-) -> None:
-    outcome = await finish(place, service, run, place.profile(**changes))
+async def test_submission_that_the_api_refuses_shows_the_apis_own_message(place: Place, service: SparkService) -> None:
+    outcome = await finish(place, service, "no-account", place.profile(service_account="nobody"))
     assert 'serviceaccount "nobody" not found' in outcome.message
     assert len(outcome.message) < MAX_MESSAGE
     assert "\tat " not in outcome.message

@@ -86,12 +86,9 @@ class Matrix:
         rows = {Row(scenario, kinds[call.workflow], call.activity, call.request) for call in cloud.proxy.calls if call.workflow in kinds}
         rows |= {Row(scenario, kinds[id], activity) for id, activity, _ in attempts.seen if id in kinds}
         hit = {cell: boundary not in attempts.lose for cell, boundary in at_boundary.items()}
-        if mode == FULL_DISK:
-            hit = {cell: (ids[cell.row.workflow], cell.row.activity) in self.full for cell in cells}
-        elif mode in WHOLE:
-            hit = {
-                cell: (ids[cell.row.workflow], cell.row.activity) in {(id, activity) for id, activity, _ in attempts.seen} for cell in cells
-            }
+        if mode in WHOLE:
+            met = self.full if mode == FULL_DISK else {(id, activity) for id, activity, _ in attempts.seen}
+            hit = {cell: (ids[cell.row.workflow], cell.row.activity) in met for cell in cells}
         return left, hit | {cell: rule.hits > 0 for cell, rule in on_wire.items()}, rows
 
     async def record(self, scenarios: Iterable[str]) -> None:

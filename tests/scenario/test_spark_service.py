@@ -44,7 +44,6 @@ request = urllib.request.Request(os.environ["CLEANROOM_ATTESTATION_URL"] + "/att
 answer = urllib.request.urlopen(request, context=ssl.create_default_context(cadata=job["governance"]["caPem"])).read()
 print(answer.decode())
 """
-WAITING = "import signal\nprint('here', flush=True)\nsignal.pause()\n"
 DEADLINES = Deadlines(driver_start_seconds=20, run_seconds=60)
 
 

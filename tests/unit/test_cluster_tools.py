@@ -13,10 +13,11 @@ import pytest
 
 from cleanroom.settings import KubernetesSettings
 from cleanroom.spark.kubernetes import KubernetesClient
+from localcloud.launcher.processes import free_ports
 from tools.cluster import binaries, clusters, container_node, isolation, rights
 from tools.cluster.binaries import NotPossible, Program
 from tools.cluster.certificates import Certificates
-from tools.cluster.servers import ServerFailed, Servers, free_port
+from tools.cluster.servers import ServerFailed, Servers
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +111,7 @@ async def test_connections_of_this_machine_are_relayed_in_both_directions() -> N
 async def test_relay_closes_connections_to_a_server_that_does_not_listen() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    async with await isolation.relay(listener, "127.0.0.1", free_port()):
+    async with await isolation.relay(listener, "127.0.0.1", free_ports(1)[0]):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         assert await reader.read() == b""
         writer.close()
@@ -120,7 +121,7 @@ def test_server_that_ends_is_reported_with_its_last_lines(tmp_path: Path) -> Non
     servers = Servers(tmp_path)
     server = servers.start("short", [sys.executable, "-c", "print('no such flag'); raise SystemExit(7)"])
     with pytest.raises(ServerFailed, match="short ended with code 7:\nno such flag"):
-        servers.wait_ready(f"http://127.0.0.1:{free_port()}/readyz", 30)
+        servers.wait_ready(f"http://127.0.0.1:{free_ports(1)[0]}/readyz", 30)
     assert server.resident_mib() == 0
     servers.stop()
 

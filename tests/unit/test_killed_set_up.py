@@ -87,16 +87,16 @@ async def _keys(session: Session, name: str) -> Any:
     return published["state"]
 
 
-def _consented(shell: Shell, name: str) -> None:
-    shell.publish(name)
+def _publish_key(shell: Shell, name: str) -> None:
+    asyncio.run(publish_key(Session.load("contosso", str(shell.config))))
 
 
 CASES = {
     "collaboration create": Case("operator", _create, _collaboration),
     "invite": Case("operator", _invite, _invitations),
-    "consent off": Case("contosso", lambda session, name: set_consent(session, name, enabled=False), _consent, _consented),
+    "consent off": Case("contosso", lambda session, name: set_consent(session, name, enabled=False), _consent, Shell.publish),
     "key publish": Case("contosso", lambda session, name: publish_key(session), _keys),
-    "key retire": Case("contosso", lambda session, name: retire_key(session), _keys),
+    "key retire": Case("contosso", lambda session, name: retire_key(session), _keys, _publish_key),
 }
 FRESH = {"key publish", "key retire"}
 """Commands that a user executes once or a few times."""
@@ -106,17 +106,10 @@ FRESH = {"key publish", "key retire"}
 def test_a_set_up_command_that_is_killed_can_be_repeated(command: str, make_shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     case, shell = CASES[command], _founded(make_shell)
 
-    def prepare(shell: Shell) -> None:
-        if command == "key retire":
-            asyncio.run(publish_key(_session(shell, case)))
-
-    prepare(shell)
-
-    def attempt(kill_at: int | None, *, after: bool) -> tuple[bool, Any, list[str]]:
+    def attempt(kill_at: int | None, *, after: bool) -> tuple[Any, list[str]]:
         nonlocal shell
         if command in FRESH and kill_at is not None:
             shell = _founded(make_shell)
-            prepare(shell)
         name = f"k-{next(NUMBERS)}"
         case.before(shell, name)
         requests = Requests(kills=kill_at is not None, kill_at=kill_at, after=after)
@@ -125,16 +118,16 @@ def test_a_set_up_command_that_is_killed_can_be_repeated(command: str, make_shel
         if requests.dead:
             # The repetition is another process.
             asyncio.run(case.command(_session(shell, case), name))
-        return requests.dead, asyncio.run(case.seen(_session(shell, case), name)), methods
+        return asyncio.run(case.seen(_session(shell, case), name)), methods
 
-    _, expected, methods = attempt(None, after=False)
+    expected, methods = attempt(None, after=False)
     assert expected
     kills = [(number, after) for number in range(len(methods)) for after in (False, True)]
     if not EVERYWHERE:
         kills = [(number, True) for number, method in enumerate(methods) if _writes(method)]
     assert kills
     for number, after in kills:
-        _, seen, _ = attempt(number, after=after)
+        seen, _ = attempt(number, after=after)
         assert seen == expected, (methods[number], "after" if after else "before")
 
 

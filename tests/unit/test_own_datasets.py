@@ -19,7 +19,7 @@ from starters.cli import app
 from starters.operations.own_datasets import upload_warnings
 from starters.operations.session import Session
 from tests.folder_store import FolderStore
-from tests.governance_documents import CONTRACT, NAMES, Governance
+from tests.governance_documents import Governance, use_profiles
 
 runner = CliRunner()
 BASE = {
@@ -58,13 +58,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     found = World(tmp_path)
-    lines = ["[default]", f'collaboration = "{CONTRACT}"', "[default.parties]", *(f'{name} = "{user}"' for user, name in NAMES.items())]
-    for name in NAMES.values():
-        lines += [f"[profile.{name}]", f'party = "{name}"', f'keys_dir = "{tmp_path}/{name}"']
-    (tmp_path / "cleanroom.toml").write_text("\n".join(lines) + "\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CLEANROOM_CONFIG", str(tmp_path / "cleanroom.toml"))
-    monkeypatch.delenv("CLEANROOM_PROFILE", raising=False)
+    use_profiles(tmp_path, monkeypatch, "litware")
     monkeypatch.setattr(Session, "governance", lambda session: found.governance)
     monkeypatch.setattr("cleanroom.clients.owned.open_store", lambda *arguments, **options: found.store)
     return found

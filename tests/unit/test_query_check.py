@@ -23,7 +23,7 @@ from scripts.reference.yaml_files import DATASET_EXAMPLE, QUERY_EXAMPLE
 from starters.cli import app
 from starters.operations import queries
 from starters.operations.session import Session
-from tests.governance_documents import CONTRACT, NAMES, Governance
+from tests.governance_documents import CONTRACT, Governance, use_profiles
 
 runner = CliRunner()
 GOOD = "SELECT f.origin AS origin, COUNT(*) AS flights FROM f JOIN p ON f.tailnum = p.tailnum GROUP BY f.origin"
@@ -39,12 +39,7 @@ def governance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Governance:
     found.publish("contosso-flights", "u-contosso", "read", {"origin": "string", "tailnum": "string", "delay": "number"}, privacy=floors)
     found.publish("litware-planes", "u-litware", "read", {"tailnum": "string", "seats": "long"}, allowedColumns=["tailnum"])
     found.publish("litware-delays", "u-litware", "write", {"origin": "string", "flights": "long"})
-    lines = ["[default]", f'collaboration = "{CONTRACT}"', f'keys_dir = "{tmp_path}/keys"', "[default.parties]"]
-    lines += [f'{name} = "{user}"' for user, name in NAMES.items()]
-    (tmp_path / "cleanroom.toml").write_text("\n".join([*lines, "[profile.fabrikam]", 'party = "fabrikam"', ""]))
-    monkeypatch.setenv("CLEANROOM_CONFIG", str(tmp_path / "cleanroom.toml"))
-    monkeypatch.setenv("CLEANROOM_PROFILE", "fabrikam")
-    monkeypatch.chdir(tmp_path)
+    use_profiles(tmp_path, monkeypatch, "fabrikam")
 
     async def temporal(session: Session, **options: Any) -> Any:
         raise AssertionError("a workflow was started")

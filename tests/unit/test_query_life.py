@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from cleanroom.lifecycle.query import BY_STAGE, STATES, TRANSITIONS, refused_state
 from cleanroom.lifecycle.state import FILE
 from cleanroom.temporal import attributes
-from tests.life_world import COMMAND, OWNERS, QUERY, STATUS, budget, life_world
+from tests.life_world import COMMAND, OWNERS, QUERY, Life, budget, life_world, live
+from tests.temporal_in_memory import STATUS
 
 WORDS = {state.word: state for state in STATES}
 ACCEPTED = ("Approved", "Expired", "Exhausted", "Consent Withdrawn", "Refused")
@@ -28,20 +28,14 @@ LONGEST_WAY = 14
 """Commands from any state to a run: a renewal, two approvals, three consents that were withdrawn, …"""
 
 
-class QueryLife(RuleBasedStateMachine):
-    """The life of the query ``totals`` and of its renewals."""
-
-    patch: pytest.MonkeyPatch
-    followed: set[tuple[str, str]] = set()
-    """Codes whose hints were followed, and the commands in them."""
-    moves: set[tuple[str, str]] = set()
-    """States before and after one command or event."""
+class QueryLife(Life):
+    """The life of the query ``totals`` and of its renewals. A move is made by one command or event."""
 
     @initialize(
         begin=st.sampled_from(["nothing", "draft", "proposed", "approved", "approved", "approved"]), runs=st.sampled_from(["", "1", "2"])
     )
     def begin(self, begin: str, runs: str) -> None:
-        self.world = life_world(Path(tempfile.mkdtemp()), self.patch)
+        self.world = life_world(self.new_folder(), self.patch)
         self.shown: dict[str, str] = {}
         self.event, self.agreed = "", True
         if begin != "nothing":
@@ -53,13 +47,12 @@ class QueryLife(RuleBasedStateMachine):
                 self.approve(who=owner, days=30, runs=runs)
 
     def teardown(self) -> None:
-        if hasattr(self, "world"):
-            try:
-                if self.agreed:
-                    self.compare_with_governance_alone()
-                    self.arrive()
-            finally:
-                self.world.temporal.close()
+        try:
+            if hasattr(self, "world") and self.agreed:
+                self.compare_with_governance_alone()
+                self.arrive()
+        finally:
+            super().teardown()
 
     # ------------------------------------------------------------------ helpers
 
@@ -81,7 +74,6 @@ class QueryLife(RuleBasedStateMachine):
         assert depth < 4, f"hints lead in a circle: {error}"
         failed: list[dict[str, Any]] = []
         for command in commands:
-            self.followed.add((error["code"], " ".join(command.split()[:3])))
             code, answer = self.world.command(self.complete(command), self.person(command, by))
             if code == 0:
                 return
@@ -206,8 +198,7 @@ class QueryLife(RuleBasedStateMachine):
         if how == "lose":
             self.world.temporal.lose(execution.id)
         elif execution.status is STATUS.RUNNING:
-            handle = self.world.temporal.get_workflow_handle(execution.id)
-            asyncio.run(getattr(handle, how)())
+            self.press(execution, how)
 
     @precondition(lambda self: (held := self.world.held(self.latest())) is not None and held.state == "Proposed")
     @rule(who=OWNER, accept=st.sampled_from([True, True, False]))
@@ -224,7 +215,7 @@ class QueryLife(RuleBasedStateMachine):
 
     @invariant()
     def every_place_shows_what_a_run_meets(self) -> None:
-        if not hasattr(self, "world") or not (names := self.names()):
+        if not (names := self.names()):
             return
         self.agreed = False
         before = self.places(names)
@@ -281,8 +272,7 @@ class QueryLife(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(3600)
-def test_no_place_contradicts_another_and_every_hint_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    QueryLife.patch = monkeypatch
-    run_state_machine_as_test(QueryLife, settings=budget(5, 10))
+def test_no_place_contradicts_another_and_every_hint_arrives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    live(QueryLife, monkeypatch, tmp_path, budget(5, 10))
     drawn = {(each.before.word, each.after.word) for each in TRANSITIONS if each.before}
     assert QueryLife.moves <= drawn, "docs/query-life.md does not show how these states follow each other"

@@ -24,7 +24,7 @@ from starters.operations import rehearsal
 from starters.operations.datasets import upload_rows
 from starters.operations.session import Session
 from tests.folder_store import FolderStore
-from tests.governance_documents import CONTRACT, NAMES, Governance
+from tests.governance_documents import Governance, use_profiles
 
 runner = CliRunner()
 SQL = """SELECT f.origin AS origin, COUNT(*) AS flights FROM f JOIN p ON f.tail = p.tailnum
@@ -131,13 +131,7 @@ def governance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Governance:
     found.publish("contosso-flights", "u-contosso", "read", {"origin": "string", "tailnum": "string"}, privacy=FLOORS)
     found.publish("litware-planes", "u-litware", "read", {"tailnum": "string", "seats": "long"})
     found.publish("litware-delays", "u-litware", "write", {"origin": "string", "flights": "long"})
-    lines = ["[default]", f'collaboration = "{CONTRACT}"', "[default.parties]", *(f'{name} = "{user}"' for user, name in NAMES.items())]
-    for name in NAMES.values():
-        lines += [f"[profile.{name}]", f'party = "{name}"', f'keys_dir = "{tmp_path}/{name}"']
-    (tmp_path / "cleanroom.toml").write_text("\n".join(lines) + "\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CLEANROOM_CONFIG", str(tmp_path / "cleanroom.toml"))
-    monkeypatch.setenv("CLEANROOM_PROFILE", "litware")
+    use_profiles(tmp_path, monkeypatch, "litware")
     monkeypatch.setattr(Session, "governance", lambda session: found)
     return found
 

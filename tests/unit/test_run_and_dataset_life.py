@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
-from temporalio.exceptions import CancelledError, TimeoutError, TimeoutType
+from hypothesis.stateful import initialize, invariant, precondition, rule
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import CancelledError, TimeoutError, TimeoutType, WorkflowAlreadyStartedError
 
 from cleanroom.errors import Refused
 from cleanroom.identifiers import dataset_workflow_id, run_workflow_id
@@ -23,8 +24,10 @@ from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, pin_
 from cleanroom.spark.run_events import event_id
 from cleanroom.statements import RunRequest
 from cleanroom.statements.signing import peek
+from cleanroom.temporal.attributes import start_attributes
 from starters.operations.dataset_states import list_datasets, show_dataset
-from tests.life_world import OWNERS, QUERY, STATUS, LifeWorld, budget, life_world
+from tests.life_world import OWNERS, QUERY, Life, LifeWorld, budget, life_world, live
+from tests.temporal_in_memory import STATUS
 from tests.unit.activities.governance import COLLABORATION
 from tests.unit.activities.publishing import publish_dataset
 from tests.unit.workflows.driver import CONVERTER, HELD
@@ -88,37 +91,42 @@ def run_world(folder: Path, patch: pytest.MonkeyPatch) -> LifeWorld:
     return world
 
 
-class RunLife(RuleBasedStateMachine):
-    """The life of one run."""
+class WorkflowLife(Life):
+    """The life of something that has one workflow at a time."""
 
-    patch: pytest.MonkeyPatch
-    folders: list[Path]
-    moves: set[tuple[str, str]] = set()
-
-    @initialize()
-    def begin(self) -> None:
-        folder = self.folders[0] / str(len(list(self.folders[0].iterdir())))
-        folder.mkdir()
-        self.world = run_world(folder, self.patch)
-        self.ledger = Ledger(self.world)
-        self.shown = ""
-        code, answer = self.world.command(f"cleanroom run start {QUERY} --run-id {RUN} --no-wait", "fabrikam")
-        assert code == 0, answer
-
-    def teardown(self) -> None:
-        if hasattr(self, "world"):
-            self.world.temporal.close()
+    shown = ""
+    """The state that was shown last."""
+    id: str
+    """That of the workflow."""
 
     @property
     def execution(self) -> Any:
-        return self.world.temporal.executions[run_workflow_id(COLLABORATION, RUN)]
+        return self.world.temporal.executions.get(self.id)
 
     @property
     def open(self) -> bool:
-        return bool(self.execution.status is STATUS.RUNNING)
+        return self.execution is not None and self.execution.status is STATUS.RUNNING
 
     def finish(self, name: str, answer: Any) -> None:
         self.world.temporal.run_here(lambda: self.execution.driver.finish(name, answer))
+
+    def show_state(self, state: str) -> None:
+        if self.shown and self.shown != state:
+            self.moves.add((self.shown, state))
+        self.shown = state
+
+
+class RunLife(WorkflowLife):
+    """The life of one run."""
+
+    id = run_workflow_id(COLLABORATION, RUN)
+
+    @initialize()
+    def begin(self) -> None:
+        self.world = run_world(self.new_folder(), self.patch)
+        self.ledger = Ledger(self.world)
+        code, answer = self.world.command(f"cleanroom run start {QUERY} --run-id {RUN} --no-wait", "fabrikam")
+        assert code == 0, answer
 
     def running(self) -> list[str]:
         found: list[str] = self.execution.driver.running()
@@ -153,7 +161,7 @@ class RunLife(RuleBasedStateMachine):
         if how == "time out":
             self.execution.stopped = STATUS.TIMED_OUT
             return
-        asyncio.run(getattr(self.world.temporal.get_workflow_handle(self.execution.id), how)())
+        self.press(self.execution, how)
 
     @precondition(lambda self: self.open and self.running())
     @rule()
@@ -195,8 +203,6 @@ class RunLife(RuleBasedStateMachine):
 
     @invariant()
     def every_place_shows_the_same(self) -> None:
-        if not hasattr(self, "world"):
-            return
         record = self.show()
         _, [row] = self.world.command("cleanroom run list", "contosso")
         failure = record["failure"]["code"] if record["failure"] else ""
@@ -208,51 +214,28 @@ class RunLife(RuleBasedStateMachine):
             code, ledger = self.world.command(f"cleanroom run show {RUN} --from-ledger", "contosso")
             # A run that was refused before it began is not in the ledger.
             assert code or ledger["state"] in (record["state"], "CLOSED")
-        if self.shown and self.shown != record["state"]:
-            self.moves.add((self.shown, record["state"]))
-        self.shown = record["state"]
+        self.show_state(record["state"])
 
 
-class DatasetLife(RuleBasedStateMachine):
+class DatasetLife(WorkflowLife):
     """The life of one dataset."""
 
-    patch: pytest.MonkeyPatch
-    folders: list[Path]
-    moves: set[tuple[str, str]] = set()
+    id = dataset_workflow_id(COLLABORATION, DATASET)
 
     @initialize()
     def begin(self) -> None:
-        folder = self.folders[0] / str(len(list(self.folders[0].iterdir())))
-        folder.mkdir()
-        self.world, self.shown = run_world(folder, self.patch), ""
-
-    def teardown(self) -> None:
-        if hasattr(self, "world"):
-            self.world.temporal.close()
-
-    @property
-    def execution(self) -> Any:
-        return self.world.temporal.executions.get(dataset_workflow_id(COLLABORATION, DATASET))
-
-    @property
-    def open(self) -> bool:
-        return self.execution is not None and self.execution.status is STATUS.RUNNING
+        self.world = run_world(self.new_folder(), self.patch)
 
     @rule()
     def publish(self) -> None:
         """What `cleanroom dataset publish FILE` starts."""
-        from temporalio.common import WorkflowIDReusePolicy
-        from temporalio.exceptions import WorkflowAlreadyStartedError
-
-        from cleanroom.temporal.attributes import start_attributes
-
         values = start_attributes(collaboration=COLLABORATION, kind="dataset", proposer="contosso", datasets=[DATASET])
         input = publication("aws-s3")
         again = self.shown in {state.word for state in (dataset.CANCELLED, dataset.TERMINATED, dataset.FAILED, dataset.NO_WORKFLOW)}
         work = self.world.temporal.start_workflow(
             "PublishS3Dataset",
             input,
-            id=dataset_workflow_id(COLLABORATION, DATASET),
+            id=self.id,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
             search_attributes=values,
         )
@@ -267,16 +250,16 @@ class DatasetLife(RuleBasedStateMachine):
         if how == "accepted":
             asyncio.run(publish_dataset(self.world.governance, DATASET, "u-contosso", "read"))
         answer: Any = PUBLISHED if how == "accepted" else Refused("DocumentDiffers", "on purpose")
-        self.world.temporal.run_here(lambda: self.execution.driver.finish("accept_document", answer))
+        self.finish("accept_document", answer)
 
     @precondition(lambda self: self.open)
     @rule(how=st.sampled_from(["cancel", "terminate"]))
-    def stop(self, how: str) -> None:
-        asyncio.run(getattr(self.world.temporal.get_workflow_handle(self.execution.id), how)())
+    def stop(self, how: Literal["cancel", "terminate"]) -> None:
+        self.press(self.execution, how)
 
     @rule()
     def lose(self) -> None:
-        self.world.temporal.lose(dataset_workflow_id(COLLABORATION, DATASET))
+        self.world.temporal.lose(self.id)
         self.shown = ""
 
     @precondition(lambda self: self.shown in ("Accepted", "Consent Withdrawn"))
@@ -287,8 +270,6 @@ class DatasetLife(RuleBasedStateMachine):
 
     @invariant()
     def list_and_show_agree(self) -> None:
-        if not hasattr(self, "world"):
-            return
         session = self.world.sessions["litware"]
         rows = {row["dataset"]: row for row in asyncio.run(list_datasets(session))}
         if DATASET not in rows:
@@ -303,16 +284,13 @@ class DatasetLife(RuleBasedStateMachine):
             expected = words[self.execution.status]
         assert record["state"] == expected
         assert record["failure"] == ("DocumentDiffers" if record["state"] == "Failed" else None)
-        if self.shown and self.shown != record["state"]:
-            self.moves.add((self.shown, record["state"]))
-        self.shown = record["state"]
+        self.show_state(record["state"])
 
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("machine", "drawn"), [(RunLife, run.TRANSITIONS), (DatasetLife, dataset.TRANSITIONS)], ids=["run", "dataset"])
 def test_no_place_contradicts_another(machine: Any, drawn: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    machine.patch, machine.folders = monkeypatch, [tmp_path]
-    run_state_machine_as_test(machine, settings=budget(4, 8))
+    live(machine, monkeypatch, tmp_path, budget(4, 8))
     assert machine.moves <= {(each.before.word, each.after.word) for each in drawn if each.before} | skipped(machine)
 
 

@@ -25,6 +25,7 @@ from cleanroom.documents.query import (
 from cleanroom.documents.specs import load_query_spec
 from starters.cli import app
 from starters.operations.session import Session
+from tests.governance_documents import use_profiles
 
 runner = CliRunner()
 READS: list[str] = []
@@ -49,10 +50,7 @@ def document(parameters: RunParameters) -> str:
 def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     """Runs that were started, with a governance that holds one approved query."""
     runs: list[Any] = []
-    lines = ["[default]", 'collaboration = "flights"', f'keys_dir = "{tmp_path}/keys"', "[default.parties]", 'fabrikam = "user-1"']
-    (tmp_path / "cleanroom.toml").write_text("\n".join([*lines, "[profile.fabrikam]", 'party = "fabrikam"', ""]))
-    monkeypatch.setenv("CLEANROOM_CONFIG", str(tmp_path / "cleanroom.toml"))
-    monkeypatch.setenv("CLEANROOM_PROFILE", "fabrikam")
+    use_profiles(tmp_path, monkeypatch, "fabrikam")
 
     async def get(name: str) -> Any:
         READS.append(name)

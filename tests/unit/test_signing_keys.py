@@ -17,6 +17,7 @@ from cleanroom.errors import InvalidInput, Refused
 from cleanroom.secret import write_secret_file
 from cleanroom.statements import load_or_create_signing_key
 from cleanroom.statements.keys import install_next_signing_key, next_signing_key
+from cleanroom.statements.sealing import load_or_create_sealing_key
 
 PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
 OPEN = serialization.NoEncryption()
@@ -82,7 +83,7 @@ def test_next_key_replaces_the_key_in_a_private_folder_only(tmp_path: Path) -> N
     assert repr(successor) == f"SigningKey(kid={successor.public.kid!r})"
 
 
-@pytest.mark.parametrize(
+NO_KEYS = pytest.mark.parametrize(
     "content",
     [
         b"not a key",
@@ -92,12 +93,32 @@ def test_next_key_replaces_the_key_in_a_private_folder_only(tmp_path: Path) -> N
     ],
     ids=["text", "with a passphrase", "another kind", "a public key"],
 )
+
+
+@NO_KEYS
 def test_a_file_that_is_not_a_signing_key_is_rejected_and_kept(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "signing-key.pem"
     write_secret_file(file, content)
     with pytest.raises(InvalidInput, match="SigningKeyInvalid"):
         load_or_create_signing_key(tmp_path)
     assert file.read_bytes() == content
+
+
+@NO_KEYS
+def test_a_file_that_is_not_a_sealing_key_is_rejected_and_kept(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "sealing-key.pem"
+    write_secret_file(file, content)
+    with pytest.raises(InvalidInput, match="SealingKeyInvalid"):
+        load_or_create_sealing_key(tmp_path)
+    assert file.read_bytes() == content
+
+
+def test_sealing_key_is_created_once_beside_the_signing_key(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    signing, sealing = load_or_create_signing_key(folder), load_or_create_sealing_key(folder)
+    assert load_or_create_sealing_key(folder).public == sealing.public
+    assert load_or_create_signing_key(folder).public == signing.public
+    assert {file.name for file in folder.glob("*.pem")} == {"signing-key.pem", "sealing-key.pem"}
 
 
 def test_a_key_file_that_others_can_read_is_rejected(tmp_path: Path) -> None:

@@ -106,7 +106,6 @@ def existing(kubeconfig: Path, folder: Path, namespace: str = NAMESPACE) -> Clus
         rights.create_accounts(api, namespace)
         for account in ACCOUNTS:
             path = kubeconfig_path(folder, account)
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             users = [] if account == "admin" else [{"name": context["user"], "user": {"token": rights.token(api, namespace, account)}}]
             write_secret_file(path, json.dumps({**content, **({"users": users} if users else {})}).encode())
     return Cluster(folder, namespace)

@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,7 +93,7 @@ class ContainerNode:
         """
         self._link_iptables()
         self._start("containerd", self._root / "usr/bin/containerd", "--config", self._containerd_config())
-        self._wait_for_containerd()
+        self._plane.servers.wait_until(self._answers, 30, "containerd does not answer after 30 s")
         for image in images:
             base = f"localhost/{image.name}"
             self._ctr("--namespace", "k8s.io", "images", "import", "--digests", "--base-name", base, "--no-unpack", str(image.archive))
@@ -128,13 +127,8 @@ class ContainerNode:
         for name in _IPTABLES:
             (self._folder / "bin" / name).symlink_to(self._root / "usr/sbin/xtables-nft-multi")
 
-    def _wait_for_containerd(self) -> None:
-        deadline = time.monotonic() + 30
-        while self._ctr("version", check=False).returncode != 0:
-            self._plane.servers.require_running()
-            if time.monotonic() > deadline:
-                raise ServerFailed("containerd does not answer after 30 s")
-            time.sleep(0.1)
+    def _answers(self) -> bool:
+        return self._ctr("version", check=False).returncode == 0
 
     def _ctr(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [str(self._root / "usr/bin/ctr"), "--address", str(self._socket), *arguments]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from localcloud.launcher.processes import free_ports
 from tools.cluster.binaries import KUBE
 from tools.cluster.certificates import Certificates
-from tools.cluster.servers import Servers, free_port
+from tools.cluster.servers import Servers
 
 SERVICE_NETWORK = "10.96.0.0/16"
 API_SERVICE = "10.96.0.1"
@@ -26,7 +27,7 @@ class ControlPlane:
 
     def __init__(self, folder: Path, servers: Servers, address: str | None = None) -> None:
         self.folder, self.servers, self.address = folder, servers, address
-        self.port = free_port()
+        self.port = free_ports(1)[0]
         self.certificates = Certificates(folder / "certificates")
 
     @property
@@ -75,7 +76,7 @@ class ControlPlane:
             issue(file, f"system:{user}")
 
     def _start_etcd(self) -> str:
-        client, peer = (f"http://{LOOPBACK}:{free_port()}" for _ in range(2))
+        client, peer = (f"http://{LOOPBACK}:{port}" for port in free_ports(2))
         self._run(
             "etcd",
             f"--data-dir={self.folder / 'etcd'}",

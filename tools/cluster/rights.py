@@ -36,14 +36,17 @@ def create_accounts(api: kubernetes.client.ApiClient, namespace: str) -> None:
         create_account(api, namespace, name, rules)
 
 
-def create_account(api: kubernetes.client.ApiClient, namespace: str, name: str, rules: list[dict[str, Any]]) -> None:
-    """Create a service account and its role."""
-    metadata = {"name": name, "namespace": namespace}
-    subject = {"kind": "ServiceAccount", **metadata}
-    create(api, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
-    create(api, {"apiVersion": f"{_GROUP}/v1", "kind": "Role", "metadata": metadata, "rules": rules})
-    reference = {"apiGroup": _GROUP, "kind": "Role", "name": name}
-    create(api, {"apiVersion": f"{_GROUP}/v1", "kind": "RoleBinding", "metadata": metadata, "subjects": [subject], "roleRef": reference})
+def create_account(
+    api: kubernetes.client.ApiClient, namespace: str, name: str, rules: list[dict[str, Any]], *, cluster_role: str | None = None
+) -> None:
+    """Create a service account and its role: one of its name in the namespace, or ``cluster_role``."""
+    account = {"name": name, "namespace": namespace}
+    create(api, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
+    kind, metadata = ("ClusterRole", {"name": cluster_role}) if cluster_role else ("Role", account)
+    create(api, {"apiVersion": f"{_GROUP}/v1", "kind": kind, "metadata": metadata, "rules": rules})
+    subject, reference = {"kind": "ServiceAccount", **account}, {"apiGroup": _GROUP, "kind": kind, "name": metadata["name"]}
+    binding = {"apiVersion": f"{_GROUP}/v1", "kind": f"{kind}Binding", "metadata": metadata}
+    create(api, {**binding, "subjects": [subject], "roleRef": reference})
 
 
 def token(api: kubernetes.client.ApiClient, namespace: str, account: str) -> str:

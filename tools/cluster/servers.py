@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import ssl
 import subprocess
 import time
-import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from localcloud.launcher.processes import Ready, is_ready, log_tail
 
 
 class ServerFailed(Exception):
@@ -44,8 +43,7 @@ class Server:
         """
         code = self._process.poll()
         if code is not None:
-            last = "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
-            raise ServerFailed(f"{self.name} ended with code {code}:\n{last}")
+            raise ServerFailed(f"{self.name} ended with code {code}:\n{log_tail(self.log, 12)}")
 
     def resident_mib(self) -> int:
         """Return the resident memory in MiB."""
@@ -89,7 +87,7 @@ class Servers:
             server.require_running()
 
     def wait_ready(self, url: str, seconds: float, authority: Path | None = None) -> None:
-        """Wait until ``url`` answers with status 200.
+        """Wait until ``url`` answers that it is ready.
 
         Args:
             url: A readiness endpoint.
@@ -99,29 +97,30 @@ class Servers:
         Raises:
             ServerFailed: A server has ended, or the endpoint is not ready in time.
         """
-        context = ssl.create_default_context(cafile=str(authority)) if authority else None
+        check = Ready(kind="http", url=url, ca_file=authority)
+        self.wait_until(lambda: is_ready(check), seconds, f"{url} is not ready after {seconds:.0f} s; the logs are in {self.folder}")
+
+    def wait_until(self, done: Callable[[], bool], seconds: float, late: str) -> None:
+        """Wait until ``done`` returns true.
+
+        Args:
+            done: A check.
+            seconds: How long to wait.
+            late: The message if that is not enough.
+
+        Raises:
+            ServerFailed: A server has ended, or the check does not succeed in time.
+        """
         deadline = time.monotonic() + seconds
         while True:
             self.require_running()
-            try:
-                with urllib.request.urlopen(url, timeout=2, context=context) as answer:
-                    if answer.status == 200:
-                        return
-            except OSError:
-                # The server does not listen yet, or answers that it is not ready.
-                pass
+            if done():
+                return
             if time.monotonic() > deadline:
-                raise ServerFailed(f"{url} is not ready after {seconds:.0f} s; the logs are in {self.folder}")
+                raise ServerFailed(late)
             time.sleep(0.05)
 
     def stop(self) -> None:
         """Stop all servers, the last one first."""
         for server in reversed(self.running.values()):
             server.stop()
-
-
-def free_port() -> int:
-    """Return a port on loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

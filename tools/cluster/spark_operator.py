@@ -7,24 +7,23 @@ runs next to the API server instead of in pods; therefore the webhook's Service 
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 from typing import Any
 
 import kubernetes
 import yaml
 
+from localcloud.launcher.processes import free_ports
 from tools.cluster.binaries import OPERATOR, operator_source, spark_home
 from tools.cluster.control_plane import LOOPBACK, ControlPlane
-from tools.cluster.rights import create, token
-from tools.cluster.servers import ServerFailed, free_port
+from tools.cluster.rights import create, create_account, token
+from tools.cluster.servers import ServerFailed
 
 NAMESPACE = "spark-operator"
 WEBHOOK = "spark-operator-webhook"
 _SERVICE = f"{WEBHOOK}-svc"
 _APPLICATION = ("sparkoperator.k8s.io", "v1beta2", "sparkapplications")
 _ROLES = ("controller", "webhook")
-_RBAC = "rbac.authorization.k8s.io"
 
 
 class SparkOperator:
@@ -33,7 +32,7 @@ class SparkOperator:
     def __init__(self, plane: ControlPlane, api: kubernetes.client.ApiClient, namespace: str) -> None:
         self._plane, self._api, self._namespace = plane, api, namespace
         self._chart = operator_source() / "charts" / "spark-operator-chart"
-        self._webhook_port = free_port()
+        self._webhook_port = free_ports(1)[0]
 
     def install(self) -> None:
         """Create the objects of the operator's chart, and wait until the API server serves its CRDs.
@@ -45,9 +44,11 @@ class SparkOperator:
         for file in sorted((self._chart / "crds").glob("*.yaml")):
             # 1.7 MB of YAML: the parser in C is ten times as fast.
             create(self._api, yaml.load(file.read_text(), yaml.CSafeLoader))
-        self._wait_established()
+        late = "the CRDs of the Spark Operator are not established after 60 s"
+        self._plane.servers.wait_until(self._established, 60, late)
         for role in _ROLES:
-            self._grant(role)
+            rules = [*released_rules(self._chart, role), *_install_rules(role)]
+            create_account(self._api, NAMESPACE, role, rules, cluster_role=f"spark-operator-{role}")
         self._register_webhooks()
 
     def start(self) -> None:
@@ -77,7 +78,7 @@ class SparkOperator:
 
     def _start(self, role: str, arguments: list[str]) -> str:
         """Start one of the processes, and return the URL of its readiness probe."""
-        name, port = f"operator-{role}", free_port()
+        name, port = f"operator-{role}", free_ports(1)[0]
         environment = {
             "KUBECONFIG": str(self._plane.kubeconfig(name, token=token(self._api, NAMESPACE, role))),
             "SPARK_HOME": str(spark_home()),
@@ -89,22 +90,9 @@ class SparkOperator:
         self._plane.servers.start(name, [OPERATOR.path, role, "start", *common, *arguments], environment)
         return f"http://{LOOPBACK}:{port}/readyz"
 
-    def _wait_established(self) -> None:
-        definitions, deadline = kubernetes.client.ApiextensionsV1Api(self._api), time.monotonic() + 60
-        while not all(_is_established(item) for item in definitions.list_custom_resource_definition().items):
-            if time.monotonic() > deadline:
-                raise ServerFailed("the CRDs of the Spark Operator are not established after 60 s")
-            time.sleep(0.1)
-
-    def _grant(self, role: str) -> None:
-        create(self._api, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": role, "namespace": NAMESPACE}})
-        metadata = {"name": f"spark-operator-{role}"}
-        rules = [*released_rules(self._chart, role), *_install_rules(role)]
-        create(self._api, {"apiVersion": f"{_RBAC}/v1", "kind": "ClusterRole", "metadata": metadata, "rules": rules})
-        subject = {"kind": "ServiceAccount", "name": role, "namespace": NAMESPACE}
-        reference = {"apiGroup": _RBAC, "kind": "ClusterRole", **metadata}
-        binding = {"apiVersion": f"{_RBAC}/v1", "kind": "ClusterRoleBinding", "metadata": metadata, "subjects": [subject]}
-        create(self._api, {**binding, "roleRef": reference})
+    def _established(self) -> bool:
+        definitions = kubernetes.client.ApiextensionsV1Api(self._api).list_custom_resource_definition().items
+        return all(_is_established(item) for item in definitions)
 
     def _register_webhooks(self) -> None:
         alias = {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": self._webhook_port}]}

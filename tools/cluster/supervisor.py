@@ -6,7 +6,6 @@ It ends when it gets SIGTERM, when one of its servers ends, or, unless it is det
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ from typing import Any
 
 import kubernetes
 
+from localcloud.launcher.supervisor import write_json
 from tools.cluster import container_node, images, simulated_node
 from tools.cluster.binaries import KUBERNETES
 from tools.cluster.control_plane import LOOPBACK, ControlPlane
@@ -68,7 +68,9 @@ class Supervisor:
             operator.start()
         with self._timed("node"):
             self._start_node(plane, api, cleanup)
-            wait_for_node(kubernetes.client.CoreV1Api(api))
+            core = kubernetes.client.CoreV1Api(api)
+            # The scheduler may use a new node when its controller has removed the taint.
+            self.servers.wait_until(lambda: any(map(_is_ready, core.list_node().items)), 60, "no node is ready after 60 s")
         self._write_kubeconfigs(plane, api)
         return plane
 
@@ -113,17 +115,16 @@ class Supervisor:
     def _write_ready_file(self) -> None:
         memory = {name: server.resident_mib() for name, server in self.servers.running.items()}
         image, layers = self.image
-        content: dict[str, Any] = {
+        content = {
             "kubernetes": KUBERNETES,
             "tier": self.tier,
             "namespace": self.namespace,
             "image": image,
             "layers": layers,
+            "seconds": self.seconds,
+            "memory_mib": memory,
         }
-        content |= {"seconds": self.seconds, "memory_mib": memory}
-        draft = self.folder / f"{READY_FILE}.new"
-        draft.write_text(json.dumps(content, indent=1))
-        draft.replace(self.folder / READY_FILE)
+        write_json(self.folder / READY_FILE, content)
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -131,19 +132,6 @@ class Supervisor:
         yield
         self.seconds[step] = round(time.monotonic() - began, 2)
         print(f"{self.seconds[step]:7.2f} s  {step}", flush=True)
-
-
-def wait_for_node(core: kubernetes.client.CoreV1Api, seconds: float = 60) -> None:
-    """Wait until the scheduler may use the node: its controller removes the taint of a new node.
-
-    Raises:
-        TimeoutError: The node is not ready in time.
-    """
-    deadline = time.monotonic() + seconds
-    while not any(_is_ready(node) for node in core.list_node().items):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"no node is ready after {seconds:.0f} s")
-        time.sleep(0.1)
 
 
 def _is_ready(node: Any) -> bool:

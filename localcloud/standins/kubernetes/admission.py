@@ -12,6 +12,7 @@ import httpx
 
 from cleanroom.spark.policy import NODE_MOUNTS, POLICY_ANNOTATION, PodContainer, PodMount, admitted_environment, check_pod
 from cleanroom.transport import async_http_client, ssl_context
+from localcloud.standins.kubernetes.mounts import SERVICE_ACCOUNT
 from localcloud.standins.kubernetes.store import Object
 from localcloud.standins.kubernetes.submission import memory_mib
 
@@ -131,7 +132,7 @@ def mounts_of(pod: Object, container: Object) -> tuple[PodMount, ...]:
     volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", ())}
     found = [_mount(path, f"{_SANDBOX}/node{path}") for path in NODE_MOUNTS]
     found.append(_mount("/etc/resolv.conf", f"{_SANDBOX}/resolvconf/resolv.conf"))
-    found.append(_mount("/var/run/secrets/kubernetes.io/serviceaccount", f"{_SANDBOX}/emptydir/token", read_only=True))
+    found.append(_mount(SERVICE_ACCOUNT, f"{_SANDBOX}/emptydir/token", read_only=True))
     for item in container.get("volumeMounts", ()):
         volume = volumes.get(item["name"], {})
         inside = any(kind in volume for kind in ("emptyDir", "configMap", "projected"))

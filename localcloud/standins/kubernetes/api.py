@@ -215,7 +215,7 @@ class Api:
     def _item(self, resource: Resource, sub: str = "") -> Callable[[Request], Any]:
         async def item(request: Request) -> Response:
             name, namespace = request.path_params["name"], request.path_params.get("namespace")
-            verb = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[request.method]
+            verb = _VERBS[request.method]
             self._accounts.allow(request, verb, resource, namespace, "")
             key = namespace or ""
             if verb == "get":

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cleanroom.audit.chain import Bundle, first_broken_link, plain_json
 from cleanroom.audit.files import bundle_zip, parse_bundle, write_bundle
-from cleanroom.audit.verify import verify_bundle, verify_file
+from cleanroom.audit.verify import read_and_verify, verify_bundle
 from cleanroom.errors import Refused
 from cleanroom.identifiers import canonical_json
 from tests.audit_records import Items, clone, index_of
@@ -104,13 +104,13 @@ def test_rechained_bundle_lacks_the_exporters_signature(world: AuditWorld, items
 )
 def test_file_that_is_not_a_bundle_yields_a_failed_verdict(world: AuditWorld, data: bytes, tmp_path: Path) -> None:
     (tmp_path / "b.json").write_bytes(data)
-    assert not verify_file(tmp_path / "b.json", world.trust).ok
+    assert not read_and_verify(tmp_path / "b.json", world.trust)[1].ok
 
 
 def test_empty_chain_fails(world: AuditWorld, bundle: Bundle, tmp_path: Path) -> None:
     empty = bundle.model_copy(update={"records": (), "manifest": bundle.manifest.model_copy(update={"entries": ()})})
     write_bundle(empty, tmp_path / "b.json")
-    assert not verify_file(tmp_path / "b.json", world.trust).ok
+    assert not read_and_verify(tmp_path / "b.json", world.trust)[1].ok
 
 
 def test_archive_with_changed_missing_or_malformed_members_is_rejected(bundle: Bundle) -> None:

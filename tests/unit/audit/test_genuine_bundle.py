@@ -10,7 +10,7 @@ import pytest
 from cleanroom.attestation import TrustStore
 from cleanroom.audit.chain import Bundle
 from cleanroom.audit.files import bundle_json, bundle_zip, parse_bundle, write_bundle
-from cleanroom.audit.verify import verify_bundle, verify_file
+from cleanroom.audit.verify import read_and_verify, verify_bundle
 from cleanroom.identifiers import sha256_hex
 from localcloud.standins.snp.server import DevelopmentHardware
 from tests.audit_records import CLEAN_ROOM_HOST, SPARK_HOST
@@ -20,7 +20,7 @@ from tests.audit_world import AuditWorld
 def test_genuine_bundle_verifies_in_both_forms(world: AuditWorld, bundle: Bundle, tmp_path: Path) -> None:
     for name in ("run.json", "run.zip"):
         write_bundle(bundle, tmp_path / name)
-        verdict = verify_file(tmp_path / name, world.trust, spark_host_data=[SPARK_HOST], clean_room_host_data=[CLEAN_ROOM_HOST])
+        _, verdict = read_and_verify(tmp_path / name, world.trust, spark_host_data=[SPARK_HOST], clean_room_host_data=[CLEAN_ROOM_HOST])
         assert verdict.ok, verdict.first_broken
         assert (verdict.sealed_by, verdict.development, verdict.notes) == (world.users["contosso"], True, ())
         ids = {check.id for check in verdict.checks}
