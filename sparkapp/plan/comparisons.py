@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sparkapp.plan.conditions import constant
 from sparkapp.plan.expressions import Columns
 from sparkapp.plan.joins import Pair
 from sparkapp.plan.tree import Node, tree
@@ -71,7 +72,4 @@ def counts_one(condition: Node, columns: Columns) -> list[frozenset[int]]:
     if condition.kind != "EqualTo" or condition.children[0].kind != "AttributeReference":
         return []
     counts = columns[condition.children[0].id].counts if condition.children[0].id in columns else None
-    number = condition.children[1]
-    while number.kind == "Cast":
-        number = number.child
-    return [counts] if counts is not None and number.kind == "Literal" and str(number.fields.get("value")) == "1" else []
+    return [counts] if counts is not None and constant(condition.children[1]) == "1" else []

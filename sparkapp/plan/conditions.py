@@ -49,6 +49,14 @@ def without_alias(node: Node) -> Node:
     return node.child if node.kind == "Alias" else node
 
 
+def constant(node: Node) -> str | None:
+    """The text of a constant, whatever it is cast to; None for any other expression, and for NULL."""
+    while node.kind == "Cast":
+        node = node.child
+    value = node.fields.get("value") if node.kind == "Literal" else None
+    return None if value is None else str(value)
+
+
 def conjuncts(node: Node) -> list[Node]:
     """The conditions that AND combines."""
     if node.kind == "And":
@@ -58,18 +66,14 @@ def conjuncts(node: Node) -> list[Node]:
 
 def number_of(node: Node) -> int | None:
     """The whole number that an expression is, if it is a constant."""
-    while node.kind == "Cast":
-        node = node.child
-    text = str(node.fields.get("value")) if node.kind == "Literal" else ""
-    return int(text) if text.isdecimal() else None
+    text = constant(node)
+    return int(text) if text is not None and text.isdecimal() else None
 
 
 def _percent(node: Node) -> int | None:
     """The percentage that a constant such as 0.8 is."""
-    while node.kind == "Cast":
-        node = node.child
     try:
-        percent = 100 * Decimal(str(node.fields.get("value"))) if node.kind == "Literal" else Decimal("NaN")
+        percent = 100 * Decimal(constant(node) or "NaN")
     except InvalidOperation:
         return None
     return int(percent) if percent == percent.to_integral_value() else None

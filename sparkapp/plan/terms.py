@@ -24,6 +24,7 @@ from sparkapp.plan.conditions import (
     Floors,
     Test,
     conjuncts,
+    constant,
     flag_text,
     found_text,
     product_text,
@@ -405,6 +406,5 @@ def _is_mixed(value: Node) -> bool:
 
 
 def _is_zero(node: Node) -> bool:
-    while node.kind == "Cast":
-        node = node.child
-    return node.kind == "Literal" and str(node.fields.get("value")).strip("0.") == ""
+    text = constant(node)
+    return text is not None and text.strip("0.") == ""
