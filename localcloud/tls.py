@@ -26,7 +26,9 @@ class ServerCertificate:
     key: Path
 
 
-def self_signed(common_name: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> x509.CertificateBuilder:
+def self_signed(
+    common_name: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, lifetime: dt.timedelta = _LIFETIME
+) -> x509.CertificateBuilder:
     """Return a builder of a self-issued certificate for ``key``, valid since an hour ago and without extensions."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     now = dt.datetime.now(dt.UTC)
@@ -37,19 +39,27 @@ def self_signed(common_name: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPriva
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + _LIFETIME)
+        .not_valid_after(now + lifetime)
     )
 
 
-def authority_certificate(common_name: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+def authority_certificate(common_name: str, key: ec.EllipticCurvePrivateKey, lifetime: dt.timedelta = _LIFETIME) -> x509.Certificate:
     """Create a root certificate that can issue leaf certificates only."""
     return (
-        self_signed(common_name, key)
+        self_signed(common_name, key, lifetime)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.KeyUsage(True, False, False, False, False, True, True, False, False), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
+
+
+def general_name(host: str) -> x509.GeneralName:
+    """Return a DNS name or an IP address as a certificate names it."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 class LocalAuthority:
@@ -82,12 +92,6 @@ class LocalAuthority:
             return result
         key = ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
-        names: list[x509.GeneralName] = []
-        for host in hosts:
-            try:
-                names.append(x509.IPAddress(ipaddress.ip_address(host)))
-            except ValueError:
-                names.append(x509.DNSName(host))
         cert = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])]))
@@ -96,7 +100,7 @@ class LocalAuthority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - dt.timedelta(hours=1))
             .not_valid_after(min(now + _LIFETIME, self._cert.not_valid_after_utc))
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.SubjectAlternativeName(map(general_name, hosts)), critical=False)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)

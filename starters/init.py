@@ -14,6 +14,8 @@ from starters.terminal.entry import main
 from starters.terminal.output import Format, Output, error_boundary, print_rows, print_status, safe
 
 app = typer.Typer()
+CLIENT_SECRET = ("credential.tenant_id", "credential.client_id", "credential.client_secret_file")
+"""Settings of a credential of the kind ``client-secret``."""
 CREDENTIALS = ("default", "cli", "client-secret", "workload-identity", "managed-identity")
 STORES = {
     "azure": (
@@ -109,7 +111,7 @@ def _complete(name: str, file: Path, given: dict[str, Any]) -> dict[str, Any]:
     present = merge(default, given)
     options = {"collaboration": "--collaboration", "governance.url": "--governance", "credential.kind": "--credential"}
     if present.get("credential", {}).get("kind") == "client-secret":
-        options |= {f"credential.{field}": "--set" for field in ("tenant_id", "client_id", "client_secret_file")}
+        options |= dict.fromkeys(CLIENT_SECRET, "--set")
     missing = [field for field in options if not _field(present, field)]
     if not asks():
         if missing:
@@ -119,9 +121,7 @@ def _complete(name: str, file: Path, given: dict[str, Any]) -> dict[str, Any]:
     print_status(f"[bold]{safe(name)}[/bold] is a new profile. An empty answer leaves a setting out.")
     answers = [f"{field}={typer.prompt(field)}" for field in missing]
     if "credential.kind=client-secret" in answers:
-        answers += [
-            f"credential.{field}={typer.prompt(f'credential.{field}')}" for field in ("tenant_id", "client_id", "client_secret_file")
-        ]
+        answers += [f"{field}={typer.prompt(field)}" for field in CLIENT_SECRET]
     if not any(section in present for section in ("azure", "s3")):
         place = typer.prompt(f"Where are your datasets ({', '.join(STORES)})", default="none")
         if place not in STORES:

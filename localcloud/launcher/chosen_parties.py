@@ -9,6 +9,7 @@ from pathlib import Path
 from cleanroom.errors import Conflict, InvalidInput
 from cleanroom.identifiers import require_name
 from localcloud.launcher.companies import DEMO, OPERATOR, SERVICES, Companies, Company, Kind
+from localcloud.launcher.supervisor import write_json
 
 DEFAULT_COLLABORATION = "local"
 """The collaboration of chosen companies, unless the user names it."""
@@ -91,7 +92,7 @@ def record_parties(state: Path, companies: Companies) -> None:
         )
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     content = {"collaboration": companies.collaboration, "parties": {item.name: item.kind for item in companies.members}}
-    (state / _FILE).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    write_json(state / _FILE, content)
 
 
 def described(companies: Companies) -> str:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from temporalio.client import WorkflowExecution
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from cleanroom.concurrency import gather_limited
 from cleanroom.documents.dataset import DATASET_LABELS, parse_dataset
@@ -14,8 +14,9 @@ from cleanroom.errors import CleanRoomError, NotFound, Unavailable
 from cleanroom.identifiers import dataset_workflow_id, document_digest, is_name
 from cleanroom.lifecycle.dataset import DatasetFacts, dataset_state, next_command
 from cleanroom.lifecycle.state import State, WorkflowEnd
+from cleanroom.messages.publish import PublishedDataset
 from cleanroom.temporal import attributes
-from starters.operations.session import Session
+from starters.operations.session import Session, seek_workflow
 from starters.terminal.output import print_status
 
 if TYPE_CHECKING:
@@ -127,13 +128,8 @@ def _failure(workflow: WorkflowExecution | None, state: State) -> str | None:
 
 async def _workflow(session: Session, name: str) -> WorkflowExecution | None:
     """Return the latest workflow that publishes a dataset; None if Temporal has none."""
-    client = await session.temporal()
-    try:
-        return await client.get_workflow_handle(dataset_workflow_id(session.collaboration, name)).describe()
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
-    return None
+    found = await seek_workflow(session, name, dataset_workflow_id, PublishedDataset)
+    return found.described if found is not None else None
 
 
 async def _workflows(session: Session) -> dict[str, WorkflowExecution]:

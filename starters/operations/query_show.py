@@ -16,8 +16,8 @@ from starters.operations.queries import query_record
 from starters.operations.query_list import governance_row
 from starters.operations.query_names import latest_name
 from starters.operations.query_standing import standing_record, state_with, workflow_facts
-from starters.operations.query_workflow import find_query, state_of
-from starters.operations.session import FoundWorkflow, Session
+from starters.operations.query_workflow import state_of
+from starters.operations.session import FoundWorkflow, Session, seek_workflow
 from starters.operations.worker_queries import QUERY_SECONDS
 
 
@@ -70,11 +70,7 @@ async def show_query(session: Session, name: str) -> tuple[dict[str, Any], Query
 
 
 async def _find(session: Session, name: str) -> FoundWorkflow[QueryState] | None:
-    """Find the workflow of a query; None if Temporal has none: it deletes workflows that ended long ago."""
-    try:
-        return await find_query(session, name)
-    except NotFound:
-        return None
+    return await seek_workflow(session, name, query_workflow_id, QueryState)
 
 
 async def _require_known(session: Session, name: str, found: FoundWorkflow[QueryState] | None) -> None:

@@ -120,6 +120,13 @@ class Session:
             self._credential = credential(self.settings.credential, ca_file=self.settings.ca_file)
         return self._credential
 
+    async def claims(self) -> Mapping[str, Any]:
+        """Return the claims of the credential's token for governance, which verifies them."""
+        from cleanroom.bulkheads import bulkhead
+        from cleanroom.jose.tokens import unverified_claims
+
+        return unverified_claims((await bulkhead("entra").run(self.credential().get_token, self.settings.governance.scope)).token)
+
     def governance(self) -> GovernanceUserClient:
         """Create a governance client that acts as this user; use it as an asynchronous context manager.
 
@@ -243,7 +250,7 @@ class FoundWorkflow(NamedTuple, Generic[T]):
 async def find_workflow(
     session: Session, kind: str, name: str, workflow_id: Callable[[str, str], str], result_type: type[T]
 ) -> FoundWorkflow[T]:
-    """Find a workflow of the collaboration on the server.
+    """Find a workflow of the collaboration on the server; see :func:`seek_workflow`.
 
     Args:
         session: Session of the command.
@@ -255,6 +262,20 @@ async def find_workflow(
     Raises:
         NotFound: ``WorkflowNotFound``.
     """
+    found = await seek_workflow(session, name, workflow_id, result_type)
+    if found is None:
+        known = {"query": f"cleanroom query adopt {name}", "run": f"cleanroom run show {name} --from-ledger"}
+        hint = f"List what exists with `cleanroom {kind} list`."
+        if kind in known:
+            hint += f" If Temporal has lost it: `{known[kind]}`."
+        raise NotFound("WorkflowNotFound", f"{kind} {name!r} does not exist.", hint=hint)
+    return found
+
+
+async def seek_workflow(
+    session: Session, name: str, workflow_id: Callable[[str, str], str], result_type: type[T]
+) -> FoundWorkflow[T] | None:
+    """Return a workflow of the collaboration; None if the server has none: it deletes workflows that ended long ago."""
     from temporalio.service import RPCError, RPCStatusCode
 
     client = await session.temporal()
@@ -263,11 +284,7 @@ async def find_workflow(
         return FoundWorkflow(client, handle, await handle.describe())
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND and not error.message.startswith("Namespace "):
-            known = {"query": f"cleanroom query adopt {name}", "run": f"cleanroom run show {name} --from-ledger"}
-            hint = f"List what exists with `cleanroom {kind} list`."
-            if kind in known:
-                hint += f" If Temporal has lost it: `{known[kind]}`."
-            raise NotFound("WorkflowNotFound", f"{kind} {name!r} does not exist.", hint=hint) from error
+            return None
         raise
 
 

@@ -36,7 +36,7 @@ async def set_up(profile: str, file: Path, *, keyring: Path | None = None, new_k
     session = Session.load(profile, str(file))
     party = session.party
     rows: list[dict[str, str]] = []
-    own = await _own_user(session)
+    own = str((await session.claims()).get("oid", ""))
     async with session.governance() as client:
         users = await _users(client)
     if own not in users:
@@ -61,16 +61,6 @@ async def set_up(profile: str, file: Path, *, keyring: Path | None = None, new_k
     rows += await _keys(session)
     rows.append(await _keyring(session, keyring, new_keyring))
     return rows
-
-
-async def _own_user(session: Session) -> str:
-    """Return the user ID of the profile's credential: the ``oid`` of its token, which governance verifies."""
-    import asyncio
-
-    from cleanroom.jose.tokens import unverified_claims
-
-    token = await asyncio.to_thread(session.credential().get_token, session.settings.governance.scope)
-    return str(unverified_claims(token.token).get("oid", ""))
 
 
 async def _users(client: GovernanceUserClient) -> dict[str, UserIdentity]:

@@ -36,6 +36,7 @@ from starters.operations import query_renewal, query_standing
 from starters.operations.approved_cards import remember_approval
 from starters.operations.query_names import accepted_versions, generations, latest_name, names_before
 from starters.operations.query_renewal import renew_query
+from starters.operations.query_show import show_query
 from starters.operations.query_standing import accepted_record, decision_lines, standing_record, state_with, workflow_facts
 from starters.operations.session import Session
 from starters.query_decisions import print_approval_card
@@ -462,3 +463,12 @@ async def test_an_open_proposal_of_another_text_is_withdrawn_first(world: World,
     spec, _ = query_specification(world.documents[QUERY], COLLABORATION)
     assert await refused(renew_query(session, QUERY, spec)) == "AlreadyProposed"
     assert commands.calls == []
+
+
+async def test_a_missing_keyring_is_not_a_missing_workflow(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def temporal(session: Session, **options: Any) -> Any:
+        raise NotFound("SecretFileNotFound", "codec keyring: the file keyring.json does not exist.")
+
+    monkeypatch.setattr(Session, "temporal", temporal)
+    with pytest.raises(NotFound, match="SecretFileNotFound"):
+        await show_query(session, QUERY)

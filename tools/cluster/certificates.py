@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cleanroom.secret import write_secret_file
+from localcloud.tls import authority_certificate, general_name
 
 _PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 _LIFETIME = dt.timedelta(days=2)
@@ -27,11 +27,10 @@ class Certificates:
         folder.mkdir(parents=True, mode=0o700)
         self.folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test-cluster")])
-        builder = self._builder(self._issuer, self._key.public_key())
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        authority = authority_certificate("test-cluster", self._key, _LIFETIME)
+        self._issuer = authority.subject
         self._write_key("ca", self._key)
-        self.certificate("ca").write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        self.certificate("ca").write_bytes(authority.public_bytes(Encoding.PEM))
 
     def certificate(self, file: str) -> Path:
         """Return the path of the certificate called ``file``."""
@@ -55,9 +54,17 @@ class Certificates:
             [*(x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups), x509.NameAttribute(NameOID.COMMON_NAME, name)]
         )
         usages = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH])
-        builder = self._builder(subject, key.public_key()).add_extension(usages, critical=False)
+        now = dt.datetime.now(dt.UTC)
+        builder = x509.CertificateBuilder(
+            issuer_name=self._issuer,
+            subject_name=subject,
+            public_key=key.public_key(),
+            serial_number=x509.random_serial_number(),
+            not_valid_before=now - dt.timedelta(minutes=5),
+            not_valid_after=now + _LIFETIME,
+        ).add_extension(usages, critical=False)
         if hosts:
-            builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(host) for host in hosts]), critical=False)
+            builder = builder.add_extension(x509.SubjectAlternativeName(map(general_name, hosts)), critical=False)
         self._write_key(file, key)
         self.certificate(file).write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
@@ -92,23 +99,5 @@ class Certificates:
         write_secret_file(path, json.dumps(content).encode())
         return path
 
-    def _builder(self, subject: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        now = dt.datetime.now(dt.UTC)
-        return x509.CertificateBuilder(
-            issuer_name=self._issuer,
-            subject_name=subject,
-            public_key=public,
-            serial_number=x509.random_serial_number(),
-            not_valid_before=now - dt.timedelta(minutes=5),
-            not_valid_after=now + _LIFETIME,
-        )
-
     def _write_key(self, file: str, key: _PrivateKey) -> None:
         write_secret_file(self.key(file), key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-
-
-def _general_name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)

@@ -97,11 +97,7 @@ async def trust_in_force(session: Session) -> AcceptedTrust:
 
 
 async def _sign_in(session: Session) -> str:
-    from cleanroom.bulkheads import bulkhead
-    from cleanroom.jose.tokens import unverified_claims
-
-    token = (await bulkhead("entra").run(session.credential().get_token, session.settings.governance.scope)).token
-    claims = unverified_claims(token)
+    claims = await session.claims()
     own, user = session.settings.parties.get(session.settings.party or ""), claims.get("oid")
     if own is not None and user is not None and own != user:
         raise Refused(
