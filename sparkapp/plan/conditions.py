@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 
@@ -10,6 +11,8 @@ from sparkapp.plan.tree import Node, refused
 
 Test = frozenset[str]
 """A test of rows: the canonical texts of the parts that AND combines."""
+FOUND, TRUE, NOT_TRUE = " IS NOT NULL", " IS TRUE", " IS NOT TRUE"
+"""The ends of the texts of those parts that :mod:`sparkapp.plan.terms` compares."""
 SUMS = frozenset({"Sum", "Average"})
 """Functions to which a zero contributes nothing, and in which one person may dominate."""
 
@@ -120,12 +123,10 @@ class Condition:
     def _test(self, node: Node, least: int, floors: Floors) -> bool:
         """``COUNT(person) FILTER(WHERE c)``: persons with a row that meets a test, or who contribute to a sum of absolute values."""
         call = self.values.get(node.id) if node.kind == "AttributeReference" else None
-        if call is None or call.kind != "AggregateExpression" or call.fields.get("isDistinct") or len(call.children) != 2:
+        if call is None or not is_aggregate(call, ("Count",)) or len(call.children) != 2:
             return False
         counted, condition = call.children
-        if counted.kind != "Count" or [child.kind == "AttributeReference" and child.id in self.persons for child in counted.children] != [
-            True
-        ]:
+        if [child.kind == "AttributeReference" and child.id in self.persons for child in counted.children] != [True]:
             return False
         if condition.kind == "GreaterThan":
             number, column = number_of(condition.children[1]), condition.children[0]
@@ -205,15 +206,11 @@ def row_test(node: Node, canonical: Canonical) -> Test:
 
 def _part_of_test(node: Node, canonical: Canonical) -> str:
     inner = node.child if node.kind == "Not" else node
-    if node.kind == "Not" and inner.kind == "EqualTo" and number_of(inner.children[1]) == 0:
-        value = inner.children[0]
-        widened = value.kind == "Cast" and str(value.fields.get("dataType")).startswith(("double", "decimal"))
-        return f"{product_text(value.child if widened else value, canonical)} <> 0"
     if node.kind == "IsNotNull":
-        return f"{product_text(node.child, canonical)} IS NOT NULL"
+        return f"{product_text(node.child, canonical)}{FOUND}"
     if inner.kind == "EqualNullSafe" and inner.children[1].kind == "Literal" and inner.children[1].fields.get("value") == "true":
-        return f"{truth_text(inner.children[0], canonical)} IS {'NOT ' if node.kind == 'Not' else ''}TRUE"
-    return canonical.text(node)
+        return f"{truth_text(inner.children[0], canonical)}{NOT_TRUE if node.kind == 'Not' else TRUE}"
+    return truth_text(node, canonical)
 
 
 def truth_text(node: Node, canonical: Canonical) -> str:
@@ -227,7 +224,7 @@ def truth_text(node: Node, canonical: Canonical) -> str:
 
 def found_text(number: int) -> str:
     """The condition that an attribute is not NULL, as :func:`truth_text` writes it."""
-    return f"#{number} IS NOT NULL"
+    return f"#{number}{FOUND}"
 
 
 def flag_text(node: Node, canonical: Canonical) -> str:
@@ -249,12 +246,23 @@ def one_to(node: Node) -> tuple[Node, int] | None:
     return None if most is None else (definition.child, most)
 
 
+MERGED = {"Sum": ("Sum", "Count", "CountIf"), "Min": ("Min",), "Max": ("Max",)}
+"""For each aggregate that combines the results for parts of the rows, the aggregates of these parts."""
+
+
+def is_aggregate(node: Node | None, functions: Collection[str]) -> bool:
+    """Whether an expression is one of some aggregates without DISTINCT."""
+    return (
+        node is not None and node.kind == "AggregateExpression" and not node.fields.get("isDistinct") and node.children[0].kind in functions
+    )
+
+
 def argument(node: Node | None, function: str) -> Node | None:
     """The argument of an aggregate, if ``node`` is one without DISTINCT and FILTER."""
-    if node is None or node.kind != "AggregateExpression" or node.fields.get("isDistinct") or len(node.children) != 1:
+    if node is None or not is_aggregate(node, (function,)) or len(node.children) != 1:
         return None
     call = node.child
-    return call.child if call.kind == function and len(call.children) == 1 else None
+    return call.child if len(call.children) == 1 else None
 
 
 def product_text(node: Node, canonical: Canonical) -> str:

@@ -20,6 +20,7 @@ MOMENTS = frozenset(
 )  # fmt: skip
 """Aggregates that mix the values of a group."""
 EXTREMES = frozenset({"Min", "Max"})
+CHOICES = frozenset({"CaseWhen", "If"})
 
 
 def shown(node: Node, columns: Columns, subquery: Subquery, *, persons: bool) -> frozenset[InputColumn]:
@@ -73,10 +74,25 @@ def is_flag(node: Node, columns: Columns) -> bool:
         return node.id in columns and columns[node.id].flag
     if node.kind == "AggregateExpression" and node.children[0].kind in EXTREMES:
         return is_flag(node.children[0].child, columns)
-    if node.kind in ("CaseWhen", "If"):
-        results = node.children[1:] if node.kind == "If" else [*node.children[1::2], *node.children[len(node.children) // 2 * 2 :]]
-        return all(part.kind == "Literal" and str(part.fields.get("value")) in ("0", "1", "None") for part in results)
+    if node.kind in CHOICES:
+        return all(part.kind == "Literal" and str(part.fields.get("value")) in ("0", "1", "None") for part in results_of(node))
     return False
+
+
+def conditions_of(node: Node) -> list[Node]:
+    """The conditions of a CASE, an IF, a COUNT_IF or a FILTER; empty for any other node."""
+    if node.kind in ("If", "CountIf"):
+        return node.children[:1]
+    if node.kind == "CaseWhen":
+        return node.children[: len(node.children) // 2 * 2 : 2]
+    return node.children[1:] if node.kind == "AggregateExpression" else []
+
+
+def results_of(node: Node) -> list[Node]:
+    """The operands of which a CASE or an IF chooses one; all operands of any other node."""
+    if node.kind == "CaseWhen":
+        return [*node.children[1::2], *node.children[len(node.children) // 2 * 2 :]]
+    return node.children[1:] if node.kind == "If" else node.children
 
 
 def require_conditions(node: Node, columns: Columns, subquery: Subquery, catalog: Catalog, *, all_of_it: bool = False) -> None:
@@ -96,14 +112,7 @@ def require_conditions(node: Node, columns: Columns, subquery: Subquery, catalog
         require_shown(shown(node, columns, subquery, persons=True), "a condition reads", catalog, identities=True)
         return
     for part in node.walk():
-        conditions: list[Node] = []
-        if part.kind == "If" or part.kind == "CountIf":
-            conditions = part.children[:1]
-        elif part.kind == "CaseWhen":
-            conditions = part.children[: len(part.children) // 2 * 2 : 2]
-        elif part.kind == "AggregateExpression":
-            conditions = part.children[1:]
-        for condition in conditions:
+        for condition in conditions_of(part):
             require_shown(shown(condition, columns, subquery, persons=True), "a condition reads", catalog, identities=True)
 
 

@@ -31,11 +31,11 @@ from dataclasses import replace
 from typing import Any
 
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.conditions import argument, number_of, without_alias
+from sparkapp.plan.conditions import MERGED, argument, is_aggregate, number_of, without_alias
 from sparkapp.plan.tree import Node, join_kind, tree
 
-_AGAIN = {"Sum": ("Sum", "Count", "CountIf"), "Min": ("Min",), "Max": ("Max",), "BoolOr": ("BoolOr",)}
-"""For each aggregate of the joined rows, those of their parts that it combines."""
+_AGAIN = {**MERGED, "BoolOr": ("BoolOr",)}
+"""For each aggregate of the joined rows, those of their parts that it combines: also the tests of persons."""
 
 
 def joined_before(upper: Node, is_unique: Callable[[Node, int], bool]) -> tuple[Node, dict[int, int]] | None:
@@ -105,7 +105,7 @@ def _part(node: Node, outputs: Mapping[int, Node]) -> Node:
             continue
         if lower.kind == "Coalesce" and function == "Sum" and number_of(lower.children[1]) == 0:
             lower = lower.children[0]
-        if lower.kind == "AggregateExpression" and not lower.fields.get("isDistinct") and lower.children[0].kind in combined:
+        if is_aggregate(lower, combined):
             return read
     return node
 

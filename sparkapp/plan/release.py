@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.conditions import Condition, Floors, argument, conjuncts, without_alias
+from sparkapp.plan.conditions import MERGED, Condition, Floors, argument, conjuncts, is_aggregate, without_alias
 from sparkapp.plan.rows import Person, Rows
 from sparkapp.plan.tree import Node, refused
 
@@ -189,24 +189,14 @@ def require_merges(groups: Groups) -> None:
                 raise refused("PlanRowsOfPersons", f"{call.children[0].kind.upper()} shows values of single persons")
 
 
-_MERGED = {"Sum": ("Sum", "Count", "CountIf"), "Min": ("Min",), "Max": ("Max",)}
-"""For each aggregate of the groups, those of the rows per person that it combines. COUNT counts persons."""
-
-
 def _is_merge(call: Node, groups: Groups) -> bool:
     function = call.children[0]
     if call.fields.get("isDistinct") or len(function.children) != 1 or function.child.kind != "AttributeReference":
         return False
-    if function.kind == "Count":
+    if function.kind == "Count":  # of persons
         return function.child.id in groups.persons and (len(call.children) == 1 or counted_test(call, groups) is not None)
     lower = groups.inputs.get(function.child.id)
-    return (
-        len(call.children) == 1
-        and lower is not None
-        and lower.kind == "AggregateExpression"
-        and not lower.fields.get("isDistinct")
-        and (lower.children[0].kind in _MERGED.get(function.kind, ()))
-    )
+    return len(call.children) == 1 and is_aggregate(lower, MERGED.get(function.kind, ()))
 
 
 def counted_test(call: Node, groups: Groups) -> Node | None:

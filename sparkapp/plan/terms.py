@@ -10,23 +10,36 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import attributes
-from sparkapp.plan.conditions import SUMS, Floors, Test, conjuncts, flag_text, found_text, product_text, row_test, row_text, truth_text
-from sparkapp.plan.expressions import COUNTS, EXTREMES, MOMENTS, Columns, require_shown
+from sparkapp.plan.conditions import (
+    FOUND,
+    NOT_TRUE,
+    SUMS,
+    TRUE,
+    Floors,
+    Test,
+    conjuncts,
+    flag_text,
+    found_text,
+    product_text,
+    row_test,
+    row_text,
+    truth_text,
+)
+from sparkapp.plan.expressions import CHOICES, COUNTS, EXTREMES, MOMENTS, Columns, conditions_of, require_shown, results_of
 from sparkapp.plan.release import Groups
-from sparkapp.plan.rows import NOTHING, Rows
+from sparkapp.plan.rows import NOTHING, Column, Rows
 from sparkapp.plan.tree import Node, refused
 from sparkapp.plan.walking import Walk
 
 _WHOLE = frozenset({"integer", "long", "short", "byte"})
 _NUMBERS = ("integer", "long", "short", "byte", "double", "float", "decimal")
 _MEANS = frozenset({"Average", "RegrAvgX", "RegrAvgY"})
-_FOUND, _TRUE, _NOT_TRUE = " IS NOT NULL", " IS TRUE", " IS NOT TRUE"
 _ROW_COUNTS = frozenset({"Count", "CountIf", "RegrCount", "Average"})
 
 
@@ -68,9 +81,8 @@ class Terms:
     _sums: dict[str, None] = field(default_factory=dict)  # columns and products that are summed
     _stored: set[str] = field(default_factory=set)  # those of views with floors
     _present: dict[str, tuple[str, str]] = field(default_factory=dict)  # counts of values, and the sum of the values
-    _contributors: dict[tuple[Test, str], tuple[bool, tuple[str, str]]] = field(
-        default_factory=dict
-    )  # to counts and extremes; whether there may be none; what is counted
+    # To counts and extremes, by test and class; whether there may be none, and what is counted
+    _contributors: dict[tuple[Test, str], tuple[bool, tuple[str, str]]] = field(default_factory=dict)
     _conditions: set[str] = field(default_factory=set)  # counts of rows that meet a condition
     _moment: bool = False
     _known: bool = False  # how many rows there are
@@ -93,27 +105,26 @@ class Terms:
         """
         for call in (part for node in calls for part in node.walk() if part.kind == "AggregateExpression"):
             function, kind = call.children[0], call.children[0].kind
+            where = self.canonical.text(call.children[1]) if len(call.children) > 1 else ""
             self._require_no_overflow(call)
             self._read_divisions(call)
             distinct = bool(call.fields.get("isDistinct")) or kind == "HyperLogLogPlusPlus"
-            if kind in COUNTS and distinct and not self._read_persons(call):
+            if kind in COUNTS and distinct and not self._read_persons(function, where):
                 self.different.add(self.canonical.text(call))
             self._counts_rows = self._counts_rows or (kind in _ROW_COUNTS and not distinct)
             if kind in COUNTS:
-                self._read_rows(call)
+                self._read_rows(function, where)
             if kind in EXTREMES:
                 require_shown(self.walk.shown(call, self.columns, persons=True), "an extreme shows", self.walk.catalog)
             if kind in COUNTS | EXTREMES:
-                self._read_contributors(call)
+                self._read_contributors(function, where)
                 continue
             if kind not in MOMENTS or distinct:
                 raise refused("PlanRowsOfPersons", f"{kind.upper()} shows values of single persons")
-            where = self.canonical.text(call.children[1]) if len(call.children) > 1 else ""
             values = [arg.child if arg.kind == "Cast" else arg for arg in function.children]
             flags = [value for value in values if value.kind == "AttributeReference" and self.columns[value.id].flag]
             for flag in flags if self._shows_persons(flags) else ():
-                text = flag_text(flag, self.canonical)
-                self._divisions.setdefault((frozenset([f"{text} IS TRUE"]), frozenset([f"{text} IS NOT TRUE"])), False)
+                self._divisions.setdefault(tuple(_parts([flag_text(flag, self.canonical)])), False)
             self._read_moment([value for value in values if value not in flags], kind, where)
         if merged:
             self._contributors = {test: found for test, found in self._contributors.items() if found[1] not in self._summed}
@@ -139,7 +150,7 @@ class Terms:
     def _read_divisions(self, call: Node) -> None:
         """Add the parts into which the conditions of an aggregate, and outer joins, divide rows."""
         self._optional |= {group for id in attributes(call) if id in self.columns for group in self.columns[id].optional}
-        self._divide(_conditions_of(call))
+        self._divide(tests for part in call.walk() if (tests := conditions_of(part)))
 
     def _divide(self, conditions: Iterable[Sequence[Node]]) -> None:
         for tests in conditions:
@@ -156,42 +167,37 @@ class Terms:
         """Whether values show columns of views with floors."""
         return any(self.walk.catalog.has_floor(name) for value in values for name, _ in self.walk.shown(value, self.columns))
 
-    def _read_rows(self, call: Node) -> None:
+    def _returned(self, function: Node) -> dict[int, Column]:
+        """The columns that are the operands of an aggregate, or of which a CASE or IF in it chooses one."""
+        leaves = (leaf for arg in function.children for leaf in _results(arg) if leaf.kind == "AttributeReference")
+        return {leaf.id: self.columns[leaf.id] for leaf in leaves if leaf.id in self.columns}
+
+    def _read_rows(self, function: Node, where: str) -> None:
         """Add COUNT and COUNT_IF: sums of 1."""
-        function, conditions = call.children[0], [self.canonical.text(part) for part in call.children[1:]]
         args = function.children
-        leaves = [leaf.id for arg in args for leaf in _results(arg) if leaf.kind == "AttributeReference" and leaf.id in self.columns]
-        if function.kind != "CountIf" and any(self.columns[id].identity or self.columns[id].flag for id in leaves):
+        if function.kind != "CountIf" and any(column.identity or column.flag for column in self._returned(function).values()):
             return
-        texts = [self.canonical.text(arg) for arg in args]
-        tests = frozenset(f"{text} IS TRUE" for text in [*conditions, *(texts if function.kind == "CountIf" else ())])
+        counted = args if function.kind == "CountIf" else []
+        tests = frozenset([*_is_true(where), *(f"{self.canonical.text(arg)}{TRUE}" for arg in counted)])
         if function.kind == "CountIf" or not any(any(attributes(arg)) for arg in args):
             self._known = True
             self._conditions |= {row_text(tests)} - {"1"}
         elif function.kind == "RegrCount":
             read = [leaf for arg in args for leaf in arg.walk() if leaf.kind == "AttributeReference"]
-            self._present |= {f"1 IF {self.canonical.text(leaf)}{_FOUND}": ("", "") for leaf in read}
+            self._present |= {f"1 IF {self.canonical.text(leaf)}{FOUND}": ("", "") for leaf in read}
         else:
-            value = product_text(args[0], self.canonical)
-            self._present[row_text(tests | {f"{product_text(arg, self.canonical)} IS NOT NULL" for arg in args})] = (
-                value,
-                "".join(conditions),
-            )
+            test = tests | {f"{product_text(arg, self.canonical)}{FOUND}" for arg in args}
+            self._present[row_text(test)] = product_text(args[0], self.canonical), where
 
-    def _read_contributors(self, call: Node) -> None:
+    def _read_contributors(self, function: Node, where: str) -> None:
         """Add the persons with a value that an aggregate counts, or of which it is an extreme."""
-        args, where = call.children[0].children, [self.canonical.text(part) for part in call.children[1:]]
-        leaves = [leaf.id for arg in args for leaf in _results(arg) if leaf.kind == "AttributeReference" and leaf.id in self.columns]
-        if (
-            call.children[0].kind in ("CountIf", "RegrCount")
-            or not leaves
-            or any(self.columns[id].identity or self.columns[id].flag for id in leaves)
-        ):
+        args, columns = function.children, self._returned(function).values()
+        if function.kind in ("CountIf", "RegrCount") or not columns or any(column.identity or column.flag for column in columns):
             return
-        test = frozenset([*(f"{product_text(arg, self.canonical)}{_FOUND}" for arg in args), *(f"{text}{_TRUE}" for text in where)])
-        empty = bool(where) or any(arg.kind in ("CaseWhen", "If") for arg in args)
-        part = product_text(args[0], self.canonical), "".join(where)
-        self._contributors[test, call.children[0].kind] = (empty, part if call.children[0].kind == "Count" else ("", ""))
+        test = frozenset([*(f"{product_text(arg, self.canonical)}{FOUND}" for arg in args), *_is_true(where)])
+        empty = bool(where) or any(arg.kind in CHOICES for arg in args)
+        part = (product_text(args[0], self.canonical), where) if function.kind == "Count" else ("", "")
+        self._contributors[test, function.kind] = empty, part
 
     def _read_moment(self, values: Sequence[Node], function: str, where: str) -> None:
         protected = []
@@ -210,13 +216,13 @@ class Terms:
         mixed = [value for value in values if _is_mixed(value)]
         leaves = {self.canonical.text(leaf): leaf for value in values for leaf in value.walk() if leaf.kind == "AttributeReference"}
         if mixed or len(texts) > 1:
-            several, one = [{f"{text}{_FOUND}"} for text in leaves], [{f"{text}{_FOUND}", *_is_true(where)} for text in texts]
+            several, one = [{f"{text}{FOUND}"} for text in leaves], [{f"{text}{FOUND}", *_is_true(where)} for text in texts]
             self._present |= {row_text(frozenset(test)): ("", "") for test in (several if len(several) > 1 else one)}
         self._known = self._known or bool(mixed) or len(texts) > 1 or (bool(texts) and function != "Sum")
         if protected:
             results = {self.canonical.text(leaf): leaf for value in mixed for leaf in _results(value) if leaf.kind == "AttributeReference"}
             mine = [text for text, leaf in results.items() if self._is_stored_number(leaf)]
-            conditional = any(value.kind in ("CaseWhen", "If") for value in values)
+            conditional = any(value.kind in CHOICES for value in values)
             pairs = itertools.combinations(mine, 2) if any(part.kind == "Multiply" for value in mixed for part in value.walk()) else ()
             self._terms.append(Term(tuple(protected), function, where, conditional, tuple(mine), tuple(pairs)))
 
@@ -230,25 +236,22 @@ class Terms:
         columns = dict.fromkeys(self.canonical.text(leaf) for leaf in numbers)
         if where:
             yield f"{product_text(value, self.canonical)} WHERE {where}"
-        elif value.kind in ("CaseWhen", "If") or len(numbers) < len(leaves):
+        elif value.kind in CHOICES or len(numbers) < len(leaves):
             yield product_text(value, self.canonical)
         elif len(columns) > 1 and all(part.kind not in ("Add", "Subtract") for part in value.walk()):
             yield from (" * ".join(sorted(pair)) for pair in itertools.combinations(columns, 2))
             return
         yield from columns
 
-    def _read_persons(self, call: Node) -> bool:
+    def _read_persons(self, function: Node, where: str) -> bool:
         """Add COUNT(DISTINCT …) of identities; False if it counts other values."""
-        args = call.children[0].children
-        leaves = [leaf for arg in args for leaf in _results(arg) if leaf.kind == "AttributeReference" and leaf.id in self.columns]
-        identities = [leaf.id for leaf in leaves if self.columns[leaf.id].identity]
-        read = {self.columns[id].value for id in identities}
-        if not read:
+        args = function.children
+        identities = {id: column.value for id, column in self._returned(function).items() if column.identity}
+        if not identities:
             return False
-        parts = [f"{product_text(arg, self.canonical)} IS NOT NULL" for arg in args]
-        parts += [f"{self.canonical.text(call.children[1])} IS TRUE"] if len(call.children) > 1 else []
-        plain = all(arg.kind == "AttributeReference" for arg in args) and len(call.children) == 1
-        always = plain and not any(read & person.ids and person.found for person in self.source.persons)
+        parts = [*(f"{product_text(arg, self.canonical)}{FOUND}" for arg in args), *_is_true(where)]
+        plain = all(arg.kind == "AttributeReference" for arg in args) and not where
+        always = plain and not any(person.found and not person.ids.isdisjoint(identities.values()) for person in self.source.persons)
         self._count(None if always else frozenset(parts), frozenset(map(self.canonical.number, identities)))
         return True
 
@@ -270,9 +273,8 @@ class Terms:
         share = min(person.share for person in self.source.persons)
         for values, function, where, conditional, columns, products in self._terms:
             summands = [f"{value} WHERE {where}" if where else value for value in values]
-            counts = [{f"{summand} <> 0" for summand in summands}, {*(f"{value} <> 0" for value in values), f"{where} IS TRUE"}]
-            empty = bool(where) or conditional
-            if not any(_covers(floors.tests, frozenset(found)) if empty else _implied(floors.strict, found) for found in counts):
+            tests = [{f"{summand} <> 0" for summand in summands}, {*(f"{value} <> 0" for value in values), where + TRUE}]
+            if not any(_counts(floors, frozenset(test), bool(where) or conditional) for test in tests):
                 raise refused("PlanFloorMissing", f"the persons who contribute to {function.upper()} are not counted")
             summands += _squares(values, where) if function not in SUMS | _MEANS else []
             if any(floors.shares.get(summand, 100) > share for summand in summands):
@@ -282,19 +284,18 @@ class Terms:
                     raise refused("PlanFloorMissing", f"the persons who contribute to a term of {function.upper()} are not counted")
             if any(floors.shares.get(text, 100) > share for text in columns):
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in a term of {function.upper()}")
-        for (test, _), (empty, _) in self._contributors.items() if floors.persons > 1 else ():
-            if not (_covers(floors.tests, test) if empty else _implied(floors.strict, test)):
-                raise refused("PlanFloorMissing", "the persons who contribute to a count or an extreme are not counted")
+        if floors.persons < 2:
+            return
+        if not all(_counts(floors, test, empty) for (test, _), (empty, _) in self._contributors.items()):
+            raise refused("PlanFloorMissing", "the persons who contribute to a count or an extreme are not counted")
         pairs = [*itertools.combinations(self._sums, 2)] if self._moment or len(self._summed) > 1 else []
         if self._known:
-            pairs += [(part, "1") for part in self._sums if part in self._stored and " * " not in part] + [
-                (part, "1") for part in self._present
-            ]
+            stored = [part for part in self._sums if part in self._stored and " * " not in part]
+            pairs += [(part, "1") for part in (*stored, *self._present)]
         pairs += [*itertools.combinations(self._present, 2), *itertools.product(self._present, self._conditions)]
-        if floors.persons > 1 and not {frozenset(pair) for pair in pairs} <= floors.differences:
+        if not {frozenset(pair) for pair in pairs} <= floors.differences:
             raise refused("PlanFloorMissing", "the persons for whom two sums differ are not counted")
-        if floors.persons > 1:
-            self._require_divisions(floors)
+        self._require_divisions(floors)
 
     def _require_divisions(self, floors: Floors) -> None:
         """Require that enough persons are in each part of a group, or none if the part may be empty."""
@@ -310,10 +311,11 @@ class Terms:
         ids = [id for id, column in self.source.columns.items() if column.value in group]
         texts = [found_text(self.canonical.number(id)) for id in ids]
         known = frozenset[str]().union(*tests)
-        text = next((text for text in texts if f"{text} IS TRUE" in known), "")
+        text = next((text for text in texts if text + TRUE in known), "")
         optional = {column.value for column in self.source.columns.values() if group in column.optional}
-        without = frozenset([f"{text} IS NOT TRUE"])  # rows without a person, if none is on the other side of the join
-        return frozenset([f"{text} IS TRUE"]), *([] if all(person.ids <= optional for person in self.source.persons) else [without])
+        found, without = _parts([text])
+        # The rows without one are about no person, if none is on the other side of the join.
+        return (found,) if all(person.ids <= optional for person in self.source.persons) else (found, without)
 
     def require_counted(self, releases: Sequence[tuple[Groups, frozenset[int]]]) -> None:
         """Require the conditions on persons whom differences of counts of persons show.
@@ -343,7 +345,7 @@ class Terms:
 
 
 def _is_true(where: str) -> list[str]:
-    return [f"{where} IS TRUE"] if where else []
+    return [f"{where}{TRUE}"] if where else []
 
 
 def _squares(texts: Sequence[str], where: str) -> list[str]:
@@ -364,56 +366,39 @@ def _conditions(tests: Sequence[Test]) -> set[frozenset[tuple[Test, bool]]]:
 
 def _results(node: Node) -> Iterator[Node]:
     """The leaves of the values of an expression, without those of its conditions."""
-    if node.kind in ("CaseWhen", "If"):
-        last = node.children[len(node.children) // 2 * 2 :]
-        branches = node.children[1:] if node.kind == "If" else [*node.children[1::2], *last]
-    else:
-        branches = node.children
     if not node.children:
         yield node
-    for branch in branches:
-        yield from _results(branch)
+    for result in results_of(node):
+        yield from _results(result)
 
 
-def _implied(tests: Iterable[Test], found: Set[str]) -> bool:
-    """Whether one of some tests contains the parts of another one: if enough persons meet it, they also meet the other one."""
-    return any(found <= test for test in tests)
+def _counts(floors: Floors, test: Test, empty: bool) -> bool:
+    """Whether conditions require that enough persons meet a test; none may meet it either if the part may be ``empty``.
+
+    If enough persons meet a test that contains the parts of another one, they also meet the other one.
+    """
+    return _covers(floors.tests, test) if empty else any(test <= strict for strict in floors.strict)
 
 
 def _covers(tests: Collection[Test], part: Test) -> bool:
     """Whether tests count the persons of a part, or those of the parts into which a further condition divides it."""
     wider = [test for test in tests if part <= test]
-    if any(all(text.endswith(_FOUND) for text in test - part) for test in wider):
+    if any(all(text.endswith(FOUND) for text in test - part) for test in wider):
         return True
-    further = sorted({text.removesuffix(_TRUE).removesuffix(_NOT_TRUE) for test in wider for text in test - part if text.endswith("TRUE")})
-    return any(_covers(wider, part | {text + _TRUE}) and _covers(wider, part | {text + _NOT_TRUE}) for text in further)
-
-
-def _conditions_of(call: Node) -> Iterator[list[Node]]:
-    """The conditions of an aggregate: those of FILTER, and of each CASE, IF and COUNT_IF."""
-    if call.kind == "AggregateExpression" and len(call.children) > 1:
-        yield call.children[1:]
-    for part in call.walk():
-        if part.kind in ("If", "CountIf"):
-            yield part.children[:1]
-        elif part.kind == "CaseWhen":
-            yield part.children[: len(part.children) // 2 * 2 : 2]
+    further = sorted({text.removesuffix(TRUE).removesuffix(NOT_TRUE) for test in wider for text in test - part if text.endswith("TRUE")})
+    return any(_covers(wider, part | {text + TRUE}) and _covers(wider, part | {text + NOT_TRUE}) for text in further)
 
 
 def _parts(texts: Sequence[str]) -> Iterator[Test]:
     """The tests of the rows that take each branch of a CASE with these conditions; the last part takes ELSE."""
     for index in range(len(texts) + 1):
-        before = [f"{text} IS NOT TRUE" for text in texts[:index]]
-        yield frozenset([*before, *(f"{text} IS TRUE" for text in texts[index : index + 1])])
+        yield frozenset([*(text + NOT_TRUE for text in texts[:index]), *(text + TRUE for text in texts[index : index + 1])])
 
 
 def _is_mixed(value: Node) -> bool:
     """Whether a value is a sum of several terms, of which one is a column, or one of several columns."""
     parts = [*value.walk()]
-    if any(
-        part.kind in ("CaseWhen", "If") and len({leaf.id for leaf in _results(part) if leaf.kind == "AttributeReference"}) > 1
-        for part in parts
-    ):
+    if any(part.kind in CHOICES and len({leaf.id for leaf in _results(part) if leaf.kind == "AttributeReference"}) > 1 for part in parts):
         return True
     sums = [part for part in parts if part.kind in ("Add", "Subtract")]
     return any(any(attributes(part)) and not any(_is_zero(child) for child in part.children) for part in sums)
