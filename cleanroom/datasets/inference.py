@@ -25,6 +25,8 @@ from cleanroom.errors import InvalidInput, NotFound
 
 SAMPLE_BYTES: Final = 4 << 20
 """Bytes of a CSV file that are read."""
+MAX_CUT_LINES: Final = 1000
+"""A row that the sample cuts must have fewer line breaks than this: more come from a quotation mark that is never closed."""
 SAMPLE_ROWS: Final = 50_000
 """Rows of a Parquet file that are read."""
 _DELIMITERS: Final = (",", ";", "\t", "|")
@@ -143,10 +145,7 @@ def _infer_csv(path: Path, header: bool) -> InferredFile:
     _require_text(path, text)
     dialect = _dialect(text)
     if not whole:
-        text = text[: CsvRows(dialect).last_end(text[:SAMPLE_BYTES])]
-        if not text:
-            message = f"{path}: has no end of a row in its first {SAMPLE_BYTES} bytes."
-            raise InvalidInput("SchemaMismatch", message, hint="Check that it is CSV.")
+        text = _whole_rows(path, text[:SAMPLE_BYTES], dialect)
     where = str(path)
     if header:
         names, start = csv_header(text, where, dialect)
@@ -184,6 +183,16 @@ def _require_text(path: Path, text: bytes) -> None:
         line = text.count(b"\n", 0, error.start) + 1
         hint = "Convert it, for example from Latin-1: iconv -f ISO-8859-1 -t UTF-8."
         raise InvalidInput("FileUnreadable", f"{path}, line {line}: is not UTF-8 text.", hint=hint) from error
+
+
+def _whole_rows(path: Path, text: bytes, dialect: CsvDialect | None) -> bytes:
+    """Return the sample up to its last end of a row."""
+    end = CsvRows(dialect).last_end(text)
+    if end == 0 or text.count(b"\n", end) >= MAX_CUT_LINES:
+        raise InvalidInput(
+            "SchemaMismatch", f"{path}: has no end of a row in its first {SAMPLE_BYTES} bytes.", hint="Check that it is CSV."
+        )
+    return text[:end]
 
 
 def _dialect(text: bytes) -> CsvDialect | None:

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cleanroom import settings
-from scripts.reference.markdown import attribute_docs, code, default_value, header, page, parsed, prose, table
+from scripts.reference.fields import default_value
+from scripts.reference.markdown import attribute_docs, code, header, page, parsed, prose, table
 
 _CLASSES = {node.name: node for node in parsed(settings).body if isinstance(node, ast.ClassDef)}
 

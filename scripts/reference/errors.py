@@ -107,7 +107,7 @@ def _refused_by_gate() -> dict[str, str]:
 
 
 def _raised() -> Iterator[tuple[type[CleanRoomError], str, ast.Call, str]]:
-    for path, tree in _trees().items():
+    for path, tree in trees().items():
         constants = dict(_constants(tree))
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             kind = CLASSES.get(call.func.id) if isinstance(call.func, ast.Name) else None
@@ -118,7 +118,8 @@ def _raised() -> Iterator[tuple[type[CleanRoomError], str, ast.Call, str]]:
 
 
 @functools.cache
-def _trees() -> dict[str, ast.Module]:
+def trees() -> dict[str, ast.Module]:
+    """Parse the modules of :data:`PACKAGES`, by their path in the repository."""
     paths = (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
     return {str(path.relative_to(ROOT)): ast.parse(path.read_text("utf-8")) for path in paths}
 
@@ -126,7 +127,7 @@ def _trees() -> dict[str, ast.Module]:
 @functools.cache
 def _returned() -> dict[str, ast.expr]:
     """What the functions return that only return one text, such as ``ask_again``, by their names."""
-    functions = (node for tree in _trees().values() for node in tree.body if isinstance(node, ast.FunctionDef))
+    functions = (node for tree in trees().values() for node in tree.body if isinstance(node, ast.FunctionDef))
     ends = ((node.name, node.body[-1]) for node in functions if len(node.body) == 2 and ast.get_docstring(node))
     return {name: end.value for name, end in ends if isinstance(end, ast.Return) and isinstance(end.value, ast.JoinedStr)}
 

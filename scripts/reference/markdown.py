@@ -9,9 +9,6 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from types import ModuleType
 
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-
 WIDTH = 116
 
 
@@ -41,14 +38,6 @@ def cell(text: str) -> str:
 def code(text: object) -> str:
     """``text`` as inline code, or an empty cell."""
     return f"`{text}`" if str(text) else ""
-
-
-def default_value(field: FieldInfo) -> str:
-    """The default value of a model's field as inline code, or an empty cell if it is empty or a model."""
-    value = field.get_default(call_default_factory=True)
-    if value is None or value in ("", (), {}) or isinstance(value, BaseModel):
-        return ""
-    return code(str(value).lower() if isinstance(value, bool) else value)
 
 
 def page(lines: Iterable[str]) -> str:

@@ -12,7 +12,8 @@ from cleanroom.documents import dataset, query, specs
 from cleanroom.documents.dataset import CsvDialect, PrivacyFloors
 from cleanroom.documents.query import PostFilter, PreCondition, QuerySegment, RunParameters
 from cleanroom.documents.specs import BlobStoreSpec, DatasetSpec, QuerySpec, S3StoreSpec
-from scripts.reference.markdown import attribute_docs, code, default_value, header, page, parsed, prose, table
+from scripts.reference.fields import default_value
+from scripts.reference.markdown import attribute_docs, code, header, page, parsed, prose, table
 
 _CLASSES = {node.name: node for module in (dataset, query, specs) for node in parsed(module).body if isinstance(node, ast.ClassDef)}
 PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (

@@ -242,6 +242,12 @@ def test_a_file_that_never_ends_is_sampled(monkeypatch: pytest.MonkeyPatch) -> N
     assert init("v.csv", "--force")[1]["code"] == "SchemaMismatch"
 
 
+def test_a_quote_that_is_never_closed_does_not_hide_the_other_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "SAMPLE_BYTES", 10_000)
+    Path("v.csv").write_text("a,b\n1,x\n" + '2,"y\n' + "3,z\n" * 10_000)
+    assert "has no end of a row in its first 10000 bytes" in init("v.csv")[1]["message"]
+
+
 _values = st.one_of(
     st.integers(-(2**70), 2**70).map(str), st.floats().map(str), st.dates().map(str), st.datetimes().map(str), st.booleans().map(str),
     st.sampled_from(["", "0x1F", "1_000", "nan", "NULL", "00", "-", "+1", "1,5", 'say "x"', "a\nb", " 1", "2024-13-01", "1e400", "٣"]),

@@ -6,24 +6,19 @@ import ast
 import re
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import typer
 
 from cleanroom.lifecycle import dataset, query, run
-from scripts.reference.commands import commands
+from scripts.reference.commands import CommandHelp, commands
+from scripts.reference.errors import trees
 from starters.terminal import error_hints
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("cleanroom", "workflows", "activities", "workers", "starters", "sparkapp")
 QUOTED = re.compile(r"`([^`]*)`")
 VALUE = "{…}"
-COMMANDS = list(commands())
-GROUPS = {item.path[0] for item in COMMANDS if item.is_group and item.path}
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 """What Typer raises for arguments that a command does not accept."""
-NAMES = "|".join(sorted({item.path[0] for item in COMMANDS if item.path}))
 
 
 def text_of(node: ast.AST) -> str:
@@ -41,30 +36,38 @@ def text_of(node: ast.AST) -> str:
     return ""
 
 
-def hints() -> Iterator[tuple[str, str]]:
+def hints_in_code() -> Iterator[tuple[str, str]]:
     """Yield each hint in the code, with its place."""
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.keyword) and node.arg == "hint":
-                    for hint in filter(None, text_of(node.value).split("\n")):
-                        yield f"{path.relative_to(ROOT)}:{node.value.lineno}", hint
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg == "hint":
+                for hint in filter(None, text_of(node.value).split("\n")):
+                    yield f"{path}:{node.value.lineno}", hint
     for code, hint in error_hints.HINTS.items():
         yield f"error_hints {code}", hint
     for state in (*query.STATES, *run.STATES, *dataset.STATES):
         yield f"state {state}", f"`{state.command.format(name='NAME', query='QUERY', document='NAME')}`"
 
 
-HINTS = list(hints())
+@pytest.fixture(scope="module")
+def hints() -> list[tuple[str, str]]:
+    return list(hints_in_code())
 
 
-def problem(command: str) -> str:
+@pytest.fixture(scope="module")
+def known() -> list[CommandHelp]:
+    """The commands of the command line."""
+    return list(commands())
+
+
+def problem(command: str, known: list[CommandHelp]) -> str:
     """Return what is wrong with a command of a hint; empty if the command line accepts it."""
     words = tuple(shlex.split(command))[1:]
-    if (words and VALUE in words[0]) or (len(words) > 1 and VALUE in words[1] and words[0] in GROUPS):
+    groups = {item.path[0] for item in known if item.is_group and item.path}
+    if (words and VALUE in words[0]) or (len(words) > 1 and VALUE in words[1] and words[0] in groups):
         # The name of the command is a value of the hint.
         return ""
-    matching = [item for item in COMMANDS if words[: len(item.path)] == item.path]
+    matching = [item for item in known if words[: len(item.path)] == item.path]
     found = max(matching, key=lambda item: len(item.path), default=None)
     if found is None or found.is_group:
         return "no such command"
@@ -75,18 +78,16 @@ def problem(command: str) -> str:
     return ""
 
 
-def test_there_are_hints_with_commands() -> None:
-    assert sum("cleanroom" in hint for _, hint in HINTS) > 60
+def test_there_are_hints_with_commands(hints: list[tuple[str, str]]) -> None:
+    assert sum("cleanroom" in hint for _, hint in hints) > 60
 
 
-@pytest.mark.parametrize("place", sorted({place.partition(":")[0] for place, _ in HINTS}))
-def test_commands_in_hints_are_quoted_and_exist(place: str) -> None:
+def test_commands_in_hints_are_quoted_and_exist(hints: list[tuple[str, str]], known: list[CommandHelp]) -> None:
+    names = "|".join(sorted({item.path[0] for item in known if item.path}))
     problems = []
-    for where, hint in HINTS:
-        if where.partition(":")[0] != place:
-            continue
+    for where, hint in hints:
         outside = QUOTED.sub("", hint)
-        problems += [f"{where}: not in backticks: {hint}"] if re.search(rf"\bcleanroom ({NAMES})\b", outside) else []
+        problems += [f"{where}: not in backticks: {hint}"] if re.search(rf"\bcleanroom ({names})\b", outside) else []
         quoted = (command for command in QUOTED.findall(hint) if command.startswith("cleanroom ") and not command.endswith("…"))
-        problems += [f"{where}: {found}: `{command}`" for command in quoted if (found := problem(command))]
+        problems += [f"{where}: {found}: `{command}`" for command in quoted if (found := problem(command, known))]
     assert problems == []

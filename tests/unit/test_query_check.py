@@ -178,19 +178,14 @@ DRAFTS = [
 ]
 
 
-async def _create(session: Session, spec: Any) -> Any:
-    return await queries.create_query(session, spec)
+COMMANDS = {
+    "create": queries.create_query,
+    "update": queries.update_query,
+    "propose": lambda session, spec: queries.propose_query(session, spec.name, spec),
+}
 
 
-async def _update(session: Session, spec: Any) -> Any:
-    return await queries.update_query(session, spec)
-
-
-async def _propose(session: Session, spec: Any) -> Any:
-    return await queries.propose_query(session, spec.name, spec)
-
-
-@pytest.mark.parametrize("command", [_create, _update, _propose], ids=["create", "update", "propose"])
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 @pytest.mark.parametrize("sql", [*DRAFTS, GOOD])
 def test_commands_refuse_exactly_what_check_refuses(
     sql: str, command: Callable[[Session, Any], Any], governance: Governance, monkeypatch: pytest.MonkeyPatch

@@ -14,8 +14,6 @@ from tests.unit.sparkapp.test_plan_sources import equal, join, literal
 from tests.unit.sparkapp.test_plan_tree import EXPRESSIONS, LOGICAL, node
 
 Items = list[dict[str, Any]]
-Q = 40
-"""The rows per person: region (2), person (41), and aggregates (42 to 46)."""
 
 
 def of(kind: str, *children: Items, **fields: Any) -> Items:
@@ -46,6 +44,7 @@ def aggregate(child: Items, keys: list[Items], outputs: list[Items]) -> Items:
 
 
 def rows(lower: dict[int, Items] | None = None, name: str = "__cr_q") -> Items:
+    """The rows per person: region (2), person (41), and aggregates (42 to 46)."""
     outputs = [attribute(2), alias(attribute(1), 41), *(alias(items, id) for id, items in (lower or LOWER).items())]
     return node(f"{LOGICAL}.SubqueryAlias", aggregate(ORDERS, KEYS, outputs), identifier={"name": name})
 
