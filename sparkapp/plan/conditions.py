@@ -28,7 +28,10 @@ class Floors:
         strict: Those which the group's persons must meet, so that no group without such persons is shown.
         tested: Attributes that the tests read.
         shares: For each sum of absolute values, in canonical text, the largest part of one person in percent.
+        part_shares: The same for sums of the rows that meet a test.
+        unguarded: A sum of absolute values includes rows that are about no person, if there are any.
         differences: Pairs of columns or products that are equal for all persons, or different for enough.
+        part_differences: The same in the rows that meet a test.
         counted: Tests that are counted together, and whether a person meets each.
         repeated: Persons with several rows are counted.
     """
@@ -39,7 +42,10 @@ class Floors:
     strict: set[Test] = field(default_factory=set)
     tested: set[int] = field(default_factory=set)
     shares: dict[str, int] = field(default_factory=dict)
+    part_shares: dict[tuple[str, Test], int] = field(default_factory=dict)
+    unguarded: bool = False
     differences: set[frozenset[str]] = field(default_factory=set)
+    part_differences: set[tuple[frozenset[str], Test]] = field(default_factory=set)
     counted: set[frozenset[tuple[Test, bool]]] = field(default_factory=set)
     repeated: bool = False
 
@@ -89,6 +95,7 @@ class Condition:
         inputs: Outputs of the lower aggregate, by the attributes that the upper one reads.
         persons: Attributes of the rows per person that are the identity.
         canonical: Texts of expressions over the rows.
+        person: Text of the identity over the rows.
     """
 
     node: Node
@@ -96,6 +103,7 @@ class Condition:
     inputs: dict[int, Node]
     persons: set[int]
     canonical: Canonical
+    person: str = ""
 
     def read(self, floors: Floors) -> None:
         """Add what the condition requires."""
@@ -137,6 +145,9 @@ class Condition:
             summed, rows = self._absolute_sum(column), argument(self._input(column), "Count")
             if summed is not None and number == 0:
                 floors.tests.append(frozenset([f"{product_text(summed, self.canonical)} <> 0"]))
+                if summed.kind == "CaseWhen" and len(summed.children) == 2:
+                    part = row_test(summed.children[0], self.canonical)
+                    floors.tests.append(part | {f"{product_text(summed.children[1], self.canonical)} <> 0"})
             elif rows is not None and rows.kind == "Literal" and number == 1:
                 floors.repeated = True
             else:
@@ -158,6 +169,7 @@ class Condition:
                 floors.tests.append(row_test(test, self.canonical))
                 floors.tested |= {leaf.id for leaf in test.walk() if leaf.kind == "AttributeReference"}
                 floors.differences |= self._difference(test)
+                floors.part_differences |= self._part_differences(test)
         floors.counted.add(frozenset(found))
         return True
 
@@ -173,6 +185,16 @@ class Condition:
         if number_of(sides[1]) == 1:
             return {frozenset({product_text(sides[0], self.canonical), "1"})}
         return {frozenset(row_text(row_test(side, self.canonical)) for side in sides)}
+
+    def _part_differences(self, test: Node) -> set[tuple[frozenset[str], Test]]:
+        """The sums that differ where one condition of AND holds, in the rows that meet the others."""
+        parts = conjuncts(test)
+        rests = [[*parts[:index], *parts[index + 1 :]] for index in range(len(parts))]
+        return {
+            (pair, frozenset[str]().union(*(row_test(other, self.canonical) for other in rest)))
+            for part, rest in zip(parts, rests, strict=True)
+            for pair in (self._difference(part) if rest else ())
+        }
 
     def _none_or_enough(self, node: Node, floors: Floors) -> bool:
         """``NOT (n BETWEEN 1 AND N - 1)``."""
@@ -191,6 +213,10 @@ class Condition:
             return False
         text = product_text(summed, self.canonical)
         floors.shares[text] = min(floors.shares.get(text, 100), percent)
+        if summed.kind == "CaseWhen" and len(summed.children) == 2:
+            key = product_text(summed.children[1], self.canonical), row_test(summed.children[0], self.canonical)
+            floors.part_shares[key] = min(floors.part_shares.get(key, 100), percent)
+        floors.unguarded = floors.unguarded or not self._is_guarded(largest)
         return True
 
     def _absolute_sum(self, node: Node) -> Node | None:
@@ -200,7 +226,20 @@ class Condition:
             return None
         summed = argument(column.children[0], "Sum")
         number = summed.child if summed is not None and summed.kind == "Abs" else None
-        return number if number is not None and number.kind == "Cast" and number.fields.get("dataType") == "double" else None
+        if number is None or number.kind != "Cast" or number.fields.get("dataType") != "double":
+            return None
+        return number.child.children[1] if self._is_about_persons(number.child) else number.child
+
+    def _is_guarded(self, node: Node) -> bool:
+        """Whether a sum of absolute values leaves out the rows that are about no person."""
+        column = self._input(node)
+        return column is not None and any(self._is_about_persons(part) for part in column.walk())
+
+    def _is_about_persons(self, node: Node) -> bool:
+        """``CASE WHEN identity IS NOT NULL THEN x END``."""
+        if node.kind != "CaseWhen" or len(node.children) != 2 or node.children[0].kind != "IsNotNull":
+            return False
+        return self.canonical.text(node.children[0].child) == self.person
 
 
 def row_test(node: Node, canonical: Canonical) -> Test:
@@ -281,6 +320,15 @@ def product_text(node: Node, canonical: Canonical) -> str:
             return row_text(row_test(condition, canonical))
         return f"{product_text(value, canonical)} WHERE {canonical.text(condition)}"
     return canonical.text(node)
+
+
+def covers(tests: Collection[Test], part: Test) -> bool:
+    """Whether tests count the persons of a part, or those of the parts into which a further condition divides it."""
+    wider = [test for test in tests if part <= test]
+    if any(all(text.endswith(FOUND) for text in test - part) for test in wider):
+        return True
+    further = sorted({text.removesuffix(TRUE).removesuffix(NOT_TRUE) for test in wider for text in test - part if text.endswith("TRUE")})
+    return any(covers(wider, part | {text + TRUE}) and covers(wider, part | {text + NOT_TRUE}) for text in further)
 
 
 def row_text(test: Test) -> str:

@@ -141,7 +141,7 @@ def groups_of(filter: Node, upper: Node, lower: Node, names: dict[int, int]) -> 
     values = {item.id: without_alias(item) for item in upper.expressions("aggregateExpressions") if item.kind == "Alias"}
     floors = Floors()
     for condition in conjuncts(filter.expression("condition")):
-        Condition(condition, values, inputs, persons, canonical).read(floors)
+        Condition(condition, values, inputs, persons, canonical, canonical.text(person)).read(floors)
     return Groups(filter, upper, lower, inputs, _keys(upper, keys), person, persons, floors, canonical, source)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 
 from cleanroom.sql.catalog import Catalog
+from cleanroom.sql.checking.parts import Parts, form_of, product, values_of_persons
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ATOM, SUM, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.privacy import aggregates, rows
@@ -19,7 +20,7 @@ from cleanroom.sql.privacy.groups import GROUPS, LateRelation, PersonGroups, joi
 from cleanroom.sql.privacy.joins import decided_by
 from cleanroom.sql.privacy.release import FloorCondition, counted_persons, floor_conditions, test_of
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import conjunction, parenthesised, qualified
+from cleanroom.sql.rendering import columns_in, conjunction, parenthesised, qualified
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.vocabulary import FUNCTIONS, NUMERIC
 
@@ -124,11 +125,13 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
     persons_of = _persons(scope)
     for text in _counted(scope) if tests or repeated else ():
         persons_of.setdefault(scope.equal.person(text), text)
+    partial = {item.reference for item in scope.protected if item.partial}
     kinds = {
-        kind: PersonGroups(GROUPS + f"_{number}" * bool(number), texts, person, source)
+        kind: PersonGroups(GROUPS + f"_{number}" * bool(number), texts, person, source, partial=person in partial)
         for number, (kind, person) in enumerate(persons_of.items())
     }
     differences = _differences(scope, ctx) if floor > 1 else []
+    parts = Parts(ctx) if floor > 1 else None
     always, optional = _optional(scope)
     for condition in floor_conditions(always, scope.divisions, floor):
         _require(condition, kinds[scope.equal.person(condition.identity)], scope)
@@ -151,6 +154,8 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         groups.require_counted(tests, repeated, few)
         for test in differences:
             groups.require(test, few)
+        if parts is not None:
+            parts.require(groups, share, few)
     number = ctx.findings.release(scope.protected, floor)
     scope.releases |= {(number, item.view) for item in scope.protected}
     overlap = bool(keys) and floor > 1 and (scope.overlapping or scope.multiplied)
@@ -180,7 +185,7 @@ def _persons(scope: Scope) -> dict[str, str]:
         found.setdefault(scope.equal.person(item.reference), []).append(item)
     persons = {}
     for kind, items in found.items():
-        certain = [item.reference for item in items if not item.outer_join_marker]
+        certain = [item.reference for item in sorted(items, key=lambda item: item.partial) if not item.outer_join_marker]
         every = list(dict.fromkeys(certain[:1] or [item.reference for item in items]))
         persons[kind] = every[0] if len(every) == 1 else f"COALESCE({', '.join(every)})"
     return persons
@@ -199,7 +204,7 @@ def _joined_by_identity(scope: Scope, person: str) -> Iterator[LateRelation]:
 def _counted(scope: Scope) -> list[str]:
     """The identities that aggregates count. That of a UNION is one of several views."""
     columns = {value.sql for relation in scope.relations.values() for value in relation.columns.values() if value.identity}
-    return [text for item in scope.released for arg in item.args for text in _COLUMN.findall(arg.sql) if text in columns]
+    return [text for item in scope.released for arg in item.args for text in columns_in(arg.sql) if text in columns]
 
 
 def _require(condition: FloorCondition, groups: PersonGroups, scope: Scope) -> None:
@@ -225,7 +230,7 @@ def _optional(scope: Scope) -> tuple[list[ProtectedInput], list[ProtectedInput]]
 def _require_contributors(groups: PersonGroups, scope: Scope, floor: int, ctx: Context) -> None:
     """Require contributors to each aggregate."""
     for item in scope.released:
-        args, mixture = _values(item, ctx), FUNCTIONS[item.name].disclosure == "mixture"
+        args, mixture = values_of_persons(item, ctx), FUNCTIONS[item.name].disclosure == "mixture"
         if not args or FUNCTIONS[item.name].disclosure == "condition":
             continue
         texts = [parenthesised(arg, SUM) for arg in args]
@@ -236,11 +241,6 @@ def _require_contributors(groups: PersonGroups, scope: Scope, floor: int, ctx: C
         elif not empty or floor > 1:
             test = " AND ".join(f"{text} <> 0" if mixture else f"{text} IS NOT NULL" for text in texts)
             groups.require(f"({item.where}) IS TRUE AND {test}" if item.where else test, enough)
-
-
-def _values(item: ReleasedAggregate, ctx: Context) -> list[Value]:
-    """Arguments that are values of persons."""
-    return [arg for arg in item.args if arg.sources and not arg.identity and not aggregates.is_flag(arg, ctx.catalog)]
 
 
 def _where(text: str, item: ReleasedAggregate) -> str:
@@ -259,7 +259,7 @@ def _terms(scope: Scope, catalog: Catalog) -> Iterator[tuple[tuple[str, ...], st
         for arg in item.args:
             if FUNCTIONS[item.name].disclosure != "mixture" or not arg.mixed:
                 continue
-            names = dict.fromkeys(_COLUMN.findall(arg.sql))
+            names = dict.fromkeys(columns_in(arg.sql))
             read = [name for name in names if name in columns and aggregates.protected_columns(columns[name], catalog)]
             derived = next((columns[name].name for name in read if columns[name].mixed), None)
             if derived is not None:
@@ -282,14 +282,14 @@ def _differences(scope: Scope, ctx: Context) -> list[str]:
     """
     relations = scope.relations.values()
     numbers = {value.sql: value for relation in relations for value in relation.columns.values() if value.type in NUMERIC}
-    names = [frozenset(_COLUMN.findall(" ".join(arg.sql for arg in item.args))) for item in scope.released]
+    names = [frozenset(columns_in(" ".join(arg.sql for arg in item.args))) for item in scope.released]
     forms: dict[tuple[frozenset[str], str], set[tuple[str, ...]]] = {}
     for read, item in zip(names, scope.released, strict=True):
         forms.setdefault((read, item.where), set()).add((item.name, *(arg.sql for arg in item.args)))
     sums, conditions, present = dict[str, None](), dict[str, None](), dict[str, None]()
-    args_summed, counts_rows, moment = set(), False, False
+    args_summed, forms_summed, counts_rows, moment = set(), dict[str, None](), False, False
     for read, item in zip(names, scope.released, strict=True):
-        kind, args = FUNCTIONS[item.name].disclosure, _values(item, ctx)
+        kind, args = FUNCTIONS[item.name].disclosure, values_of_persons(item, ctx)
         if kind == "condition" or not any(arg.sources for arg in item.args):
             counts_rows = True
             if presence(item):
@@ -299,6 +299,7 @@ def _differences(scope: Scope, ctx: Context) -> list[str]:
             present[presence(item)] = None
         elif kind == "mixture" and args:
             args_summed |= {(arg.sql, item.where) for arg in args}
+            forms_summed |= {form: None for arg in args for name in columns_in(arg.sql) if (form := form_of(name, arg)) != name}
             sums |= dict.fromkeys(text for arg in args for text in _parts(arg, item, numbers))
             if aggregates.POWERS.get(item.name) == aggregates.MAX_POWER:
                 sums, moment = sums | dict.fromkeys(_squares(args, item)), True
@@ -312,12 +313,13 @@ def _differences(scope: Scope, ctx: Context) -> list[str]:
     pairs = itertools.combinations(sums, 2) if moment or len(args_summed) > 1 else ()
     found = [f"COALESCE({one}, 0) <> COALESCE({two}, 0)" for one, two in pairs]
     if counts_rows:
-        plain = [text for text in sums if " * " not in text]
+        plain = [text for text in (*sums, *forms_summed) if " * " not in text]
         found += [f"{text} {'= 0' if text in numbers and _counts(numbers[text], ctx) else '<> 1'}" for text in plain]
         found += [f"NOT ({test})" for test in present]
     for one, two in itertools.chain(itertools.combinations(present, 2), itertools.product(present, conditions)):
         found.append(f"({one}) <> ({two})")
-    return found
+    caps = dict.fromkeys(cap for item in scope.released for arg in item.args for cap in sorted(arg.caps))
+    return [*found, *caps]
 
 
 def _counts(value: Value, ctx: Context) -> bool:
@@ -339,22 +341,16 @@ def _check_scaled(sums: Iterable[str], numbers: dict[str, Value], several: int, 
 
 def _parts(arg: Value, item: ReleasedAggregate, numbers: dict[str, Value]) -> list[str]:
     """Columns and products that an argument consists of; the argument itself if it has a condition or is not a number."""
-    names = _COLUMN.findall(arg.sql)
+    names = columns_in(arg.sql)
     columns = sorted(numbers.keys() & names)
-    products = [_product(numbers[one], numbers[two]) for one, two in itertools.combinations(columns, 2)] if (arg.degree or 1) > 1 else []
+    products = [product(numbers[one], numbers[two]) for one, two in itertools.combinations(columns, 2)] if (arg.degree or 1) > 1 else []
     if item.where or arg.sql.startswith(("CASE ", "IF(")) or not numbers.keys() >= set(names):
         return [_where(arg.sql, item), *columns]
     return products if products and not arg.mixed else [*columns, *products]
 
 
 def _squares(args: Sequence[Value], item: ReleasedAggregate) -> list[str]:
-    return [_where(_product(one, two), item) for one, two in itertools.combinations_with_replacement(args, 2)]
-
-
-def _product(one: Value, two: Value) -> str:
-    """The product as a double: that of two whole numbers may overflow."""
-    factors = (value.sql if value.plain and value.type == "number" else f"CAST({value.sql} AS DOUBLE)" for value in (one, two))
-    return " * ".join(factors)
+    return [_where(product(one, two), item) for one, two in itertools.combinations_with_replacement(args, 2)]
 
 
 def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:

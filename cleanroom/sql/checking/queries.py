@@ -108,7 +108,9 @@ def _merged(operator: str, branches: Sequence[CheckedQuery], hidden: bool, ctx: 
         texts.append(subquery(_with_identities(branch, before, len(protected)) if protected and hidden else branch.sql))
         before += len(branch.protected)
     mixed = rows.union_mixes_rows(protected_of)
-    named = [ProtectedInput(item.view, item.identity_column, f"{HIDDEN_COLUMN}{index}") for index, item in enumerate(protected)]
+    named = [
+        ProtectedInput(item.view, item.identity_column, f"{HIDDEN_COLUMN}{index}", partial=True) for index, item in enumerate(protected)
+    ]
     return CheckedQuery(
         f"\n{operator}\n".join(texts),
         [_merged_field([branch.fields[index] for branch in branches], mixed, ctx) for index in range(width)],
@@ -141,8 +143,9 @@ def _merged_field(fields: Sequence[Value], mixed: bool, ctx: Context) -> Value:
     out.degree, out.scale = highest_degree(fields), max(field.scale for field in fields)
     out.plain = not mixed and all(field.plain for field in fields) and len({field.type for field in fields}) == 1
     out.flag = all(field.flag for field in fields)
+    out.united = mixed and out.type in ("integer", "long")
     for fact in ("identity", *NUMERIC_FACTS):
-        setattr(out, fact, any(getattr(field, fact) for field in fields))
+        setattr(out, fact, any(getattr(field, fact) for field in (out, *fields)))
     return out
 
 

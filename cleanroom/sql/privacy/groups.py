@@ -10,17 +10,15 @@ time, as a common table expression.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from cleanroom.sql.model import SUM, ReleasedAggregate
-from cleanroom.sql.rendering import parenthesised, subquery
+from cleanroom.sql.rendering import columns_in, parenthesised, subquery
 
 GROUPS = "__cr_g"
 """Alias of the groups of a release."""
 _PERSONS = "__cr_r"
-_ALIASES = re.compile("`([^`]*)`[.]`")
 
 
 class LateRelation(NamedTuple):
@@ -39,13 +37,14 @@ class PersonGroups:
         alias: Alias of the groups.
         keys: Texts of the group keys.
         person: Text that reads the identity.
+        partial: Rows of a UNION are among the rows, which are about no person of this kind.
         source: FROM and WHERE clauses of the rows.
         table: Name of the common table expression with the rows per person; empty if they are read once.
         conditions: Conditions that a group must meet to be shown, in the order of the query.
     """
 
-    def __init__(self, alias: str, keys: Sequence[str], person: str, source: Sequence[str]) -> None:
-        self.alias, self.keys, self.person, self.source = alias, keys, person, source
+    def __init__(self, alias: str, keys: Sequence[str], person: str, source: Sequence[str], *, partial: bool = False) -> None:
+        self.alias, self.keys, self.person, self.source, self.partial = alias, keys, person, source, partial
         self.table = ""
         self.conditions: dict[str, None] = {}
         self._per_person: dict[str, str] = {}
@@ -65,7 +64,8 @@ class PersonGroups:
         They are added as doubles, because a sum of whole numbers fails if it is large, and the failure would show that. The difference
         is not a number if a person has an infinite value.
         """
-        column = self._shares[summand] = self._column(f"COALESCE(SUM(ABS(CAST({summand} AS DOUBLE))), 0)")
+        value = f"CASE WHEN {self.person} IS NOT NULL THEN {summand} END" if self.partial else summand
+        column = self._shares[summand] = self._column(f"COALESCE(SUM(ABS(CAST({value} AS DOUBLE))), 0)")
         self.conditions[f"MAX({column}) - {percent / 100} * SUM({column}) <= 0"] = None
 
     def require_contributors(self, summand: str, enough: str) -> None:
@@ -83,7 +83,7 @@ class PersonGroups:
         """Require that persons whom differences of counts of persons show are not ``few``.
 
         Args:
-            tests: Tests of rows, which are not NULL. Those are counted who have no such row, who meet two tests, or one of two.
+            tests: Tests of rows, which are not NULL. Those are counted who have no such row, who meet none, two of the tests, or one of two.
             repeated: Those are counted who have several rows.
             few: ``NOT BETWEEN 1 AND 4``.
         """
@@ -92,6 +92,8 @@ class PersonGroups:
         columns = [self._column(f"BOOL_OR({test})") for test in tests]
         for column in columns:
             self._require(f"NOT {column}", few)
+        if len(columns) > 1:
+            self._require(" AND ".join(f"NOT {column}" for column in columns), few)
         for one, two in itertools.combinations(columns, 2):
             for test in (f"{one} AND {two}", f"{one} AND NOT {two}", f"NOT {one} AND {two}"):
                 self._require(test, few)
@@ -141,7 +143,7 @@ class PersonGroups:
         source, where = self.source
         for alias, text, column, unique in relations:
             rest = source.replace(text, "", 1)
-            late = [key for key in self.keys if set(_ALIASES.findall(key)) == {alias}]
+            late = [key for key in self.keys if {name.split("`")[1] for name in columns_in(key)} == {alias}]
             read = [rest, where, self.person, *self._per_person, *(key for key in self.keys if key not in late)]
             if rest != source and not any(f"`{alias}`." in part for part in read):
                 source = rest

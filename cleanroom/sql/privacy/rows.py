@@ -136,6 +136,18 @@ def check_from(protected: Sequence[ProtectedInput], may_copy_rows: bool) -> None
         )
 
 
+def check_array(columns: Sequence[str]) -> None:
+    """Refuse an array that the text makes for protected rows; ``columns`` are the stored columns whose parts it contains.
+
+    The text could put each row into any groups, and combine the counts of several groups to that of a few persons.
+    """
+    if not columns:
+        raise Refusal(
+            "FanOutOverFloor",
+            "EXPLODE over rows under a privacy floor takes the parts of a column: write LATERAL VIEW EXPLODE(SPLIT(<dimension>, ',')) t AS x",
+        )
+
+
 def check_exploded(scope: Scope, merged: bool) -> None:
     """Refuse a SELECT with LATERAL VIEW over protected rows that does more than to count persons. ``merged``: it reads groups only."""
     counts = (item.name == "COUNT" and item.distinct and all(arg.identity and arg.plain for arg in item.args) for item in scope.released)
@@ -227,6 +239,17 @@ def _rows_in_expression(protected: Sequence[ProtectedInput]) -> Refusal:
     )
 
 
+def unfiltered_identities(scope: Scope) -> list[str]:
+    """Identities of the input views of a SELECT that may be NULL, because no equality is true in every row."""
+    compared = {value.sql for pair in scope.equal.found if pair.in_every_row for value in (pair.first, pair.second)}
+    views = {relation.alias for relation in scope.relations.values() if relation.view}
+    return [
+        item.reference
+        for item in scope.protected
+        if not item.outer_join_marker and item.reference not in compared and item.reference.split("`")[1] in views
+    ]
+
+
 def semi_join(found: SemiJoin, scope: Scope, in_every_row: bool) -> None:
     """Protect the rows of a SELECT that a condition on protected rows selects. The condition must be true in every row."""
     if not in_every_row:
@@ -283,5 +306,5 @@ def remaining_inputs(scope: Scope, outputs: Sequence[Value]) -> list[ProtectedIn
             for inner, other in ((first, second), (second, first)):
                 if in_every_row and equal.representative(inner.sql) == same and not (other.sources & aliases):
                     outer = other
-        inputs.append(ProtectedInput(item.view, item.identity_column, reference, output_position=position, enclosing_column=outer))
+        inputs.append(item._replace(reference=reference, outer_join_marker="", output_position=position, enclosing_column=outer))
     return inputs
