@@ -17,7 +17,8 @@ from typing import BinaryIO, cast
 
 import pyarrow as pa
 
-from cleanroom.datasets.csv_text import HEADER_BYTES, TextLayout, csv_header, read_csv
+from cleanroom.datasets.csv_header import HEADER_BYTES
+from cleanroom.datasets.csv_text import TextLayout, csv_header, read_csv
 from cleanroom.datasets.encryption import SEGMENT_BYTES, SealedFile, SealedObject, SegmentedObject, segment_count
 from cleanroom.datasets.json_lines import read_json_lines
 from cleanroom.datasets.parquet import open_parquet, read_parquet
