@@ -308,6 +308,12 @@ def argument(node: Node | None, function: str) -> Node | None:
     return call.child if len(call.children) == 1 else None
 
 
+def counts_rows(node: Node | None) -> bool:
+    """Whether an expression is ``COUNT(*)``."""
+    counted = argument(node, "Count")
+    return counted is not None and counted.kind == "Literal" and counted.fields.get("value") == "1"
+
+
 def product_text(node: Node, canonical: Canonical) -> str:
     """The text of a value, without casts to other numbers. The factors of a product are in the order of their texts."""
     if node.kind == "Multiply":

@@ -55,6 +55,11 @@ class Parts:
         self._selectors.add((where, *sorted(chosen or {""})))
 
     @property
+    def selected(self) -> bool:
+        """Whether an aggregate reads something else than identities."""
+        return bool(self._selectors)
+
+    @property
     def combined(self) -> bool:
         """Whether sums of single parts can be computed from the aggregates."""
         return self._weighted or len(self._selectors) > 1
@@ -63,7 +68,7 @@ class Parts:
         """Add what an aggregate of ``value`` sums: ``numbers`` are the texts of its columns, some of which are ``protected``."""
         names = sorted(numbers)
         self.columns |= dict.fromkeys(names)
-        forms = {column: self.canonical.text(node) for node in value.walk() if node.kind in FORMS for column in self._columns(node)}
+        forms = forms_in(value, self.canonical)
         for name in names:
             self.sums[forms.get(name, name)] = self.sums.get(forms.get(name, name), False) or name in protected
         if squares or any(part.kind == "Multiply" for part in value.walk()):
@@ -71,9 +76,6 @@ class Parts:
             for pair in pairs:
                 self.sums[" * ".join(sorted(pair))] = any(name in protected for name in pair)
         self.caps |= {pair: None for node in value.walk() if node.kind == "Least" for pair in self._caps(node)}
-
-    def _columns(self, node: Node) -> set[str]:
-        return {self.canonical.text(leaf) for leaf in node.walk() if leaf.kind == "AttributeReference"}
 
     def _caps(self, least: Node) -> Iterator[frozenset[str]]:
         """``LEAST(x, c) <> c`` and ``NOT (x IS NOT NULL)``: LEAST ignores NULL."""
@@ -110,6 +112,12 @@ class Parts:
                 raise refused("PlanFloorMissing", "the persons with a value in a part of a group are not counted")
             if any((pair, part) not in floors.part_differences for pair in pairs):
                 raise refused("PlanFloorMissing", "the persons for whom two sums of a part of a group differ are not counted")
+
+
+def forms_in(value: Node, canonical: Canonical) -> dict[str, str]:
+    """For columns of which a function is summed in place of the column, the text of the function."""
+    functions = [node for node in value.walk() if node.kind in FORMS]
+    return {canonical.text(leaf): canonical.text(node) for node in functions for leaf in node.walk() if leaf.kind == "AttributeReference"}
 
 
 def _selector(value: Node) -> Node | None:

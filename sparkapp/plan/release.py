@@ -88,6 +88,7 @@ class Release:
         counted: All groups with conditions, and the numbers of the attributes that are the identity which each of them counts.
         kinds: Those of them that count the persons of a view.
         different: Counts of different values that no condition limits yet.
+        by_persons: Groups are compared by their persons only, and not by how many rows these have.
     """
 
     groups: Groups
@@ -98,6 +99,7 @@ class Release:
     counted: list[tuple[Groups, frozenset[int]]]
     kinds: list[Groups]
     different: dict[int, str] = field(default_factory=dict)
+    by_persons: bool = False
 
     @property
     def missing(self) -> bool:

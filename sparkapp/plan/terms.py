@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ from sparkapp.plan.conditions import (
     truth_text,
 )
 from sparkapp.plan.expressions import CHOICES, COUNTS, EXTREMES, MOMENTS, Columns, conditions_of, power, require_shown, results_of
-from sparkapp.plan.parts import Parts
+from sparkapp.plan.parts import Parts, forms_in
 from sparkapp.plan.release import Groups
 from sparkapp.plan.rows import NOTHING, Column, Rows
 from sparkapp.plan.tree import Node, refused
@@ -142,6 +142,7 @@ class Terms:
                 del self._present[part]
                 self._known = True
         self._known = self._known or bool(self._present)
+
     def read_persons(self, test: Node | None, person: frozenset[int]) -> None:
         """Add a count of persons: of all, or of those with a row that meets a test."""
         self._count(row_test(test, self.canonical) if test is not None else None, person)
@@ -247,8 +248,10 @@ class Terms:
             return
         if max(powers, default=1) * (2 if squares else 1) > 2:
             raise refused("PlanRowsOfPersons", f"{function.upper()} contains powers above two, which show values of single persons")
-        if (squares and len(values) > 1 or max(powers, default=1) > 1) and len({name for name, _ in shows}) > 1:
-            raise refused("PlanRowsOfPersons", f"{function.upper()} multiplies columns of several datasets: one could mark persons of another")
+        if ((squares and len(values) > 1) or max(powers, default=1) > 1) and len({name for name, _ in shows}) > 1:
+            raise refused(
+                "PlanRowsOfPersons", f"{function.upper()} multiplies columns of several datasets: one could mark persons of another"
+            )
         leaves = [self.columns[leaf.id] for value in values for leaf in _results(value) if leaf.kind == "AttributeReference"]
         rounds = [part for value in values for part in value.walk() if part.kind in ("Round", "BRound")]
         if any(leaf.capped for leaf in leaves) or any(number_of(part.children[1]) is None for part in rounds):
@@ -267,7 +270,8 @@ class Terms:
         """Texts of the columns and products that a summand consists of, whatever its factors and constants."""
         leaves = [leaf for leaf in _results(value) if leaf.kind == "AttributeReference"]
         numbers = [leaf for leaf in leaves if str(leaf.fields.get("dataType")).startswith(_NUMBERS)]
-        columns = dict.fromkeys(self.canonical.text(leaf) for leaf in numbers)
+        forms = forms_in(value, self.canonical)
+        columns = dict.fromkeys(forms.get(text, text) for text in (self.canonical.text(leaf) for leaf in numbers))
         if where:
             yield f"{product_text(value, self.canonical)} WHERE {where}"
         elif value.kind in CHOICES or len(numbers) < len(leaves):

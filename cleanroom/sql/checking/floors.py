@@ -131,7 +131,7 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         for number, (kind, person) in enumerate(persons_of.items())
     }
     differences = _differences(scope, ctx) if floor > 1 else []
-    parts = Parts(ctx) if floor > 1 else None
+    parts = Parts(ctx, floor)
     always, optional = _optional(scope)
     for condition in floor_conditions(always, scope.divisions, floor):
         _require(condition, kinds[scope.equal.person(condition.identity)], scope)
@@ -154,8 +154,7 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         groups.require_counted(tests, repeated, few)
         for test in differences:
             groups.require(test, few)
-        if parts is not None:
-            parts.require(groups, share, few)
+        parts.require(groups, share, few)
     number = ctx.findings.release(scope.protected, floor)
     scope.releases |= {(number, item.view) for item in scope.protected}
     overlap = bool(keys) and floor > 1 and (scope.overlapping or scope.multiplied)
@@ -169,7 +168,8 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         decided = decided_by(groups.person, scope.relations.values(), scope.equal)
         if all(key.sources <= decided and not key.outer_join_markers and "SELECT" not in key.sql for key in keys):
             continue  # each person is in one group
-        groups.table = f"__cr_rows{number}{groups.alias.removeprefix(GROUPS)}"
+        persons_only = all(any(arg.identity for arg in item.args) for item in scope.released)
+        groups.compare(f"__cr_rows{number}{groups.alias.removeprefix(GROUPS)}", rows=not persons_only)
     found = ReleasedGroups(list(kinds.values()), floor, keys, scope)
     found.merge(scope.released, is_person)
     counts = [item for item in scope.released if item.distinct or item.name == "APPROX_COUNT_DISTINCT"]
@@ -287,7 +287,7 @@ def _differences(scope: Scope, ctx: Context) -> list[str]:
     for read, item in zip(names, scope.released, strict=True):
         forms.setdefault((read, item.where), set()).add((item.name, *(arg.sql for arg in item.args)))
     sums, conditions, present = dict[str, None](), dict[str, None](), dict[str, None]()
-    args_summed, forms_summed, counts_rows, moment = set(), dict[str, None](), False, False
+    args_summed, counts_rows, moment = set(), False, False
     for read, item in zip(names, scope.released, strict=True):
         kind, args = FUNCTIONS[item.name].disclosure, values_of_persons(item, ctx)
         if kind == "condition" or not any(arg.sources for arg in item.args):
@@ -299,7 +299,6 @@ def _differences(scope: Scope, ctx: Context) -> list[str]:
             present[presence(item)] = None
         elif kind == "mixture" and args:
             args_summed |= {(arg.sql, item.where) for arg in args}
-            forms_summed |= {form: None for arg in args for name in columns_in(arg.sql) if (form := form_of(name, arg)) != name}
             sums |= dict.fromkeys(text for arg in args for text in _parts(arg, item, numbers))
             if aggregates.POWERS.get(item.name) == aggregates.MAX_POWER:
                 sums, moment = sums | dict.fromkeys(_squares(args, item)), True
@@ -313,7 +312,7 @@ def _differences(scope: Scope, ctx: Context) -> list[str]:
     pairs = itertools.combinations(sums, 2) if moment or len(args_summed) > 1 else ()
     found = [f"COALESCE({one}, 0) <> COALESCE({two}, 0)" for one, two in pairs]
     if counts_rows:
-        plain = [text for text in (*sums, *forms_summed) if " * " not in text]
+        plain = [text for text in sums if " * " not in text]
         found += [f"{text} {'= 0' if text in numbers and _counts(numbers[text], ctx) else '<> 1'}" for text in plain]
         found += [f"NOT ({test})" for test in present]
     for one, two in itertools.chain(itertools.combinations(present, 2), itertools.product(present, conditions)):
@@ -345,8 +344,8 @@ def _parts(arg: Value, item: ReleasedAggregate, numbers: dict[str, Value]) -> li
     columns = sorted(numbers.keys() & names)
     products = [product(numbers[one], numbers[two]) for one, two in itertools.combinations(columns, 2)] if (arg.degree or 1) > 1 else []
     if item.where or arg.sql.startswith(("CASE ", "IF(")) or not numbers.keys() >= set(names):
-        return [_where(arg.sql, item), *columns]
-    return products if products and not arg.mixed else [*columns, *products]
+        return [_where(arg.sql, item), *(form_of(name, arg) for name in columns)]
+    return products if products and not arg.mixed else [*(form_of(name, arg) for name in columns), *products]
 
 
 def _squares(args: Sequence[Value], item: ReleasedAggregate) -> list[str]:

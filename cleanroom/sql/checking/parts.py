@@ -31,13 +31,13 @@ class Parts:
         differences: Tests of rows for which two values that they add up differ.
     """
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, floor: int) -> None:
         scope = ctx.scope
         items = [item for item in scope.released if not any(arg.identity for arg in item.args)]
         self.tests: list[str] = []
         self.sums: dict[str, None] = {}
         self.differences: dict[str, None] = {}
-        if scope.divisions and not _has_one_selector(items):
+        if floor > 1 and scope.divisions and not _has_one_selector(items):
             self.tests = [" AND ".join(map(test_of, part)) for part in itertools.product(*map(parts_of, scope.divisions))]
             self._read(items, ctx)
 

@@ -198,6 +198,7 @@ def _join(word: str, ctx: Context) -> Source:
         if text.continues(text.at):
             raise text.unexpected()
         raise outside_language(f"ExpressionNotAllowed: a {word} without ON; write ON or USING, or CROSS JOIN", text.position())
+    optional = frozenset[str]()
     if word in ("LEFT JOIN", "RIGHT JOIN"):
         optional = frozenset([right.alias] if word == "LEFT JOIN" else [relation.alias for relation in left])
         found[first:] = [equality._replace(restricts=optional) for equality in found[first:]]
@@ -209,6 +210,9 @@ def _join(word: str, ctx: Context) -> Source:
     names = {name.lower() for name in using}
     scope.show([*merged, *(value for value in visible if value.name.lower() not in names)])
     on = conjunction(conditions)
+    if scope.protected and word in ("LEFT JOIN", "RIGHT JOIN"):
+        compared = [value for pair in found[first:] for value in (pair.first, pair.second)]
+        on += "".join(f" AND {text} IS NOT NULL" for text in rows.optional_identities(scope, optional, compared))
     if word == "JOIN":
         scope.joins[right.alias] = conditions
     return [f"\n{word} ", right, f" ON {on}" if on else ""]

@@ -80,8 +80,14 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
     disclosure = FUNCTIONS[name].disclosure
     if disclosure == "count":
         distinct = distinct or name == "APPROX_COUNT_DISTINCT"
-        if not all(arg.degree == 0 or arg.plain or (arg.degree is not None and not distinct and not arg.transformed) for arg in args):
-            raise Refusal("ConditionalAggregate", f"{name} over rows under a privacy floor counts rows or plain columns only")
+        for arg in args:
+            if arg.degree == 0 or arg.plain or (not distinct and (_reads_dimensions(arg, catalog) or (arg.degree and not arg.transformed))):
+                continue
+            raise Refusal(
+                "ConditionalAggregate",
+                f"{name} over rows under a privacy floor counts rows, columns and values of dimensions; write COUNT(<column>), "
+                "or COUNT_IF of a condition on dimensions",
+            )
         return found
     if disclosure == "condition":
         return (*found, *condition_divisions(args[:1], catalog))
@@ -102,14 +108,13 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
 
 def is_flag(value: Value, catalog: Catalog) -> bool:
     """Whether ``value`` is 0 or 1 and depends on dimensions only."""
-    return (
-        value.flag
-        and not value.sql.startswith(("CASE ", "IF("))
-        and bool(value.exposed)
-        and all(
-            (view := catalog.view(name)) is not None and view.min_group_size > 0 and view.may_output(column)
-            for name, column in value.exposed
-        )
+    return value.flag and not value.sql.startswith(("CASE ", "IF(")) and _reads_dimensions(value, catalog)
+
+
+def _reads_dimensions(value: Value, catalog: Catalog) -> bool:
+    """Whether ``value`` is computed from dimensions of views with a floor, and from nothing else."""
+    return bool(value.exposed) and all(
+        (view := catalog.view(name)) is not None and view.min_group_size > 0 and view.may_output(column) for name, column in value.exposed
     )
 
 
@@ -130,7 +135,10 @@ def _check_terms(name: str, args: Sequence[Value], catalog: Catalog) -> None:
                 "LOG1P of one column; this expression could single out rows (round and cast the result, not the rows)",
             )
         if arg.capped and not arg.caps:
-            raise Refusal("ConditionalAggregate", f"{name} of {arg.name or arg.sql}, which an earlier SELECT limits by LEAST: write LEAST inside {name}(…)")
+            raise Refusal(
+                "ConditionalAggregate",
+                f"{name} of {arg.name or arg.sql}, which an earlier SELECT limits by LEAST: write LEAST inside {name}(…)",
+            )
         if arg.type in ("boolean", "string"):
             raise Refusal("ConditionalAggregate", f"{name} over rows under a privacy floor takes numbers")
         protected = protected_columns(arg, catalog)

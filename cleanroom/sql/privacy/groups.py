@@ -45,7 +45,7 @@ class PersonGroups:
 
     def __init__(self, alias: str, keys: Sequence[str], person: str, source: Sequence[str], *, partial: bool = False) -> None:
         self.alias, self.keys, self.person, self.source, self.partial = alias, keys, person, source, partial
-        self.table = ""
+        self.table = self._rows = ""
         self.conditions: dict[str, None] = {}
         self._per_person: dict[str, str] = {}
         self._shares: dict[str, str] = {}
@@ -83,7 +83,7 @@ class PersonGroups:
         """Require that persons whom differences of counts of persons show are not ``few``.
 
         Args:
-            tests: Tests of rows, which are not NULL. Those are counted who have no such row, who meet none, two of the tests, or one of two.
+            tests: Tests of rows, which are not NULL. Those are counted who have no such row, who meet none or two, or one of two.
             repeated: Those are counted who have several rows.
             few: ``NOT BETWEEN 1 AND 4``.
         """
@@ -183,16 +183,31 @@ class PersonGroups:
         group = f"\nGROUP BY {', '.join(self.keys)}" if self.keys else ""
         return subquery(_select(columns) + "".join(self.source) + group)
 
+    def compare(self, table: str, *, rows: bool) -> None:
+        """Compare the groups, whose rows per person are in ``table``.
+
+        A person for whom an aggregate adds up something else in another group is a difference. If the query shows more of the ``rows`` than
+        whose they are, so is a person with another number of rows.
+        """
+        self.table = table
+        self._rows = self._column("COUNT(*)") if rows else ""
+
     def overlapping(self, floor: int) -> str:
         """A subquery with the keys of every group whose persons differ from those of another group by one to ``floor - 1`` persons."""
+        summed = [name for text in self._columns if text.startswith("SUM(") for name in columns_in(text)]
+        values = [name.split("`")[3] for name in dict.fromkeys([*summed, *([self._rows] if self._rows else [])])]
+        same = ["`__cr_a`.`__cr_p` = `__cr_b`.`__cr_p`"]
+        # As FLOAT, because the order in which a sum is computed may differ.
+        same += [f"CAST(`__cr_a`.`{name}` AS FLOAT) <=> CAST(`__cr_b`.`{name}` AS FLOAT)" for name in values]
         size = f"{_select([*aliased(self._keys('__cr_s')), 'COUNT(`__cr_s`.`__cr_p`) AS `__cr_n`'])}\nFROM `{self.table}` AS `__cr_s`"
         size += f"\nGROUP BY {', '.join(self._keys('__cr_s'))}\nHAVING COUNT(`__cr_s`.`__cr_p`) >= {floor}"
         columns = [*aliased(self._keys("__cr_o")), "`__cr_o`.`__cr_p` AS `__cr_p`", "`__cr_n`.`__cr_n` AS `__cr_n`"]
+        columns += [f"`__cr_o`.`{name}` AS `{name}`" for name in values]
         sized = f"{_select(columns)}\nFROM `{self.table}` AS `__cr_o`"
         sized = subquery(sized + joined("JOIN", subquery(size), "__cr_n", self._keys("__cr_o")))
         sizes = ["`__cr_a`.`__cr_n`", "`__cr_b`.`__cr_n`"]
         text = _select(aliased(self._keys("__cr_a")))
-        text += f"\nFROM {sized} AS `__cr_a`\nJOIN {sized} AS `__cr_b` ON `__cr_a`.`__cr_p` = `__cr_b`.`__cr_p`"
+        text += f"\nFROM {sized} AS `__cr_a`\nJOIN {sized} AS `__cr_b` ON {' AND '.join(same)}"
         text += "\nGROUP BY " + ", ".join([*self._keys("__cr_a"), *self._keys("__cr_b"), *sizes])
         text += "\nHAVING (" + " OR ".join(f"{size} - COUNT(*) BETWEEN 1 AND {floor - 1}" for size in sizes) + ")"
         return subquery(text)

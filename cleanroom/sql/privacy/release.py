@@ -108,8 +108,9 @@ def floor_conditions(protected: Sequence[ProtectedInput], divisions: Mapping[tup
 def counted_persons(scope: Scope) -> tuple[list[str], bool]:
     """Tests of rows by which aggregates count persons, and whether they also count the rows of the same persons.
 
-    COUNT(DISTINCT …) of some identities counts persons, and so may that of another column, such as an address. Where the query text makes the rows of a person, or a person has one row for
-    each value of other columns, every condition and every count of rows may count persons as well.
+    COUNT(DISTINCT …) of some identities counts persons, and so may that of another column, such as an address. Where the query text makes
+    the rows of a person, or a person has one row for each value of other columns, every condition and every count of rows may count
+    persons as well.
     """
     tests, counts, made = [], False, scope.overlapping or scope.multiplied
     for item in scope.released:

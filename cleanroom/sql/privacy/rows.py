@@ -144,7 +144,8 @@ def check_array(columns: Sequence[str]) -> None:
     if not columns:
         raise Refusal(
             "FanOutOverFloor",
-            "EXPLODE over rows under a privacy floor takes the parts of a column: write LATERAL VIEW EXPLODE(SPLIT(<dimension>, ',')) t AS x",
+            "EXPLODE over rows under a privacy floor takes the parts of one column: "
+            "write LATERAL VIEW EXPLODE(SPLIT(<dimension>, ',')) t AS x",
         )
 
 
@@ -243,11 +244,17 @@ def unfiltered_identities(scope: Scope) -> list[str]:
     """Identities of the input views of a SELECT that may be NULL, because no equality is true in every row."""
     compared = {value.sql for pair in scope.equal.found if pair.in_every_row for value in (pair.first, pair.second)}
     views = {relation.alias for relation in scope.relations.values() if relation.view}
-    return [
-        item.reference
-        for item in scope.protected
-        if not item.outer_join_marker and item.reference not in compared and item.reference.split("`")[1] in views
-    ]
+    return _not_compared([item for item in scope.protected if not item.outer_join_marker], views, compared)
+
+
+def optional_identities(scope: Scope, optional: Collection[str], compared: Iterable[Value]) -> list[str]:
+    """The same of input views among the ``optional`` relations of an outer join, whose condition compares the columns ``compared``."""
+    views = {relation.alias for relation in scope.relations.values() if relation.view and relation.alias in optional}
+    return _not_compared(scope.protected, views, {value.sql for value in compared})
+
+
+def _not_compared(inputs: Iterable[ProtectedInput], views: Collection[str], compared: Collection[str]) -> list[str]:
+    return [item.reference for item in inputs if item.reference not in compared and item.reference.split("`")[1] in views]
 
 
 def semi_join(found: SemiJoin, scope: Scope, in_every_row: bool) -> None:
