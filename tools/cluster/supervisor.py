@@ -19,10 +19,11 @@ from typing import Any
 import kubernetes
 
 from localcloud.launcher.supervisor import write_json
-from tools.cluster import container_node, images, simulated_node
+from tools.cluster import container_node, dns, images, simulated_node
 from tools.cluster.binaries import KUBERNETES
 from tools.cluster.control_plane import LOOPBACK, ControlPlane
 from tools.cluster.isolation import bring_up_loopback, relay
+from tools.cluster.network_policies import NetworkPolicies
 from tools.cluster.rights import DRIVER, SPARK_SERVICE, VIEWER, create_accounts, token
 from tools.cluster.servers import Servers
 from tools.cluster.spark_operator import SparkOperator
@@ -77,13 +78,19 @@ class Supervisor:
     def _start_node(self, plane: ControlPlane, api: kubernetes.client.ApiClient, cleanup: ExitStack) -> None:
         if self.tier == "full":
             images_folder = self.folder / "images"
-            program = images.program(images_folder)
-            container_node.ContainerNode(plane).start([images.pause(images_folder), program])
+            program, names = images.program(images_folder), images.dns(images_folder)
+            node = container_node.ContainerNode(plane)
+            policies = NetworkPolicies(api, container_node.POD_NETWORK, node.programs, node.environment())
+            policies.start()
+            cleanup.callback(policies.stop)
+            node.start([images.pause(images_folder), program, names])
+            dns.install(api, names.reference)
+            self.servers.wait_until(lambda: dns.is_available(api), 60, "the cluster's DNS server does not answer after 60 s")
             self.image = (program.reference, program.layers)
         else:
-            node = simulated_node.SimulatedNode(plane, api)
-            node.start()
-            cleanup.callback(node.stop)
+            simulated = simulated_node.SimulatedNode(plane, api)
+            simulated.start()
+            cleanup.callback(simulated.stop)
 
     async def serve(self, plane: ControlPlane, *, detached: bool) -> None:
         """Relay connections to the API server until the cluster should end."""
