@@ -91,17 +91,23 @@ class Runs:
         await asyncio.to_thread(self.place.end_driver, f"{name}-driver", 0)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def runs(place: Place, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runs]:
+@pytest.fixture(scope="session")
+def real(place: Place) -> Place:
+    """Skip before a Temporal server is started."""
     place.require("fast", "full", why="needs drivers that the test ends; tests/scenario has whole runs on the stand-in")
-    temporal: WorkflowEnvironment = request.getfixturevalue("temporal_env")
+    return place
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def runs(real: Place, temporal_env: WorkflowEnvironment, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runs]:
+    place = real
     with prepare_world(tmp_path_factory.mktemp("runs")) as world:
         pods = PodMeasurement(image=place.image, layers=place.layers, arguments=("wait",))
         trust = make_trust_document(world.hardware, number=1, spark_service_host_data=(SPARK_HOST,), pods=pods)
         world.__dict__["trust_document"] = lambda number: trust.model_copy(update={"number": number})
         await world.publish(2)
         service = Service(world, place)
-        async with deployment(world, temporal.client, service) as sessions:
+        async with deployment(world, temporal_env.client, service) as sessions:
             yield Runs(place, world, service, sessions)
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from cleanroom.errors import CleanRoomError
+from cleanroom.errors import CleanRoomError, InvalidInput, Refused, Unavailable
 from cleanroom.messages.run import RunFailure
 from cleanroom.spark.causes import MEANINGS, Cause, cause_of
 from cleanroom.spark.deadlines import Deadlines, deadline_outcome
 from cleanroom.spark.failure_rules import REMEDIES, FailureCode
-from cleanroom.spark.outcome import failed_outcome, outcome_of, progress_line
+from cleanroom.spark.outcome import creation_error, failed_outcome, outcome_of, progress_line
 from cleanroom.spark.status import ClusterEvent, ContainerStatus, ExecutorCounts, JobStatus, PodStatus
 from starters.operations.runs import failure_record
 from tests.unit.test_spark_outcome import NAME, container, status
@@ -180,6 +180,32 @@ def test_every_cause_has_one_sentence_and_every_failure_a_remedy() -> None:
     for failure in FailureCode:
         hint = REMEDIES[failure].hint
         assert hint.endswith("."), failure
+
+
+NO_RIGHT = 'sparkapplications.sparkoperator.k8s.io is forbidden: User "x" cannot create resource "sparkapplications" in API group "g"'
+NO_QUOTA = 'sparkapplications "cr-1" is forbidden: exceeded quota: runs, requested: count/sparkapplications=1'
+NO_WEBHOOK = 'Internal error occurred: failed calling webhook "mutate": dial tcp [::1]:9: connect: connection refused'
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "cause"),
+    [
+        (Refused("Forbidden", NO_RIGHT, hint="Grant it."), "SparkRightMissing", Cause.PRECONDITION),
+        (Refused("Forbidden", NO_QUOTA), "SparkCapacity", Cause.CAPACITY),
+        (Unavailable("InternalError", NO_WEBHOOK), "SparkAdmission", Cause.PRECONDITION),
+    ],
+)
+def test_application_that_the_api_server_refuses_has_a_cause_and_stays_as_retryable(error: CleanRoomError, code: str, cause: Cause) -> None:
+    found = creation_error(error)
+    assert (found.code, cause_of(found.code), found.party) == (code, cause, "operator")
+    assert (type(found), found.retryable, found.message) == (type(error), error.retryable, error.message)
+    assert found.hint == REMEDIES[FailureCode(code.removeprefix("Spark"))].hint
+    assert found.details["reason"] == error.code
+
+
+def test_other_errors_of_the_api_server_are_unchanged() -> None:
+    for error in (InvalidInput("Invalid", 'spec.type: Unsupported value: "Cobol"'), Unavailable("KubernetesUnreachable", "no answer")):
+        assert creation_error(error) is error
 
 
 def test_summary_in_the_web_ui_names_the_cause() -> None:
