@@ -195,7 +195,7 @@ async def test_driver_whose_name_is_taken_cannot_be_submitted(place: Place, serv
         finally:
             core.delete_namespaced_pod(f"{name}-driver", place.namespace, grace_period_seconds=0)
     assert (outcome.code, outcome.retryable, shown_cause(outcome.error())) == (FailureCode.SUBMISSION, True, Cause.SUBMISSION_FAILED)
-    assert "already exists" in outcome.message
+    assert "already exist" in outcome.message
 
 
 async def test_quota_without_room_is_a_lack_of_capacity_with_the_quotas_name(place: Place, service: SparkService) -> None:
