@@ -63,7 +63,7 @@ class Chart:
             self.outputs[command] = self._documented(shlex.split(command))
 
     def values(self) -> dict[str, Any]:
-        """Return the example's values: one version, no node of its own, and a program that answers the probes."""
+        """Return the example's values with one version, on any node, with a program that answers the probes."""
         values: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
         repository, _, digest = self.place.image.partition("@")
         values["image"] |= {"repository": repository, "digest": digest}
@@ -87,7 +87,7 @@ class Chart:
         return self.run(*command)
 
     def _try_operator(self, command: list[str]) -> str:
-        """Let the API server admit what the operator's chart creates, by other names: the cluster's operator is no pod."""
+        """Let the API server admit what the operator's chart creates, by other names: the cluster runs the operator outside of pods."""
         name, chart, *options = command[2:]
         assert chart == "spark-operator/spark-operator"
         options.remove("--create-namespace")
@@ -100,7 +100,7 @@ class Chart:
         Args:
             command: The command.
             text: Its input.
-            allowed: Text of an error that is no failure.
+            allowed: Text of an error that the caller expects.
             namespace: The namespace of objects that name none.
         """
         programs: dict[str, list[str]] = {"kubectl": [str(KUBE.path), "kubectl"], "helm": [str(HELM.path)]}

@@ -114,7 +114,7 @@ async def test_evicted_driver_is_lost_and_not_the_querys_failure(place: Place, s
 
 
 async def test_driver_on_a_node_that_is_lost_is_lost_and_not_the_querys_failure(place: Place, service: SparkService) -> None:
-    """A taint removes the pods of a node that does not answer any more, five minutes after it was last seen, and so does this one."""
+    """A taint removes the pods of a node five minutes after its last answer. This one removes them immediately."""
     place.require("fast", "full", why="needs a node whose pods may be removed")
 
     async def lose_node(status: JobStatus) -> None:

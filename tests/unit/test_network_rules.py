@@ -133,7 +133,7 @@ def test_expressions_select_labels(expression: dict[str, Any], selected: list[bo
     assert [matches(selector, pod.labels) for pod in PODS] == selected
 
 
-def test_pods_without_an_address_of_their_own_are_left_out() -> None:
+def test_pods_without_an_address_in_the_pod_network_are_left_out() -> None:
     def pod(status: dict[str, Any], **spec: Any) -> Pod | None:
         return Pod.of({"metadata": {"namespace": "runs"}, "spec": {"containers": [], **spec}, "status": status})
 

@@ -14,7 +14,7 @@ API_SERVICE = "10.96.0.1"
 """The first address of :data:`SERVICE_NETWORK`, which is that of the service ``kubernetes``."""
 DNS_SERVICE = "10.96.0.10"
 API_PORT = 6443
-"""The API server's usual port, which the chart's network policies open, in a network of its own."""
+"""The API server's usual port, which the chart's network policies open, in a separate network."""
 LOOPBACK = "127.0.0.1"
 _OWN_NAMES = ("localhost", "kubernetes", *(f"kubernetes.default{rest}" for rest in ("", ".svc", ".svc.cluster.local")))
 

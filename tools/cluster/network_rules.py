@@ -30,7 +30,7 @@ class Pod:
 
     @staticmethod
     def of(item: Mapping[str, Any]) -> Pod | None:
-        """Return the pod of an object of the API, or None if it has no address of its own."""
+        """Return the pod of an object of the API, or None if it has no address in the pod network."""
         spec, status = item["spec"], item.get("status") or {}
         address = status.get("podIP")
         if not address or spec.get("hostNetwork") or status.get("phase") in _ENDED:
@@ -47,7 +47,7 @@ def compile_rules(
 
     Args:
         policies: NetworkPolicy objects of all namespaces.
-        pods: All pods with an address of their own.
+        pods: All pods with an address in the pod network.
         namespaces: Labels of each namespace by its name.
         pod_network: The addresses of pods, in CIDR notation.
     """
