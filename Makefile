@@ -96,10 +96,10 @@ test-install: setup ## install a wheel into new environments: the small one, and
 
 TIER ?= fast
 cluster-binaries: $(STAMP) ## build the programs of the test cluster into ~/.cache/cleanroom, or print why that is not possible
-	@$(PY) -m tools.cluster build --tier $(TIER)
+	@$(PY) -m tools.cluster build --tier $(TIER) $(if $(filter full,$(TIER)),--spark)
 
 cluster-up: cluster-binaries ## start a real Kubernetes cluster with the Spark Operator, and print its kubeconfig (TIER=full: with containers)
-	@$(PY) -m tools.cluster up --tier $(TIER)
+	@$(PY) -m tools.cluster up --tier $(TIER) $(if $(filter full,$(TIER)),--spark)
 
 cluster-down: $(STAMP) ## stop the cluster of cluster-up, and remove everything that it left
 	@$(PY) -m tools.cluster down
@@ -108,7 +108,7 @@ cluster-down: $(STAMP) ## stop the cluster of cluster-up, and remove everything 
 TIERS ?= $(if $(KUBECONFIG),existing,fast full)
 CLUSTER_MINUTES ?= 60
 test-cluster: setup ## run the Kubernetes tests on a real cluster, of KUBECONFIG or started here (TIERS="stand-in fast full")
-	@$(if $(KUBECONFIG),true,$(PY) -m tools.cluster build --tier $(lastword fast $(filter full,$(TIERS))) --minutes $(CLUSTER_MINUTES)) || test $$? = 3
+	@$(if $(KUBECONFIG),true,$(PY) -m tools.cluster build $(if $(filter full,$(TIERS)),--tier full --spark) --minutes $(CLUSTER_MINUTES)) || test $$? = 3
 	@CLEANROOM_TEST_TIERS="$(TIERS)" $(PY) -m pytest -q --durations=5 tests/cluster $(PYTEST_ARGS)
 
 lint: $(STAMP) ## run ruff, mypy --strict, the import contracts, and the check of generated pages
