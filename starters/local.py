@@ -39,7 +39,8 @@ def up(
     """Start a local cloud: Temporal, storage, stand-ins of the cloud services, and all workers. NOT CONFIDENTIAL.
 
     The services run in the background until `cleanroom down`. The command writes the settings of all profiles to cleanroom.toml in the
-    state folder. In a local cloud that runs, it restarts the services that have exited.
+    state folder. A service that crashes is started again after 1, 2, 4, 8 and 16 seconds, and then stays down. In a local cloud that
+    runs, the command starts the services that are down.
 
     Example: cleanroom up --party north:azure --party south:s3 --party ana:analyst
     """
@@ -72,7 +73,8 @@ def down(state: RunningState = None, output: Output = Format.TABLE) -> None:
 def ps(state: RunningState = None, output: Output = Format.TABLE) -> None:
     """List the services of the local cloud, and the command that restarts exited ones.
 
-    The exit code is 7 when a service is down, and 3 when no local cloud has been started.
+    `restarts` counts how often a service was started after a crash. One that waits for its next start is `restarting`. The exit code is
+    7 when a service is down, and 3 when no local cloud has been started.
 
     Example: cleanroom ps
     """
@@ -93,7 +95,7 @@ def _print_services(state: Path, services: list[dict[str, Any]], output: Format)
     if output is Format.JSON:
         print_json(services)
         return
-    print_rows(services, output, columns=("name", "state", "pid", "url"), title=f"local cloud in {state} (NOT CONFIDENTIAL)")
+    print_rows(services, output, columns=("name", "state", "pid", "restarts", "url"), title=f"local cloud in {state} (NOT CONFIDENTIAL)")
     for folder in sorted({os.path.relpath(Path(service["log"]).parent) for service in services}):
         print_status(f"logs: {safe(folder)}/NAME.log")
     for hint in restart_hints(state, services):
@@ -102,6 +104,8 @@ def _print_services(state: Path, services: list[dict[str, Any]], output: Format)
 
 def restart_hints(state: Path, services: list[dict[str, Any]]) -> Iterator[str]:
     """Yield lines of Rich markup with the exited services, and the command that restarts them."""
+    if waiting := [str(service["name"]) for service in services if service["state"] == "restarting"]:
+        yield f"{safe(', '.join(waiting))} crashed, and will be started again. See the log."
     exited = [str(service["name"]) for service in services if service["state"] == "exited"]
     command = f"[bold]cleanroom up{_state_option(state)}[/bold]"
     if exited and len(exited) == len(services):

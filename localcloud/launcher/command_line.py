@@ -13,6 +13,7 @@ from localcloud.launcher.chosen_parties import parse_parties, record_parties
 from localcloud.launcher.companies import Companies
 from localcloud.launcher.pod_cluster import record_cluster
 from localcloud.launcher.processes import Service
+from localcloud.launcher.restarts import RestartPolicy
 from localcloud.launcher.supervisor import Step, Supervisor, python, read_status, restart_exited, start_detached, stop_detached
 
 
@@ -32,6 +33,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     up.add_argument("--no-workers", action="store_true", help="start no workers; run them with `cleanroom worker`")
     up.add_argument("--propagation-seconds", type=float, default=0.0, help="delay of new roles and federated credentials (default: 0)")
+    up.add_argument("--restarts", type=int, default=0, help="starts of a service after crashes in a row (default: 0)")
     up.add_argument("--observe", action="store_true", help="trace the workers, and serve a page with traces and metrics")
     down = commands.add_parser("down", help="stop everything")
     ps = commands.add_parser("ps", help="list the processes")
@@ -67,10 +69,10 @@ def _up(arguments: argparse.Namespace) -> int:
     if arguments.detach:
         if running is None or running["status"] != "ready":
             options = ["--propagation-seconds", str(arguments.propagation_seconds), *(["--no-workers"] if arguments.no_workers else [])]
-            options += ["--observe"] if arguments.observe else []
+            options += ["--restarts", str(arguments.restarts), *(["--observe"] if arguments.observe else [])]
             command = python("localcloud", "up", "--state", str(state), *options)
             running = start_detached(state, command, seconds=arguments.seconds, on_event=_say)
-        elif any(service["state"] == "exited" for service in running["services"]):
+        elif any(service["state"] in ("exited", "restarting") for service in running["services"]):
             running = restart_exited(state, seconds=arguments.seconds, on_event=_say)
         _print(running, arguments.output)
         return 0
@@ -83,7 +85,7 @@ def _up(arguments: argparse.Namespace) -> int:
             state, propagation_seconds=arguments.propagation_seconds, workers=not arguments.no_workers, observe=arguments.observe
         )
 
-    Supervisor(state, plan, on_event=_say).run()
+    Supervisor(state, plan, on_event=_say, policy=RestartPolicy(arguments.restarts)).run()
     return 0
 
 

@@ -13,6 +13,8 @@ from cleanroom.errors import CleanRoomError, Internal, InvalidInput, NotFound, U
 from starters.terminal.output import err, print_status, safe
 
 DEFAULT_STATE = Path(".cleanroom")
+RESTARTS = 5
+"""How often in a row the local cloud starts a crashed service again."""
 DEMO_STATE = DEFAULT_STATE / "demo"
 
 
@@ -40,7 +42,7 @@ def start_local_cloud(
         observe: Whether to trace the workers, and to serve the page with traces and metrics.
         cluster: Description of the cluster that runs the pods; by default the stand-in of Kubernetes.
     """
-    options = [f"--party={party}" for party in parties]
+    options = [f"--restarts={RESTARTS}", *(f"--party={party}" for party in parties)]
     options += [f"--collaboration={collaboration}"] if collaboration is not None else []
     options += [f"--cluster={cluster}"] if cluster is not None else []
     _run("up", state, "--detach", *options, *(["--observe"] if observe else []))
@@ -66,7 +68,7 @@ def stop_local_cloud(state: Path) -> bool:
 
 
 def list_local_cloud(state: Path) -> list[dict[str, Any]]:
-    """Return the name, state, PID, URL and log file of every service."""
+    """Return the name, state, PID, URL, log file and restarts of every service."""
     return list(_parse(_run("ps", state, quiet=True) or "[]"))
 
 

@@ -74,6 +74,17 @@ def test_every_error_code_of_a_guide_exists() -> None:
                 assert name in known, f"{relative(path)}: {name}"
 
 
+def test_every_error_code_of_the_reference_has_a_message() -> None:
+    """Also one whose message is in a variable, or is chosen or joined where the error is raised."""
+    rows = [line.split(" | ") for line in render_errors().splitlines() if re.match(r"\| `[A-Z]", line)]
+    assert len(rows) > 500
+    assert [cells[0] for cells in rows if len(cells) > 2 and not cells[1].strip(" |")] == []
+    shown = {cells[0].strip("| `"): cells[1:] for cells in rows}
+    assert shown["TooManySealingKeys"][0] == "user {…}: all {…} documents for sealing keys are occupied."
+    assert shown["KeyringMissing"][0] == "profile {…} has no keyring."
+    assert shown["RunParametersInvalid"][0] == "--{…}: {…} is not a date."
+
+
 @pytest.mark.parametrize("path", MARKDOWN, ids=relative)
 def test_markdown_lines_are_at_most_120_characters_outside_of_tables(path: Path) -> None:
     lines = enumerate(path.read_text("utf-8").splitlines(), start=1)
