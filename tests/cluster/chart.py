@@ -70,7 +70,8 @@ class Chart:
         del values["draining"]
         for boundary in (*values["boundaries"].values(), *values["collaborators"].values()):
             boundary |= {"replicas": 1, "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}}}
-            boundary.pop("nodeSelector", None)
+            for name in ("nodeSelector", "podAnnotations"):
+                boundary.pop(name, None)
             for sidecar in boundary.get("sidecars", ()):
                 sidecar |= {"image": self.place.image, "command": ["/bin/sleep", "86400"]}
         return values
