@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.servers", "tests.processes"]
+pytest_plugins = ["tests.servers", "tests.processes", "tests.temporal_env"]
 
 # The duration of an example is not meaningful on a busy machine.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
