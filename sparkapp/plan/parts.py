@@ -43,7 +43,7 @@ class Parts:
     def select(self, function: Node, where: str) -> None:
         """Note which rows an aggregate reads."""
         chosen = set()
-        for arg in function.children:
+        for arg in (arg.child if arg.kind == "Cast" else arg for arg in function.children):
             if function.kind == "CountIf":
                 chosen.add(self.canonical.text(arg))
             elif any(part.kind in CHOICES for part in arg.walk()):
@@ -71,7 +71,7 @@ class Parts:
         forms = forms_in(value, self.canonical)
         for name in names:
             self.sums[forms.get(name, name)] = self.sums.get(forms.get(name, name), False) or name in protected
-        if squares or any(part.kind == "Multiply" for part in value.walk()):
+        if squares or any(part.kind == "Multiply" and all(any(attributes(child)) for child in part.children) for part in value.walk()):
             pairs = itertools.combinations_with_replacement(names, 2) if squares else itertools.combinations(names, 2)
             for pair in pairs:
                 self.sums[" * ".join(sorted(pair))] = any(name in protected for name in pair)

@@ -316,7 +316,7 @@ class Terms:
             Refused: ``PlanFloorMissing``.
         """
         share = min(person.share for person in self.source.persons)
-        if self._terms and floors.unguarded and any(person.partial for person in self.source.persons):
+        if self._terms and floors.unguarded and self._is_partial():
             raise refused("PlanFloorMissing", "the part of one person is one of a sum that includes rows about no person")
         for values, function, where, conditional, columns, products in self._terms:
             summands = [f"{value} WHERE {where}" if where else value for value in values]
@@ -340,10 +340,15 @@ class Terms:
             stored = [part for part in self._sums if part in self._stored and " * " not in part]
             pairs += [(part, "1") for part in (*stored, *self._present)]
         pairs += [*itertools.combinations(self._present, 2), *itertools.product(self._present, self._conditions)]
-        if not {frozenset(pair) for pair in pairs} <= floors.differences:
+        if not {*map(frozenset, pairs), *self.parts.caps} <= floors.differences:
             raise refused("PlanFloorMissing", "the persons for whom two sums differ are not counted")
         self._require_divisions(floors)
         self.parts.require(floors, self._all_divisions(floors.tests), share, self._known)
+
+    def _is_partial(self) -> bool:
+        """Whether some rows are about no person of some kind, because they come from another part of a union."""
+        always = frozenset[int]().union(*(person.ids for person in self.source.persons if not person.partial))
+        return any(person.partial and always.isdisjoint(person.ids) for person in self.source.persons)
 
     def _require_divisions(self, floors: Floors) -> None:
         """Require that enough persons are in each part of a group, or none if the part may be empty."""
@@ -384,7 +389,7 @@ class Terms:
         divided += [part for group in self._optional for part in self._found(group, releases[0][0].floors.tests)]
         several = made or any(len(ids) > 1 for ids in self.source.unique)
         for person in {*self._identities, *(counted for counted, _ in self._counted)}:
-            tests = [test for counted, test in self._counted if counted == person] + (divided if several else [])
+            tests = [test for _, test in self._counted] + (divided if several else [])
             repeated = made and self._counts_rows
             if not tests and not repeated:
                 continue

@@ -93,7 +93,7 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("least", "PlanFloorMissing", [("NOT (`orders`.`amount` IS NOT NULL)", "NOT (`orders`.`age` IS NOT NULL)")]),
     ("least", "PlanRowsOfPersons", [("LEAST(`orders`.`amount`, 500)", "ROUND(`orders`.`amount`, -2)")]),
     ("products per person", "PlanRowsOfPersons", [("`orders`.`amount` * `orders`.`discount`", "`orders`.`amount` * `orders`.`discount` * `orders`.`discount`")]),
-    ("own rows", "PlanRowsOfPersons", [("SUM(`o`.`amount`)", "SUM(`o`.`amount` * `w`.`w`)")]),
+    ("own condition", "PlanRowsOfPersons", [("SUM(`o`.`amount`) FILTER", "SUM(`o`.`amount` * `w`.`w`) FILTER")]),
     ("mean", "PlanRowsOfPersons", [("CORR(`orders`.`amount`, `orders`.`discount`)", "CORR(`orders`.`amount` * `orders`.`amount`, `orders`.`discount`)")]),
     ("explode", "PlanRowsOfPersons", [("SPLIT(`o`.`status`, ',')", "ARRAY(`o`.`status`, 'all')")]),
     ("overlap", "PlanFloorMissing", [(" AND CAST(`__cr_a`.`__cr_c2` AS FLOAT) <=> CAST(`__cr_b`.`__cr_c2` AS FLOAT)", "")]),

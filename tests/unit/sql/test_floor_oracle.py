@@ -79,6 +79,7 @@ class Source(NamedTuple):
     person: str
     values: Sequence[str] = ()  # columns of which different values may be counted
     shared: bool = False  # the same data of a person may be in several groups
+    counts_rows: bool = True  # a person without rows of the floor has no row either
 
 
 _STATES = ("status = 'paid'", "status = 'open'", "status IN ('paid', 'open')", "status <> 'void'", "region = 'n'")
@@ -137,8 +138,8 @@ SOURCES = [
         shared=True,
     ),
     Source(
-        "(SELECT user_key, region, status, amount, twin FROM orders UNION ALL SELECT user_key, 'n' AS region, campaign AS status, spend AS amount, "
-        "spend AS twin FROM clicks) u",
+        "(SELECT user_key, region, status, amount, twin FROM orders UNION ALL SELECT user_key, 'n' AS region, campaign AS status, "
+        "spend AS amount, spend AS twin FROM clicks) u",
         ("region", "status"),
         _STATES,
         ("amount", "twin"),
@@ -159,6 +160,7 @@ SOURCES = [
         _of("o", _STATES),
         ("o.amount", "o.twin"),
         "o.user_key",
+        counts_rows=False,
     ),
     Source(
         "orders WHERE user_key IN (SELECT user_key FROM clicks)", ("region", "status"), _STATES, ("amount", "twin"), "user_key", shared=True
@@ -171,9 +173,8 @@ def aggregates(draw: st.DrawFn, source: Source) -> str:
     """An aggregate whose result a sum over the persons is."""
     number, condition = draw(st.sampled_from(source.numbers)), draw(st.sampled_from(source.conditions))
     forms = [
-        "COUNT(*)",
+        *(("COUNT(*)", f"COUNT_IF({condition})") if source.counts_rows else ()),
         f"COUNT({number})",
-        f"COUNT_IF({condition})",
         f"COUNT(DISTINCT {source.person})",
         f"COUNT(DISTINCT CASE WHEN {condition} THEN {source.person} END)",
         f"SUM({number})",
@@ -189,7 +190,8 @@ def aggregates(draw: st.DrawFn, source: Source) -> str:
         *(f"COUNT(DISTINCT {value})" for value in source.values),
         *(f"COUNT(DISTINCT CASE WHEN {condition} THEN {value} END)" for value in source.values),
     ]
-    return draw(st.sampled_from(forms))
+    form: str = draw(st.sampled_from(forms))
+    return form
 
 
 @st.composite
@@ -199,10 +201,8 @@ def queries(draw: st.DrawFn) -> tuple[str, Source, int]:
     keys = draw(st.lists(st.sampled_from(source.keys), max_size=2, unique=True))
     shown = draw(st.lists(aggregates(source), min_size=1, max_size=4, unique=True))
     items = [f"{key} AS k{index}" for index, key in enumerate(keys)] + [f"{text} AS a{index}" for index, text in enumerate(shown)]
-    where = f"{' AND' if ' WHERE ' in source.text.rpartition(')')[0][-60:] and not source.text.endswith((')', 't', 'u')) else ' WHERE'} "
-    where = f"{where}{draw(st.sampled_from(source.conditions))}" if draw(st.integers(0, 3)) == 0 else ""
-    if source.text.startswith("orders WHERE"):
-        where = where.replace(" WHERE ", " AND ")
+    word = "AND" if source.text.startswith("orders WHERE") else "WHERE"
+    where = f" {word} {draw(st.sampled_from(source.conditions))}" if draw(st.integers(0, 3)) == 0 else ""
     group = f" GROUP BY {', '.join(map(str, range(1, len(keys) + 1)))}" if keys else ""
     return f"SELECT {', '.join(items)} FROM {source.text}{where}{group}", source, len(keys)
 
