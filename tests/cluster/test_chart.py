@@ -89,7 +89,9 @@ def test_attested_worker_with_another_command_than_its_policy_measures_does_not_
     core.create_namespaced_pod(NAMESPACE, {**template, "metadata": {**template["metadata"], "name": "changed"}})
 
     def refusal(pods: list[Any]) -> str:
-        states = (item.state.waiting for pod in pods if pod.metadata.name == "changed" for item in pod.status.container_statuses or ())
+        """What the node says about the container that it did not start: that of the last attempt, or of the one before."""
+        found = [item for pod in pods if pod.metadata.name == "changed" for item in pod.status.container_statuses or ()]
+        states = [state for item in found for state in (item.state.waiting, item.state.terminated, item.last_state.terminated)]
         return " ".join(state.message or "" for state in states if state is not None)
 
     pods = wait_for(core.list_namespaced_pod, lambda pods: "denied" in refusal(pods), NAMESPACE)
