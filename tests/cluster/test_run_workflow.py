@@ -32,6 +32,7 @@ from cleanroom.temporal.failures import error_from_failure
 from starters.operations.consent import set_consent
 from starters.operations.runs import current_digest, show_run, start_run
 from tests.cluster.place import Place
+from tests.cluster.runs import PATIENCE
 from tests.completion import completed_event
 from tests.prepare_world import QUERY, SPARK_HOST, Guest, PrepareWorld, prepare_world
 from tests.recovery_world import WorldSession, deployment
@@ -78,7 +79,7 @@ class Runs:
         """Wait until the driver of a run runs, and return the name of its application."""
         while not (name := (await run.query("status", result_type=dict))["job"]):
             await asyncio.sleep(0.1)
-        await asyncio.to_thread(follow, self.place.client(), name, lambda status: status.state == "RUNNING")
+        await asyncio.to_thread(follow, self.place.client(), name, lambda status: status.state == "RUNNING", PATIENCE)
         return str(name)
 
     async def complete(self, run: WorkflowHandle[Any, RunResult], name: str) -> None:
@@ -132,7 +133,7 @@ async def test_completed_application_ends_its_run(runs: Runs) -> None:
 
 def completion(place: Place, name: str) -> float:
     """Wait until the API server shows an application as completed, and return the time."""
-    for change in place.client().changes(name, seconds=120):
+    for change in place.client().changes(name, seconds=PATIENCE):
         if change.object is not None and change.object.get("status", {}).get("applicationState", {}).get("state") == "COMPLETED":
             return time.monotonic()
     raise AssertionError(f"{name} is not completed")
@@ -190,7 +191,7 @@ def wait_until_expired(custom: kubernetes.client.CustomObjectsApi, place: Place,
     """Wait until the API server answers 410 to a watch from ``version``."""
     listed = custom.list_namespaced_custom_object
     where = (GROUP, VERSION, place.namespace, PLURAL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         response = listed(*where, watch=True, resource_version=version, timeout_seconds=1, _preload_content=False)
         if any(json.loads(line)["object"].get("code") == 410 for line in response.data.splitlines()):
