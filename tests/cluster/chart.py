@@ -20,7 +20,7 @@ from cleanroom.spark.policy import POLICY_ANNOTATION, PodPolicy
 from tests.cluster.place import Place
 from tests.cluster.runs import PATIENCE
 from tests.cluster.worker_policies import worker_policy
-from tools.cluster.binaries import HELM, KUBE, operator_source
+from tools.cluster.binaries import HELM, KUBE, KUBERNETES, operator_source
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/kubernetes.md"
@@ -87,7 +87,7 @@ class Chart:
 
     def _policies(self) -> dict[str, PodPolicy]:
         """Return the policies of the attested boundaries, which measure what `helm template` renders."""
-        options = ["--namespace", NAMESPACE, "--values", "my-values.yaml"]
+        options = ["--namespace", NAMESPACE, "--values", "my-values.yaml", "--kube-version", KUBERNETES]
         rendered = list(yaml.safe_load_all(self.run("helm", "template", RELEASE, "deploy/chart", *options)))
         deployments = {
             item["metadata"]["labels"]["app.kubernetes.io/component"]: item["spec"]["template"]["spec"]
