@@ -26,7 +26,7 @@ from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.service import SparkService
 from tests.unit.spark_support import DIGEST, cluster, make_job, make_profile, script_image
 from tools.cluster.binaries import SPARK, NotPossible
-from tools.cluster.clusters import NAMESPACE, existing, obstacle, running
+from tools.cluster.clusters import NAMESPACE, Cluster, existing, obstacle, running
 from tools.cluster.simulated_node import ABSENT
 
 TIERS = tuple(os.environ.get("CLEANROOM_TEST_TIERS", "stand-in").split())
@@ -64,6 +64,7 @@ class Place:
     image: str
     layers: tuple[str, ...]
     namespace: str = NAMESPACE
+    cluster: Cluster | None = None
     clients: list[KubernetesClient] = field(default_factory=list)
 
     @property
@@ -120,8 +121,9 @@ def started_here(tier: str) -> Callable[[Path], AbstractContextManager[Place]]:
         if (reason := obstacle(tier)) is not None:
             pytest.skip(reason)
         try:
-            with running(folder / "cluster", tier) as found:
-                yield Place(tier, found.kubeconfig, found.image, found.layers, found.namespace)
+            spark = tier == "full" and obstacle(tier, spark=True) is None
+            with running(folder / "cluster", tier, spark=spark) as found:
+                yield Place(tier, found.kubeconfig, found.image, found.layers, found.namespace, found)
         except NotPossible as error:
             pytest.fail(f"the cluster is built, but does not start: {error}")
 
