@@ -279,7 +279,12 @@ def one_to(node: Node) -> tuple[Node, int] | None:
     return None if most is None else (definition.child, most)
 
 
-MERGED = {"Sum": ("Sum", "Count", "CountIf"), "Min": ("Min",), "Max": ("Max",), "Moment": ("VariancePop", "CovPopulation")}
+MERGED = {
+    "Sum": ("Sum", "Count", "CountIf", "RegrCount"),
+    "Min": ("Min",),
+    "Max": ("Max",),
+    "Moment": ("VariancePop", "CovPopulation"),
+}
 """For each aggregate that combines the results for parts of the rows, the aggregates of these parts."""
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.conditions import product_text, without_alias
+from sparkapp.plan.conditions import argument, product_text, without_alias
 from sparkapp.plan.tree import Node
 
 _IF_NOT_0 = "NullIf(With(NullIfResult(EqualTo(CommonExpressionRef(), 0), CommonExpressionRef()), CommonExpressionDef({})))"
@@ -44,6 +44,7 @@ _MOMENT = _pattern(
     f"{_IF_NOT_0.format('Sum(n)')}))"
 )
 _MEAN = f"CaseWhen(EqualTo(v, 0), m, Divide(s, {_IF_NOT_0.format('n')}))"
+_PARTS = {"v": "VariancePop", "m": "Max", "s": "Sum", "n": "Count"}
 _FRAME = "SpecifiedWindowFrame(UnboundedPreceding$(), UnboundedFollowing$())"
 _DEVIATION = _pattern(f"Subtract({_MEAN}, WindowExpression(Max({_MEAN}), WindowSpecDefinition(KEYS{_FRAME})))")
 
@@ -55,13 +56,6 @@ class _Values(NamedTuple):
     where: str
 
 
-class _Deviation(NamedTuple):
-    """A difference of a person's mean: of which values, and the attribute that is their number."""
-
-    values: _Values
-    number: int
-
-
 @dataclass
 class Moments:
     """Finds moments in the aggregates of groups.
@@ -69,12 +63,12 @@ class Moments:
     Attributes:
         inputs: Outputs of the rows per person, by the attributes that the aggregates read. Those of moments are added.
         canonical: Texts of expressions over the rows.
-        deviations: The attributes that are differences of means.
+        deviations: The attributes that are differences of means, and the values.
     """
 
     inputs: dict[int, Node]
     canonical: Canonical
-    deviations: dict[int, _Deviation] = field(default_factory=dict)
+    deviations: dict[int, _Values] = field(default_factory=dict)
 
     def add(self, id: int, node: Node, keys: Collection[int]) -> None:
         """Add a computed column of the rows per person, if it is the difference of a mean from the largest of its group.
@@ -87,9 +81,9 @@ class Moments:
         frame, partition = "WindowSpecDefinition(", "".join(f"#{key}, " for key in sorted(keys))
         found = _DEVIATION.fullmatch(_form(node).replace(frame + partition, f"{frame}KEYS"))
         read = {name: int(text[1:]) for name, text in found.groupdict().items()} if found else {}
-        values = {self._values(read.get(name), kind) for name, kind in (("v", "VariancePop"), ("m", "Max"), ("s", "Sum"))}
+        values = {self._values(read.get(name), kind) for name, kind in _PARTS.items()}
         if len(values) == 1 and (same := values.pop()) is not None:
-            self.deviations[id] = _Deviation(same, read["n"])
+            self.deviations[id] = same
 
     def _values(self, id: int | None, kind: str) -> _Values | None:
         call = self.inputs.get(id) if id is not None else None
@@ -102,46 +96,50 @@ class Moments:
         """An expression over the rows per person with one aggregate, ``Moment``, in place of each moment."""
         found = _MOMENT.fullmatch(_form(node)) if node.kind == "Subtract" else None
         covariance = self._covariance(*(int(found[name][1:]) for name in "ncxy")) if found else None
-        if found is None or covariance is None:
-            return replace(node, children=[self.merged(child) for child in node.children])
-        id = -int(found["c"][1:])
-        self.inputs[id] = covariance
-        read = Node("AttributeReference", node.package, {"exprId": {"id": id}, "dataType": "double", "name": "c"})
-        return Node("AggregateExpression", node.package, {"isDistinct": False}, [Node("Moment", node.package, {}, [read])])
+        if found is not None and covariance is not None:
+            return self._merge("Moment", int(found["c"][1:]), covariance)
+        read = argument(node, "Sum")
+        if read is not None and read.kind == "AttributeReference" and self._values(read.id, "Count") in self.deviations.values():
+            return self._merge("Sum", read.id, _of_both(self.inputs[read.id], "RegrCount"))
+        return replace(node, children=[self.merged(child) for child in node.children])
+
+    def _merge(self, function: str, id: int, combined: Node) -> Node:
+        """An aggregate of an attribute that stands for ``combined`` in place of the input ``id``."""
+        self.inputs[-id] = combined
+        package = combined.package
+        read = Node("AttributeReference", package, {"exprId": {"id": -id}, "dataType": "double", "name": "c"})
+        return Node("AggregateExpression", package, {"isDistinct": False}, [Node(function, package, {}, [read])])
 
     def _covariance(self, number: int, inner: int, first: int, second: int) -> Node | None:
         """The covariance of a person's values, if all parts of a moment are about the same values."""
         one, two = self.deviations.get(first), self.deviations.get(second)
-        counted, kind = self._values(number, "Count"), "VariancePop" if first == second else "CovPopulation"
-        values = self._values(inner, kind)
-        if one is None or two is None or values is None or counted is None:
+        counted, values = self._values(number, "Count"), self._values(inner, "VariancePop" if first == second else "CovPopulation")
+        if one is None or two is None or values is None or counted != one or values.where != one.where or two.where != one.where:
             return None
-        if any(self.inputs[part.number] is not self.inputs[number] for part in (one, two)):
-            return None
-        args = one.values.args if first == second else one.values.args + two.values.args
-        same = {part.where for part in (one.values, two.values, values, counted)}
-        call, found = _without_presence(self.inputs[inner])
-        texts = {product_text(arg, self.canonical) for arg in found}
-        return call if args == values.args and len(same) == 1 and set(counted.args) <= (texts or set(args)) >= set(args) else None
+        return (
+            _of_both(self.inputs[inner], "CovPopulation") if values.args == (one.args if first == second else one.args + two.args) else None
+        )
 
 
-def _without_presence(call: Node) -> tuple[Node, list[Node]]:
-    """A moment of two values without the condition that both are there, and the values; any other moment, and none."""
-    where = call.children[1] if len(call.children) > 1 else None
-    if where is None or where.kind != "And":
-        return call, []
-    before, two = where.children
-    *rest, one = before.children if before.kind == "And" else [before]
-    if {one.kind, two.kind} != {"IsNotNull"}:
-        return call, []
-    function = replace(call.children[0], kind="CovPopulation", children=[one.child, two.child])
-    return replace(call, children=[function, *rest]), [one.child, two.child]
+def _of_both(call: Node, function: str) -> Node:
+    """An aggregate of ``CASE WHEN y IS NOT NULL THEN x END`` as one of ``x`` and ``y``: it reads the rows that have both."""
+    case = _uncast(call.children[0].children[0])
+    if case.kind != "CaseWhen" or len(case.children) != 2 or case.children[0].kind != "IsNotNull":
+        return call
+    both = [case.children[1], case.children[0].child]
+    return replace(call, children=[replace(call.children[0], kind=function, children=both), *call.children[1:]])
+
+
+def _uncast(node: Node) -> Node:
+    """An expression without casts to numbers."""
+    while node.kind == "Cast" and str(node.fields.get("dataType")).startswith(("double", "long")):
+        node = node.child
+    return node
 
 
 def _form(node: Node) -> str:
     """The operators of an expression, without casts to numbers, and the attributes that it reads. Those of a window are sorted."""
-    if node.kind == "Cast" and str(node.fields.get("dataType")).startswith(("double", "long")):
-        return _form(node.child)
+    node = _uncast(node)
     if node.kind == "AttributeReference":
         return f"#{node.id}"
     if node.kind == "Literal":

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from cleanroom.sql.model import SUM, ReleasedAggregate, Value
+from cleanroom.sql.model import SUM, ReleasedAggregate
 from cleanroom.sql.rendering import parenthesised, subquery
 
 GROUPS = "__cr_g"
@@ -39,6 +39,19 @@ class LateRelation(NamedTuple):
     text: str  # the join
     column: str  # text of its column that equals the identity
     unique: bool  # it has at most one row per person
+
+
+class _Numbers(NamedTuple):
+    """Values of persons: text, type, and the condition of FILTER."""
+
+    text: str
+    type: str
+    where: str
+
+    def aggregate(self, name: str, *others: _Numbers) -> str:
+        """An aggregate of the values as doubles: a sum of whole numbers fails if it is large."""
+        texts = [part.text if part.type == "number" or name == "COUNT" else f"CAST({part.text} AS DOUBLE)" for part in (self, *others)]
+        return f"{name}({', '.join(texts)})" + (f" FILTER(WHERE {self.where})" if self.where else "")
 
 
 class PersonGroups:
@@ -149,36 +162,43 @@ class PersonGroups:
         if item.name in ("MIN", "MAX"):
             return f"{item.name}({self._column(item.sql)})"
         if item.name in ("AVG", "MEAN") and arg is not None:
-            total, count = self._column(f"SUM({_as_double(arg)}){where}"), self._column(f"COUNT({arg.sql}){where}")
+            numbers = _Numbers(arg.sql, arg.type, item.where)
+            total, count = self._column(numbers.aggregate("SUM")), self._column(numbers.aggregate("COUNT"))
             return f"SUM({total}) / NULLIF(SUM({count}), 0)"
         return None
 
     def _moment(self, item: ReleasedAggregate) -> str:
-        """A moment from the numbers, means and moments of the persons."""
-        texts = [_as_double(arg) for arg in item.args]
-        found = [f"{parenthesised(arg, SUM)} IS NOT NULL" for arg in item.args] if len(texts) > 1 else []
-        where = " AND ".join([*([f"({item.where})"] if item.where else []), *found])
-        filter = f" FILTER(WHERE {where})" if where else ""
-        number = self._column(f"COUNT({item.args[0].sql}){filter}")
-        pairs = {"moment": (texts[0], texts[-1]), "first": (texts[0],) * 2, "second": (texts[-1],) * 2}
-        parts = {name: self._central(pair, number, filter) for name, pair in pairs.items() if f"{{{name}}}" in _MOMENTS[item.name]}
-        return _MOMENTS[item.name].format(number=f"NULLIF(SUM({number}), 0)", freedom=f"NULLIF(GREATEST(SUM({number}) - 1, 0), 0)", **parts)
+        """A moment from the numbers, means and moments of the persons. That of two values reads the rows that have both."""
+        values = [_Numbers(arg.sql, arg.type, item.where) for arg in item.args]
+        if len(values) > 1:
+            pairs = zip(item.args, reversed(item.args), strict=True)
+            values = [
+                _Numbers(f"CASE WHEN {parenthesised(other, SUM)} IS NOT NULL THEN {arg.sql} END", arg.type, item.where)
+                for arg, other in pairs
+            ]
+        one, two, formula = values[0], values[-1], _MOMENTS[item.name]
+        parts = {
+            name: self._central(*pair)
+            for name, pair in {"moment": (one, two), "first": (one, one), "second": (two, two)}.items()
+            if f"{{{name}}}" in formula
+        }
+        number = f"SUM({self._column(one.aggregate('COUNT'))})"
+        return formula.format(number=f"NULLIF({number}, 0)", freedom=f"NULLIF(GREATEST({number} - 1, 0), 0)", **parts)
 
-    def _central(self, pair: tuple[str, str], number: str, filter: str) -> str:
-        """The sum of the products of the deviations of two values from their means, given the number of values of a person.
+    def _central(self, one: _Numbers, two: _Numbers) -> str:
+        """The sum of the products of the deviations of two values from their means.
 
         The means of persons are compared with the largest of them first, because their squares may have no digits left for it.
         """
-        one, two = pair
-        inner = self._column((f"VAR_POP({one})" if one == two else f"COVAR_POP({one}, {two})") + filter)
-        first, second = (f"{number} * {self._deviation(text, number, filter)}" for text in pair)
-        text = f"SUM({number} * {inner} + {first} * {second.removeprefix(f'{number} * ')})"
-        text += f" - SUM({first}) * SUM({second}) / NULLIF(SUM({number}), 0)"
+        inner = self._column(one.aggregate("VAR_POP") if one == two else one.aggregate("COVAR_POP", two))
+        number, first, second = self._column(one.aggregate("COUNT")), self._deviation(one), self._deviation(two)
+        text = f"SUM({number} * {inner} + {number} * {first} * {second})"
+        text += f" - SUM({number} * {first}) * SUM({number} * {second}) / NULLIF(SUM({number}), 0)"
         return f"GREATEST({text}, 0)" if one == two else text
 
-    def _deviation(self, text: str, number: str, filter: str) -> str:
+    def _deviation(self, numbers: _Numbers) -> str:
         """The difference of a person's mean from the largest mean of the group: exactly 0 if all values are equal."""
-        variance, largest, total = (self._column(f"{name}({text}){filter}") for name in ("VAR_POP", "MAX", "SUM"))
+        variance, largest, total, number = (self._column(numbers.aggregate(name)) for name in ("VAR_POP", "MAX", "SUM", "COUNT"))
         mean = f"CASE WHEN {variance} = 0 THEN {largest} ELSE {total} / NULLIF({number}, 0) END".replace(_PERSONS, _WINDOW)
         keys = ", ".join(self._keys(_WINDOW))
         deviation = f"{mean} - MAX({mean}) OVER ({f'PARTITION BY {keys}' if keys else ''})"
@@ -274,10 +294,6 @@ def presence(item: ReleasedAggregate) -> str:
     for arg in item.args:
         found.append(f"({arg.sql}) IS TRUE" if item.name == "COUNT_IF" else f"{parenthesised(arg, SUM)} IS NOT NULL")
     return " AND ".join(found)
-
-
-def _as_double(value: Value) -> str:
-    return value.sql if value.type == "number" else f"CAST({value.sql} AS DOUBLE)"
 
 
 def _again(text: str) -> str:

@@ -128,6 +128,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    import os, subprocess, sys  # TEMPORARY-MEASURE
-    print("recorded", flush=True)  # TEMPORARY-MEASURE
-    subprocess.run([sys.executable, "/tmp/trust/proto.py", "Spark", "deviation", "2", "/tmp/trust/old_deviation.sql"], env={**os.environ, "ROWS": "1000000"}, stdout=open("/tmp/trust/spark_dev1.txt", "w"))  # TEMPORARY-MEASURE
