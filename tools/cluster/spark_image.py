@@ -76,7 +76,7 @@ def prepare(say: Callable[[str], None], seconds: float = 3600) -> None:
 
 def build() -> Image:
     """Return the image of this checkout. :func:`prepare` has built the two large layers."""
-    layers = (Layer.read(system_tar()), Layer.read(packages_tar()), build_program_layer())
+    layers = (_layer(system_tar()), _layer(packages_tar()), build_program_layer())
     return Image(NAME, Containerfile(DEPLOY / "Containerfile").configuration("spark"), layers)
 
 
@@ -85,7 +85,15 @@ def build_program_layer() -> Layer:
     tar = _layers() / f"program-{_digest(_files(*SOURCES, 'deploy/entrypoint.sh'), str(PYTHON))}.tar"
     if not tar.exists():
         _cached(tar, _build_program)
-    return Layer.read(tar)
+    return _layer(tar)
+
+
+def _layer(tar: Path) -> Layer:
+    """Return a layer with the digest that it had when it was built. containerd refuses an image whose layer has another one."""
+    recorded = tar.with_suffix(".sha256")
+    if not recorded.exists():
+        recorded.write_text(Layer.read(tar).digest)
+    return Layer(tar, recorded.read_text())
 
 
 def _layers() -> Path:
@@ -112,10 +120,12 @@ def _cached(tar: Path, build: Callable[[Path, Path], None]) -> None:
     with tempfile.TemporaryDirectory(dir=tar.parent) as scratch:
         new = Path(scratch, tar.name)
         build(new, Path(scratch))
+        tar.with_suffix(".sha256").unlink(missing_ok=True)
         new.replace(tar)
     kind = tar.name.partition("-")[0]
     for old in sorted(tar.parent.glob(f"{kind}-*.tar"), key=lambda file: file.stat().st_mtime, reverse=True)[_KEPT[kind] :]:
         old.unlink(missing_ok=True)
+        old.with_suffix(".sha256").unlink(missing_ok=True)
 
 
 def _build_system(tar: Path, scratch: Path) -> None:
