@@ -63,7 +63,7 @@ demo: $(STAMP) $(NODE_STAMP) $(JVM_STAMP) ## run three companies, two clouds, on
 	@$(VENV)/bin/cleanroom demo $(DEMO_ARGS)
 
 test: setup ## run the tests, on real servers
-	@$(PY) -m pytest -n 4 --dist loadfile $(PYTEST_ARGS)
+	@$(PY) -m pytest --processes 4 $(PYTEST_ARGS)
 
 mutants: setup ## put small faults into the code, and list those that no test notices (MUTANTS="cleanroom/keys --sample 200")
 	@$(PY) -m scripts.mutants $(MUTANTS)
@@ -99,10 +99,10 @@ test-install: setup ## install a wheel into new environments: the small one, and
 
 TIER ?= fast
 cluster-binaries: $(STAMP) ## build the programs of the test cluster into ~/.cache/cleanroom, or print why that is not possible
-	@$(PY) -m tools.cluster build --tier $(TIER)
+	@$(PY) -m tools.cluster build --tier $(TIER) $(if $(filter full,$(TIER)),--spark)
 
 cluster-up: cluster-binaries ## start a real Kubernetes cluster with the Spark Operator, and print its kubeconfig (TIER=full: with containers)
-	@$(PY) -m tools.cluster up --tier $(TIER)
+	@$(PY) -m tools.cluster up --tier $(TIER) $(if $(filter full,$(TIER)),--spark)
 
 cluster-down: $(STAMP) ## stop the cluster of cluster-up, and remove everything that it left
 	@$(PY) -m tools.cluster down
@@ -111,7 +111,7 @@ cluster-down: $(STAMP) ## stop the cluster of cluster-up, and remove everything 
 TIERS ?= $(if $(KUBECONFIG),existing,fast full)
 CLUSTER_MINUTES ?= 60
 test-cluster: setup ## run the Kubernetes tests on a real cluster, of KUBECONFIG or started here (TIERS="stand-in fast full")
-	@$(if $(KUBECONFIG),true,$(PY) -m tools.cluster build --tier $(lastword fast $(filter full,$(TIERS))) --minutes $(CLUSTER_MINUTES)) || test $$? = 3
+	@$(if $(KUBECONFIG),true,$(PY) -m tools.cluster build $(if $(filter full,$(TIERS)),--tier full --spark) --minutes $(CLUSTER_MINUTES)) || test $$? = 3
 	@CLEANROOM_TEST_TIERS="$(TIERS)" $(PY) -m pytest -q --durations=5 tests/cluster $(PYTEST_ARGS)
 
 lint: $(STAMP) ## run ruff, mypy --strict, the import contracts, and the check of generated pages
