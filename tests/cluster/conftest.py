@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import kubernetes
 import pytest
 
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.service import SparkService
 from starters.operations.keys import publish_key
 from starters.operations.session import run_async
+from tests.cluster.chart import NAMESPACE, Chart, claim_volume, wait_for
 from tests.cluster.network import in_network
 from tests.cluster.place import PLACES, TIERS, Place
 from tests.local_cloud.cloud import Cloud, python
@@ -75,3 +77,20 @@ def client(place: Place) -> KubernetesClient:
 @pytest.fixture(scope="session")
 def service(place: Place) -> SparkService:
     return place.service()
+
+
+@pytest.fixture(scope="session")
+def chart(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Chart:
+    """The chart, installed as documented, with all of its workers. Its network policies stay in force for all tests that follow."""
+    place.require("fast", "full", why="installs into namespaces of a cluster that it does not own")
+    chart = Chart(place, tmp_path_factory.mktemp("chart"))
+    chart.install()
+    with place.api() as api:
+        claim_volume(api)
+        available = wait_for(
+            kubernetes.client.AppsV1Api(api).list_namespaced_deployment,
+            lambda items: len(items) == 4 and all(item.status.available_replicas for item in items),
+            NAMESPACE,
+        )
+    chart.deployments = {item.metadata.labels["app.kubernetes.io/component"]: item for item in available}
+    return chart
