@@ -65,9 +65,14 @@ class SparkServiceActivities:
 
     @activity.defn
     async def get_security_policy(self, request: PolicyRequest) -> PolicyStatement:
-        """Return a statement on the job's pod policies, signed by the attested key."""
+        """Return a statement on the job's pod policies, signed by the attested key.
+
+        Raises:
+            Refused: ``SizeNotOffered``.
+        """
         trust = (await self._trust.in_force()).trust.document
-        signed = await self._service.security_policy(request.job, PodProfile.deployed(trust.pods, self._settings), request.nonce)
+        profile = PodProfile.deployed(trust.pods, self._settings, request.job.parameters.size)
+        signed = await self._service.security_policy(request.job, profile, request.nonce)
         return PolicyStatement(
             statement=signed.statement,
             driver_host_data=signed.policies.driver.host_data,
@@ -95,7 +100,7 @@ class SparkServiceActivities:
                 "start a new run.",
             )
         await self._authority.verify_pinned(request.ticket)
-        profile = PodProfile.deployed(trust.trust.document.pods, self._settings)
+        profile = PodProfile.deployed(trust.trust.document.pods, self._settings, job.parameters.size)
         # The consent receipt is granted last, and only to the pods that the clean room computed.
         granted = await self._reader.granted_host_data("secrets", job.consent_secret_id)
         submitted = await self._service.submit(job, profile, granted)

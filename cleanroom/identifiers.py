@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import rfc8785
 from pydantic import AfterValidator, StringConstraints
@@ -35,6 +35,9 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_
 
 HexDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 in lower-case hex."""
+
+RunSize = Literal["small", "medium", "large"]
+"""A size of runs, from the smallest to the largest. The operator decides which resources it stands for."""
 
 Seen = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,18}\.[0-9]{1,18})?$")]
 """The latest transaction of governance that the sender of a message has seen, or the empty string.

@@ -116,10 +116,16 @@ def require_private_folder(folder: Path) -> None:
         )
 
 
+def make_private_folder(folder: Path) -> None:
+    """Create a folder and its missing parents, each with mode 0700. ``Path.mkdir`` gives that mode only to the last one."""
+    for missing in [each for each in (*reversed(folder.parents), folder) if not each.exists()]:
+        missing.mkdir(mode=0o700, exist_ok=True)
+
+
 def write_secret_file(path: str | os.PathLike[str], value: bytes) -> None:
-    """Write a secret atomically to a file of mode 0600. An existing file is replaced completely or not at all."""
+    """Write a secret atomically to a file of mode 0600. An existing file is replaced completely or not at all; new folders are private."""
     file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(file.parent)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

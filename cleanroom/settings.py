@@ -40,12 +40,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cleanroom.errors import InvalidInput, NotFound
-from cleanroom.identifiers import Name
+from cleanroom.identifiers import Name, RunSize
 from cleanroom.models import FrozenModel
 
 CONFIG_VARIABLE = "CLEANROOM_CONFIG"
@@ -211,23 +211,58 @@ class KubernetesSettings(SettingsSection):
     """Whether pods run on confidential virtual nodes (AKS VN2)."""
 
 
+NO_DYNAMIC_ALLOCATION = (
+    "dynamic allocation is refused, because Spark would remove idle executors with the rows and shuffle files that they hold, "
+    "read the inputs again for them, and show the cluster's operator by the number of pods how much data each step of a query selects."
+)
+"""Why every run has a fixed number of executors. Settings and the driver's pod say it."""
+
+
+class SizeSettings(SettingsSection):
+    """What a deployment changes of a built-in size of runs. Members have the meaning of those of :class:`SparkSettings`."""
+
+    driver_cores: int | None = None
+    driver_memory: str | None = None
+    driver_memory_overhead: str | None = None
+    executor_cores: int | None = None
+    executor_memory: str | None = None
+    executor_memory_overhead: str | None = None
+    executor_instances: int | None = None
+
+
 class SparkSettings(SettingsSection):
     """Sizes and limits of Spark jobs."""
 
     driver_cores: int = Field(default=1, ge=1)
     """CPU cores of the driver."""
     driver_memory: str = "1g"
-    """Memory of the driver."""
+    """Memory of the driver's JVM."""
+    driver_memory_overhead: str | None = None
+    """Memory of the driver's pod in addition, for Python; without it, Spark's 40 % of ``driver_memory``."""
     executor_cores: int = Field(default=2, ge=1)
     """CPU cores of each executor."""
     executor_memory: str = "2g"
-    """Memory of each executor."""
+    """Memory of each executor's JVM."""
+    executor_memory_overhead: str | None = None
+    """Memory of each executor's pod in addition, for Python; without it, Spark's 40 % of ``executor_memory``."""
     executor_instances: int = Field(default=1, ge=1)
     """Number of executors."""
+    largest_size: RunSize | Literal["none"] = "large"
+    """Largest size that a caller may choose with ``cleanroom run start --size``; ``none`` allows no choice."""
+    sizes: dict[RunSize, SizeSettings] = {}
+    """What this deployment changes of the built-in sizes ``small``, ``medium`` and ``large``: tables with the settings above."""
     driver_start_seconds: int = Field(default=900, ge=1)
     """Seconds until a driver that has not started counts as failed."""
     run_seconds: int = Field(default=6 * 3600, ge=1)
     """Longest run in seconds."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fixed_executors(cls, values: Any) -> Any:
+        for name in values if isinstance(values, dict) else ():
+            if str(name).lower().replace("_", "").startswith("dynamicallocation"):
+                raise ValueError(f"{name}: {NO_DYNAMIC_ALLOCATION} Set executor_instances, or offer sizes")
+        return values
 
 
 class Settings(BaseSettings):

@@ -161,7 +161,14 @@ def driver_properties(given: Mapping[str, str], job: JobConfig, environment: Map
         given: The content of ``spark.properties``.
         job: The job of this pod.
         environment: The environment of this container.
+
+    Raises:
+        Refused: ``DynamicAllocationRefused``.
     """
+    if given.get("spark.dynamicAllocation.enabled", "false").strip().lower() != "false":
+        from cleanroom.settings import NO_DYNAMIC_ALLOCATION  # slow to import
+
+        raise Refused("DynamicAllocationRefused", f"spark.properties: {NO_DYNAMIC_ALLOCATION}", party="operator")
     kept = {
         name: value
         for name, value in given.items()
@@ -186,7 +193,7 @@ def _serve_objects(objects: socket.socket, environment: Mapping[str, str]) -> No
 
 
 def executor_command(job: JobConfig, pod: Pod, environment: Mapping[str, str], objects: Path) -> tuple[list[str], dict[str, str]]:
-    """Return the command line and the environment of an executor's JVM. Writes the run's network secret to a new file.
+    """Return the command line and the environment of an executor's JVM. Writes the run's network secret to a new file in memory.
 
     Args:
         job: The job of this pod.
@@ -225,7 +232,9 @@ def executor_command(job: JobConfig, pod: Pod, environment: Mapping[str, str], o
 
 
 def network_secret_file(job: JobConfig, pod: Pod) -> Path:
-    """Write the run's network secret to a new file of mode 0600 and return its path.
+    """Write the run's network secret to a new file in memory and return its path, under which this pod's JVM reads it.
+
+    The file exists as long as this process, also after it has become a JVM, and has no name in a file system.
 
     Raises:
         PreconditionFailed: ``NetworkSecretMissing``.
@@ -241,9 +250,9 @@ def network_secret_file(job: JobConfig, pod: Pod) -> Path:
     secret = require_secret(pod.secret(job.network_secret_id), job.network_secret_id)
     if not NETWORK_SECRET.fullmatch(secret.reveal()):
         raise Refused("NetworkSecretInvalid", f"run {job.run_id!r}: its network secret does not have the format of the clean room's.")
-    file = Path(tempfile.mkdtemp(prefix="cleanroom-network-")) / "secret"
-    write_secret_file(file, secret.reveal())
-    return file
+    descriptor = os.memfd_create("cleanroom-network", 0)
+    os.write(descriptor, secret.reveal())
+    return Path(f"/proc/{os.getpid()}/fd/{descriptor}")
 
 
 def _options(folder: Path) -> list[str]:

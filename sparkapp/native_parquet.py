@@ -24,7 +24,7 @@ from sparkapp.listing import DatasetListing
 from sparkapp.object_server import object_url
 from sparkapp.pod import Pod
 from sparkapp.reading import ddl
-from sparkapp.splits import open_object, whole_object
+from sparkapp.splits import OBJECTS_AT_ONCE, open_object, whole_object
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -52,7 +52,6 @@ OPTIONS = {
     "mergeSchema": "false",
 }
 """Options of Spark's reader. None may come from the session."""
-_FOOTERS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def native_parquet(pod: Pod, listing: DatasetListing, columns: Sequence[str]) ->
             return None
         return object_url(listing.dataset, split, opened.size), parquet.metadata.num_rows
 
-    with ThreadPoolExecutor(max_workers=_FOOTERS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(max_workers=OBJECTS_AT_ONCE) as pool:
         found = list(pool.map(footer, listing.objects))
     native = [item for item in found if item is not None]
     if len(native) < len(found):

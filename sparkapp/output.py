@@ -80,7 +80,7 @@ def _mismatch(sink: JobDataset, why: str, *, hint: str) -> InvalidInput:
 
 @dataclass(frozen=True)
 class ComputedResult:
-    """A computed result. ``table`` contains the rows if they are few; otherwise ``frame`` holds them in Spark's memory."""
+    """A computed result, which ``frame`` holds in Spark's memory. ``table`` contains the rows if they are few."""
 
     rows: int
     frame: DataFrame
@@ -88,19 +88,16 @@ class ComputedResult:
 
 
 def compute(frame: DataFrame) -> ComputedResult:
-    """Run the query.
+    """Run the query once: a second execution would read the inputs again.
 
-    Most results are small. Therefore the driver first requests one row more than it accepts. Only if that row
-    exists, Spark computes the whole result into its memory.
+    Spark keeps the rows in its memory until they are written.
 
     Args:
         frame: From :func:`conform`.
     """
-    table = frame.limit(DRIVER_ROWS + 1).toArrow()
-    if table.num_rows <= DRIVER_ROWS:
-        return ComputedResult(table.num_rows, frame, table)
     held = frame.persist()
-    return ComputedResult(held.count(), held, None)
+    rows = held.count()
+    return ComputedResult(rows, held, held.toArrow() if rows <= DRIVER_ROWS else None)
 
 
 def write_result(result: ComputedResult, pod: Pod, job: JobConfig) -> tuple[ResultObject, ...]:

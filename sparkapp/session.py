@@ -19,8 +19,10 @@ LOCAL_CORES_VARIABLE = "CLEANROOM_LOCAL_CORES"
 """Number of cores of a local Spark, without spark-submit. By default all cores."""
 
 ENCRYPTION_CONF = {
-    # Encrypts spills and shuffle files. Rows pass from Python to the JVM through a socket instead of a file.
+    # Encrypts spills, shuffle files and cached rows on disk. Rows pass from Python to the JVM through a socket instead of a file.
+    # Spark makes the key anew for each run. Executors get it from the driver, over the authenticated connection.
     "spark.io.encryption.enabled": "true",
+    "spark.io.encryption.keySizeBits": "256",
 }
 LOGGING_CONF = {
     # Spark's logs quote rows (a failed cast shows its value), and a cluster operator can read pod logs.
@@ -44,6 +46,7 @@ CLUSTER_CONF = {
     **NETWORK_CONF,
     # Executors attest themselves before they join. A plan made without them would have fewer partitions than they have cores.
     "spark.scheduler.maxRegisteredResourcesWaitingTime": "300s",
+    "spark.dynamicAllocation.enabled": "false",
 }
 JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 LOCAL_CONF = {

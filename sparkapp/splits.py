@@ -17,7 +17,8 @@ from typing import BinaryIO, cast
 
 import pyarrow as pa
 
-from cleanroom.datasets.csv_text import HEADER_BYTES, TextLayout, csv_header, read_csv
+from cleanroom.datasets.csv_header import HEADER_BYTES
+from cleanroom.datasets.csv_text import TextLayout, csv_header, read_csv
 from cleanroom.datasets.encryption import SEGMENT_BYTES, SealedFile, SealedObject, SegmentedObject, segment_count
 from cleanroom.datasets.json_lines import read_json_lines
 from cleanroom.datasets.parquet import open_parquet, read_parquet
@@ -34,6 +35,8 @@ FETCH_SEGMENTS = 8
 """Segments (1 MiB each) per request to the store."""
 STORE_SECONDS = 60.0
 """How long to retry an unavailable store while reading."""
+OBJECTS_AT_ONCE = 8
+"""Objects of which the driver reads the footers or header lines concurrently."""
 WHOLE_OBJECT = -1
 """``InputSplit.stop`` of a Parquet object that a single task reads."""
 
@@ -55,6 +58,8 @@ class InputSplit:
     """The object's first bytes from the manifest (:class:`cleanroom.datasets.manifest.ManifestObject`)."""
     etag: str = ""
     """The object's version when it was listed; empty if the store has none."""
+    columns: tuple[str, ...] | None = None
+    """The header line of the CSV object, for a split that does not begin with it."""
 
 
 def plan_splits(pod: Pod, listing: DatasetListing, *, parallelism: int) -> tuple[tuple[InputSplit, ...], ...]:
@@ -65,9 +70,12 @@ def plan_splits(pod: Pod, listing: DatasetListing, *, parallelism: int) -> tuple
         listing: The objects to read.
         parallelism: How many tasks can run at the same time.
     """
-    splits: list[InputSplit] = []
-    for name in listing.objects:
-        splits += _split_object(pod, listing.dataset, whole_object(listing, name), splittable=name not in listing.unsplittable)
+
+    def split(name: str) -> list[InputSplit]:
+        return _split_object(pod, listing.dataset, whole_object(listing, name), splittable=name not in listing.unsplittable)
+
+    with ThreadPoolExecutor(max_workers=OBJECTS_AT_ONCE) as pool:
+        splits = [item for found in pool.map(split, listing.objects) for item in found]
     return _group_splits(splits, listing.stored_bytes(), parallelism)
 
 
@@ -91,6 +99,9 @@ def _split_object(pod: Pod, dataset: JobDataset, whole: InputSplit, *, splittabl
         # A quoted value may contain a line break, so a single task reads the object from its beginning.
         return [replace(whole, stop=segments, newlines_in_values=True)]
     step = MIN_SPLIT_BYTES // SEGMENT_BYTES
+    if dataset.csv_header and segments > step:
+        head = open_object(pod, dataset, whole).read_at(0, HEADER_BYTES)
+        whole = replace(whole, columns=csv_header(head, _where(dataset, whole.name), dataset.csv_dialect)[0])
     return [
         replace(whole, first=first, stop=min(first + step, segments), weight=min(MIN_SPLIT_BYTES, size - first * SEGMENT_BYTES))
         for first in range(0, segments, step)
@@ -164,11 +175,10 @@ def _read_split(pod: Pod, dataset: JobDataset, columns: Sequence[str], split: In
         whole = split.first == 0 and split.stop == segment_count(split.size)
         yield from read_json_lines(text, types, columns, where=where, first_row=first_row, at_start=split.first == 0, require_members=whole)
         return
-    header = None
-    if dataset.csv_header:
-        header, start = csv_header(opened.read_at(0, HEADER_BYTES), where, dataset.csv_dialect)
-        if split.first == 0:
-            text.skip(start)
+    header = split.columns
+    if dataset.csv_header and split.first == 0:
+        header, start = csv_header(text.peek(HEADER_BYTES), where, dataset.csv_dialect)
+        text.skip(start)
     layout = TextLayout(header, split.newlines_in_values, dataset.csv_dialect, split.verified)
     at_start = split.first == 0 and header is None
     yield from read_csv(text, types, columns, where=where, layout=layout, first_row=first_row, at_start=at_start)
@@ -207,6 +217,12 @@ class SplitText:
         else:
             data, self._rest = self._rest[:size], self._rest[size:]
         return data
+
+    def peek(self, size: int) -> bytes:
+        """Return the next ``size`` bytes without consuming them; fewer only at the end."""
+        while len(self._rest) < size and (piece := next(self._pieces, None)) is not None:
+            self._rest += piece
+        return self._rest[:size]
 
     def skip(self, count: int) -> None:
         """Drop ``count`` bytes."""

@@ -44,7 +44,7 @@ def check(
 
 
 def init(
-    source: Annotated[Path, typer.Argument(help="CSV or Parquet file with rows of the dataset.", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="File with rows of the dataset: CSV, JSON lines or Parquet.", show_default=False)],
     to: Annotated[Path | None, typer.Option(help="YAML file to write.", show_default="NAME.yaml")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the dataset.", show_default="from the file's name")] = None,
     store: Annotated[StoreChoice, typer.Option(help="Kind of your store.")] = StoreChoice.AZURE,
@@ -54,7 +54,7 @@ def init(
 ) -> None:
     """Write the YAML file of a dataset from one of its files, with suggested rules and their reasons as comments.
 
-    The schema is inferred from a sample: the first 4 MiB of a CSV file, or 50,000 rows of a Parquet file. Identity, floor, dimensions and
+    The schema is inferred from a sample: the first 4 MiB of CSV or JSON lines, or 50,000 rows of Parquet. Identity, floor, dimensions and
     measures are suggestions; read and correct them. The file passes `dataset check` as it is. It contains no value of a row.
 
     Example: cleanroom dataset init flights.csv --store aws-s3

@@ -11,6 +11,7 @@ import typer
 
 from cleanroom.errors import NotFound, Unavailable
 from starters.operations.local_cloud import DEFAULT_STATE, find_state, list_local_cloud, observe_url, start_local_cloud, stop_local_cloud
+from starters.operations.local_cluster import stop_cluster
 from starters.terminal.entry import main
 from starters.terminal.output import Format, Output, error_boundary, print_json, print_rows, print_status, safe
 
@@ -38,7 +39,8 @@ def up(
     """Start a local cloud: Temporal, storage, stand-ins of the cloud services, and all workers. NOT CONFIDENTIAL.
 
     The services run in the background until `cleanroom down`. The command writes the settings of all profiles to cleanroom.toml in the
-    state folder. In a local cloud that runs, it restarts the services that have exited.
+    state folder. A service that crashes is started again after 1, 2, 4, 8 and 16 seconds, and then stays down. In a local cloud that
+    runs, the command starts the services that are down.
 
     Example: cleanroom up --party north:azure --party south:s3 --party ana:analyst
     """
@@ -61,6 +63,7 @@ def down(state: RunningState = None, output: Output = Format.TABLE) -> None:
     with error_boundary(output):
         state = find_state(state)
         stopped = stop_local_cloud(state)
+        stop_cluster(state)
         if stopped:
             print_status(f"stopped the local cloud in {safe(state)}; its state is kept")
         if output is Format.JSON:
@@ -70,7 +73,8 @@ def down(state: RunningState = None, output: Output = Format.TABLE) -> None:
 def ps(state: RunningState = None, output: Output = Format.TABLE) -> None:
     """List the services of the local cloud, and the command that restarts exited ones.
 
-    The exit code is 7 when a service is down, and 3 when no local cloud has been started.
+    `restarts` counts how often a service was started after a crash. One that waits for its next start is `restarting`. The exit code is
+    7 when a service is down, and 3 when no local cloud has been started.
 
     Example: cleanroom ps
     """
@@ -91,7 +95,7 @@ def _print_services(state: Path, services: list[dict[str, Any]], output: Format)
     if output is Format.JSON:
         print_json(services)
         return
-    print_rows(services, output, columns=("name", "state", "pid", "url"), title=f"local cloud in {state} (NOT CONFIDENTIAL)")
+    print_rows(services, output, columns=("name", "state", "pid", "restarts", "url"), title=f"local cloud in {state} (NOT CONFIDENTIAL)")
     for folder in sorted({os.path.relpath(Path(service["log"]).parent) for service in services}):
         print_status(f"logs: {safe(folder)}/NAME.log")
     for hint in restart_hints(state, services):
@@ -100,6 +104,8 @@ def _print_services(state: Path, services: list[dict[str, Any]], output: Format)
 
 def restart_hints(state: Path, services: list[dict[str, Any]]) -> Iterator[str]:
     """Yield lines of Rich markup with the exited services, and the command that restarts them."""
+    if waiting := [str(service["name"]) for service in services if service["state"] == "restarting"]:
+        yield f"{safe(', '.join(waiting))} crashed, and will be started again. See the log."
     exited = [str(service["name"]) for service in services if service["state"] == "exited"]
     command = f"[bold]cleanroom up{_state_option(state)}[/bold]"
     if exited and len(exited) == len(services):

@@ -17,6 +17,8 @@ def rehearse(
     file: Annotated[Path, typer.Argument(help="YAML file of the query.", show_default=False)],
     rows: Annotated[int, typer.Option(min=1, max=MAX_ROWS, help="Synthetic rows of each input dataset.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the synthetic rows. The same seed gives the same rows.")] = 1,
+    start_date: Annotated[str | None, typer.Option(help="First day (yyyy-MM-dd) of the run, if the draft has a date range.")] = None,
+    end_date: Annotated[str | None, typer.Option(help="Last day (yyyy-MM-dd) of the run, if the draft has a date range.")] = None,
     profile: Profile = None,
     config: ConfigFile = None,
     output: Output = Format.TABLE,
@@ -25,14 +27,17 @@ def rehearse(
 
     The rows are made from the published schemas, the privacy floors and the literals of the query; no dataset is read. The steps are those
     of the pods. Shown are columns, types and number of rows of the result, the groups that floors leave out, and the stored bytes that the
-    real run reads. Numbers of rows and groups are those of synthetic rows. It needs Java and pyspark; `query check` needs neither.
+    real run reads. Numbers of rows and groups are those of synthetic rows. Days are refused as `run start` refuses them; of your own
+    datasets with `partitionedBy: day`, the bytes are those of these days. It needs Java and pyspark; `query check` needs neither.
 
     Example: cleanroom query rehearse demo/fabrikam-delays.yaml --profile fabrikam
     """
     with error_boundary(output):
         from cleanroom.documents.specs import load_query_spec
         from starters.operations.rehearsal import rehearse_query, require_spark
+        from starters.operations.runs import parse_parameters
 
+        parameters = parse_parameters(start_date, end_date)
         spec = load_query_spec(file)
         require_spark()
         session = Session.load(profile, config)
@@ -43,7 +48,7 @@ def rehearse(
                 if not err.is_terminal:
                     print_status(f"[dim]{safe(text)}[/dim]")
 
-            record = run_async(rehearse_query(session, spec, rows=rows, seed=seed, on_step=show_step))
+            record = run_async(rehearse_query(session, spec, rows=rows, seed=seed, on_step=show_step, parameters=parameters))
         if output is Format.JSON:
             print_json(record)
             return
@@ -54,6 +59,8 @@ def rehearse(
 
 def _table(record: dict[str, Any]) -> dict[str, Any]:
     shown = {key: record[key] for key in ("columns", "rows")}
+    if record["start_date"]:
+        shown["days"] = f"{record['start_date']} to {record['end_date']}"
     if record["groups"] is None:
         shown["suppressed"] = "no privacy floor applies"
     else:

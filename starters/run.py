@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +36,14 @@ app = typer.Typer(help="Run approved queries.", no_args_is_help=True)
 RunId = Annotated[str, typer.Argument(help="ID of the run.", show_default=False)]
 
 
+class Size(StrEnum):
+    """Sizes of a run (:data:`cleanroom.identifiers.RunSize`)."""
+
+    SMALL = "small"
+    MEDIUM = "medium"
+    LARGE = "large"
+
+
 @app.command()
 def start(
     query: Annotated[str, typer.Argument(help="Name of the approved query.", show_default=False)],
@@ -43,6 +52,7 @@ def start(
     run_id: Annotated[str | None, typer.Option(help="ID of the run. An ID is used once.", show_default="generated")] = None,
     start_date: Annotated[str | None, typer.Option(help="First day (yyyy-MM-dd), if the query has a date range.")] = None,
     end_date: Annotated[str | None, typer.Option(help="Last day (yyyy-MM-dd), if the query has a date range.")] = None,
+    size: Annotated[Size | None, typer.Option(help="Resources of the run.", show_default="the operator's")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the run has ended.")] = True,
     plaintext: Plaintext = False,
     output: Output = Format.TABLE,
@@ -51,7 +61,7 @@ def start(
 
     Dates are compared with those that the owners approved before anything is started. The command signs a run request and shows the
     steps of the run. After Ctrl-C the run continues; follow it with `run watch`. The same command with the same --run-id attaches to the
-    run that exists. Another query or other dates are a conflict.
+    run that exists. Another query, other dates or another size are a conflict.
 
     Example: cleanroom run start fabrikam-delays --run-id r-1 --profile fabrikam
     """
@@ -59,7 +69,7 @@ def start(
 
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
-        parameters = parse_parameters(start_date, end_date)
+        parameters = parse_parameters(start_date, end_date, size.value if size else None)
         if run_id is None:
             run_id = new_run_id()
             print_status(f"[dim]run {run_id}; to repeat this command, add --run-id {run_id}[/dim]")

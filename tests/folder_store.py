@@ -16,6 +16,8 @@ from cleanroom.errors import Conflict, NotFound
 class FolderStore:
     """An object store below ``root``. ``reads`` lists every range that was read: name, offset, length.
 
+    If the file ``<root>.reads`` exists, the ranges that all processes read are appended to it.
+
     ``staged`` lists every staged upload and its expected size, and ``uploads`` the uploads.
     """
 
@@ -45,6 +47,10 @@ class FolderStore:
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
         self.reads.append((key, offset, length))
+        log = self.root.with_name(f"{self.root.name}.reads")
+        if log.exists():
+            with log.open("a") as file:
+                file.write(f"{key} {offset} {length}\n")
         with self._path(key).open("rb") as file:
             file.seek(offset)
             return file.read(length)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cleanroom.datasets.csv_text import HEADER_BYTES, check_csv, csv_header
+from cleanroom.datasets import readers
+from cleanroom.datasets.csv_header import HEADER_BYTES
 from cleanroom.datasets.row_blocks import Readable
 from cleanroom.documents.dataset import DatasetSchema
 from cleanroom.errors import InvalidInput
@@ -41,25 +42,19 @@ def check_file(
     columns = list(types)
     try:
         with path.open("rb") as raw:
-            # Each reader is imported where it is used, because it takes memory.
             if schema.format == "parquet":
-                from cleanroom.datasets.parquet import open_parquet, read_parquet
-
-                parquet = open_parquet(raw, types, columns, where=place)
-                return CheckedFile(sum(batch.num_rows for batch in read_parquet(parquet, types, columns, where=place)), True)
+                return CheckedFile(sum(batch.num_rows for batch in readers.read_parquet(raw, types, columns, where=place)), True)
             stream = _Observed(raw, on_data)
             if schema.format == "json":
-                from cleanroom.datasets.json_lines import read_json_lines
-
-                batches = read_json_lines(stream, types, columns, where=place, require_members=True)
+                batches = readers.read_json_lines(stream, types, columns, where=place, require_members=True)
                 return CheckedFile(sum(batch.num_rows for batch in batches), True)
             header = None
             if schema.csv_header:
-                header, start = csv_header(raw.read(HEADER_BYTES), place, schema.csv_dialect)
+                header, start = readers.csv_header(raw.read(HEADER_BYTES), place, schema.csv_dialect)
                 raw.seek(0)
                 stream.read(start)
-            found = check_csv(stream, types, where=place, header=header, dialect=schema.csv_dialect)
-            return CheckedFile(found.rows, not found.quoted_breaks)
+            rows, quoted_breaks = readers.check_csv(stream, types, where=place, header=header, dialect=schema.csv_dialect)
+            return CheckedFile(rows, not quoted_breaks)
     except OSError as error:
         raise InvalidInput("SourceUnreadable", f"{place}: cannot be read.", cause=error.strerror) from error
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleanroom.datasets.schema import schema_mismatch
+from cleanroom.datasets.mismatch import schema_mismatch
 from cleanroom.documents.dataset import FieldType
 
 _INTEGERS: tuple[FieldType, ...] = ("integer", "long")

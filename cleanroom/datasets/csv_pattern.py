@@ -6,7 +6,6 @@ A block that it does not accept may still be valid, and is parsed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cleanroom.datasets.csv_spellings import row_pattern
 from cleanroom.datasets.row_blocks import BOM, is_utf8
 from cleanroom.documents.dataset import CsvDialect, FieldType
 
@@ -21,17 +21,6 @@ MOST_COLUMNS: Final = 100
 """The automaton of a longer pattern may not fit RE2's memory, and would be slower than Arrow."""
 
 _MISSES: Final = 4
-_DAY: Final = r"(?:1[6-9]|20)[0-9]{2}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
-_TIME: Final = r"[T ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?Z?"
-_VALUES: Final[dict[FieldType, str]] = {
-    "integer": r"-?[0-9]{1,9}",
-    "long": r"-?[0-9]{1,18}",
-    "number": r"-?[0-9]{1,15}(?:\.[0-9]{1,17})?(?:[eE][-+]?[0-9]{1,2})?",
-    "boolean": r"(?:true|false)",
-    "date": _DAY,
-    "timestamp": f"{_DAY}(?:{_TIME})?",
-}
-"""RE2 (https://github.com/google/re2/wiki/Syntax)."""
 
 
 class CsvPattern:
@@ -43,22 +32,9 @@ class CsvPattern:
     """
 
     def __init__(self, kinds: Sequence[FieldType], dialect: CsvDialect | None) -> None:
-        dialect = dialect or CsvDialect()
-        # Other delimiters may be part of a number or a time.
-        supported = (
-            dialect.quoting == "rfc4180"
-            and dialect.escape_character is None
-            and dialect.delimiter in ",;|\t"
-            and all(" " <= character <= "~" for character in dialect.null_text)
-        )
-        self._misses = 0 if supported and len(kinds) <= MOST_COLUMNS else _MISSES
-        delimiter, null = re.escape(dialect.delimiter), re.escape(dialect.null_text)
-        text = rf'(?:[^"{delimiter}\r\n]*|"(?:[^"\r\n]|"")*")'
-
-        def value(kind: FieldType) -> str:
-            return text if kind == "string" else f"(?:{_VALUES[kind]}|{null})"
-
-        self._pattern = rf"^(?:{delimiter.join(map(value, kinds))}\r?\n)*\z"
+        row = row_pattern(kinds, dialect or CsvDialect())
+        self._misses = 0 if row is not None and len(kinds) <= MOST_COLUMNS else _MISSES
+        self._pattern = rf"^(?:{row})*\z"
 
     def count_rows(self, block: bytes) -> int | None:
         """Return the number of rows of a block of whole rows, or None if only a parser can tell whether they match the schema."""

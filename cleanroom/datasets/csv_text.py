@@ -5,8 +5,6 @@ Strict: a missing column, or one of another type, is an error that names file, c
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +13,15 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from cleanroom.datasets.csv_header import read_header, require_columns
 from cleanroom.datasets.csv_numbers import require_plain_numbers
 from cleanroom.datasets.csv_pattern import CsvPattern
-from cleanroom.datasets.row_blocks import BOM, CsvRows, LineRows, Readable, is_utf8, row_blocks
-from cleanroom.datasets.schema import converted, schema_mismatch, text_type
+from cleanroom.datasets.csv_rows import CsvRows
+from cleanroom.datasets.mismatch import schema_mismatch
+from cleanroom.datasets.row_blocks import BOM, LineRows, Readable, is_utf8, row_blocks
+from cleanroom.datasets.schema import converted, text_type
 from cleanroom.documents.dataset import CsvDialect, FieldType
 from cleanroom.errors import InvalidInput
-
-HEADER_BYTES = 64 << 10
-"""The longest header line of a CSV object."""
 
 _CHECKED_BLOCKS = 4
 """Blocks that the check reads at a time, because RE2 compiles the pattern for each of them."""
@@ -128,7 +126,7 @@ class _CsvParser:
     def __init__(self, types: Mapping[str, FieldType], columns: Sequence[str], where: str, layout: TextLayout) -> None:
         self._types, self._columns, self._where, self._verified = types, columns, where, layout.verified
         self._names = list(layout.header or types)
-        _require_columns(self._names, types, where)
+        require_columns(self._names, types, where)
         self.rows = CsvRows(layout.dialect)
         self.by_line = layout.verified and not layout.newlines_in_values
         self._dialect = layout.dialect or CsvDialect()
@@ -209,45 +207,5 @@ def _csv_mismatch(
 
 
 def csv_header(head: bytes, where: str, dialect: CsvDialect | None = None) -> tuple[tuple[str, ...], int]:
-    """Return the column names in the header line of a CSV object, and the offset after that line.
-
-    Args:
-        head: The first :data:`HEADER_BYTES` of the object, or all of it.
-        where: The object's path, for error messages.
-        dialect: How the text deviates from RFC 4180; None if it does not.
-
-    Raises:
-        InvalidInput: ``SchemaMismatch``.
-    """
-    text = head.removeprefix(BOM)
-    rows, dialect = CsvRows(dialect), dialect or CsvDialect()
-    end = rows.first_end(text)
-    if not end and len(head) >= HEADER_BYTES:
-        raise schema_mismatch(where, None, f"a CSV header line of at most {HEADER_BYTES} bytes", "a longer line")
-    line = text[:end] if end else text
-    rows.verify(line, (), where, None)
-    try:
-        reader = csv.reader(
-            io.StringIO(line.decode("utf-8"), newline=""),
-            delimiter=dialect.delimiter,
-            quoting=csv.QUOTE_MINIMAL if dialect.quoting == "rfc4180" else csv.QUOTE_NONE,
-            escapechar=dialect.escape_character,
-            doublequote=dialect.escape_character is None,
-            strict=True,
-        )
-        names = tuple(next(reader, []))
-    except (UnicodeDecodeError, csv.Error):
-        raise schema_mismatch(where, None, "a CSV header line in UTF-8", "other bytes") from None
-    if not names:
-        raise schema_mismatch(where, None, "a CSV header line", "an empty line" if head else "an empty file")
-    return names, len(head) - len(text) + len(line)
-
-
-def _require_columns(names: Sequence[str], types: Mapping[str, FieldType], where: str) -> None:
-    for name in types:
-        if (count := names.count(name)) != 1:
-            raise schema_mismatch(
-                where, name, types[name], f"{count} columns with that name in the header" if count else "no such column in the header"
-            )
-    if extra := [name for name in names if name not in types]:
-        raise schema_mismatch(where, extra[0], "only columns of the schema", "a column that is not in the schema")
+    """Return the column names in the header line of a CSV object, and the offset after it; see :func:`read_header`."""
+    return read_header(head, CsvRows(dialect), where, dialect)

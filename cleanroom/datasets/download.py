@@ -6,15 +6,11 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 
-import pyarrow as pa
-
 from cleanroom.clients.objects import ObjectStore
-from cleanroom.datasets.csv_text import HEADER_BYTES, TextLayout, csv_header, read_csv
+from cleanroom.datasets import readers
+from cleanroom.datasets.csv_header import HEADER_BYTES
 from cleanroom.datasets.encryption import open_bytes
-from cleanroom.datasets.json_lines import read_json_lines
-from cleanroom.datasets.parquet import open_parquet, read_parquet
 from cleanroom.datasets.result import check_receipt, check_sealed_receipt
-from cleanroom.datasets.schema import arrow_schema
 from cleanroom.documents.dataset import FieldType, Format
 from cleanroom.errors import NotFound, Refused
 from cleanroom.identifiers import object_context
@@ -33,7 +29,7 @@ def download_result(
     columns: Sequence[str] | None = None,
     csv_header: bool = False,
     on_object: Callable[[ResultObject], None] | None = None,
-) -> pa.Table:
+) -> readers.Rows:
     """Return the rows of the result that ``receipt`` identifies, in order.
 
     Args:
@@ -56,14 +52,14 @@ def download_result(
     check_receipt(receipt, collaboration=collaboration, columns=tuple(types) if columns is None else columns)
     check_sealed_receipt(store, receipt, key, collaboration=collaboration)
     types = {name: types[name] for name in receipt.columns}
-    batches: list[pa.RecordBatch] = []
+    batches: list[readers.Rows] = []
     for item in receipt.objects:
         stored = _fetch(store, item)
         context = object_context(collaboration, receipt.dataset, item.name)
         batches += result_rows(stored if key is None else open_bytes(stored, key, context), result_format, types, csv_header, item.name)
         if on_object:
             on_object(item)
-    table = pa.Table.from_batches(batches, schema=arrow_schema(types))
+    table = readers.joined(batches, types)
     if table.num_rows != receipt.rows:
         raise Refused(
             "ResultRowsMismatch", f"run {receipt.run_id!r}: the objects contain {table.num_rows} rows, the receipt says {receipt.rows}."
@@ -92,7 +88,7 @@ def _fetch(store: ObjectStore, item: ResultObject) -> bytes:
     return data
 
 
-def result_rows(plain: bytes, result_format: Format, types: Mapping[str, FieldType], with_header: bool, where: str) -> list[pa.RecordBatch]:
+def result_rows(plain: bytes, result_format: Format, types: Mapping[str, FieldType], with_header: bool, where: str) -> list[readers.Rows]:
     """Return the rows of one object of a result. The pod verifies with this function that the receiver can open what it writes.
 
     Raises:
@@ -101,12 +97,11 @@ def result_rows(plain: bytes, result_format: Format, types: Mapping[str, FieldTy
     stream = io.BytesIO(plain)
     columns = list(types)
     if result_format == "parquet":
-        return list(read_parquet(open_parquet(stream, types, columns, where=where), types, columns, where=where))
+        return list(readers.read_parquet(stream, types, columns, where=where))
     if result_format == "json":
-        return list(read_json_lines(stream, types, columns, where=where, at_start=False))
+        return list(readers.read_json_lines(stream, types, columns, where=where, at_start=False))
     header = None
     if with_header:
-        header, start = csv_header(plain[:HEADER_BYTES], where)
+        header, start = readers.csv_header(plain[:HEADER_BYTES], where)
         stream.seek(start)
-    layout = TextLayout(header, newlines_in_values=True)
-    return list(read_csv(stream, types, columns, where=where, layout=layout, at_start=header is None))
+    return list(readers.read_csv(stream, types, columns, where=where, header=header))

@@ -230,8 +230,8 @@ class SealedObject:
         size: Stored size in bytes. It determines which segment is the last, and that segment authenticates it.
         key: The dataset key.
         context: The object's place, as for :class:`Sealer`.
-        header: The object's first 40 bytes, if known. They are random and every segment depends on them, so they
-            distinguish this object from every other object sealed under the same key and context.
+        header: The object's first 40 bytes, if known; they are then not read. They are random and every segment depends
+            on them, so no segment of another object sealed under the same key and context opens.
 
     Raises:
         Refused: ``CiphertextInvalid`` if the size, the header or (later) a segment is not what the owner sealed
@@ -248,11 +248,10 @@ class SealedObject:
         self.segments = segment_count(size)
         if self.size < 0:
             raise self._invalid("sealing cannot produce its size; it was truncated or is not sealed")
-        found = self._stored_bytes(0, HEADER_BYTES)
-        if found[0] != HEADER_BYTES:
+        self._listed = header is not None
+        found = self._stored_bytes(0, HEADER_BYTES) if header is None else header
+        if (len(found), found[0]) != (HEADER_BYTES, HEADER_BYTES):
             raise self._invalid("its header does not have the format AES256-GCM-HKDF-1MB")
-        if header is not None and found != header:
-            raise self._invalid("it is an older or another object, not the one that the manifest lists")
         self._prefix = found[1 + SALT_BYTES :]
         self._cipher = _object_cipher(key, found[1 : 1 + SALT_BYTES], context.encode("utf-8"))
 
@@ -270,7 +269,8 @@ class SealedObject:
             try:
                 plain.append(self._cipher.decrypt(_nonce(self._prefix, index, last=index == self.segments - 1), piece, None))
             except InvalidTag:
-                raise self._invalid(f"segment {index} of {self.segments} does not authenticate") from None
+                other = "; it was altered, or is an older or another object than the manifest lists" if self._listed else ""
+                raise self._invalid(f"segment {index} of {self.segments} does not authenticate{other}") from None
         return plain
 
     def read_at(self, offset: int, length: int) -> bytes:

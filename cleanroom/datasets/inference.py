@@ -1,4 +1,4 @@
-"""Infers the columns of a dataset from a bounded sample of a CSV or Parquet file.
+"""Infers the columns of a dataset from a bounded sample of a file of CSV, JSON lines or Parquet.
 
 The result never contains a value of the file. Types are those with which the product's own reader reads the sample.
 """
@@ -6,90 +6,46 @@ The result never contains a value of the file. Types are those with which the pr
 from __future__ import annotations
 
 import io
-import itertools
 import re
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from cleanroom.datasets.csv_text import TextLayout, check_csv, csv_header, read_csv
-from cleanroom.datasets.row_blocks import BOM, CsvRows
-from cleanroom.datasets.schema import ARROW_TYPES, accepts, arrow_schema
-from cleanroom.documents.dataset import MAX_COLUMNS, CsvDialect, FieldType, Format
-from cleanroom.documents.dataset_rules import column_problems
+from cleanroom.datasets import readers
+from cleanroom.datasets.inferred import InferredColumn, InferredFile, require_names
+from cleanroom.datasets.pure.csv_rows import PureCsv, PureCsvRows, csv_header
+from cleanroom.datasets.pure.json_rows import json_objects, kind_of
+from cleanroom.datasets.pure.values import INTEGER_LIMITS
+from cleanroom.datasets.row_blocks import BOM
+from cleanroom.datasets.sources import SUFFIXES
+from cleanroom.documents.dataset import CsvDialect, FieldType
 from cleanroom.errors import InvalidInput, NotFound
 
 SAMPLE_BYTES: Final = 4 << 20
-"""Bytes of a CSV file that are read."""
+"""Bytes of a text file that are read."""
 MAX_CUT_LINES: Final = 1000
 """A row that the sample cuts must have fewer line breaks than this: more come from a quotation mark that is never closed."""
-SAMPLE_ROWS: Final = 50_000
-"""Rows of a Parquet file that are read."""
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _MIXED: Final = 0.9
 """If so many values of a text column have another type, the rest is probably a mistake."""
-_TYPES: Final[tuple[tuple[FieldType, str], ...]] = (
-    ("boolean", r"^(true|false|True|False|TRUE|FALSE)$"),
-    ("long", r"^-?(0|[1-9][0-9]{0,18})$"),
-    ("number", r"^-?(0|[1-9][0-9]*)?(\.[0-9]+)?([eE][+-]?[0-9]+)?$"),
-    ("date", r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"),
-    ("timestamp", r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?(Z|[+-][0-9]{2}:?[0-9]{2})?$"),
+_TYPES: Final[tuple[tuple[FieldType, re.Pattern[str]], ...]] = (
+    ("boolean", re.compile(r"true|false|True|False|TRUE|FALSE")),
+    ("long", re.compile(r"-?(0|[1-9][0-9]{0,18})")),
+    ("number", re.compile(r"-?(0|[1-9][0-9]*)?(\.[0-9]+)?([eE][+-]?[0-9]+)?")),
+    ("date", re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")),
+    ("timestamp", re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?(Z|[+-][0-9]{2}:?[0-9]{2})?")),
 )
 _ENCODINGS: Final = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\x1f\x8b", "gzip"), (b"PK\x03\x04", "ZIP or Excel"))
 _VALUE: Final = re.compile(r"^\s*(-?\d[\d.,:/ T-]*|true|false|)\s*$", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class InferredColumn:
-    """A column as the sample shows it.
-
-    Attributes:
-        name: Its name.
-        type: The type with which every sampled value can be read.
-        nulls: Sampled rows without a value.
-        distinct: Different values in the sample.
-        note: What its owner should look at; empty if nothing.
-    """
-
-    name: str
-    type: FieldType
-    nulls: int
-    distinct: int
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class InferredFile:
-    """What was inferred from a file.
-
-    Attributes:
-        format: CSV or Parquet.
-        columns: The columns in file order.
-        rows: Sampled rows.
-        whole: Whether the sample is the whole file.
-        header: Whether a CSV file begins with a header.
-        dialect: How a CSV file deviates from RFC 4180, or None.
-        day: Whether the file is in a folder ``yyyy-MM-dd``.
-    """
-
-    format: Format
-    columns: tuple[InferredColumn, ...]
-    rows: int
-    whole: bool
-    header: bool = True
-    dialect: CsvDialect | None = None
-    day: bool = False
 
 
 def infer_file(path: Path, *, header: bool = True) -> InferredFile:
     """Infer the columns of a file from its beginning.
 
     Args:
-        path: A CSV or Parquet file.
+        path: A file of CSV, JSON lines or Parquet.
         header: Whether the first line of a CSV file names the columns.
 
     Raises:
@@ -113,44 +69,37 @@ def infer_file(path: Path, *, header: bool = True) -> InferredFile:
     if not head:
         raise InvalidInput("SourceEmpty", f"{path}: the file is empty.", hint="Name a file with rows.")
     if head == b"PAR1" or suffix == ".parquet":
-        found = _infer_parquet(path)
+        from cleanroom.datasets.parquet_inference import infer_parquet
+
+        found = infer_parquet(path)
         if suffix != ".parquet":
             raise InvalidInput("SourceFormatMismatch", f"{path}: is Parquet, but is not named so.", hint="Rename it to end in .parquet.")
     elif suffix == ".csv":
         found = _infer_csv(path, header)
+    elif suffix in SUFFIXES["json"]:
+        found = _infer_json(path)
     else:
         raise InvalidInput(
             "SourceFormatMismatch",
-            f"{path}: the name ends neither in .csv nor in .parquet.",
+            f"{path}: the name does not end in {', '.join(ending for endings in SUFFIXES.values() for ending in endings)}.",
             hint="Rename a file of one of these formats, or convert the file.",
         )
     return replace(found, day=re.fullmatch(r"\d{4}-\d{2}-\d{2}", path.absolute().parent.name) is not None)
-
-
-def _require_names(path: Path, names: list[str], hint: str) -> None:
-    problems = column_problems(names)
-    if len(names) > MAX_COLUMNS:
-        problems.append(f"it has {len(names)} columns; the maximum is {MAX_COLUMNS}")
-    if problems:
-        raise InvalidInput("ColumnNamesInvalid", f"{path}: {'; '.join(problems)}.", hint=hint)
 
 
 # ------------------------------------------------------------------ CSV
 
 
 def _infer_csv(path: Path, header: bool) -> InferredFile:
-    with path.open("rb") as file:
-        text = file.read(SAMPLE_BYTES + 1)
-    whole = len(text) <= SAMPLE_BYTES
-    _require_text(path, text)
+    text, whole = _sample(path)
     dialect = _dialect(text)
     if not whole:
-        text = _whole_rows(path, text[:SAMPLE_BYTES], dialect)
+        text = _whole_rows(path, text, dialect)
     where = str(path)
     if header:
         names, start = csv_header(text, where, dialect)
         _require_header(path, names)
-        _require_names(path, list(names), "Rename these columns in the header of the file.")
+        require_names(path, list(names), "Rename these columns in the header of the file.")
         rows = text[start:]
     else:
         count = len(csv_header(text, where, dialect)[0])
@@ -160,12 +109,18 @@ def _infer_csv(path: Path, header: bool) -> InferredFile:
     if not rows.strip():
         raise InvalidInput("SourceEmpty", f"{path}: the header is followed by nothing.", hint="Name a file with rows.")
     texts: dict[str, FieldType] = dict.fromkeys(names, "string")
-    layout = TextLayout(names, newlines_in_values=True, dialect=dialect)
-    batches = list(read_csv(io.BytesIO(rows), texts, list(names), where=where, layout=layout))
-    table = pa.Table.from_batches(batches, schema=arrow_schema(texts))
-    columns = [_text_column(name, table.column(name)) for name in names]
+    table = list(PureCsv(texts, where, names, dialect).read(rows, 1))
+    columns = [_text_column(name, Counter(values)) for name, values in zip(names, zip(*table, strict=True), strict=True)]
     columns = _as_the_reader_reads(rows, columns, names, dialect)
-    return InferredFile("csv", tuple(columns), table.num_rows, whole, header, dialect)
+    return InferredFile("csv", tuple(columns), len(table), whole, header, dialect)
+
+
+def _sample(path: Path) -> tuple[bytes, bool]:
+    """Return the beginning of a text file, and whether that is all of it."""
+    with path.open("rb") as file:
+        text = file.read(SAMPLE_BYTES + 1)
+    _require_text(path, text)
+    return text[:SAMPLE_BYTES], len(text) <= SAMPLE_BYTES
 
 
 def _require_text(path: Path, text: bytes) -> None:
@@ -187,7 +142,7 @@ def _require_text(path: Path, text: bytes) -> None:
 
 def _whole_rows(path: Path, text: bytes, dialect: CsvDialect | None) -> bytes:
     """Return the sample up to its last end of a row."""
-    end = CsvRows(dialect).last_end(text)
+    end = PureCsvRows(dialect).last_end(text)
     if end == 0 or text.count(b"\n", end) >= MAX_CUT_LINES:
         raise InvalidInput(
             "SchemaMismatch", f"{path}: has no end of a row in its first {SAMPLE_BYTES} bytes.", hint="Check that it is CSV."
@@ -215,17 +170,17 @@ def _require_header(path: Path, names: tuple[str, ...]) -> None:
     )
 
 
-def _text_column(name: str, column: pa.ChunkedArray) -> InferredColumn:
-    """Infer the type of a column from its text."""
-    nulls, distinct = column.null_count, _distinct(column)
-    given = len(column) - nulls
+def _text_column(name: str, values: Counter[str | None]) -> InferredColumn:
+    """Infer the type of a column from its different values and how often each occurs; None is no value."""
+    nulls = values.pop(None, 0)
+    given, distinct = values.total(), len(values)
     if not given:
         return InferredColumn(name, "string", nulls, distinct, "no sampled row has a value, so the type is a guess")
     best, share = "", 0.0
     for kind, pattern in _TYPES:
-        matching = pc.sum(pc.match_substring_regex(column, pattern)).as_py() or 0
+        matching = sum(count for value, count in values.items() if value is not None and pattern.fullmatch(value))
         if matching == given:
-            return _narrowed(InferredColumn(name, kind, nulls, distinct), column)
+            return _narrowed(InferredColumn(name, kind, nulls, distinct), values)
         if matching / given > share:
             best, share = kind, matching / given
     note = ""
@@ -235,29 +190,38 @@ def _text_column(name: str, column: pa.ChunkedArray) -> InferredColumn:
     return InferredColumn(name, "string", nulls, distinct, note)
 
 
-def _narrowed(column: InferredColumn, values: pa.ChunkedArray) -> InferredColumn:
-    if column.type == "number" and pc.any(pc.match_substring_regex(values, r"^$")).as_py():
+def _narrowed(column: InferredColumn, values: Counter[str | None]) -> InferredColumn:
+    if column.type == "number" and "" in values:
         return replace(column, type="string")
     if column.type != "long":
         return column
-    integers: tuple[FieldType, ...] = ("integer", "long")
-    for kind in integers:
-        try:
-            pc.cast(values, ARROW_TYPES[kind])
-        except pa.ArrowInvalid:
-            continue
+    kind = _integer_type([int(value) for value in values if value is not None])
+    if kind is not None:
         return replace(column, type=kind)
     return replace(column, type="string", note="numbers are larger than 64 bits, so they are kept as text")
+
+
+def _integer_type(values: list[int]) -> FieldType | None:
+    kinds: tuple[FieldType, ...] = ("integer", "long")
+    return next((kind for kind in kinds if INTEGER_LIMITS[kind][0] <= min(values) and max(values) <= INTEGER_LIMITS[kind][1]), None)
 
 
 def _as_the_reader_reads(
     rows: bytes, columns: list[InferredColumn], names: tuple[str, ...], dialect: CsvDialect | None
 ) -> list[InferredColumn]:
     """Turn each column that the product's reader does not accept with its type into text."""
+
+    def check(types: Mapping[str, FieldType]) -> None:
+        readers.check_csv(io.BytesIO(rows), types, where="sample", header=names, dialect=dialect)
+
+    return _as_text_where_refused(columns, check)
+
+
+def _as_text_where_refused(columns: list[InferredColumn], check: Callable[[Mapping[str, FieldType]], None]) -> list[InferredColumn]:
     for _ in range(len(columns) + 1):
         types: dict[str, FieldType] = {column.name: column.type for column in columns}
         try:
-            check_csv(io.BytesIO(rows), types, where="sample", header=names, dialect=dialect)
+            check(types)
         except InvalidInput as error:
             wrong = error.details.get("column")
             if wrong is None or types[wrong] == "string":
@@ -269,39 +233,53 @@ def _as_the_reader_reads(
     return columns
 
 
-# ------------------------------------------------------------------ Parquet
+# ------------------------------------------------------------------ JSON lines
 
 
-def _infer_parquet(path: Path) -> InferredFile:
-    try:
-        file = pq.ParquetFile(path)
-        schema, rows = file.schema_arrow, file.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise InvalidInput(
-            "FileUnreadable", f"{path}: is not a complete Parquet file.", hint="Check the path, or write it again."
-        ) from error
-    _require_names(path, list(schema.names), "Rename these columns in the program that writes the file.")
-    types = {field.name: next((kind for kind in ARROW_TYPES if accepts(kind, field.type)), None) for field in schema}
-    if wrong := [f"{field.name} ({field.type})" for field in schema if types[field.name] is None]:
-        raise InvalidInput(
-            "ColumnTypeUnsupported",
-            f"{path}: datasets have no type for {', '.join(wrong)}.",
-            hint="Write these columns as text, numbers, dates or times, or leave them out of the file.",
-        )
+def _infer_json(path: Path) -> InferredFile:
+    text, whole = _sample(path)
+    text = text.removeprefix(BOM)
+    if not whole:
+        end = text.rfind(b"\n") + 1
+        if not end:
+            raise InvalidInput("SchemaMismatch", f"{path}: its first line has more than {SAMPLE_BYTES} bytes.", hint="Use JSON lines.")
+        text = text[:end]
+    rows = list(json_objects(text, str(path), 1))
     if not rows:
         raise InvalidInput("SourceEmpty", f"{path}: has no row.", hint="Name a file with rows.")
-    columns = _parquet_columns(path, file, {name: kind for name, kind in types.items() if kind is not None})
-    return InferredFile("parquet", tuple(columns), min(rows, SAMPLE_ROWS), rows <= SAMPLE_ROWS)
+    values: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in row:
+            values.setdefault(name, []).append(value)
+    if not values:
+        raise InvalidInput("SourceEmpty", f"{path}: its objects have no members.", hint="Name a file with rows.")
+    require_names(path, list(values), "Rename these members in the program that writes the file.")
+    columns = [_json_column(path, name, found, len(rows)) for name, found in values.items()]
+
+    def check(types: Mapping[str, FieldType]) -> None:
+        for _ in readers.read_json_lines(io.BytesIO(text), types, list(types), where="sample", at_start=False):
+            pass
+
+    return InferredFile("json", tuple(_as_text_where_refused(columns, check)), len(rows), whole)
 
 
-def _parquet_columns(path: Path, file: pq.ParquetFile, types: dict[str, FieldType]) -> list[InferredColumn]:
-    try:
-        batches = list(itertools.islice(file.iter_batches(batch_size=SAMPLE_ROWS // 10, use_threads=False), 10))
-        sample = pa.Table.from_batches(batches).slice(0, SAMPLE_ROWS)
-    except (pa.ArrowException, OSError) as error:
-        raise InvalidInput("FileUnreadable", f"{path}: its rows cannot be read.", hint="Write the file again.") from error
-    return [InferredColumn(name, kind, sample.column(name).null_count, _distinct(sample.column(name))) for name, kind in types.items()]
-
-
-def _distinct(column: pa.ChunkedArray) -> int:
-    return len(column.unique().drop_null())
+def _json_column(path: Path, name: str, found: list[Any], rows: int) -> InferredColumn:
+    """Infer the type of a column from the values that its rows have."""
+    values = [value for value in found if value is not None]
+    nulls, kinds = rows - len(values), {kind_of(value) for value in values}
+    if len(kinds) > 1 or kinds & {"array", "object"}:
+        raise InvalidInput(
+            "ColumnTypeUnsupported",
+            f"{path}: member {name!r} has values of the types {', '.join(sorted(kinds))}; a column has one, of text, numbers or booleans.",
+            hint="Write the member with one type in every row, or leave it out.",
+        )
+    distinct = len(set(values))
+    if kinds == {"boolean"}:
+        return InferredColumn(name, "boolean", nulls, distinct)
+    if kinds == {"number"}:
+        whole = all(re.fullmatch(r"-?[0-9]{1,19}", value) for value in values)
+        return InferredColumn(name, (_integer_type([int(value) for value in values]) if whole else None) or "number", nulls, distinct)
+    texts = _text_column(name, Counter(values))
+    if texts.type in ("date", "timestamp"):
+        return replace(texts, nulls=nulls)
+    return InferredColumn(name, "string", nulls, distinct, texts.note if not values else "")

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.json as pajson
 
+from cleanroom.datasets.mismatch import schema_mismatch
 from cleanroom.datasets.row_blocks import LineRows, Readable, row_blocks
-from cleanroom.datasets.schema import converted, schema_mismatch, text_type
+from cleanroom.datasets.schema import converted, text_type
 from cleanroom.documents.dataset import FieldType
 from cleanroom.errors import InvalidInput
 

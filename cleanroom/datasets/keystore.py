@@ -17,7 +17,7 @@ from cleanroom.datasets.encryption import (
 from cleanroom.errors import Conflict, NotFound
 from cleanroom.identifiers import require_name
 from cleanroom.joining import hashed
-from cleanroom.secret import Secret, read_secret_file, require_private_folder
+from cleanroom.secret import Secret, make_private_folder, read_secret_file, require_private_folder
 
 _SUFFIX = ".dataset-key"
 _WRAPPINGS = ".dataset-key-wrappings"
@@ -127,8 +127,7 @@ class KeyStore:
 
     def _create(self, dataset: str, key: Secret) -> None:
         path = self.path(dataset)
-        for folder in (self._root, self._folder):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(self._folder)
         self._check_folder()
         # Write to a temporary name and link it, so that the file appears complete or not at all.
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import BinaryIO, cast
 
-import pyarrow as pa
-
 from cleanroom.clients.objects import ObjectStore
-from cleanroom.datasets.csv_text import HEADER_BYTES, TextLayout, csv_header, read_csv
+from cleanroom.datasets import readers
+from cleanroom.datasets.csv_header import HEADER_BYTES
 from cleanroom.datasets.encryption import SealedFile, SealedObject, SegmentedObject
-from cleanroom.datasets.json_lines import read_json_lines
 from cleanroom.datasets.manifest import Manifest
-from cleanroom.datasets.parquet import open_parquet, read_parquet
 from cleanroom.datasets.plain import PlainObject
-from cleanroom.datasets.schema import arrow_schema
 from cleanroom.documents.dataset import DatasetSchema
 from cleanroom.identifiers import object_context
 from cleanroom.secret import Secret
@@ -23,7 +19,7 @@ from cleanroom.secret import Secret
 
 def first_rows(
     store: ObjectStore, key: Secret | None, manifest: Manifest, schema: DatasetSchema, *, collaboration: str, limit: int
-) -> pa.Table:
+) -> readers.Rows:
     """Return the first rows of a dataset, in the order of its objects' names.
 
     Args:
@@ -40,7 +36,7 @@ def first_rows(
         NotFound, Unavailable: From the store.
     """
     types = schema.types()
-    columns, batches, missing = list(types), list[pa.RecordBatch](), limit
+    columns, batches, missing = list(types), list[readers.Rows](), limit
     for name in sorted(manifest.objects):
         if missing <= 0:
             break
@@ -50,7 +46,7 @@ def first_rows(
             missing -= batches[-1].num_rows
             if missing <= 0:
                 break
-    return pa.Table.from_batches(batches, schema=arrow_schema(types))
+    return readers.joined(batches, types)
 
 
 def _open(store: ObjectStore, key: Secret | None, name: str, size: int, context: str) -> SegmentedObject:
@@ -58,20 +54,15 @@ def _open(store: ObjectStore, key: Secret | None, name: str, size: int, context:
     return PlainObject(read, size, name) if key is None else SealedObject(read, size, key, context)
 
 
-def _rows(opened: SegmentedObject, schema: DatasetSchema, columns: Sequence[str], where: str) -> Iterator[pa.RecordBatch]:
+def _rows(opened: SegmentedObject, schema: DatasetSchema, columns: Sequence[str], where: str) -> Iterable[readers.Rows]:
     types = schema.types()
     stream = SealedFile(opened)
     if schema.format == "parquet":
-        parquet = open_parquet(cast(BinaryIO, stream), types, columns, where=where)
-        for group in range(parquet.num_row_groups):
-            yield from read_parquet(parquet, types, columns, where=where, row_groups=[group])
-        return
+        return readers.read_parquet(cast(BinaryIO, stream), types, columns, where=where)
     if schema.format == "json":
-        yield from read_json_lines(stream, types, columns, where=where)
-        return
+        return readers.read_json_lines(stream, types, columns, where=where)
     header = None
     if schema.csv_header:
-        header, start = csv_header(opened.read_at(0, HEADER_BYTES), where, schema.csv_dialect)
+        header, start = readers.csv_header(opened.read_at(0, HEADER_BYTES), where, schema.csv_dialect)
         stream.seek(start)
-    layout = TextLayout(header, newlines_in_values=True, dialect=schema.csv_dialect)
-    yield from read_csv(stream, types, columns, where=where, layout=layout, at_start=header is None)
+    return readers.read_csv(stream, types, columns, where=where, header=header, dialect=schema.csv_dialect)

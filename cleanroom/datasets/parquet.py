@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cleanroom.datasets.schema import ARROW_TYPES, accepts, converted, schema_mismatch
+from cleanroom.datasets.mismatch import schema_mismatch
+from cleanroom.datasets.schema import ARROW_TYPES, accepts, converted
 from cleanroom.documents.dataset import FieldType
 
 # Earlier values differ between the calendars; for times also between time zones (Spark's RebaseDateTime).

@@ -1,4 +1,4 @@
-"""Field types of a dataset document as Arrow types, the conversions into them, and the error for data that do not match.
+"""Field types of a dataset document as Arrow types, and the conversions into them.
 
 Error messages name object, column, row and types, but never a value, because other collaborators see them.
 """
@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cleanroom.datasets.mismatch import schema_mismatch
 from cleanroom.documents.dataset import FieldType
-from cleanroom.errors import InvalidInput
 
 ARROW_TYPES: dict[FieldType, pa.DataType] = {
     "string": pa.string(),
@@ -107,32 +107,6 @@ def _parse_times(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArr
 
 def _all(mask: pa.Array | pa.ChunkedArray) -> bool:
     return pc.all(mask).as_py() is not False
-
-
-SCHEMA_HINT = "Correct the file, or publish the dataset with a schema that matches it."
-
-
-def schema_mismatch(
-    where: str, column: str | None, expected: str, actual: str, *, row: int | None = None, hint: str = SCHEMA_HINT
-) -> InvalidInput:
-    """Return the error for data that do not match the dataset's schema.
-
-    Args:
-        where: The path of the file or object.
-        column: The column, or None for the whole row or file.
-        expected: The expected type or rule.
-        actual: What was found, without any value.
-        row: Number of the row in the file, from 1, if known.
-        hint: What to do.
-    """
-    place = where + (f", column {column!r}" if column else "") + (f", row {row}" if row is not None else "")
-    details = {"object": where, "column": column, "expected": expected, "actual": actual, "row": row}
-    return InvalidInput(
-        "SchemaMismatch",
-        f"{place}: expected {expected}, found {actual}.",
-        hint=hint,
-        details={key: value for key, value in details.items() if value is not None},
-    )
 
 
 def converted(

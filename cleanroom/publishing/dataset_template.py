@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import yaml
 
-from cleanroom.datasets.inference import InferredColumn, InferredFile
+from cleanroom.datasets.inferred import InferredColumn, InferredFile
 from cleanroom.identifiers import MAX_NAME
 from cleanroom.joining import slug
 

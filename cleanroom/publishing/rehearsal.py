@@ -12,20 +12,26 @@ from cleanroom.identifiers import document_digest
 from cleanroom.publishing.query_check import CheckedDraft
 from cleanroom.runs.assembly import JobEnvironment, assemble_job
 from cleanroom.runs.authorised import AuthorisedRun
+from cleanroom.runs.parameters import verify_parameters
 from cleanroom.runs.reader import AcceptedDocument
-from cleanroom.spark.job import JobConfig
+from cleanroom.spark.job import JobConfig, JobParameters
 from cleanroom.statements.model import RunRequest
 
 _NOWHERE = JobEnvironment(governance_url="https://rehearsal.invalid", authority="https://rehearsal.invalid")
 
 
-def rehearsal_job(checked: CheckedDraft, document: QueryDocument) -> JobConfig:
+def rehearsal_job(checked: CheckedDraft, document: QueryDocument, parameters: JobParameters) -> JobConfig:
     """Return the job that a run of the draft would have. It names no service that exists.
 
     Args:
         checked: The draft with its datasets.
         document: Its query document.
+        parameters: The days of the run.
+
+    Raises:
+        InvalidInput, Refused: With these days a run would be refused; see :func:`cleanroom.runs.parameters.verify_parameters`.
     """
+    verify_parameters(parameters, document)
     assert checked.sink is not None
     assert document.approval is not None
     data = document.to_data()
@@ -37,6 +43,7 @@ def rehearsal_job(checked: CheckedDraft, document: QueryDocument) -> JobConfig:
         query=document.name,
         digest=document_digest(data),
         run_id="rehearsal",
+        parameters=parameters,
     )
     accepted = AcceptedDocument(id=document.name, version="0.0", contract_id=collaboration, data=data, proposer_id=proposer)
     run = AuthorisedRun(

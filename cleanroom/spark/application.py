@@ -34,6 +34,7 @@ TIME_TO_LIVE_SECONDS = 24 * 3600
 BASE_SPARK_CONF: Mapping[str, str] = {
     "spark.ui.enabled": "false",
     "spark.eventLog.enabled": "false",
+    "spark.dynamicAllocation.enabled": "false",
     **NETWORK_CONF,
     "spark.task.maxFailures": "4",
     "spark.sql.session.timeZone": "UTC",
@@ -109,13 +110,13 @@ def build_application(
             "volumes": [{"name": "spark-local-dir-1", "emptyDir": {}}],
             "driver": {
                 "cores": resources.driver_cores,
-                "memory": resources.driver_memory,
+                **_memory(resources.driver_memory, resources.driver_memory_overhead),
                 "serviceAccount": profile.service_account,
                 **_pod("driver", job, profile, policies, labels),
             },
             "executor": {
                 "cores": resources.executor_cores,
-                "memory": resources.executor_memory,
+                **_memory(resources.executor_memory, resources.executor_memory_overhead),
                 "instances": resources.executor_instances,
                 # Kept until the application is deleted, so that the reason of an executor's end can be read.
                 "deleteOnTermination": False,
@@ -123,6 +124,10 @@ def build_application(
             },
         },
     }
+
+
+def _memory(heap: str, overhead: str | None) -> dict[str, str]:
+    return {"memory": heap, **({"memoryOverhead": overhead} if overhead else {})}
 
 
 def _metadata(job: JobConfig, profile: PodProfile, policies: PodPolicies, labels: Mapping[str, str]) -> dict[str, Any]:

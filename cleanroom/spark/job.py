@@ -17,7 +17,7 @@ from cleanroom.documents.dataset import CsvDialect, EncryptionMode, FieldType, F
 from cleanroom.documents.query import PostFilter, PreCondition, QuerySegment
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput
-from cleanroom.identifiers import HexDigest, Name, canonical_json, sha256_hex
+from cleanroom.identifiers import HexDigest, Name, RunSize, canonical_json, sha256_hex
 from cleanroom.models import CamelModel
 from cleanroom.spark.packing import PREFIX, pack, unpack
 
@@ -120,10 +120,12 @@ class JobGovernance(CamelModel):
 
 
 class JobParameters(CamelModel):
-    """Parameters of a run: a range of days, both inclusive. Either both are set or neither is."""
+    """Parameters of a run: a range of days, both inclusive, and a size. Of the days either both are set or neither is."""
 
     start_date: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
     end_date: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
+    size: RunSize | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Size of the run's pods; without it, the deployment's default."""
 
 
 class JobConfig(CamelModel):

@@ -7,15 +7,17 @@ service account, namespace) comes from the settings and does not.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from cleanroom.documents.validation import describe_validation
-from cleanroom.errors import InvalidInput
-from cleanroom.identifiers import HexDigest, canonical_json, sha256_hex
+from cleanroom.errors import InvalidInput, Refused
+from cleanroom.identifiers import HexDigest, RunSize, canonical_json, sha256_hex
 from cleanroom.models import FrozenModel
-from cleanroom.settings import Settings
+from cleanroom.settings import Settings, SparkSettings
 
 Role = Literal["driver", "executor"]
 
@@ -32,13 +34,96 @@ _PATH = "/opt/java/openjdk/bin:/opt/cleanroom/bin:/usr/local/sbin:/usr/local/bin
 
 
 class PodResources(FrozenModel):
-    """Resources requested from Kubernetes. They are not measured, because they do not change the result."""
+    """Resources requested from Kubernetes. They are not measured, because they do not change the result.
+
+    A pod requests its JVM's memory and the overhead, which its Python processes use; without one, 40 % of the JVM's memory.
+    """
 
     driver_cores: int = Field(default=1, ge=1, le=64)
     driver_memory: Memory = "1g"
+    driver_memory_overhead: Memory | None = None
     executor_cores: int = Field(default=2, ge=1, le=64)
     executor_memory: Memory = "2g"
+    executor_memory_overhead: Memory | None = None
     executor_instances: int = Field(default=1, ge=1, le=200)
+
+    @staticmethod
+    def deployed(settings: SparkSettings, size: RunSize | None = None) -> PodResources:
+        """Return the resources of a run: those of the settings, or of the size that its caller has chosen.
+
+        Raises:
+            InvalidInput: ``PodProfileInvalid``.
+            Refused: ``SizeNotOffered``.
+        """
+        try:
+            if size is None:
+                return PodResources(**{name: getattr(settings, name) for name in PodResources.model_fields})
+            if size not in offered_sizes(settings):
+                raise Refused(
+                    "SizeNotOffered",
+                    f"run: size {size!r} is larger than this deployment offers; its largest is {settings.largest_size!r}.",
+                    hint="Start the run with a smaller --size, or ask the operator to raise spark.largest_size.",
+                    party="operator",
+                )
+            changed = settings.sizes[size].model_dump(exclude_none=True) if size in settings.sizes else {}
+            return PodResources(**{**SIZES[size].model_dump(), **changed})
+        except ValidationError as error:
+            where = "spark" if size is None else f"spark.sizes.{size}"
+            raise InvalidInput(
+                "PodProfileInvalid",
+                f"pod profile, {where}: {describe_validation(error)}.",
+                hint="Correct this setting of the Spark service.",
+                party="operator",
+            ) from error
+
+    def __str__(self) -> str:
+        driver = f"driver {self.driver_cores} x {_memory(self.driver_memory, self.driver_memory_overhead)}"
+        executors = f"{self.executor_cores} x {_memory(self.executor_memory, self.executor_memory_overhead)}"
+        return f"{driver}, {self.executor_instances} executors {executors}"
+
+
+def _memory(heap: str, overhead: str | None) -> str:
+    return f"{heap}+{overhead}" if overhead else heap
+
+
+SIZES: Mapping[RunSize, PodResources] = MappingProxyType(
+    {
+        "small": PodResources(
+            driver_cores=1,
+            driver_memory="2g",
+            driver_memory_overhead="1g",
+            executor_cores=2,
+            executor_memory="5g",
+            executor_memory_overhead="2g",
+            executor_instances=2,
+        ),
+        "medium": PodResources(
+            driver_cores=2,
+            driver_memory="5g",
+            driver_memory_overhead="2g",
+            executor_cores=4,
+            executor_memory="10g",
+            executor_memory_overhead="5g",
+            executor_instances=4,
+        ),
+        "large": PodResources(
+            driver_cores=4,
+            driver_memory="10g",
+            driver_memory_overhead="5g",
+            executor_cores=8,
+            executor_memory="20g",
+            executor_memory_overhead="11g",
+            executor_instances=10,
+        ),
+    }
+)
+"""The built-in sizes. With its sidecar, an executor fits 4 GiB per core, the ratio of general-purpose confidential machines."""
+
+
+def offered_sizes(settings: SparkSettings) -> tuple[RunSize, ...]:
+    """Return the sizes that a caller may choose."""
+    names = tuple(SIZES)
+    return names[: names.index(settings.largest_size) + 1] if settings.largest_size != "none" else ()
 
 
 class SidecarProfile(FrozenModel):
@@ -91,13 +176,19 @@ class PodProfile(PodMeasurement):
     """Schedule pods on confidential virtual nodes of AKS (https://github.com/microsoft/virtualnodesOnAzureContainerInstances)."""
 
     @staticmethod
-    def deployed(measurement: PodMeasurement, settings: Settings) -> PodProfile:
-        """Return the profile of a deployment: the measured part from the trust document, the rest from its settings.
+    def deployed(measurement: PodMeasurement, settings: Settings, size: RunSize | None = None) -> PodProfile:
+        """Return the profile of a run: the measured part from the trust document, the rest from the deployment's settings.
+
+        Args:
+            measurement: The measured part.
+            settings: The deployment's settings.
+            size: The size that the run's caller has chosen, which the job contains.
 
         Raises:
             InvalidInput: ``PodProfileInvalid``.
+            Refused: ``SizeNotOffered``.
         """
-        kubernetes, spark = settings.kubernetes, settings.spark
+        kubernetes, resources = settings.kubernetes, PodResources.deployed(settings.spark, size)
         try:
             return PodProfile(
                 **dict(measurement),
@@ -105,13 +196,7 @@ class PodProfile(PodMeasurement):
                 namespace=kubernetes.namespace,
                 service_account=kubernetes.service_account,
                 virtual_nodes=kubernetes.virtual_nodes,
-                resources=PodResources(
-                    driver_cores=spark.driver_cores,
-                    driver_memory=spark.driver_memory,
-                    executor_cores=spark.executor_cores,
-                    executor_memory=spark.executor_memory,
-                    executor_instances=spark.executor_instances,
-                ),
+                resources=resources,
             )
         except ValidationError as error:
             raise InvalidInput("PodProfileInvalid", f"pod profile: {describe_validation(error)}.", party="operator") from error

@@ -20,7 +20,7 @@ from cleanroom.documents.validation import parse_document
 from cleanroom.errors import InvalidInput, NotFound, Refused
 from cleanroom.jose.encoding import b64_any
 from cleanroom.jose.jwk import ed25519_jwk
-from cleanroom.secret import read_secret_file, require_private_folder, write_secret_file
+from cleanroom.secret import make_private_folder, read_secret_file, require_private_folder, write_secret_file
 
 KEY_LABELS = {"type": "approver-key"}
 _FILE = "signing-key.pem"
@@ -187,7 +187,7 @@ def load_or_create_private_key(
         InvalidInput: ``SigningKeyInvalid``, ``SealingKeyInvalid``.
     """
     folder = folder.expanduser()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(folder)
     require_private_folder(folder)
     path = folder / name
     with open(folder / f".{what.replace(' ', '-')}.lock", "w", opener=lambda p, f: os.open(p, f, 0o600)) as lock:

@@ -11,7 +11,9 @@ from typing import Any
 from cleanroom.errors import CleanRoomError, InvalidInput
 from localcloud.launcher.chosen_parties import parse_parties, record_parties
 from localcloud.launcher.companies import Companies
+from localcloud.launcher.pod_cluster import record_cluster
 from localcloud.launcher.processes import Service
+from localcloud.launcher.restarts import RestartPolicy
 from localcloud.launcher.supervisor import Step, Supervisor, python, read_status, restart_exited, start_detached, stop_detached
 
 
@@ -26,8 +28,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     up.add_argument("--seconds", type=float, default=180.0, help="with --detach: timeout without progress (default: 180)")
     up.add_argument("--party", action="append", default=[], metavar="NAME:KIND", help="a company: KIND is azure, s3 or analyst; repeatable")
     up.add_argument("--collaboration", help="with --party: ID of the companies' contract (default: local)")
+    up.add_argument(
+        "--cluster", type=Path, metavar="FILE", help="run the pods on the cluster that FILE describes, in whose network this runs"
+    )
     up.add_argument("--no-workers", action="store_true", help="start no workers; run them with `cleanroom worker`")
     up.add_argument("--propagation-seconds", type=float, default=0.0, help="delay of new roles and federated credentials (default: 0)")
+    up.add_argument("--restarts", type=int, default=0, help="starts of a service after crashes in a row (default: 0)")
     up.add_argument("--observe", action="store_true", help="trace the workers, and serve a page with traces and metrics")
     down = commands.add_parser("down", help="stop everything")
     ps = commands.add_parser("ps", help="list the processes")
@@ -53,6 +59,8 @@ def _up(arguments: argparse.Namespace) -> int:
     companies = _chosen(arguments)
     if companies is not None:
         record_parties(state, companies)
+    if arguments.cluster is not None:
+        record_cluster(state, arguments.cluster)
     running = read_status(state)
     if running is not None and running["status"] == "orphaned":
         _say("an earlier supervisor died; stopping its services")
@@ -61,10 +69,10 @@ def _up(arguments: argparse.Namespace) -> int:
     if arguments.detach:
         if running is None or running["status"] != "ready":
             options = ["--propagation-seconds", str(arguments.propagation_seconds), *(["--no-workers"] if arguments.no_workers else [])]
-            options += ["--observe"] if arguments.observe else []
+            options += ["--restarts", str(arguments.restarts), *(["--observe"] if arguments.observe else [])]
             command = python("localcloud", "up", "--state", str(state), *options)
             running = start_detached(state, command, seconds=arguments.seconds, on_event=_say)
-        elif any(service["state"] == "exited" for service in running["services"]):
+        elif any(service["state"] in ("exited", "restarting") for service in running["services"]):
             running = restart_exited(state, seconds=arguments.seconds, on_event=_say)
         _print(running, arguments.output)
         return 0
@@ -77,7 +85,7 @@ def _up(arguments: argparse.Namespace) -> int:
             state, propagation_seconds=arguments.propagation_seconds, workers=not arguments.no_workers, observe=arguments.observe
         )
 
-    Supervisor(state, plan, on_event=_say).run()
+    Supervisor(state, plan, on_event=_say, policy=RestartPolicy(arguments.restarts)).run()
     return 0
 
 

@@ -3,10 +3,12 @@
 There is one supervisor per state folder, enforced by a lock file. ``services.json`` there holds the current status::
 
     {"status": "starting | ready | failed | stopping", "pid": 1, "created": 1750000000.0, "error": null, "restarts": 0,
-     "services": [{"name", "state": "waiting | starting | ready | exited", "pid", "created", "url", "log", "exit_code"}]}
+     "services": [{"name", "state": "waiting | starting | ready | restarting | exited", "pid", "created", "url", "log", "exit_code",
+                   "restarts"}]}
 
-A service that ends gets the state ``exited``. SIGUSR1 restarts all such services; ``restarts`` counts these signals, and ``error`` is
-the error of the last one. ``created`` is the creation time of the process: it prevents a signal
+A service that ends gets the state ``exited``, or ``restarting`` if it crashed and the policy of restarts starts it again after a delay
+(:mod:`localcloud.launcher.restarts`). Exit code 0 is no crash. SIGUSR1 starts all such services at once; ``restarts`` at the top counts
+these signals, and ``error`` is the error of the last one. ``created`` is the creation time of the process: it prevents a signal
 to another process that has got the same process ID since.
 """
 
@@ -32,6 +34,7 @@ import psutil
 from cleanroom.errors import CleanRoomError, Conflict, Internal, NotFound, TimedOut, Unavailable
 from localcloud.launcher.patience import ProcessPatience
 from localcloud.launcher.processes import RunningService, Service, log_tail
+from localcloud.launcher.restarts import Crashes, RestartPolicy
 
 _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 0.5
@@ -49,6 +52,7 @@ class Step:
 @dataclass
 class _Entry:
     item: Service | Step
+    crashes: Crashes
     state: str = "waiting"
     process: RunningService | None = None
     started: float = 0.0
@@ -70,6 +74,7 @@ class _Entry:
             "url": service.url if service else None,
             "log": str(service.log) if service else None,
             "exit_code": self.exit_code,
+            "restarts": self.crashes.restarts,
         }
 
 
@@ -81,11 +86,13 @@ class Supervisor:
         state: State folder.
         plan: Returns the services and steps. It is called under the lock of the state folder, because it may write there.
         on_event: Receives one line per event.
+        policy: When to start a crashed service again; by default never.
     """
 
     state: Path
     plan: Callable[[], Sequence[Service | Step]]
     on_event: Callable[[str], None] = lambda text: None
+    policy: RestartPolicy = field(default_factory=RestartPolicy)
     _entries: dict[str, _Entry] = field(init=False, default_factory=dict)
     _stop: threading.Event = field(init=False, default_factory=threading.Event)
     _status: str = field(init=False, default="starting")
@@ -124,7 +131,7 @@ class Supervisor:
         self._restart.set()
 
     def _make_entries(self, items: Sequence[Service | Step]) -> None:
-        self._entries = {item.name: _Entry(item) for item in items}
+        self._entries = {item.name: _Entry(item, Crashes(self.policy)) for item in items}
         unknown = {name for item in items for name in item.after} - self._entries.keys()
         if unknown or len(self._entries) != len(items):
             raise Internal("TopologyInvalid", f"The topology has unknown dependencies ({sorted(unknown)}) or a duplicate name.")
@@ -133,7 +140,7 @@ class Supervisor:
         self._report("starting")
         while not self._stop.is_set():
             waiting = [entry for entry in self._entries.values() if entry.state == "waiting"]
-            startable = [entry for entry in waiting if all(self._entries[name].state == "ready" for name in entry.item.after)]
+            startable = [entry for entry in waiting if self._needs_are_ready(entry)]
             for entry in startable:
                 self._start(entry)
             starting = [entry for entry in self._entries.values() if entry.state == "starting"]
@@ -170,6 +177,7 @@ class Supervisor:
 
     def _now_ready(self, entry: _Entry) -> None:
         entry.state = "ready"
+        entry.crashes.ready(time.monotonic())
         where = f" at {entry.item.url}" if isinstance(entry.item, Service) else ""
         self.on_event(f"{entry.name} ready{where} ({time.monotonic() - entry.started:.1f} s)")
         self._report()
@@ -180,15 +188,41 @@ class Supervisor:
                 self._restart.clear()
                 self._restart_exited()
             for entry in self._entries.values():
-                if entry.state == "ready" and entry.process is not None and (code := entry.process.exit_code()) is not None:
-                    entry.state, entry.exit_code = "exited", code
-                    self.on_event(f"{entry.name} ended with exit code {code}. See {entry.process.service.log}")
-                    self._report()
+                if entry.process is not None:
+                    self._look_at(entry, entry.process)
+
+    def _look_at(self, entry: _Entry, process: RunningService) -> None:
+        """Notice that a service has ended, and start it again when that is due. It never waits for a service to become ready."""
+        if entry.state == "ready" and process.exit_code() is not None:
+            self._ended(entry, process)
+        elif entry.state == "restarting" and entry.crashes.due(time.monotonic()) and self._needs_are_ready(entry):
+            process.wait_stopped()
+            entry.exit_code = None
+            entry.crashes.restarts += 1
+            self._start(entry)
+        elif entry.state == "starting":
+            try:
+                self._check(entry)
+            except CleanRoomError:
+                process.stop()
+                self._ended(entry, process)
+
+    def _needs_are_ready(self, entry: _Entry) -> bool:
+        return all(self._entries[name].state == "ready" for name in entry.item.after)
+
+    def _ended(self, entry: _Entry, process: RunningService) -> None:
+        entry.exit_code = process.exit_code()
+        delay = entry.crashes.crash(time.monotonic()) if entry.exit_code != 0 else None
+        entry.state = "exited" if delay is None else "restarting"
+        again = "" if delay is None else f" Start {entry.crashes.attempt} of {self.policy.limit} follows in {delay:.0f} s."
+        self.on_event(f"{entry.name} ended with exit code {entry.exit_code}.{again} See {process.service.log}")
+        self._report()
 
     def _restart_exited(self) -> None:
         """Start the exited services again, in their order. One that does not become ready is ``exited`` again; the others keep running."""
         for entry in self._entries.values():
-            if entry.state == "exited" and entry.process is not None:
+            entry.crashes.forget()
+            if entry.state in ("exited", "restarting") and entry.process is not None:
                 entry.process.wait_stopped()
                 entry.state, entry.exit_code = "waiting", None
         self._error = None
@@ -280,16 +314,19 @@ def _lock(state: Path) -> Iterator[IO[str]]:
 def read_status(state: Path) -> dict[str, Any] | None:
     """Return ``services.json``, corrected for processes that have died; None if it does not exist.
 
-    A dead service has the state ``exited``. The status of a dead supervisor is ``stopped``, or ``orphaned`` if services still run.
+    A dead service has the state ``exited``, unless its supervisor starts it again. The status of a dead supervisor is ``stopped``,
+    or ``orphaned`` if services still run.
     """
     try:
         value: dict[str, Any] = json.loads((state / "services.json").read_text())
     except FileNotFoundError:
         return None
+    supervised = _alive(value["pid"], value["created"])
     for service in value["services"]:
-        if service["pid"] is not None and service["state"] != "exited" and not _alive(service["pid"], service["created"]):
+        kept = ("exited", "restarting") if supervised else ("exited",)
+        if service["pid"] is not None and service["state"] not in kept and not _alive(service["pid"], service["created"]):
             service["state"] = "exited"
-    if value["status"] not in ("stopped", "failed") and not _alive(value["pid"], value["created"]):
+    if value["status"] not in ("stopped", "failed") and not supervised:
         value["status"] = "orphaned" if any(s["state"] in ("ready", "starting") and s["pid"] for s in value["services"]) else "stopped"
     return value
 

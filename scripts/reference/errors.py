@@ -23,6 +23,7 @@ _PLAN = (
     "Category `refused`. The pod, and `cleanroom query lint` where Spark is installed, refuse the plan that Spark has made of a rewritten "
     "query. The query gate should have refused such a query."
 )
+_VALUE = "{…}"
 PACKAGES = ("cleanroom", "workflows", "activities", "workers", "starters", "sparkapp")
 CLASSES = {kind.__name__: kind for kind in CATEGORIES.values()}
 
@@ -39,10 +40,12 @@ class Entry:
 def render() -> str:
     """The page ``docs/reference/errors.md``."""
     found: defaultdict[type[CleanRoomError], defaultdict[str, Entry]] = defaultdict(lambda: defaultdict(Entry))
-    for kind, name, call, module in _raised():
+    for kind, name, call, module, assigned in _raised():
         entry = found[kind][name]
         entry.modules.add(module)
-        for text, kept in ((_text(call.args[1]) if len(call.args) > 1 else "", entry.messages), (_keyword(call, "hint"), entry.hints)):
+        message = _shown(call.args[1], assigned) if len(call.args) > 1 else ""
+        hint = next((_shown(item.value, assigned) for item in call.keywords if item.arg == "hint"), "")
+        for text, kept in ((message, entry.messages), (hint.replace(_VALUE, "") and hint, entry.hints)):
             if text and text not in kept:
                 kept.append(text)
     lines = header(
@@ -65,10 +68,7 @@ def render() -> str:
         if not found[kind]:
             continue
         lines += [f"## {kind.category}", ""]
-        rows = (
-            (code(name), entry.messages[0] if entry.messages else "", _first(entry.hints), _places(entry))
-            for name, entry in sorted(found[kind].items())
-        )
+        rows = ((code(name), _first(entry.messages), _first(entry.hints), _places(entry)) for name, entry in sorted(found[kind].items()))
         lines += table(("Code", "Message", "Remedy", "Raised in"), rows)
     lines += ["## Attestation", "", "Category `refused`. The details hold the expected and the actual value.", ""]
     lines += [*wrap(", ".join(code(str(reason)) for reason in Reason) + "."), ""]
@@ -77,6 +77,12 @@ def render() -> str:
     lines += ["", "## Spark's plan", "", *wrap(_PLAN), ""]
     lines += table(("Code", "For example"), ((code(name), text) for name, text in sorted(_refused_plans().items())))
     return page(lines)
+
+
+def codes_for_operators() -> set[str]:
+    """The codes that name the operator as the party who must act, or whose category says that a service did not do its part."""
+    categories = {"unavailable", "internal"}
+    return {name for kind, name, call, _, _ in _raised() if kind.category in categories or _keyword(call, "party") == "operator"}
 
 
 def _refused_plans() -> dict[str, str]:
@@ -106,15 +112,51 @@ def _refused_by_gate() -> dict[str, str]:
     return found
 
 
-def _raised() -> Iterator[tuple[type[CleanRoomError], str, ast.Call, str]]:
+Assigned = dict[str, ast.expr]
+
+
+def _raised() -> Iterator[tuple[type[CleanRoomError], str, ast.Call, str, Assigned]]:
+    """The calls that create errors, with their code and what is assigned to the names of the function around each."""
     for path, tree in trees().items():
         constants = dict(_constants(tree))
-        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        for call, assigned in _calls(tree, {}):
             kind = CLASSES.get(call.func.id) if isinstance(call.func, ast.Name) else None
             if kind is None or not call.args:
                 continue
             for name in _codes(call.args[0], constants):
-                yield kind, name, call, path
+                yield kind, name, call, path, assigned
+
+
+def _calls(node: ast.AST, assigned: Assigned) -> Iterator[tuple[ast.Call, Assigned]]:
+    """The calls in a tree, each with the last value that was assigned before it to each name of its function."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        assigned = dict(assigned)
+    if isinstance(node, ast.Call):
+        yield node, dict(assigned)
+    for child in ast.iter_child_nodes(node):
+        yield from _calls(child, assigned)
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        assigned[node.targets[0].id] = node.value
+    elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
+        pairs = zip(node.targets[0].elts, node.value.elts, strict=False)
+        assigned |= {target.id: value for target, value in pairs if isinstance(target, ast.Name)}
+
+
+def _shown(node: ast.expr, assigned: Assigned) -> str:
+    """The text of an argument: what :func:`_text` returns, or the text that was assigned to its name; ``{…}`` if only a run decides it."""
+    if isinstance(node, ast.Name) and node.id in assigned:
+        return _shown(assigned[node.id], {name: value for name, value in assigned.items() if name != node.id})
+    if isinstance(node, ast.IfExp | ast.BoolOp):
+        parts = node.values if isinstance(node, ast.BoolOp) else [node.body, node.orelse]
+        return _first([_shown(part, assigned) for part in parts])
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _shown(node.left, assigned) + _shown(node.right, assigned)
+    joined = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "join" and len(node.args) == 1
+    if joined and isinstance(node.args[0], ast.Name | ast.GeneratorExp | ast.ListComp):  # type: ignore[attr-defined]
+        argument = node.args[0]  # type: ignore[attr-defined]
+        argument = assigned.get(argument.id, argument) if isinstance(argument, ast.Name) else argument
+        return _shown(argument.elt, assigned) if isinstance(argument, ast.GeneratorExp | ast.ListComp) else _VALUE
+    return _text(node) or ("" if isinstance(node, ast.Constant) else _VALUE)
 
 
 @functools.cache
@@ -167,7 +209,8 @@ def _text(node: ast.expr) -> str:
 
 
 def _first(texts: list[str]) -> str:
-    return texts[0] if texts else ""
+    """The first text with words of its own, or one that is only a value."""
+    return next((text for text in texts if text != _VALUE), next(iter(texts), ""))
 
 
 def _places(entry: Entry) -> str:

@@ -12,7 +12,7 @@ from cleanroom.errors import Conflict, InvalidInput
 from cleanroom.identifiers import require_name
 
 if TYPE_CHECKING:
-    from cleanroom.datasets.inference import InferredFile
+    from cleanroom.datasets.inferred import InferredFile
     from cleanroom.publishing.dataset_template import StoreKind, Suggestion
 
 
@@ -32,7 +32,7 @@ def write_dataset_file(
     """Infer a dataset from a file of rows, and write its YAML file.
 
     Args:
-        source: A CSV or Parquet file.
+        source: A file of CSV, JSON lines or Parquet.
         target: The YAML file; by default the name of the dataset, in the current folder.
         name: Name of the dataset; by default from the name of ``source``.
         store: The kind of the owner's store.

@@ -19,10 +19,9 @@ from cleanroom.secret import require_private_folder, write_secret_file
 from starters.operations.session import Session
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from cleanroom.clients.objects import ObjectStore
     from cleanroom.datasets.manifest import Manifest
+    from cleanroom.datasets.readers import Rows
     from cleanroom.secret import Secret
 
 STATISTICS_ROWS = 100_000
@@ -31,8 +30,6 @@ STATISTICS_ROWS = 100_000
 
 def remember_own_dataset(session: Session, spec: DatasetSpec) -> None:
     """Keep a copy of the file of a dataset in the owner's key folder. It contains references to secrets, never a secret."""
-    # Only the last folder that is created gets the mode.
-    session.settings.keys_dir.expanduser().mkdir(parents=True, exist_ok=True, mode=0o700)
     write_secret_file(_copy(session, spec.name), spec.model_dump_json(by_alias=True, exclude_none=True).encode())
 
 
@@ -163,7 +160,7 @@ def list_objects(session: Session, spec: DatasetSpec) -> list[dict[str, Any]]:
     return rows
 
 
-def preview(session: Session, spec: DatasetSpec, limit: int) -> tuple[pa.Table, int]:
+def preview(session: Session, spec: DatasetSpec, limit: int) -> tuple[Rows, int]:
     """Return the first rows of an own dataset, decrypted with the owner's key, and the number of all rows. See :func:`list_objects`."""
     from cleanroom.datasets.owned_rows import first_rows
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from cleanroom.documents.query import QUERY_LABELS, parse_query
 from cleanroom.documents.specs import QuerySpec
-from cleanroom.errors import CleanRoomError, PreconditionFailed
+from cleanroom.errors import CleanRoomError, NotFound, PreconditionFailed
 from cleanroom.runs.ledger import RUNS_SCOPE, event_scope, runs_event_id
+from cleanroom.spark.job import JobParameters
 from cleanroom.spark.run_events import event_id, parse_event
 from starters.operations.session import Session
 
@@ -60,6 +61,7 @@ async def rehearse_query(
     rows: int,
     seed: int,
     on_step: Callable[[str], None],
+    parameters: JobParameters | None = None,
     execute: Callable[..., Rehearsed] | None = None,
 ) -> dict[str, Any]:
     """Check a draft, execute it on synthetic rows, and return what came out, with the bytes that the real run would read.
@@ -70,11 +72,12 @@ async def rehearse_query(
         rows: Synthetic rows of each input.
         seed: Seed of the rows.
         on_step: Called with the name of each step.
+        parameters: The days that a run would select; none by default.
         execute: Executes a job; the pod's program in a local Spark by default.
 
     Raises:
         PreconditionFailed: ``SparkNotInstalled``.
-        CleanRoomError: What `cleanroom query check` refuses, and what the pod's program raises.
+        CleanRoomError: What `cleanroom query check` refuses, what a run with these days meets, and what the pod's program raises.
     """
     import asyncio
 
@@ -83,19 +86,21 @@ async def rehearse_query(
     from cleanroom.runs.reader import UserReader
 
     run = execute if execute is not None else _local_spark()
+    days = parameters or JobParameters()
     on_step("read the datasets")
     async with session.governance() as client:
         reader = UserReader(client, session.collaboration)
         checked = await check_draft(reader, spec, collaboration=session.collaboration, proposer_id=session.user_id)
         document, _ = checked.require_allowed()
+        job = rehearsal_job(checked, document, days)
         on_step("look up stored bytes")
-        sizes = await _stored_bytes(session, client, spec.name, checked.inputs)
-    job = rehearsal_job(checked, document)
+        sizes = await _stored_bytes(session, client, spec.name, checked.inputs, days)
     on_step("make synthetic rows")
     tables = rehearsal_rows(job, rows=rows, seed=seed)
     started = time.monotonic()
     result = await asyncio.to_thread(_execute, run, job, tables, on_step)
-    return _record(checked, result, tables, sizes, seed) | {"seconds": round(time.monotonic() - started, 1)}
+    selected = {"start_date": days.start_date, "end_date": days.end_date}
+    return _record(checked, result, tables, sizes, seed) | selected | {"seconds": round(time.monotonic() - started, 1)}
 
 
 def _execute(
@@ -147,12 +152,12 @@ def _record(
 
 
 async def _stored_bytes(
-    session: Session, client: GovernanceUserClient, query: str, inputs: Sequence[Dataset]
+    session: Session, client: GovernanceUserClient, query: str, inputs: Sequence[Dataset], days: JobParameters
 ) -> dict[str, tuple[int | None, str]]:
     """Return by view the stored bytes of a dataset and where the number is from: its owner's manifest, or the last run that read it."""
     found: dict[str, tuple[int | None, str]] = {}
     for item in inputs:
-        if item.owner_id == session.user_id and (own := _own_bytes(session, item)) is not None:
+        if item.owner_id == session.user_id and (own := _own_bytes(session, item, days)) is not None:
             found[item.view] = own, "your manifest"
     others = [item for item in inputs if item.view not in found]
     queries = await _accepted_queries(session, client) if others else {}
@@ -178,14 +183,30 @@ async def _bytes_of_last_run(session: Session, client: GovernanceUserClient, que
     return None, "unknown: no run has read it, and you do not own it"
 
 
-def _own_bytes(session: Session, item: Dataset) -> int | None:
+def _own_bytes(session: Session, item: Dataset, days: JobParameters) -> int | None:
+    """Return the bytes of an own dataset that a run reads: those of the selected days, if it is partitioned by day.
+
+    Raises:
+        NotFound: ``NoDataInDateRange``, as in the run.
+    """
     from starters.operations.own_datasets import read_own_manifest
 
     try:
         manifest = read_own_manifest(session, item.dataset.name)
     except CleanRoomError:
         return None
-    return None if manifest is None else manifest.stored_bytes()
+    if manifest is None:
+        return None
+    if item.dataset.dataset_schema.partitioned_by != "day" or days.start_date is None or days.end_date is None:
+        return manifest.stored_bytes()
+    chosen = [entry for name, entry in manifest.objects.items() if days.start_date <= name.split("/")[0] <= days.end_date]
+    if not chosen:
+        raise NotFound(
+            "NoDataInDateRange",
+            f"dataset {item.dataset.name!r}: no day from {days.start_date} to {days.end_date} has a partition.",
+            hint="Choose other days. `cleanroom dataset objects NAME` lists those that are stored.",
+        )
+    return sum(entry.size for entry in chosen)
 
 
 async def _accepted_queries(session: Session, client: GovernanceUserClient) -> dict[str, set[str]]:

@@ -149,7 +149,7 @@ def open_result(session: Session, spec: DatasetSpec, receipt: ResultReceipt) -> 
         receipt: From :func:`read_receipt`.
 
     Returns:
-        A pyarrow table.
+        A table; see :mod:`cleanroom.datasets.readers`.
 
     Raises:
         NotFound: ``DatasetKeyNotFound``.

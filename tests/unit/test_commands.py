@@ -314,6 +314,8 @@ def test_exited_services_come_with_the_restart_command(tmp_path: Path, monkeypat
     services = [{"name": "temporal", "state": "ready"}, {"name": "worker.litware", "state": "exited"}]
     assert "worker.litware has exited. Restart: [bold]cleanroom up[" in " ".join(restart_hints(Path(".cleanroom"), services))
     assert "cleanroom up --state other[" in " ".join(restart_hints(Path("other"), services))
+    services[0]["state"] = "restarting"
+    assert "temporal crashed, and will be started again." in " ".join(restart_hints(Path("other"), services))
     services[0]["state"] = "exited"
     assert "No service is running" in " ".join(restart_hints(Path("other"), services))
 
@@ -324,7 +326,9 @@ def test_exited_services_come_with_the_restart_command(tmp_path: Path, monkeypat
     ids=["up", "one down", "start", "none"],
 )
 def test_ps_exits_with_an_error_when_a_service_is_down(monkeypatch: pytest.MonkeyPatch, states: list[str], code: int) -> None:
-    services = [{"name": f"s{i}", "state": state, "pid": 1, "url": "", "log": "logs/s.log"} for i, state in enumerate(states)]
+    services = [
+        {"name": f"s{i}", "state": state, "pid": 1, "url": "", "log": "logs/s.log", "restarts": 0} for i, state in enumerate(states)
+    ]
     monkeypatch.setattr("starters.local.list_local_cloud", lambda state: services)
     for words in ([], ["-o", "json"]):
         assert runner.invoke(app, ["ps", *words]).exit_code == code

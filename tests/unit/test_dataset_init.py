@@ -155,6 +155,35 @@ def test_a_folder_of_a_day_is_a_partition() -> None:
     assert load_dataset_spec(Path("part.yaml")).partitioned_by == "day"
 
 
+def test_types_of_json_lines_are_those_of_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {
+        "user_id": "u1",
+        "visits": 3,
+        "big": 2**40,
+        "huge": 2**70,
+        "ratio": 1,
+        "since": "2024-01-31",
+        "seen": "2024-01-31T10:00Z",
+        "on": True,
+    }
+    other = {"user_id": "u2", "ratio": 2.5, "visits": None, "city": "Oslo", "day": "2024-02-30"}
+    text = (json.dumps(row) + "\n\n" + json.dumps(other) + "\n") * 50
+    Path("v.jsonl").write_text(text)
+    exit_code, record = init("v.jsonl")
+    assert (exit_code, record["sampled_rows"], record["whole_file"]) == (0, 100, True), record
+    assert record["columns"] == {
+        "user_id": "string", "visits": "integer", "big": "long", "huge": "number", "ratio": "number", "since": "date", "seen": "timestamp",
+        "on": "boolean", "city": "string", "day": "string",
+    }  # fmt: skip
+    assert "not every sampled value is a valid date" in record["notes"]["day"]
+    spec = load_dataset_spec(Path("v.yaml"))
+    assert spec.format == "json"
+    assert check_file(Path("v.jsonl"), spec.dataset_schema()).rows == 100
+    monkeypatch.setattr(inference, "SAMPLE_BYTES", 600)
+    record = init("v.jsonl", "--force")[1]
+    assert (record["whole_file"], 0 < record["sampled_rows"] < 10) == (False, True)
+
+
 def _parquet(table: pa.Table) -> Callable[[Path], None]:
     return lambda path: pq.write_table(table, path)
 
@@ -186,6 +215,13 @@ WRONG: list[tuple[str, str, bytes | Callable[[Path], None], str, str]] = [
         "decimal and list", "v.parquet", _parquet(pa.table({"d": [decimal.Decimal("1.5")], "l": [[1]], "a": [1]})),
         "ColumnTypeUnsupported", "d (decimal128(2, 1)), l (list",
     ),
+    ("json array", "v.json", b"[1]\n", "SchemaMismatch", "one JSON object per line"),
+    ("json text", "v.json", b"{\n \"a\": 1}\n", "SchemaMismatch", "row 1"),
+    ("nested json", "v.json", b'{"a": {"b": 1}}\n', "ColumnTypeUnsupported", "member 'a' has values of the types object"),
+    ("mixed json", "v.ndjson", b'{"a": 1}\n{"a": "x"}\n', "ColumnTypeUnsupported", "number, string"),
+    ("json without members", "v.json", b"{}\n", "SourceEmpty", "no members"),
+    ("blank json", "v.json", b"\n\n", "SourceEmpty", "no row"),
+    ("json name", "v.json", b'{"a`b": 1}\n', "ColumnNamesInvalid", "backticks"),
     ("folder", "v.csv", lambda path: path.mkdir(), "FileUnreadable", "is a folder"),
     ("missing", "v.csv", lambda path: None, "FileNotFound", "does not exist"),
     ("loop", "v.csv", lambda path: path.symlink_to(path), "FileUnreadable", "cannot be read"),

@@ -12,6 +12,8 @@ import pytest
 from cleanroom.datasets.encryption import generate_dataset_key
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.errors import Conflict, InvalidInput, NotFound, Refused
+from cleanroom.secret import write_secret_file
+from cleanroom.statements.keys import load_or_create_signing_key
 
 
 def test_key_is_created_once_with_private_mode_and_exported_to_tink(tmp_path: Path) -> None:
@@ -25,6 +27,18 @@ def test_key_is_created_once_with_private_mode_and_exported_to_tink(tmp_path: Pa
     other = KeyStore(tmp_path / "other", "flights")
     other.import_tink("flights", store.export_tink("flights"))
     assert other.get("flights") == keys[0]
+
+
+def test_every_folder_that_is_created_for_a_secret_is_private(tmp_path: Path) -> None:
+    """Also those above the last one; a folder that exists keeps its mode."""
+    (tmp_path / "shared").mkdir(mode=0o755)
+    write_secret_file(tmp_path / "shared/a/b/secret", b"x")
+    KeyStore(tmp_path / "shared/c/keys", "flights").get_or_create("flights")
+    load_or_create_signing_key(tmp_path / "shared/d/keys")
+    modes = {path.relative_to(tmp_path).as_posix(): stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_dir()}
+    assert modes.pop("shared") == 0o755
+    assert set(modes) >= {"shared/a", "shared/a/b", "shared/c", "shared/c/keys", "shared/d", "shared/d/keys"}
+    assert set(modes.values()) == {0o700}
 
 
 def test_key_store_rejects_overwriting_and_readable_files(tmp_path: Path) -> None:

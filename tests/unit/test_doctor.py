@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from cleanroom.errors import NotFound, Refused, Unavailable
 from cleanroom.identifiers import federated_subject, federation_name, identity_name
 from cleanroom.runs.held import Held, HeldByRuns
 from cleanroom.secret import write_secret_file
-from cleanroom.settings import AttestationSettings, KubernetesSettings, Settings, SparkSettings
+from cleanroom.settings import AttestationSettings, KubernetesSettings, Settings, SizeSettings, SparkSettings
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.preflight import DRIVER, NETWORK_POLICIES, SUBMISSION, Right, missing_rights
 from cleanroom.temporal import attributes
@@ -537,7 +537,7 @@ def service(boundary: Any = "spark-service", **changes: Any) -> Session:
         "boundary": boundary,
         "collaboration": COLLABORATION,
         "kubernetes": KubernetesSettings(spark_version="4.0.0"),
-        "spark": SparkSettings(executor_instances=2),
+        "spark": SparkSettings(executor_instances=2, largest_size="none"),
     }
     return Session(Settings(**values | changes))
 
@@ -556,6 +556,20 @@ def test_a_quota_without_room_for_a_run_is_found(room: Any, state: str, code: st
     monkeypatch.setattr(KubernetesClient, "connect", staticmethod(lambda settings: Cluster(room)))
     found = look(cluster_checks(service()), "quota of the namespace")
     assert (found.state, found.code) == (state, code)
+
+
+def test_sizes_are_shown_and_the_largest_decides_whether_the_quota_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    def checks(largest: Any) -> Iterator[Check]:
+        return cluster_checks(service(spark=SparkSettings(largest_size=largest)))
+
+    monkeypatch.setattr(KubernetesClient, "connect", staticmethod(lambda settings: Cluster(4)))
+    assert look(checks("small"), "sizes of runs").detail == (
+        "default: driver 1 x 1g, 1 executors 2 x 2g; small: driver 1 x 2g+1g, 2 executors 2 x 5g+2g"
+    )
+    assert look(checks("small"), "quota of the namespace").detail == "room for a run of 3 pods, of size small"
+    assert failure(checks("medium"), "quota of the namespace") == "QuotaTooSmall"
+    wrong = SparkSettings(sizes={"small": SizeSettings(executor_memory="much")})
+    assert failure(cluster_checks(service(spark=wrong)), "sizes of runs") == "PodProfileInvalid"
 
 
 def test_a_cluster_without_the_operator_or_that_is_not_reached_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

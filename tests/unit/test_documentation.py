@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from scripts.reference.__main__ import PAGES
+from scripts.reference.errors import codes_for_operators
 from scripts.reference.errors import render as render_errors
 from starters.cli import app
 
@@ -72,6 +73,24 @@ def test_every_error_code_of_a_guide_exists() -> None:
         for row in re.findall(r"^\| (`[A-Z].*?) \|", path.read_text("utf-8"), re.M):
             for name in re.findall(r"`([A-Z][a-z]+[A-Z][A-Za-z]+)`", row):
                 assert name in known, f"{relative(path)}: {name}"
+
+
+def test_every_error_code_of_the_reference_has_a_message() -> None:
+    """Also one whose message is in a variable, or is chosen or joined where the error is raised."""
+    rows = [line.split(" | ") for line in render_errors().splitlines() if re.match(r"\| `[A-Z]", line)]
+    assert len(rows) > 500
+    assert [cells[0] for cells in rows if len(cells) > 2 and not cells[1].strip(" |")] == []
+    shown = {cells[0].strip("| `"): cells[1:] for cells in rows}
+    assert shown["TooManySealingKeys"][0] == "user {…}: all {…} documents for sealing keys are occupied."
+    assert shown["KeyringMissing"][0] == "profile {…} has no keyring."
+    assert shown["RunParametersInvalid"][0] == "--{…}: {…} is not a date."
+
+
+def test_the_runbook_has_every_code_that_an_operator_can_act_on() -> None:
+    """Those whose party is the operator, and those of services that do not answer or answer otherwise."""
+    page = (ROOT / "docs/guides/runbook.md").read_text("utf-8")
+    missing = sorted(code for code in codes_for_operators() if f"`{code}`" not in page)
+    assert missing == []
 
 
 @pytest.mark.parametrize("path", MARKDOWN, ids=relative)

@@ -18,6 +18,7 @@ from cleanroom.datasets.synthetic import SyntheticInput, synthetic_tables
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
 from cleanroom.errors import CleanRoomError
 from cleanroom.runs.ledger import RUNS_SCOPE, event_scope, runs_event_id
+from cleanroom.spark.job import JobParameters
 from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
 from starters.cli import app
 from starters.operations import rehearsal
@@ -136,10 +137,10 @@ def governance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Governance:
     return found
 
 
-def rehearsed(executed: Executed, **changes: Any) -> dict[str, Any]:
+def rehearsed(executed: Executed, days: JobParameters | None = None, **changes: Any) -> dict[str, Any]:
     session, steps = Session.load("litware", None), list[str]()
     spec = QuerySpec.model_validate(QUERY | changes)
-    record = asyncio.run(rehearsal.rehearse_query(session, spec, rows=400, seed=1, on_step=steps.append, execute=executed))
+    record = asyncio.run(rehearsal.rehearse_query(session, spec, rows=400, seed=1, on_step=steps.append, parameters=days, execute=executed))
     assert steps == ["read the datasets", "look up stored bytes", "make synthetic rows", "segment 1 of 1"]
     return record
 
@@ -173,6 +174,45 @@ def test_shape_suppressed_share_and_bytes_are_shown(governance: Governance, monk
         (1234, "run r-1"), (uploaded.stored_bytes, "your manifest"),
     ]  # fmt: skip
     assert record["bytes_to_read"] == 1234 + uploaded.stored_bytes
+
+
+BOUNDS = {"dateRange": True, "earliest": "2024-01-01", "latest": "2024-12-31"}
+
+
+def days(first: str, last: str) -> JobParameters:
+    return JobParameters(start_date=first, end_date=last)
+
+
+def test_days_are_those_of_the_run_and_select_the_bytes_of_own_partitions(
+    governance: Governance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    schema, privacy = {"tailnum": "string", "seats": "long"}, {"partitionedBy": "day"}
+    governance.publish("litware-planes", "u-litware", "read", schema, partitionedBy="day")
+    monkeypatch.setattr("cleanroom.clients.owned.open_store", lambda *arguments, **options: FolderStore(tmp_path / "store"))
+    for day, rows in (("2024-01-15", 1), ("2024-01-16", 900)):
+        (tmp_path / "rows" / day).mkdir(parents=True)
+        (tmp_path / "rows" / day / "rows.csv").write_text("tailnum,seats\n" + "N1,5\n" * rows)
+    store = {"kind": "aws-s3", "bucket": "litware", "connectionSecret": "secret:s3"}
+    spec = DatasetSpec.model_validate({"name": "litware-planes", "format": "csv", "schema": schema, "store": store, **privacy})
+    whole = upload_rows(Session.load("litware", None), spec, [tmp_path / "rows"]).stored_bytes
+    executed = Executed()
+    record = rehearsed(executed, days("2024-01-15", "2024-01-15"), parameters=BOUNDS)
+    assert executed.job.parameters == days("2024-01-15", "2024-01-15")
+    assert (record["start_date"], record["end_date"]) == ("2024-01-15", "2024-01-15")
+    sizes = {item["dataset"]: item["stored_bytes"] for item in record["inputs"]}
+    assert 0 < sizes["litware-planes"] < whole / 2
+    with pytest.raises(CleanRoomError, match="NoDataInDateRange"):
+        rehearsed(Executed(), days("2024-02-01", "2024-02-02"), parameters=BOUNDS)
+
+
+@pytest.mark.parametrize(
+    "chosen", [None, days("2023-12-31", "2024-01-01"), days("2024-12-01", "2025-01-01")], ids=["none", "before", "after"]
+)
+def test_days_that_a_run_would_be_refused_for_are_refused(chosen: JobParameters | None, governance: Governance) -> None:
+    executed = Executed()
+    with pytest.raises(CleanRoomError, match="ParametersNotApproved"):
+        rehearsed(executed, chosen, parameters=BOUNDS)
+    assert executed.job is None
 
 
 def test_preconditions_get_enough_rows(governance: Governance) -> None:

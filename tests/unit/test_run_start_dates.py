@@ -99,6 +99,23 @@ def test_dates_are_refused_before_a_run_is_started(dates: str, code: str | None,
     assert bool(READS) is (code in (None, "ParametersNotApproved")), "dates that are wrong in themselves need no service"
 
 
+DAYS = ["--start-date", "2013-01-02", "--end-date", "2013-01-31"]
+
+
+@pytest.mark.parametrize("size", [None, "small", "medium", "large"])
+def test_size_is_part_of_the_request(size: str | None, started: list[Any]) -> None:
+    words = ["run", "start", "totals", *DAYS, *(["--size", size] if size else []), "--no-wait", "--plaintext", "--output", "json"]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 0, done.stdout
+    assert started[0][4].size == size
+
+
+def test_unknown_size_is_refused_with_the_known_ones(started: list[Any]) -> None:
+    done = runner.invoke(app, ["run", "start", "totals", *DAYS, "--size", "huge", "--no-wait", "--plaintext"])
+    assert (done.exit_code, started) == (2, [])
+    assert all(size in done.stderr for size in ("small", "medium", "large"))
+
+
 def test_days_in_a_query_file_need_no_quotes(tmp_path: Path) -> None:
     file = tmp_path / "query.yaml"
     file.write_text(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import stat
+import os
 from pathlib import Path
 
 import javaproperties
@@ -98,7 +98,7 @@ def test_properties_are_parsed_and_written_as_in_java(tmp_path: Path) -> None:
         ("spark.kubernetes.allocation.pods.allocator", "x.Allocator"),
         ("spark.driver.memory", "1g -javaagent:x"),
         ("spark.sql.extensions", "x.Extension"),
-        ("spark.dynamicAllocation.enabled", "true"),
+        ("spark.dynamicAllocation.shuffleTracking.enabled", "true"),
         ("spark.eventLog.enabled", "true"),
         ("spark.eventLog.dir", "file:/var/data"),
         ("spark.hadoop.fs.defaultFS", "s3a://operator"),
@@ -174,13 +174,18 @@ def test_driver_gets_a_new_configuration_folder_and_allowed_variables_only(tmp_p
 OBJECTS = Path("/tmp/objects/socket")
 
 
-def test_executor_gets_the_network_secret_only_in_a_file() -> None:
+def test_executor_gets_the_network_secret_only_in_memory(tmp_path: Path) -> None:
     command, variables = launch.executor_command(JOB, GRANTED, EXECUTOR | {"SPARK_JAVA_OPT_0": "-Dspark.authenticate=false"}, OBJECTS)
     options = dict(item[2:].split("=", 1) for item in command if item.startswith("-Dspark."))
     file = Path(options.pop("spark.authenticate.secret.file"))
+    # The file is in memory: no folder has an entry for it, and it ends with the process.
     assert file.read_bytes() == b"network-secret-of-the-run"
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    assert file.is_file()
+    assert file.is_relative_to(f"/proc/{os.getpid()}/fd")
+    assert file.readlink().name == "memfd:cleanroom-network (deleted)"
+    assert os.get_inheritable(int(file.name)), "the JVM replaces this process, and reads it"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"network-secret-of" in path.read_bytes()]
+    os.close(int(file.name))
     assert options == {**NETWORK_CONF, "spark.master": "k8s://driver"}
     assert "network-secret-of" not in " ".join(command) + json.dumps(variables)
     assert command[command.index("--driver-url") + 1] == EXECUTOR["SPARK_DRIVER_URL"]

@@ -70,9 +70,19 @@ def replace_planes(world: RunWorld, count: int) -> None:
 def test_large_datasets_and_results_are_handled_by_spark_tasks(world: RunWorld, payload: Payload, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "DRIVER_BYTES", dict.fromkeys(views.DRIVER_BYTES, 0))
     monkeypatch.setattr(output, "DRIVER_ROWS", 0)
+    logs = {name: world.root / "stores" / f"{name}.reads" for name in ("contosso-flights", "litware-planes", "litware-weather")}
+    for log in logs.values():
+        log.touch()
     receipt = payload.run().receipt()
     assert_equal_rows(downloaded_result(world, receipt), duckdb_result(world))
     assert receipt.rows_read == {"flights": 4000, "planes": 40, "weather": 8}
+    # All processes together have read each object once: also a dataset that is read while the query runs, with a result that tasks write.
+    # The driver looks at the footers of the Parquet objects that Spark then reads.
+    for name, log in logs.items():
+        objects = {item.key: item.size for item in world.store(name).list() if not item.key.startswith("_")}
+        times = 2 if name == "litware-planes" else 1
+        assert sorted(log.read_text().splitlines()) == sorted([f"{key} 0 {size}" for key, size in objects.items()] * times), name
+        log.unlink()
 
     # A failure in a task comes back typed, and without the values that Spark would log.
     for item in list(world.store("litware-out").list()):

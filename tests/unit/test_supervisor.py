@@ -20,6 +20,7 @@ from cleanroom.errors import Conflict, Internal, NotFound, TimedOut, Unavailable
 from localcloud.launcher import temporal_server
 from localcloud.launcher.ports import stable_ports
 from localcloud.launcher.processes import Ready, RunningService, Service, free_ports, running
+from localcloud.launcher.restarts import Crashes, RestartPolicy
 from localcloud.launcher.supervisor import Step, Supervisor, read_status, restart_exited, start_detached, stop_detached
 
 LISTEN = """
@@ -126,6 +127,20 @@ def test_ports_are_kept_and_avoid_other_servers(tmp_path: Path):
     assert (moved["a"], moved["b"]) == (first["a"], first["b"])
 
 
+def test_delay_doubles_up_to_a_limit_and_a_service_that_stays_ready_has_recovered():
+    crashes = Crashes(RestartPolicy(limit=4, first_seconds=1, longest_seconds=4, stable_seconds=60))
+    assert [crashes.crash(now) for now in range(5)] == [1, 2, 4, 4, None]
+    crashes.ready(100)
+    assert crashes.crash(159) is None
+    crashes.ready(200)
+    assert crashes.crash(260) == 1
+    assert [crashes.due(now) for now in (260, 260.9, 261)] == [False, False, True]
+    crashes.crash(261)
+    crashes.forget()
+    assert crashes.crash(262) == 1
+    assert Crashes(RestartPolicy()).crash(0) is None
+
+
 class TestSupervisor:
     def test_services_start_in_order_and_stop_in_reverse(self, tmp_path: Path):
         events: list[str] = []
@@ -179,6 +194,37 @@ class TestSupervisor:
             assert [event.split(" ready")[0] for event in events if " ready" in event] == ["first", "second"]
         finally:
             stop_detached(tmp_path)
+
+    def test_crashed_service_starts_again_until_the_limit_and_a_stopped_one_does_not(self, tmp_path: Path):
+        policy = RestartPolicy(limit=2, first_seconds=0.01)
+        web, other = listener(tmp_path), listener(tmp_path, "other")
+        events: list[str] = []
+        supervisor = Supervisor(tmp_path, lambda: [web, other], on_event=events.append, policy=policy)
+        thread = threading.Thread(target=supervisor.run)
+        thread.start()
+
+        def service(name: str = "web") -> dict:
+            return next(s for s in (read_status(tmp_path) or {"services": [{"name": name, "state": ""}]})["services"] if s["name"] == name)
+
+        try:
+            until(lambda: (read_status(tmp_path) or {}).get("status") == "ready")
+            os.kill(service("other")["pid"], signal.SIGTERM)
+            for restarts in (1, 2):
+                before = service()["pid"]
+                os.kill(before, signal.SIGKILL)
+                until(lambda number=restarts: (service()["state"], service()["restarts"]) == ("ready", number))
+                assert service()["pid"] != before
+            os.kill(service()["pid"], signal.SIGKILL)
+            until(lambda: service()["state"] == "exited" and service()["exit_code"] is not None)
+            assert (service()["exit_code"], service()["restarts"]) == (-signal.SIGKILL, 2)
+            until(lambda: service("other")["exit_code"] is not None)
+            assert (service("other")["state"], service("other")["exit_code"], service("other")["restarts"]) == ("exited", 0, 0)
+        finally:
+            supervisor.stop()
+            thread.join(30)
+        assert [text.partition(" See ")[0] for text in events if "Start" in text] == [
+            f"web ended with exit code -9. Start {number} of 2 follows in 0 s." for number in (1, 2)
+        ]
 
     def test_restart_that_fails_is_an_error_and_keeps_the_others(self, tmp_path: Path):
         once = "import os, sys; sys.exit(4) if os.path.exists('started') else open('started', 'w'); sys.argv = ['', sys.argv[1]]\n" + LISTEN

@@ -19,11 +19,13 @@ from starters.operations.session import Session
 
 if TYPE_CHECKING:
     from cleanroom.spark.kubernetes import KubernetesClient
+    from cleanroom.spark.profile import PodResources
 
 EVIDENCE, CLUSTER = "evidence of this guest", "connection to Kubernetes"
 OPERATOR_VERSION, OLDEST_OPERATOR = "version of the Spark operator", 2
 """The chart of that major version installs the webhook that applies the pods' templates (docs/kubernetes.md)."""
 RIGHTS = "rights of the Spark operator and of drivers"
+SIZES_OF_RUNS, DEFAULT_SIZE = "sizes of runs", "default"
 
 
 def cluster_checks(session: Session) -> Iterator[Check]:
@@ -42,6 +44,9 @@ def cluster_checks(session: Session) -> Iterator[Check]:
     async def operator_version() -> str:
         return await asyncio.to_thread(_require_operator_version, settings)
 
+    async def sizes() -> str:
+        return "; ".join(f"{name}: {resources}" for name, resources in _resources(settings).items())
+
     async def quota() -> str:
         return await asyncio.to_thread(_require_quota, settings)
 
@@ -54,6 +59,7 @@ def cluster_checks(session: Session) -> Iterator[Check]:
     if settings.boundary in ("clean-room", "spark-service"):
         yield Check("services", EVIDENCE, evidence, (GOVERNANCE, TRUST))
     if settings.boundary == "spark-service":
+        yield Check("services", SIZES_OF_RUNS, sizes)
         yield Check("services", CLUSTER, version)
         yield Check("services", "Spark operator", operator, (CLUSTER,))
         yield Check("services", OPERATOR_VERSION, operator_version, (CLUSTER,))
@@ -127,23 +133,36 @@ def _require_operator_version(settings: Settings) -> str:
     return ", ".join(versions)
 
 
+def _resources(settings: Settings) -> dict[str, PodResources]:
+    """Return the resources of a run without a size, and of each size that a caller may choose.
+
+    Raises:
+        InvalidInput: ``PodProfileInvalid``.
+    """
+    from cleanroom.spark.profile import PodResources, offered_sizes
+
+    spark = settings.spark
+    return {DEFAULT_SIZE: PodResources.deployed(spark)} | {size: PodResources.deployed(spark, size) for size in offered_sizes(spark)}
+
+
 def _require_quota(settings: Settings) -> str:
-    """Require that the namespace's quotas allow the pods of one run."""
+    """Require that the namespace's quotas allow the pods of one run of each size."""
     try:
         with _connect(settings) as client:
             quotas = client.pod_quotas()
     except (NotFound, Refused) as error:
         raise NotApplicable(f"quotas cannot be listed ({error.code})") from error
-    pods = 1 + settings.spark.executor_instances
+    size, pods = max(((name, 1 + item.executor_instances) for name, item in _resources(settings).items()), key=lambda item: item[1])
     for name, left in quotas.items():
         if left < pods:
             raise PreconditionFailed(
                 "QuotaTooSmall",
-                f"quota {name!r} of namespace {settings.kubernetes.namespace!r} leaves room for {left} pods; a run needs {pods}.",
-                hint="Raise the quota, or lower spark.executor_instances.",
+                f"quota {name!r} of namespace {settings.kubernetes.namespace!r} leaves room for {left} pods; "
+                f"a run of size {size} needs {pods}.",
+                hint="Raise the quota, or lower spark.executor_instances or spark.largest_size.",
                 party="operator",
             )
-    return f"room for a run of {pods} pods" if quotas else "no quota"
+    return f"room for a run of {pods} pods, of size {size}" if quotas else "no quota"
 
 
 def _require_rights(settings: Settings) -> str:

@@ -26,8 +26,9 @@ from cleanroom.messages.run import (
     WatchRequest,
 )
 from cleanroom.settings import SparkSettings
+from cleanroom.spark.job import JobParameters
 from cleanroom.spark.policy import pod_policies
-from cleanroom.spark.profile import PodProfile
+from cleanroom.spark.profile import SIZES, PodProfile
 from cleanroom.spark.service import SparkService
 from cleanroom.spark.status import JobStatus
 from cleanroom.statements import load_or_create_signing_key
@@ -127,6 +128,16 @@ async def test_the_policies_are_those_of_the_accepted_pods_with_this_deployments
     assert (found.driver_host_data, found.executor_host_data) == (expected.driver.host_data, expected.executor.host_data)
     assert found.driver_host_data != found.executor_host_data
     assert found.statement.endswith(f"cores, {'a' * 64}")
+
+
+async def test_a_size_that_is_not_offered_ends_the_preparation(runs: RunWorld, service: Service) -> None:
+    runs.settings.__dict__["spark"] = SparkSettings(largest_size="small")
+    job = runs.job(runs.ticket("r-1"))
+    sizes = {size: job.model_copy(update={"parameters": JobParameters(size=size)}) for size in ("small", "medium")}
+    found = await runs.process.spark.get_security_policy(PolicyRequest(job=sizes["small"], nonce="a" * 64))
+    assert found.statement.startswith(f"{SIZES['small'].driver_cores} cores")
+    error = await refused(runs.process.spark.get_security_policy(PolicyRequest(job=sizes["medium"], nonce="a" * 64)))
+    assert (error.code, error.retryable) == ("SizeNotOffered", False)
 
 
 # ---------------------------------------------------------------------- submission

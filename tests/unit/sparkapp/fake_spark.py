@@ -63,10 +63,6 @@ class Frame:
             raise self.rows
         return self.rows
 
-    def limit(self, rows: int) -> Frame:
-        assert self.table is not None
-        return Frame(self.source, self.spark, self.types, self.rows, self.table.slice(0, rows))
-
     def toArrow(self) -> pa.Table:
         assert self.table is not None
         return self.table

@@ -224,6 +224,23 @@ def test_value_of_each_property_has_a_form() -> None:
     assert set(dropped) & set(DROPPED) == set()
 
 
+@pytest.mark.parametrize("value", ["true", " TRUE ", "yes", ""])
+def test_dynamic_allocation_is_refused_with_the_reason(value: str, tmp_path: Path) -> None:
+    given = {"spark.dynamicAllocation.enabled": value}
+    with pytest.raises(CleanRoomError, match=r"DynamicAllocationRefused: .*remove idle executors") as caught:
+        launch.driver_properties(given, JOB, {})
+    assert caught.value.party == "operator"
+    (tmp_path / "given").write_text(f"spark.dynamicAllocation.enabled={value}\n")
+    assert launch.main(["driver", "--properties-file", str(tmp_path / "given"), "--class", "x", MAIN]) == 12
+    assert "DYNAMIC_ALLOCATION_REFUSED" in (tmp_path / "termination").read_text()
+
+
+@pytest.mark.parametrize("name", ["minExecutors", "maxExecutors", "shuffleTracking.enabled"])
+def test_other_settings_of_dynamic_allocation_have_no_effect(name: str) -> None:
+    given = {"spark.dynamicAllocation.enabled": "false", f"spark.dynamicAllocation.{name}": "1"}
+    assert not given.keys() & launch.driver_properties(given, JOB, {}).keys()
+
+
 def test_every_pattern_of_the_allowlist_is_tested() -> None:
     tested = {pattern for pattern in launch.ALLOWED_PROPERTIES for name in (*KEPT, *DROPPED) if re.fullmatch(pattern, name)}
     assert tested == set(launch.ALLOWED_PROPERTIES)
@@ -320,7 +337,7 @@ def test_network_secret_is_read_by_the_id_of_the_job() -> None:
     pod = Pod()
     command, _ = executor(pod=pod)
     file = next(item.split("=")[1] for item in command if item.startswith("-Dspark.authenticate.secret.file="))
-    assert Path(file).parent.name.startswith("cleanroom-network-")
+    assert Path(file).readlink().name.startswith("memfd:cleanroom-network")
     assert pod.asked == ["cleanroom_run-1.network"]
 
 

@@ -53,6 +53,7 @@ def on_a_cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 FIXED = {
     "spark.io.encryption.enabled": "true",
+    "spark.io.encryption.keySizeBits": "256",
     "spark.log.level": "OFF",
     "spark.executor.syncLogLevel.enabled": "true",
     "spark.python.sql.dataFrameDebugging.enabled": "false",
@@ -76,6 +77,7 @@ def test_cluster_session_encrypts_authenticates_and_does_not_log(monkeypatch: py
         **NETWORK_CONF,
         "spark.authenticate.secret.file": "/run/secret",
         "spark.scheduler.maxRegisteredResourcesWaitingTime": "300s",
+        "spark.dynamicAllocation.enabled": "false",
     }
 
 

@@ -19,6 +19,7 @@ from cleanroom.errors import PreconditionFailed, Refused
 from cleanroom.publishing.query_check import check_draft
 from cleanroom.publishing.rehearsal import rehearsal_job, rehearsal_rows
 from cleanroom.runs.reader import UserReader
+from cleanroom.spark.job import JobParameters
 from cleanroom.sql import Catalog, check_sql, split_statements
 from tests.governance_documents import CONTRACT, Governance
 from tests.unit.spark_support import make_job
@@ -259,7 +260,7 @@ async def test_a_rehearsal_executes_the_query_of_the_pods_on_synthetic_rows(spar
     )  # fmt: skip
     reader: Any = UserReader(governance, CONTRACT)  # type: ignore[arg-type]
     checked = await check_draft(reader, spec, collaboration=CONTRACT, proposer_id="u-fabrikam")
-    job = rehearsal_job(checked, checked.require_allowed()[0])
+    job = rehearsal_job(checked, checked.require_allowed()[0], JobParameters())
     tables = rehearsal_rows(job, rows=400, seed=1)
     steps = list[str]()
     found = rehearse(job, tables, spark=spark, on_step=steps.append)
