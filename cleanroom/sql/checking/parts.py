@@ -74,7 +74,7 @@ class Parts:
                 summand = f"CASE WHEN {test} THEN {text} END"
                 if share < 100:
                     groups.require_share(summand, share)
-                groups.require_contributors(summand, few)
+                groups.require_contributors(summand, few, f"{test} AND {text} <> 0")
             for difference in self.differences:
                 groups.require(f"{test} AND {difference}", few)
 
