@@ -34,7 +34,8 @@ def governance_client(
     """
     section = settings.governance
     if not section.url:
-        raise PreconditionFailed("SettingMissing", "settings: governance.url is not set.", hint="Run `cleanroom up`, or set it.")
+        hint = "`cleanroom init NAME` sets up a profile. On one machine, `cleanroom up` writes cleanroom.toml."
+        raise PreconditionFailed("SettingMissing", "settings: governance.url is not set.", hint=hint)
 
     async def token() -> str:
         # In a thread, because azure-identity blocks while it calls Entra ID.

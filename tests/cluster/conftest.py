@@ -6,23 +6,21 @@ tests that use ``inside``, because the cluster has a network of its own.
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
+import kubernetes
 import pytest
 
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.service import SparkService
 from starters.operations.keys import publish_key
 from starters.operations.session import run_async
+from tests.cluster.chart import NAMESPACE, Chart, claim_volume, wait_for
+from tests.cluster.network import in_network
 from tests.cluster.place import PLACES, TIERS, Place
 from tests.local_cloud.cloud import Cloud, python
 from tests.local_cloud.world import World, published_world
 from tools.cluster.clusters import Cluster, obstacle
-from tools.cluster.isolation import enter_network
 
 
 @pytest.fixture(scope="session", params=TIERS)
@@ -71,18 +69,6 @@ def inside(cluster: Cluster) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def in_network(network: Path) -> Iterator[None]:
-    own = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
-    handle = os.open(own, os.O_RDONLY)
-    try:
-        enter_network(network)
-        yield
-    finally:
-        enter_network(f"/proc/self/fd/{handle}")
-        os.close(handle)
-
-
 @pytest.fixture(scope="session")
 def client(place: Place) -> KubernetesClient:
     return place.client()
@@ -91,3 +77,20 @@ def client(place: Place) -> KubernetesClient:
 @pytest.fixture(scope="session")
 def service(place: Place) -> SparkService:
     return place.service()
+
+
+@pytest.fixture(scope="session")
+def chart(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Chart:
+    """The chart, installed as documented, with all of its workers. Its network policies stay in force for all tests that follow."""
+    place.require("fast", "full", why="installs into namespaces of a cluster that it does not own")
+    chart = Chart(place, tmp_path_factory.mktemp("chart"))
+    chart.install()
+    with place.api() as api:
+        claim_volume(api)
+        available = wait_for(
+            kubernetes.client.AppsV1Api(api).list_namespaced_deployment,
+            lambda items: len(items) == 4 and all(item.status.available_replicas for item in items),
+            NAMESPACE,
+        )
+    chart.deployments = {item.metadata.labels["app.kubernetes.io/component"]: item for item in available}
+    return chart

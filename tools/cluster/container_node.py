@@ -1,4 +1,4 @@
-"""The node of the full tier: containerd with runc, kubelet, kube-proxy, CoreDNS, and a bridge for its pods.
+"""The node of the full tier: containerd with runc, kubelet, kube-proxy, and a bridge for its pods.
 
 It needs root and the network namespace of :mod:`tools.cluster.isolation`. The settings that differ from the defaults
 exist because such machines lack a right or a device; each says which.
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tools.cluster import packages
-from tools.cluster.binaries import DNS, KUBE
-from tools.cluster.control_plane import ControlPlane
+from tools.cluster.binaries import KUBE
+from tools.cluster.control_plane import DNS_SERVICE, ControlPlane
 from tools.cluster.images import Image
 from tools.cluster.servers import ServerFailed
 
@@ -86,6 +86,7 @@ class ContainerNode:
         self._socket = self._run / "containerd.sock"
         self._runtime_socket = self._run / "confidential.sock"
         self._images_file = self._folder / "images.json"
+        self._link_iptables()
 
     def start(self, images: Sequence[Image]) -> None:
         """Start the node's programs and import ``images``.
@@ -93,7 +94,6 @@ class ContainerNode:
         Raises:
             ServerFailed: A program has ended, or containerd does not answer.
         """
-        self._link_iptables()
         runtime = [sys.executable, "-m", "tools.cluster.confidential_runtime"]
         files = [self._runtime_socket, self._images_file, self._hardware_file]
         self._plane.servers.start("confidential-runtime", [*runtime, *map(str, files)])
@@ -118,14 +118,19 @@ class ContainerNode:
             f"--cert-dir={self._folder / 'kubelet-certificates'}",
         )
         self._start("kube-proxy", KUBE.path, "kube-proxy", f"--config={self._proxy_config()}", f"--hostname-override={NAME}")
-        self._start("coredns", DNS.path, "-conf", self._dns_config())
 
     def _start(self, name: str, *command: str | Path) -> None:
-        self._plane.servers.start(name, command, self._environment())
+        self._plane.servers.start(name, command, self.environment())
 
-    def _environment(self) -> dict[str, str]:
+    @property
+    def programs(self) -> Path:
+        """The folder with the programs of iptables."""
+        return self._folder / "bin"
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which the node's programs find each other."""
         library = self._root / "usr/lib/x86_64-linux-gnu"
-        folders = [self._folder / "bin", self._root / "usr/sbin", self._root / "usr/bin", os.environ["PATH"], "/usr/sbin", "/sbin"]
+        folders = [self.programs, self._root / "usr/sbin", self._root / "usr/bin", os.environ["PATH"], "/usr/sbin", "/sbin"]
         unpacked = {"LD_LIBRARY_PATH": str(library), "XTABLES_LIBDIR": str(library / "xtables")}
         runtime = {
             "CONFIDENTIAL_RUNC": str(self._root / "usr/sbin/runc"),
@@ -136,9 +141,9 @@ class ContainerNode:
         return {"PATH": ":".join(str(folder) for folder in folders), **runtime, **(unpacked if self._root != Path("/") else {})}
 
     def _link_iptables(self) -> None:
-        (self._folder / "bin").mkdir()
+        self.programs.mkdir()
         for name in _IPTABLES:
-            (self._folder / "bin" / name).symlink_to(self._root / "usr/sbin/xtables-nft-multi")
+            (self.programs / name).symlink_to(self._root / "usr/sbin/xtables-nft-multi")
 
     def _answers(self) -> bool:
         return self._ctr("version", check=False).returncode == 0
@@ -148,7 +153,7 @@ class ContainerNode:
         options = ["images", "import", "--digests", "--base-name", f"localhost/{image.name}", "--no-unpack", "-"]
         command = [str(self._root / "usr/bin/ctr"), "--address", str(self._socket), "--namespace", "k8s.io", *options]
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **self._environment()}
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **self.environment()}
         ) as process:
             assert process.stdin is not None
             assert process.stderr is not None
@@ -160,7 +165,7 @@ class ContainerNode:
 
     def _ctr(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [str(self._root / "usr/bin/ctr"), "--address", str(self._socket), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **self._environment()})
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **self.environment()})
         if check and done.returncode != 0:
             raise ServerFailed(f"{' '.join(arguments[:4])}: {done.stderr.strip()[-300:]}")
         return done
@@ -227,7 +232,7 @@ state = "{self._run}/containerd"
                 "failCgroupV1": False,
                 "failSwapOn": False,
                 "oomScoreAdj": 0,
-                "clusterDNS": [ADDRESS],
+                "clusterDNS": [DNS_SERVICE],
                 "clusterDomain": "cluster.local",
                 "resolvConf": "",
                 "containerRuntimeEndpoint": f"unix://{self._socket}",
@@ -258,12 +263,6 @@ state = "{self._run}/containerd"
                 "metricsBindAddress": "127.0.0.1:10249",
             },
         )
-
-    def _dns_config(self) -> Path:
-        path = self._folder / "Corefile"
-        kubernetes = f"kubeconfig {self._plane.kubeconfig('admin')}\n    pods insecure\n    ttl 1"
-        path.write_text(f".:53 {{\n  errors\n  kubernetes cluster.local in-addr.arpa {{\n    {kubernetes}\n  }}\n}}\n")
-        return path
 
     def _json(self, name: str, value: dict[str, Any]) -> Path:
         path = self._folder / f"{name}.json"

@@ -13,10 +13,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tools.cluster.binaries import PAUSE
+from tools.cluster.binaries import DNS, PAUSE
 from tools.cluster.packages import root
 
-APPLETS = ("sh", "cat", "env", "grep", "id", "ls", "nslookup", "sed", "sleep", "sort", "tail", "tr", "wget")
+APPLETS = (
+    "sh",
+    "cat",
+    "chmod",
+    "cp",
+    "env",
+    "grep",
+    "httpd",
+    "id",
+    "ls",
+    "mkdir",
+    "nslookup",
+    "sed",
+    "sleep",
+    "sort",
+    "tail",
+    "tr",
+    "wget",
+)
 PROGRAM = Path(__file__).with_name("program.sh")
 _OCI = "application/vnd.oci.image"
 
@@ -102,10 +120,18 @@ def pause(folder: Path) -> Image:
     return Image("pause", {"Entrypoint": ["/pause"], "Env": ["PATH=/"]}, (Layer.of(content, folder / "pause.tar"),))
 
 
+def dns(folder: Path) -> Image:
+    """Build the image of the cluster's DNS server."""
+    content = folder / "dns"
+    content.mkdir(parents=True)
+    shutil.copy(DNS.path, content / "coredns")
+    return Image("dns", {"Entrypoint": ["/coredns"]}, (Layer.of(content, folder / "dns.tar"),))
+
+
 def program(folder: Path) -> Image:
-    """Build the image of drivers that do what their arguments say, with busybox and a shell script."""
+    """Build the image of drivers that do what their arguments say, and of the chart's workers, with busybox and a shell script."""
     content = folder / "program"
-    for name in ("bin", "etc", "opt/spark/work-dir", "tmp"):
+    for name in ("bin", "etc", "opt/cleanroom/bin", "opt/spark/work-dir", "tmp"):
         (content / name).mkdir(parents=True)
     shutil.copy(root() / "bin/busybox", content / "bin/busybox")
     for applet in APPLETS:
@@ -113,6 +139,9 @@ def program(folder: Path) -> Image:
     (content / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\n")
     shutil.copy(PROGRAM, content / "opt/entrypoint.sh")
     (content / "opt/entrypoint.sh").chmod(0o755)
+    # The chart's Job runs a module of the worker image.
+    (content / "opt/cleanroom/bin/python").write_text("#!/bin/sh\necho registered\n")
+    (content / "opt/cleanroom/bin/python").chmod(0o755)
     config = {"Entrypoint": ["/opt/entrypoint.sh"], "WorkingDir": "/opt/spark/work-dir", "Env": ["PATH=/bin"]}
     return Image("program", config, (Layer.of(content, folder / "program.tar"),))
 

@@ -21,10 +21,11 @@ import kubernetes
 
 from localcloud.launcher.pod_cluster import PodCluster
 from localcloud.launcher.supervisor import write_json
-from tools.cluster import container_node, images, simulated_node, spark_image
+from tools.cluster import container_node, dns, images, simulated_node, spark_image
 from tools.cluster.binaries import KUBERNETES
 from tools.cluster.control_plane import LOOPBACK, ControlPlane
 from tools.cluster.isolation import bring_up_loopback, relay
+from tools.cluster.network_policies import NetworkPolicies
 from tools.cluster.rights import DRIVER, SPARK_SERVICE, VIEWER, create_accounts, token
 from tools.cluster.servers import Servers
 from tools.cluster.spark_operator import SparkOperator
@@ -82,10 +83,15 @@ class Supervisor:
     def _start_node(self, plane: ControlPlane, api: kubernetes.client.ApiClient, cleanup: ExitStack) -> None:
         if self.tier == "full":
             images_folder = self.folder / "images"
-            program = images.program(images_folder)
+            program, names = images.program(images_folder), images.dns(images_folder)
             pods = [spark_image.build()] if self.spark else []
             node = container_node.ContainerNode(plane, self.folder / HARDWARE_FILE)
-            node.start([images.pause(images_folder), program, *pods])
+            policies = NetworkPolicies(api, container_node.POD_NETWORK, node.programs, node.environment())
+            policies.start()
+            cleanup.callback(policies.stop)
+            node.start([images.pause(images_folder), program, names, *pods])
+            dns.install(api, names.reference)
+            self.servers.wait_until(lambda: dns.is_available(api), 60, "the cluster's DNS server does not answer after 60 s")
             self.image = (program.reference, program.layer_digests)
             for image in pods:
                 self._describe(image)
