@@ -182,7 +182,8 @@ def _rows_of_parts(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
             orders.append(
                 (
                     len(orders), f"u{number}", "north", status, amount, 0.0 if target else amount, 0.0,
-                    12 if target else rnd.randint(31, 90), 0.2 if target else 0.9, TARGET * 1000 if target else 1.0, 7317 if target else 5, part, f"e{number}",
+                    12 if target else rnd.randint(31, 90),
+                    0.2 if target else 0.9, TARGET * 1000 if target else 1.0, 7317 if target else 5, part, f"e{number}",
                 )
             )  # fmt: skip
     return {
