@@ -1,6 +1,6 @@
 """A driver creates executors on the Kubernetes stand-in: its mounts, its permissions, and the executor's policy.
 
-A script takes the place of Spark, so the tests need no JVM. ``test_attested_payload.py`` runs Spark itself.
+A script takes the place of Spark, so the tests need no JVM. ``test_executors.py`` runs Spark itself.
 """
 
 from __future__ import annotations

@@ -114,6 +114,8 @@ def _executor_properties(application: Object, driver_pod: str) -> dict[str, str]
     """Return the properties that ``spark-submit`` and the operator add so that a driver can create executor pods."""
     executor, metadata = application["spec"]["executor"], application["metadata"]
     labels = {**executor.get("labels", {}), APP_LABEL: metadata["name"], "sparkoperator.k8s.io/launched-by-spark-operator": "true"}
+    # The operator passes volumes of this name to Spark, whose executors then write below their mount paths.
+    local = {item["name"]: item["mountPath"] for item in executor.get("volumeMounts", ()) if item["name"].startswith(LOCAL_DIR_VOLUME)}
     return {
         "spark.master": f"k8s://{API_SERVER}",
         "spark.driver.host": "127.0.0.1",
@@ -124,6 +126,7 @@ def _executor_properties(application: Object, driver_pod: str) -> dict[str, str]
         "spark.kubernetes.authenticate.driver.mounted.oauthTokenFile": f"{SERVICE_ACCOUNT}/token",
         "spark.kubernetes.authenticate.driver.mounted.caCertFile": f"{SERVICE_ACCOUNT}/ca.crt",
         "spark.kubernetes.executor.deleteOnTermination": str(executor.get("deleteOnTermination", True)).lower(),
+        **{f"spark.kubernetes.executor.volumes.emptyDir.{name}.mount.path": path for name, path in local.items()},
         **{f"spark.kubernetes.executor.label.{name}": value for name, value in labels.items()},
         **{f"spark.kubernetes.executor.annotation.{name}": value for name, value in executor.get("annotations", {}).items()},
         **{f"spark.executorEnv.{item['name']}": item["value"] for item in executor.get("env", ()) if "value" in item},
