@@ -20,7 +20,7 @@ FAULTS ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check demo classes test test-lag test-life test-faults test-recovery test-install test-companies test-kills mutants lint reference docs histories bench clean test-load test-executors \
+.PHONY: help setup check demo classes test test-lag test-life test-faults test-recovery test-install test-companies test-guides test-kills mutants lint reference docs histories bench clean test-load test-executors \
 	cluster-binaries cluster-up cluster-down test-cluster
 
 help: ## show this help
@@ -63,7 +63,7 @@ demo: $(STAMP) $(NODE_STAMP) $(JVM_STAMP) ## run three companies, two clouds, on
 	@$(VENV)/bin/cleanroom demo $(DEMO_ARGS)
 
 test: setup ## run the tests, on real servers
-	@$(PY) -m pytest -n 4 --dist loadfile $(PYTEST_ARGS)
+	@$(PY) -m pytest --processes 4 $(PYTEST_ARGS)
 
 mutants: setup ## put small faults into the code, and list those that no test notices (MUTANTS="cleanroom/keys --sample 200")
 	@$(PY) -m scripts.mutants $(MUTANTS)
@@ -94,15 +94,18 @@ test-companies: setup ## play three companies from nothing to a result, with the
 test-executors: setup ## run 1, 2 and 4 executors in attested pods, count what they read, and kill one that has spilled
 	@CLEANROOM_TEST_EXECUTORS=1 $(PY) -m pytest -q -s tests/scenario/test_executors.py $(PYTEST_ARGS)
 
+test-guides: setup ## execute the commands of the guides, one after the other, on a local cloud
+	@CLEANROOM_TEST_GUIDES=1 $(PY) -m pytest -q -s tests/scenario/test_guides.py $(PYTEST_ARGS)
+
 test-install: setup ## install a wheel into new environments: the small one, and the one that plays the demo
 	@CLEANROOM_TEST_INSTALL=1 $(PY) -m pytest -q tests/scenario/test_installed_wheel.py $(PYTEST_ARGS)
 
 TIER ?= fast
 cluster-binaries: $(STAMP) ## build the programs of the test cluster into ~/.cache/cleanroom, or print why that is not possible
-	@$(PY) -m tools.cluster build --tier $(TIER)
+	@$(PY) -m tools.cluster build --tier $(TIER) $(if $(filter full,$(TIER)),--spark)
 
 cluster-up: cluster-binaries ## start a real Kubernetes cluster with the Spark Operator, and print its kubeconfig (TIER=full: with containers)
-	@$(PY) -m tools.cluster up --tier $(TIER)
+	@$(PY) -m tools.cluster up --tier $(TIER) $(if $(filter full,$(TIER)),--spark)
 
 cluster-down: $(STAMP) ## stop the cluster of cluster-up, and remove everything that it left
 	@$(PY) -m tools.cluster down
@@ -111,7 +114,7 @@ cluster-down: $(STAMP) ## stop the cluster of cluster-up, and remove everything 
 TIERS ?= $(if $(KUBECONFIG),existing,fast full)
 CLUSTER_MINUTES ?= 60
 test-cluster: setup ## run the Kubernetes tests on a real cluster, of KUBECONFIG or started here (TIERS="stand-in fast full")
-	@$(if $(KUBECONFIG),true,$(PY) -m tools.cluster build --tier $(lastword fast $(filter full,$(TIERS))) --minutes $(CLUSTER_MINUTES)) || test $$? = 3
+	@$(if $(KUBECONFIG),true,$(PY) -m tools.cluster build $(if $(filter full,$(TIERS)),--tier full --spark) --minutes $(CLUSTER_MINUTES)) || test $$? = 3
 	@CLEANROOM_TEST_TIERS="$(TIERS)" $(PY) -m pytest -q --durations=5 tests/cluster $(PYTEST_ARGS)
 
 lint: $(STAMP) ## run ruff, mypy --strict, the import contracts, and the check of generated pages

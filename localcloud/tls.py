@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 _LIFETIME = dt.timedelta(days=825)
 
 
@@ -85,7 +86,7 @@ class LocalAuthority:
         _write_private(self._key_file, key)
         self.ca_file.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, hosts: Sequence[str] = ("localhost", "127.0.0.1", "::1")) -> ServerCertificate:
+    def issue(self, name: str, hosts: Sequence[str] = LOOPBACK_HOSTS) -> ServerCertificate:
         """Return a server certificate for DNS names and IP addresses; create ``<name>.pem`` and ``<name>-key.pem`` at first use."""
         result = ServerCertificate(self.folder / f"{name}.pem", self.folder / f"{name}-key.pem")
         if result.cert.exists() and result.key.exists():

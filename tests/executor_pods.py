@@ -132,6 +132,25 @@ class PodRun:
         return ResultReceipt.model_validate_json(self.outcome.termination_message)
 
 
+def figures(run: PodRun, traffic: Traffic, stored: dict[str, int]) -> dict[str, float]:
+    """Return what the pods of a run have read and requested.
+
+    Args:
+        run: The run.
+        traffic: The requests of its pods.
+        stored: Stored bytes by dataset.
+    """
+    by_executors = [item.what for item in traffic.releases if item.host_data == run.policies.executor.host_data]
+    return {
+        "seconds from submission to the end": run.seconds,
+        **{f"{name}: bytes read, against stored": traffic.stored_bytes(name) / size for name, size in stored.items()},
+        "requests to storage": traffic.requests["s3"],
+        "requests to governance": traffic.requests["cgs"],
+        "secrets requested by executors": len([what for what in by_executors if "/secrets/" in what]),
+        "dataset keys requested by executors": len([what for what in by_executors if ".key" in what]),
+    }
+
+
 @dataclass(frozen=True)
 class ExecutorPod:
     """A running executor: its folder on the node, its local directory, and its JVM."""

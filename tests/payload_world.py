@@ -97,6 +97,10 @@ class World:
         """The store of a dataset's objects."""
         return self.s3.store(prefix=f"{self.contract}/{dataset}")
 
+    def stored_bytes(self, dataset: str) -> int:
+        """The size of a dataset's objects, without its manifest."""
+        return sum(item.size for item in self.store(dataset).list() if not item.key.startswith("_"))
+
     def pod(self, job: JobConfig, attestation_url: str) -> subprocess.CompletedProcess[str]:
         """Run the payload in a new process that is the guest of an attestation URL."""
         environment = {

@@ -137,7 +137,7 @@ def settings_of(world: PrepareWorld, name: str) -> Settings:
 
 
 @asynccontextmanager
-async def deployment(world: PrepareWorld, temporal: Client, cluster: Cluster) -> AsyncIterator[dict[str, WorldSession]]:
+async def deployment(world: PrepareWorld, temporal: Client, cluster: SparkService) -> AsyncIterator[dict[str, WorldSession]]:
     """Run the workers of all boundaries on the namespace of a client; yield the collaborators' sessions on it."""
     async with AsyncExitStack() as stack:
 

@@ -1,6 +1,6 @@
-"""Session fixtures with real Temporal dev servers.
+"""Session fixtures with real Temporal dev servers; ``tests/conftest.py`` loads them. A session has one server of each kind.
 
-A test module imports the fixtures that it uses (``from tests.temporal_env import temporal_env``). A session has one server of each kind.
+Do not import a fixture into a test module: pytest would make it a fixture of that module, with a server of its own.
 
 * ``temporal_env``: real time, with the search attributes.
 * ``time_skipping_env``: virtual time per workflow (time skipping V2).
@@ -85,9 +85,3 @@ async def time_skipping_env() -> AsyncIterator[WorkflowEnvironment]:
     """Start a dev server with virtual time. Time does not skip while an activity or a local activity runs."""
     async with await WorkflowEnvironment.start_time_skipping_v2(**server_options()) as env:
         yield env
-
-
-@pytest.fixture(scope="session")
-def keyring() -> Keyring:
-    """Return the keyring of the fixtures' clients."""
-    return TEST_KEYRING

@@ -18,7 +18,7 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import CancelledError, TerminatedError, WorkflowAlreadyStartedError
+from temporalio.exceptions import CancelledError, TerminatedError, TimeoutError, TimeoutType, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from cleanroom.temporal import attributes
@@ -131,6 +131,8 @@ class Handle:
             return found.driver.result
         if found.status is STATUS.TERMINATED:
             raise WorkflowFailureError(cause=TerminatedError("by hand"))
+        if found.status is STATUS.TIMED_OUT:
+            raise WorkflowFailureError(cause=TimeoutError("too late", type=TimeoutType.START_TO_CLOSE, last_heartbeat_details=[]))
         raise WorkflowFailureError(cause=CancelledError() if found.status is STATUS.CANCELED else found.driver.error)
 
     async def fetch_history_events(self, **options: Any) -> AsyncIterator[HistoryEvent]:

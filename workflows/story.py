@@ -12,7 +12,7 @@ from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import is_cancelled_exception
 
 from cleanroom.errors import CleanRoomError
-from cleanroom.spark.causes import EXPLANATIONS, cause_of
+from cleanroom.spark.causes import MEANINGS, cause_of
 from cleanroom.temporal import attributes, metrics
 from cleanroom.temporal.failures import error_from_failure
 from cleanroom.temporal.markdown import code, details, escape, prose
@@ -151,7 +151,7 @@ def failure_summary(state: str, error: CleanRoomError) -> str:
     """Return the final summary of a failed workflow as Markdown: the error, its cause, the responsible party, the next step."""
     lines = [f"**{state}**: {code(error.code)} {prose(error.message, 600)}"]
     if cause := cause_of(error.code):
-        lines.append(f"Cause: **{escape(cause.value)}**. {escape(EXPLANATIONS[cause].sentence)}")
+        lines.append(f"Cause: **{escape(cause.value)}**. {escape(MEANINGS[cause])}")
     lines += [f"Responsible: **{escape(error.party)}**"] if error.party else []
     lines += [f"Next step: {prose(error.hint, 600)}"] if error.hint else []
     return "\n\n".join(lines)

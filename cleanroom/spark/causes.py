@@ -1,6 +1,7 @@
-"""The causes of failed runs, as ``run show`` and the Web UI name them: a closed set, each with one sentence and a remedy.
+"""The causes of failed runs, as ``run show`` and the Web UI name them: a closed set, each with one sentence.
 
-An error code says exactly what failed (:mod:`cleanroom.spark.failure_rules`). A cause groups codes that people handle alike.
+An error code says exactly what failed, and its hint what to do (:mod:`cleanroom.spark.failure_rules`). A cause groups codes
+that people handle alike.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import NamedTuple
 
 from cleanroom.spark.failure_rules import FailureCode
 
@@ -30,57 +30,23 @@ class Cause(StrEnum):
     DEADLINE = "DEADLINE"
 
 
-class Explanation(NamedTuple):
-    """What a cause means, and what to do."""
-
-    sentence: str
-    remedy: str
-
-
-EXPLANATIONS: Mapping[Cause, Explanation] = MappingProxyType(
+MEANINGS: Mapping[Cause, str] = MappingProxyType(
     {
-        Cause.IMAGE_PULL: Explanation(
-            "The nodes cannot pull the pods' image.", "Push the image with this digest, and give the nodes access to its registry."
-        ),
-        Cause.UNSCHEDULABLE: Explanation(
-            "No node may run the pod.", "Compare the pod's node selector and tolerations with the labels and taints of the nodes."
-        ),
-        Cause.CAPACITY: Explanation(
-            "The nodes or the namespace's quota have no room for the pod.",
-            "Wait for other pods to end, add nodes, raise the quota, or lower the requested cores and memory.",
-        ),
-        Cause.MOUNT: Explanation("A volume of the pod cannot be mounted.", "Create the object that the pod's event names."),
-        Cause.OOM_KILLED: Explanation(
-            "The driver or its executors used more memory than they may.", "Raise spark.driver_memory or spark.executor_memory."
-        ),
-        Cause.EXECUTORS_FAILING: Explanation(
-            "The driver ran, but its executors kept failing.",
-            "Read the end of the last executor; its pod remains until the run is cleaned up.",
-        ),
-        Cause.POLICY_REFUSED: Explanation(
-            "A pod differs from the policy that was measured for it.",
-            "Find out which component changed the pod; the message names what differs.",
-        ),
-        Cause.SUBMISSION_FAILED: Explanation(
-            "The Spark Operator could not create the driver pod.",
-            "Read the operator's message, correct what it names, and start a new run.",
-        ),
-        Cause.NODE_LOST: Explanation(
-            "The driver's pod or node went away before the query ended.", "Start a new run; the query itself did not fail."
-        ),
-        Cause.PRECONDITION: Explanation(
-            "The cluster lacks something that every run needs: an account, a right or a working webhook.",
-            "Create or repair what the message names; `cleanroom doctor` checks it.",
-        ),
-        Cause.CONSENT_WITHDRAWN: Explanation(
-            "An approver withdrew consent while the query ran.", "Ask the approver; `cleanroom consent on` enables it again."
-        ),
-        Cause.DEADLINE: Explanation(
-            "The run did not start or did not end in time.",
-            "Read what the pod waited for; raise spark.driver_start_seconds or spark.run_seconds if the cluster is only slow.",
-        ),
+        Cause.IMAGE_PULL: "The nodes cannot pull the pods' image.",
+        Cause.UNSCHEDULABLE: "No node may run the pod.",
+        Cause.CAPACITY: "The nodes or the namespace's quota have no room for the pod.",
+        Cause.MOUNT: "A volume of the pod cannot be mounted.",
+        Cause.OOM_KILLED: "The driver or its executors used more memory than they may.",
+        Cause.EXECUTORS_FAILING: "The driver ran, but its executors kept failing.",
+        Cause.POLICY_REFUSED: "A pod differs from the policy that was measured for it.",
+        Cause.SUBMISSION_FAILED: "The Spark Operator could not create the driver pod.",
+        Cause.NODE_LOST: "The driver's pod or node went away before the query ended.",
+        Cause.PRECONDITION: "The cluster lacks something that every run needs: an account, a right or a working webhook.",
+        Cause.CONSENT_WITHDRAWN: "An approver withdrew consent while the query ran.",
+        Cause.DEADLINE: "The run did not start or did not end in time.",
     }
 )
+"""What each cause means, in one sentence. What to do is the hint of the error, which knows more than the cause."""
 
 _OF_FAILURES: Mapping[FailureCode, Cause] = MappingProxyType(
     {

@@ -82,9 +82,11 @@ class Remedy:
 
 
 REMEDIES: dict[FailureCode, Remedy] = {
-    FailureCode.IMAGE_PULL: Remedy(False, "operator", "Make the image with this digest pullable by the cluster.", Unavailable),
+    FailureCode.IMAGE_PULL: Remedy(
+        False, "operator", "Push the image with this digest, and give the nodes access to its registry.", Unavailable
+    ),
     FailureCode.CAPACITY: Remedy(
-        True, "operator", "Wait for free capacity, add nodes, or lower the requested cores and memory.", Unavailable
+        True, "operator", "Wait for other pods to end, add nodes, raise the quota, or lower the requested cores and memory.", Unavailable
     ),
     FailureCode.UNSCHEDULABLE: Remedy(
         True, "operator", "Compare the pod's node selector and tolerations with the labels and taints of the nodes.", Unavailable
@@ -108,11 +110,11 @@ REMEDIES: dict[FailureCode, Remedy] = {
         True, "operator", "Read the Spark Operator's message. Delete a leftover pod of this name first.", Unavailable
     ),
     FailureCode.DRIVER_EXIT: Remedy(False, "analyst", "Read the run's log and its failure code."),
-    FailureCode.OUT_OF_MEMORY: Remedy(False, "operator", "Give the driver or the executors more memory."),
+    FailureCode.OUT_OF_MEMORY: Remedy(False, "operator", "Raise spark.driver_memory or spark.executor_memory."),
     FailureCode.EXECUTORS_FAILING: Remedy(
         True, "operator", "Read the end of the last executor; its pod remains until the run is cleaned up.", Unavailable
     ),
-    FailureCode.NODE_LOST: Remedy(True, "operator", "The node went away. Start a new run.", Unavailable),
+    FailureCode.NODE_LOST: Remedy(True, "operator", "Start a new run. The query itself did not fail.", Unavailable),
     FailureCode.START_DEADLINE: Remedy(
         True, "operator", "Read the pod's events. Raise spark.driver_start_seconds if the cluster is slow.", TimedOut
     ),

@@ -34,6 +34,7 @@ MAY_HAVE_COMPLETED = frozenset({FailureCode.SUBMISSION, FailureCode.NODE_LOST, F
 """Failures in which the end of the driver was not observed. "driver pod not found" is among them."""
 
 
+_CREATION_FAILURES = frozenset({FailureCode.RIGHT_MISSING, FailureCode.ADMISSION, FailureCode.CAPACITY})
 _PROGRESS_CHARACTERS = 200
 
 
@@ -104,6 +105,25 @@ def failed_outcome(status: JobStatus, code: FailureCode, message: str, **facts: 
         status=status,
         seconds=_seconds(status),
         **facts,
+    )
+
+
+def creation_error(error: CleanRoomError) -> CleanRoomError:
+    """Return the API's refusal of an application with the code and hint of the same refusal of a pod: a right, a webhook or a quota.
+
+    Category, party and whether a retry may succeed stay those of the API's answer. Other errors are returned unchanged.
+    """
+    rule = next((rule for rule in MESSAGE_RULES if rule.code in _CREATION_FAILURES and rule.matches(error.message, None)), None)
+    if rule is None:
+        return error
+    return type(error)(
+        f"Spark{rule.code.value}",
+        error.message,
+        cause=error.cause,
+        hint=REMEDIES[rule.code].hint,
+        party=REMEDIES[rule.code].party,
+        details={**error.details, "reason": error.code},
+        retryable=error.retryable,
     )
 
 

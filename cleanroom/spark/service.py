@@ -12,7 +12,7 @@ from typing import Protocol
 
 from cleanroom.attestation import AttestationEvidence, GuestAttestor
 from cleanroom.bulkheads import bulkhead
-from cleanroom.errors import NotFound, Refused
+from cleanroom.errors import CleanRoomError, NotFound, Refused
 from cleanroom.models import FrozenModel
 from cleanroom.settings import Settings
 from cleanroom.spark.application import QUERY_LABEL, RUN_LABEL, build_application
@@ -20,7 +20,7 @@ from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.kubernetes_objects import SubmittedJob, submitted_job
-from cleanroom.spark.outcome import Outcome
+from cleanroom.spark.outcome import Outcome, creation_error
 from cleanroom.spark.policy import PodPolicies, pod_policies
 from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.signed import PolicySigner, ServiceReport, SignedPolicies
@@ -123,6 +123,7 @@ class SparkService:
         Raises:
             Refused: ``PodPolicyChanged``; retryable while nothing is granted, because another node of governance may know of a grant later.
             Conflict: ``SparkApplicationDiffers``.
+            CleanRoomError: ``SparkRightMissing``, ``SparkAdmission``, ``SparkCapacity``; otherwise the API's own error.
         """
         policies = pod_policies(job, profile)
         missing = [role for role in ("driver", "executor") if getattr(policies, role).host_data not in granted]
@@ -139,7 +140,10 @@ class SparkService:
         return await bulkhead("kubernetes").run(self._create, job, profile, policies)
 
     def _create(self, job: JobConfig, profile: PodProfile, policies: PodPolicies) -> Submission:
-        found, created = self._client.create_or_get(build_application(job, profile, policies))
+        try:
+            found, created = self._client.create_or_get(build_application(job, profile, policies))
+        except CleanRoomError as error:
+            raise creation_error(error) from error
         metadata = found["metadata"]
         return Submission(tracking_id=metadata["name"], uid=metadata["uid"], created=created, namespace=metadata["namespace"])
 

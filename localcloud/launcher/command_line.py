@@ -11,6 +11,7 @@ from typing import Any
 from cleanroom.errors import CleanRoomError, InvalidInput
 from localcloud.launcher.chosen_parties import parse_parties, record_parties
 from localcloud.launcher.companies import Companies
+from localcloud.launcher.pod_cluster import record_cluster
 from localcloud.launcher.processes import Service
 from localcloud.launcher.restarts import RestartPolicy
 from localcloud.launcher.supervisor import Step, Supervisor, python, read_status, restart_exited, start_detached, stop_detached
@@ -27,6 +28,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     up.add_argument("--seconds", type=float, default=180.0, help="with --detach: timeout without progress (default: 180)")
     up.add_argument("--party", action="append", default=[], metavar="NAME:KIND", help="a company: KIND is azure, s3 or analyst; repeatable")
     up.add_argument("--collaboration", help="with --party: ID of the companies' contract (default: local)")
+    up.add_argument(
+        "--cluster", type=Path, metavar="FILE", help="run the pods on the cluster that FILE describes, in whose network this runs"
+    )
     up.add_argument("--no-workers", action="store_true", help="start no workers; run them with `cleanroom worker`")
     up.add_argument("--propagation-seconds", type=float, default=0.0, help="delay of new roles and federated credentials (default: 0)")
     up.add_argument("--restarts", type=int, default=0, help="starts of a service after crashes in a row (default: 0)")
@@ -55,6 +59,8 @@ def _up(arguments: argparse.Namespace) -> int:
     companies = _chosen(arguments)
     if companies is not None:
         record_parties(state, companies)
+    if arguments.cluster is not None:
+        record_cluster(state, arguments.cluster)
     running = read_status(state)
     if running is not None and running["status"] == "orphaned":
         _say("an earlier supervisor died; stopping its services")

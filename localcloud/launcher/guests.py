@@ -11,6 +11,7 @@ from cleanroom.transport import http_client, ssl_context
 from cleanroom.trust import Bootstrap
 from localcloud.launcher.companies import CLEAN_ROOM, SPARK_SERVICE
 from localcloud.launcher.layout import Layout
+from localcloud.launcher.pod_cluster import Hardware
 from localcloud.launcher.supervisor import write_json
 
 GUESTS = (CLEAN_ROOM.name, SPARK_SERVICE.name)
@@ -47,6 +48,11 @@ def security_policy(layout: Layout, guest: str) -> str:
 def host_data(layout: Layout, guest: str) -> str:
     """Return a service's host data: 64 lower-case hex digits."""
     return hashlib.sha256(security_policy(layout, guest).encode()).hexdigest()
+
+
+def hardware(layout: Layout) -> Hardware:
+    """Return how the node of a cluster reaches the SNP stand-in."""
+    return Hardware(url=layout.url("snp"), token_file=layout.token_file("snp-admin"), ca_file=layout.authority.ca_file)
 
 
 def launch_guests(layout: Layout) -> None:

@@ -8,6 +8,7 @@ Layout of the state folder::
     tls/            local certificate authority and the server certificates
     secrets/        tokens, client secrets, keyring
     parties.json    the companies, if the user has chosen them
+    pod-cluster.json  the cluster that runs the pods, if it is not the stand-in
     parties/        what each collaborator keeps at home: signing keys, connection secrets
     images/         images of the Spark payload
     bootstrap.json  where governance is; the policies of the attested workers measure its digest
@@ -29,11 +30,12 @@ from cleanroom.webui.gateway import private_origin
 from localcloud.launcher import seaweedfs
 from localcloud.launcher.chosen_parties import recorded_parties
 from localcloud.launcher.companies import Account, Company, Kind
+from localcloud.launcher.pod_cluster import recorded_cluster
 from localcloud.launcher.ports import stable_ports
 from localcloud.standins.kubernetes.image import LocalImage, build_sparkapp_image
 from localcloud.standins.kubernetes.server import kubeconfig_path
 from localcloud.standins.snp.server import DevelopmentHardware
-from localcloud.tls import LocalAuthority, ServerCertificate
+from localcloud.tls import LOOPBACK_HOSTS, LocalAuthority, ServerCertificate
 
 KEY_VAULT = "keyvault"
 STAND_INS = ("entra", "snp", "maa", KEY_VAULT, "cgs", "kubernetes", "blobaccess")
@@ -42,6 +44,8 @@ AZURE_STAND_INS = (KEY_VAULT, "blobaccess")
 """Those that run only if a company is on Azure."""
 # 8233 is the port where users expect the Web UI. The gateway listens there; the Web UI's own server is behind it.
 _PREFERRED_PORTS = {"temporal": 7233, "codec": 8233}
+# Pods do not use these: the SNP stand-in is the hypervisor, and Azurite is behind the access layer.
+_ON_LOOPBACK = ("snp", "azurite", "kubernetes")
 _OTHER_PORTS = (
     "temporal-ui",
     "temporal-http",
@@ -60,6 +64,7 @@ class Layout:
         self.state = state
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.companies = recorded_parties(state)
+        self.cluster = recorded_cluster(state)
         self.authority = LocalAuthority(state / "tls")
         own = (*(f"metrics-{name}" for name in self.companies.workers), *self.key_vaults)
         names = dict.fromkeys((*_OTHER_PORTS, *own))
@@ -72,9 +77,13 @@ class Layout:
         self.bootstrap_file = state / "bootstrap.json"
         self.images = state / "images"
 
+    def address(self, name: str) -> str | None:
+        """The IP address where a stand-in or store listens for the pods of a cluster; None for one on loopback only."""
+        return self.cluster.address if self.cluster is not None and name not in _ON_LOOPBACK else None
+
     def url(self, name: str) -> str:
-        """``https://localhost:<port>`` of a stand-in or store."""
-        return f"https://localhost:{self.ports[name]}"
+        """``https://<host>:<port>`` of a stand-in or store: ``localhost``, or the address for pods."""
+        return f"https://{self.address(name) or 'localhost'}:{self.ports[name]}"
 
     @property
     def s3_url(self) -> str:
@@ -116,6 +125,8 @@ class Layout:
     @property
     def kubeconfig(self) -> Path:
         """The Spark service's kubeconfig."""
+        if self.cluster is not None:
+            return self.cluster.kubeconfig
         return kubeconfig_path(self.data("kubernetes"), "spark-service")
 
     def data(self, name: str) -> Path:
@@ -128,7 +139,8 @@ class Layout:
 
     def certificate(self, name: str) -> ServerCertificate:
         """Server certificate of a process, issued at first use."""
-        return self.authority.issue(name)
+        address = self.address(name)
+        return self.authority.issue(name, (*LOOPBACK_HOSTS, *([address] if address else [])))
 
     def home(self, collaborator: str) -> Path:
         """Folder of a collaborator's own keys and connection secrets."""
@@ -165,7 +177,10 @@ class Layout:
 
     @cached_property
     def image(self) -> LocalImage:
-        """Image of the Spark payload, built from the current sources."""
+        """Image of the Spark payload: that of the cluster's node, or one built from the current sources."""
+        if self.cluster is not None:
+            found = self.cluster
+            return LocalImage(reference=found.image, layers=found.layers, program=(), spark_version=found.spark_version)
         return build_sparkapp_image(self.images)
 
     def _make_keyring(self) -> None:

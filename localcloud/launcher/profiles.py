@@ -13,6 +13,9 @@ from localcloud.launcher.guests import guest_url
 from localcloud.launcher.layout import Layout
 from localcloud.standins.cgs.callers import MEMBER_HEADER
 
+SMALL_PODS = {"driver_cores": 1, "driver_memory": "1g", "executor_cores": 1, "executor_memory": "1g"}
+"""Sizes of pods that a cluster on a machine with two cores can schedule. The stand-in of Kubernetes does not count cores."""
+
 
 def write_profiles(layout: Layout) -> None:
     """Write both files. The profiles hold attestation URLs, which are capabilities, so the file is private."""
@@ -55,6 +58,7 @@ def _default(layout: Layout) -> dict[str, Any]:
             "key_vault_release_ca_file": ca_file,
         },
         "kubernetes": {"spark_version": image.spark_version},
+        **({"spark": SMALL_PODS} if layout.cluster is not None else {}),
     }
 
 
@@ -96,9 +100,15 @@ def _services(layout: Layout) -> dict[str, dict[str, Any]]:
             "boundary": "spark-service",
             "credential": _credential(layout, SPARK_SERVICE),
             "attestation": {"url": guest_url(layout, SPARK_SERVICE.name)},
-            "kubernetes": {"kubeconfig": _relative(layout, layout.kubeconfig), "context": "localcloud"},
+            "kubernetes": _kubernetes(layout),
         },
     }
+
+
+def _kubernetes(layout: Layout) -> dict[str, Any]:
+    if layout.cluster is not None:
+        return {"kubeconfig": str(layout.cluster.kubeconfig)}
+    return {"kubeconfig": _relative(layout, layout.kubeconfig), "context": "localcloud"}
 
 
 def _credential(layout: Layout, account: Account) -> dict[str, Any]:

@@ -32,9 +32,19 @@ class S3Identity:
 
 
 def service(
-    *, folder: Path, tls: ServerCertificate, ca_file: Path, identities: Sequence[S3Identity], ports: Sequence[int], log: Path
+    *,
+    folder: Path,
+    tls: ServerCertificate,
+    ca_file: Path,
+    identities: Sequence[S3Identity],
+    ports: Sequence[int],
+    log: Path,
+    address: str | None = None,
 ) -> Service:
-    """Describe the server at ``https://localhost:<ports[0]>``; ``ports`` are :data:`PORTS` free ports."""
+    """Describe the server at ``https://<host>:<ports[0]>``; ``ports`` are :data:`PORTS` free ports.
+
+    The host is ``localhost``, or ``address``, on which S3 then listens. SeaweedFS's other parts are always on loopback.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc = ports
     config = {
@@ -59,8 +69,9 @@ def service(
         f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}", f"-filer.localSocket={folder / 'filer.sock'}", "-s3", f"-s3.port={s3}",
         f"-s3.port.grpc={s3_grpc}", f"-s3.config={config_file}", f"-s3.cert.file={tls.cert}", f"-s3.key.file={tls.key}",
         "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.localSocket={folder / 's3.sock'}", "-s3.autoCreateBucket=false",
+        f"-s3.ip.bind={address or '127.0.0.1'}",
     )  # fmt: skip
-    url = f"https://localhost:{s3}"
+    url = f"https://{address or 'localhost'}:{s3}"
     return Service(
         name="seaweedfs",
         argv=argv,

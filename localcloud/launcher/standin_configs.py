@@ -21,6 +21,7 @@ from localcloud.standins.keyvault.server import KeyVaultConfig
 from localcloud.standins.kubernetes.server import KubernetesConfig
 from localcloud.standins.maa import MaaConfig
 from localcloud.standins.serving import StandInConfig
+from localcloud.tls import LOOPBACK_HOSTS
 
 EXECUTOR_PODS_VARIABLE = "CLEANROOM_EXECUTOR_PODS"
 """Set to ``1``, this environment variable gives executors their own pods, as on a cluster (docs/kubernetes.md). A run then starts later."""
@@ -74,6 +75,7 @@ def _key_vault(layout: Layout, company: Company) -> KeyVaultConfig:
         issuers=(TokenIssuer(issuer=f"{issuer}/v2.0", jwks_uri=f"{issuer}/discovery/v2.0/keys", ca_file=ca),),
         arm=_arm_roles(layout, company.vault_id, company.vault_account),
         attestation=(AttestationIssuer(authority=layout.url("maa"), ca_file=ca),),
+        release_hosts=(*LOOPBACK_HOSTS[:2], *([layout.cluster.address] if layout.cluster is not None else [])),
         release_authority=layout.authority.folder,
     )
 
@@ -127,4 +129,5 @@ def _arm_roles(layout: Layout, resource_id: str, service: Account) -> ArmRoles:
 
 def _common(layout: Layout, name: str) -> dict[str, Any]:
     tls = layout.certificate(name)
-    return {"port": layout.ports[name], "tls_cert": tls.cert, "tls_key": tls.key, "state": layout.data(name)}
+    host = layout.address(name) or "127.0.0.1"
+    return {"host": host, "port": layout.ports[name], "tls_cert": tls.cert, "tls_key": tls.key, "state": layout.data(name)}

@@ -10,14 +10,14 @@ from cleanroom.temporal.attributes import ALL as SEARCH_ATTRIBUTES
 from cleanroom.temporal.build import build_id
 from localcloud.launcher import azurite, seaweedfs, temporal_server
 from localcloud.launcher.companies import OPERATOR, Kind
-from localcloud.launcher.guests import GUESTS, launch_guests, worker_arguments
+from localcloud.launcher.guests import GUESTS, hardware, launch_guests, worker_arguments
 from localcloud.launcher.layout import AZURE_STAND_INS, STAND_INS, Layout
 from localcloud.launcher.payload import prepare_payload
 from localcloud.launcher.processes import Ready, Service
 from localcloud.launcher.profiles import write_profiles
 from localcloud.launcher.setup import create_buckets, create_collaboration, promote_workers
 from localcloud.launcher.standin_configs import write_configs
-from localcloud.launcher.supervisor import Step, python
+from localcloud.launcher.supervisor import Step, python, write_json
 
 OBSERVE = "observe"
 """Name of the service that shows traces and metrics."""
@@ -40,7 +40,7 @@ def plan(state: Path, *, propagation_seconds: float = 0, workers: bool = True, o
         _temporal(layout),
         _gateway(layout),
         seaweedfs_service(layout, [layout.ports[f"seaweedfs-{i}"] for i in range(seaweedfs.PORTS)]),
-        *(_stand_in(layout, name) for name in STAND_INS if name not in AZURE_STAND_INS),
+        *(_stand_in(layout, name) for name in STAND_INS if name not in AZURE_STAND_INS and not (layout.cluster and name == "kubernetes")),
         Step("payload", prepare_payload),
         Step("guests", lambda: launch_guests(layout), after=("snp",)),
         Step("settings", lambda: write_profiles(layout), after=("guests",)),
@@ -49,6 +49,8 @@ def plan(state: Path, *, propagation_seconds: float = 0, workers: bool = True, o
     ]
     if layout.key_vaults:
         items += [_azurite(layout), *(_stand_in(layout, name) for name in ("blobaccess", *layout.key_vaults))]
+    if (cluster := layout.cluster) is not None:
+        items.append(Step("hardware", lambda: write_json(cluster.hardware_file, hardware(layout).model_dump(mode="json")), after=("snp",)))
     if observe:
         items.append(_observe(layout))
     names = tuple(item.name for item in items)
@@ -125,6 +127,7 @@ def seaweedfs_service(layout: Layout, ports: list[int]) -> Service:
         ],
         ports=ports,
         log=layout.log("seaweedfs"),
+        address=layout.address("seaweedfs"),
     )
 
 

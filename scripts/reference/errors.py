@@ -79,6 +79,12 @@ def render() -> str:
     return page(lines)
 
 
+def codes_for_operators() -> set[str]:
+    """The codes that name the operator as the party who must act, or whose category says that a service did not do its part."""
+    categories = {"unavailable", "internal"}
+    return {name for kind, name, call, _, _ in _raised() if kind.category in categories or _keyword(call, "party") == "operator"}
+
+
 def _refused_plans() -> dict[str, str]:
     """Codes with which a pod refuses Spark's plan of a query, and a message of each."""
     found: dict[str, str] = {}

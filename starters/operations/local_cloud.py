@@ -29,7 +29,7 @@ def find_state(state: Path | None) -> Path:
 
 
 def start_local_cloud(
-    state: Path, *, parties: Sequence[str] = (), collaboration: str | None = None, observe: bool = False
+    state: Path, *, parties: Sequence[str] = (), collaboration: str | None = None, observe: bool = False, cluster: Path | None = None
 ) -> list[dict[str, Any]]:
     """Start the local cloud in the background, wait until every service is ready, and return :func:`list_local_cloud`.
 
@@ -40,9 +40,11 @@ def start_local_cloud(
         parties: ``NAME:KIND`` of each company; by default those of the folder, or those of the demo.
         collaboration: ID of the contract of ``parties``.
         observe: Whether to trace the workers, and to serve the page with traces and metrics.
+        cluster: Description of the cluster that runs the pods; by default the stand-in of Kubernetes.
     """
     options = [f"--restarts={RESTARTS}", *(f"--party={party}" for party in parties)]
     options += [f"--collaboration={collaboration}"] if collaboration is not None else []
+    options += [f"--cluster={cluster}"] if cluster is not None else []
     _run("up", state, "--detach", *options, *(["--observe"] if observe else []))
     return list_local_cloud(state)
 

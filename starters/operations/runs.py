@@ -24,7 +24,7 @@ from cleanroom.identifiers import (
 from cleanroom.lifecycle.run import failure_code, next_command, run_state
 from cleanroom.messages.run import RunFailure, RunQueryInput, RunResult, RunTicket
 from cleanroom.runs.parameters import require_days, verify_parameters
-from cleanroom.spark.causes import EXPLANATIONS, cause_of
+from cleanroom.spark.causes import MEANINGS, cause_of
 from cleanroom.spark.job import JobParameters
 from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
@@ -225,7 +225,7 @@ def _snapshot_record(session: Session, run_id: str, snapshot: RunSnapshot) -> di
     return {
         **result_record(session, result),
         "state": snapshot.state.word,
-        "failure": {key: with_names(text) for key, text in failure.model_dump(mode="json").items()} if failure else None,
+        "failure": failure_record(failure),
         "stage": snapshot.stage,
         "steps": list(snapshot.steps),
         "job": snapshot.job,
@@ -259,7 +259,7 @@ def failure_record(failure: RunFailure | None) -> dict[str, str] | None:
     if failure is None:
         return None
     cause = cause_of(failure.code)
-    explained = {"cause": cause.value, "meaning": EXPLANATIONS[cause].sentence} if cause else {}
+    explained = {"cause": cause.value, "meaning": MEANINGS[cause]} if cause else {}
     return {**explained, **{key: with_names(text) for key, text in failure.model_dump(mode="json").items()}}
 
 

@@ -1,14 +1,30 @@
-"""The fixture ``place``: each test of this folder runs at each place of ``CLEANROOM_TEST_TIERS``."""
+"""The fixture ``place``: each test of this folder runs at each place of ``CLEANROOM_TEST_TIERS``.
+
+``cloud`` and ``world`` are a local cloud whose runs have real pods, and small datasets on it: at the place ``full`` only, and only for
+tests that use ``inside``, because the cluster has a network of its own.
+"""
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+import kubernetes
 import pytest
 
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.service import SparkService
+from starters.operations.keys import publish_key
+from starters.operations.session import run_async
+from tests.cluster.chart import NAMESPACE, Chart, claim_volume, wait_for
 from tests.cluster.place import PLACES, TIERS, Place
+from tests.local_cloud.cloud import Cloud, python
+from tests.local_cloud.world import World, published_world
+from tools.cluster.clusters import Cluster, obstacle
+from tools.cluster.isolation import enter_network
 
 
 @pytest.fixture(scope="session", params=TIERS)
@@ -19,6 +35,57 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
+def cluster(place: Place) -> Cluster:
+    """The cluster of ``place``, whose node has the image of a run's pods."""
+    if place.cluster is None or not place.cluster.description.exists():
+        pytest.skip(f"the pods of the place {place.tier} do not run Spark: {obstacle('full', spark=True)}")
+    return place.cluster
+
+
+@pytest.fixture(scope="session")
+def cloud(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """A local cloud in the cluster's network. All collaborators have published their signing keys."""
+    state = tmp_path_factory.mktemp("cloud")
+    with in_network(cluster.network):
+        try:
+            started = python("localcloud", "up", "--state", str(state), "--detach", "--cluster", str(cluster.description))
+            assert started.returncode == 0, started.stderr
+            found = Cloud(state)
+            for person in found.people:
+                run_async(publish_key(person))
+            yield found
+        finally:
+            stopped = python("localcloud", "down", "--state", str(state))
+            assert stopped.returncode == 0, stopped.stderr
+
+
+@pytest.fixture(scope="session")
+def world(cloud: Cloud, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Published datasets of Contosso (Blob Storage) and Litware (S3), and an output dataset of Litware."""
+    with in_network(cluster.network):
+        return published_world(cloud, tmp_path_factory.mktemp("rows"))
+
+
+@pytest.fixture
+def inside(cluster: Cluster) -> Iterator[None]:
+    """Run the test in the cluster's network. It must not use threads or connections of other tests, which are outside."""
+    with in_network(cluster.network):
+        yield
+
+
+@contextmanager
+def in_network(network: Path) -> Iterator[None]:
+    own = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
+    handle = os.open(own, os.O_RDONLY)
+    try:
+        enter_network(network)
+        yield
+    finally:
+        enter_network(f"/proc/self/fd/{handle}")
+        os.close(handle)
+
+
+@pytest.fixture(scope="session")
 def client(place: Place) -> KubernetesClient:
     return place.client()
 
@@ -26,3 +93,20 @@ def client(place: Place) -> KubernetesClient:
 @pytest.fixture(scope="session")
 def service(place: Place) -> SparkService:
     return place.service()
+
+
+@pytest.fixture(scope="session")
+def chart(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Chart:
+    """The chart, installed as documented, with all of its workers. Its network policies stay in force for all tests that follow."""
+    place.require("fast", "full", why="installs into namespaces of a cluster that it does not own")
+    chart = Chart(place, tmp_path_factory.mktemp("chart"))
+    chart.install()
+    with place.api() as api:
+        claim_volume(api)
+        available = wait_for(
+            kubernetes.client.AppsV1Api(api).list_namespaced_deployment,
+            lambda items: len(items) == 4 and all(item.status.available_replicas for item in items),
+            NAMESPACE,
+        )
+    chart.deployments = {item.metadata.labels["app.kubernetes.io/component"]: item for item in available}
+    return chart

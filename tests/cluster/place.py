@@ -6,14 +6,16 @@ until the pod is deleted.
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import kubernetes
+import kubernetes.stream
 import pytest
 
 from cleanroom.attestation import AttestationEvidence
@@ -26,7 +28,7 @@ from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.service import SparkService
 from tests.unit.spark_support import DIGEST, cluster, make_job, make_profile, script_image
 from tools.cluster.binaries import SPARK, NotPossible
-from tools.cluster.clusters import NAMESPACE, existing, obstacle, running
+from tools.cluster.clusters import NAMESPACE, Cluster, existing, obstacle, running
 from tools.cluster.simulated_node import ABSENT
 
 TIERS = tuple(os.environ.get("CLEANROOM_TEST_TIERS", "stand-in").split())
@@ -64,7 +66,13 @@ class Place:
     image: str
     layers: tuple[str, ...]
     namespace: str = NAMESPACE
+    cluster: Cluster | None = None
     clients: list[KubernetesClient] = field(default_factory=list)
+
+    def require(self, *tiers: str, why: str) -> None:
+        """Skip the test, with the reason ``why``, except at ``tiers``."""
+        if self.tier not in tiers:
+            pytest.skip(why)
 
     @property
     def real(self) -> bool:
@@ -102,9 +110,30 @@ class Place:
     def service(self, account: str = "spark-service", *, beat_seconds: float = 0.5) -> SparkService:
         return SparkService(NoHardware(), self.client(account), beat_seconds=beat_seconds)
 
+    def end_driver(self, pod: str, code: Literal[0, 11]) -> None:
+        """Let a driver that waits end with ``code``. The node of the fast tier reports it, as a kubelet does."""
+        with self.api() as api:
+            core = kubernetes.client.CoreV1Api(api)
+            if self.tier == "fast":
+                state = core.read_namespaced_pod(pod, self.namespace).status.container_statuses[0]
+                terminated = {"exitCode": code, "reason": "Error" if code else "Completed", "startedAt": state.state.running.started_at}
+                ended = {"name": state.name, "image": state.image, "imageID": "", "ready": False, "restartCount": 0}
+                ended["state"] = {"terminated": terminated | {"finishedAt": dt.datetime.now(dt.UTC)}}
+                status = {"phase": "Failed" if code else "Succeeded", "containerStatuses": [ended]}
+                core.patch_namespaced_pod_status(pod, self.namespace, {"status": status})
+                return
+            command = ["/bin/busybox", "kill", {0: "-USR1", 11: "-USR2"}[code], "1"]
+            run_in_pod(core, self.namespace, pod, command)
+
     def close(self) -> None:
         for client in self.clients:
             client.close()
+
+
+def run_in_pod(core: kubernetes.client.CoreV1Api, namespace: str, pod: str, command: list[str]) -> str:
+    """Run a command in the first container of a pod, and return what it prints."""
+    connect = core.connect_get_namespaced_pod_exec
+    return str(kubernetes.stream.stream(connect, pod, namespace, command=command, stdout=True, stderr=True))
 
 
 @contextmanager
@@ -120,8 +149,9 @@ def started_here(tier: str) -> Callable[[Path], AbstractContextManager[Place]]:
         if (reason := obstacle(tier)) is not None:
             pytest.skip(reason)
         try:
-            with running(folder / "cluster", tier) as found:
-                yield Place(tier, found.kubeconfig, found.image, found.layers, found.namespace)
+            spark = tier == "full" and obstacle(tier, spark=True) is None
+            with running(folder / "cluster", tier, spark=spark) as found:
+                yield Place(tier, found.kubeconfig, found.image, found.layers, found.namespace, found)
         except NotPossible as error:
             pytest.fail(f"the cluster is built, but does not start: {error}")
 

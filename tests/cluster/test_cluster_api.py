@@ -105,6 +105,8 @@ def test_unreachable_server_is_unavailable_and_not_missing(place: Place, tmp_pat
         (("spec", "executor", "instances"), 0, "Invalid", "greater than or equal to 1"),
         (("spec", "sparkConf"), {"spark.x": 1}, "BadRequest", "denied the request: json: cannot unmarshal"),
         (("spec", "restartpolicy"), {"type": "Never"}, "BadRequest", 'unknown field "spec.restartpolicy"'),
+        # A field of Spark Operator 2.4.
+        (("spec", "suspend"), True, "BadRequest", 'unknown field "spec.suspend"'),
         (("metadata", "name"), "Upper_Case", "Invalid", "metadata.name"),
         (("metadata", "labels"), {"cleanroom/run": "-bad"}, "Invalid", "metadata.labels"),
     ],

@@ -24,7 +24,7 @@ from starters.operations.keys import publish_key
 from starters.operations.session import run_async
 from tests.distribution import piece
 from tests.local_cloud.cloud import Cloud, python
-from tests.local_cloud.world import World, flights_spec, output_spec, planes_spec, small_files
+from tests.local_cloud.world import World, published_world
 
 REUSE = "CLEANROOM_TEST_CLOUD"
 
@@ -69,8 +69,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _together(config: pytest.Config, items: list[pytest.Item]) -> list[pytest.Item]:
-    """Return the tests that share a cloud with the current one. Each xdist process collects all tests, but runs only some."""
-    if not hasattr(config, "workerinput"):
+    """Return the tests that share a cloud with the current one. With several processes, each runs only some of the tests."""
+    if config.option.processes < 2:
         return items
     return [item for item in items if piece(item.nodeid) == piece(_CURRENT[0].nodeid)]
 
@@ -98,9 +98,4 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 @pytest.fixture(scope="session")
 def world(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> World:
     """Published datasets of Contosso (Blob Storage) and Litware (S3), and an output dataset of Litware."""
-    files = small_files(tmp_path_factory.mktemp("rows"))
-    found = World(cloud, flights_spec(), planes_spec(), output_spec(), files)
-    cloud.publish(cloud.contosso, found.flights, files["flights"])
-    cloud.publish(cloud.litware, found.planes, files["planes"])
-    cloud.publish(cloud.litware, found.output)
-    return found
+    return published_world(cloud, tmp_path_factory.mktemp("rows"))

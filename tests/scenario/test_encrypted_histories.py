@@ -41,10 +41,9 @@ from cleanroom.webui.codec_server import CodecServerSettings, create_app
 from localcloud.standins.serving import serving
 from tests.codec_models import Note
 from tests.codec_workflows import ACTIVITIES, WORKFLOWS, Everything, Failing, Waiting
-from tests.temporal_env import TEST_KEYRING, client_with, temporal_binary, temporal_env, unique
+from tests.temporal_env import TEST_KEYRING, client_with, temporal_binary, unique
 
 pytestmark = pytest.mark.scenario
-_ = temporal_env
 
 CANARY = "CANARY-3f9a1c7e5b"
 

@@ -15,11 +15,12 @@ from typing import Any
 import psutil
 import pytest
 
+from cleanroom.datasets.encryption import segment_count
 from cleanroom.spark.profile import PodResources
 from cleanroom.spark.status import JobStatus
 from localcloud.tls import LocalAuthority
 from tests.executor_data import CANARY, JOIN, JOINED, RESULT, SPILLED, SPILLING, copies, flights, planes
-from tests.executor_pods import ExecutorPod, PodRun, Traffic, run_on_pods, running_executors, watched
+from tests.executor_pods import ExecutorPod, PodRun, Traffic, figures, run_on_pods, running_executors, watched
 from tests.payload_world import NETWORK_SECRET, Prepared, World, payload_world, prepare
 from tests.servers import S3Server
 from tests.unit.spark_support import Cluster
@@ -50,16 +51,30 @@ def rows_of(world: World, prepared: Prepared, run: PodRun) -> list[dict[str, Any
 
 @pytest.mark.parametrize("executors", [1, 2, 4])
 async def test_executors_together_read_each_byte_once(executors: int, watched_world: tuple[World, Traffic], tmp_path: Path) -> None:
+    """Of a text, a task reads one segment more than its own. A task of Spark's Parquet reader also reads the footer."""
     world, traffic = watched_world
     prepared = await prepare(world, f"r-{executors}", JOIN, [flights(tmp_path), planes(tmp_path)], RESULT)
+    stored = {name: await asyncio.to_thread(world.stored_bytes, name) for name in ("flights", "planes")}
     traffic.clear()
     run = await run_on_pods(world, prepared, tmp_path / "node", size_of(executors))
     assert await asyncio.to_thread(rows_of, world, prepared, run) == JOINED
-    assert (len(run.executors()), run.most_executors) == (executors, executors)
-    print(f"{executors} executors: {run.seconds:.1f} s, requests {dict(traffic.requests)}")
-    for dataset in ("flights", "planes"):
-        found = traffic.segments(dataset)
-        print(dataset, traffic.stored_bytes(dataset), sorted(found.items()))
+    assert len(run.executors()) == executors
+    found = figures(run, traffic, stored)
+    print(f"{executors} executors: {found}")
+    for name, size in stored.items():
+        segments = traffic.segments(name)
+        print(name, sorted(segments.values()), traffic.stored_bytes(name), size)
+        assert {segment for _, segment in segments} == set(range(segment_count(size)))
+    boundaries = sum(reads - 1 for reads in traffic.segments("flights").values())
+    assert boundaries <= text_tasks(stored["flights"], executors) - 1
+    assert max(traffic.segments("flights").values()) <= 2
+    # Every executor requests the same secrets, however many there are: those of each of its processes that reads.
+    assert found["dataset keys requested by executors"] <= 3 * executors
+
+
+def text_tasks(size: int, executors: int) -> int:
+    """The most tasks that read a text: two per core, of at least 4 MiB."""
+    return min(-(-size // (4 << 20)), 2 * max(2, executors) + 1)
 
 
 class Killer:

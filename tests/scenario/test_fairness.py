@@ -13,14 +13,14 @@ from cleanroom.temporal.fairness import MAX_KEY, fair_share
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from tests.codec_models import Note
 from tests.lifecycle_workflows import TURNS, Sharing, take_turn
-from tests.temporal_env import temporal_env, unique  # noqa: F401 - a fixture
+from tests.temporal_env import unique
 
 pytestmark = pytest.mark.scenario
 MANY, FEW = 20, 2
 
 
 @pytest.mark.parametrize("fair", [True, False])
-async def test_a_collaborator_with_few_tasks_does_not_wait_for_one_with_many(temporal_env: WorkflowEnvironment, fair: bool) -> None:  # noqa: F811
+async def test_a_collaborator_with_few_tasks_does_not_wait_for_one_with_many(temporal_env: WorkflowEnvironment, fair: bool) -> None:
     """One worker with one slot. Without fairness keys, the few come last."""
     client, queue = temporal_env.client, unique("shares")
     TURNS.clear()
@@ -48,7 +48,7 @@ def test_a_fairness_key_fits_and_names_one_collaborator_of_one_collaboration(col
     assert key != fair_share(f"{collaboration}-{party[0]}", party[1:] or "y").fairness_key
 
 
-async def test_search_attributes_of_a_query_with_200_datasets_are_accepted(temporal_env: WorkflowEnvironment) -> None:  # noqa: F811
+async def test_search_attributes_of_a_query_with_200_datasets_are_accepted(temporal_env: WorkflowEnvironment) -> None:
     names = [f"{number:03d}-{'x' * 36}" for number in range(200)]
     found = attributes.start_attributes(collaboration="flights", kind="query", datasets=names, pending_for=names, approved_by=names)
     handle = await temporal_env.client.start_workflow(

@@ -45,10 +45,8 @@ from cleanroom.temporal.failures import error_from_failure
 from starters.operations.session import Session, now
 from tests.governance_machine.model import Model, Proposal
 from tests.governance_machine.world import AUTHOR, OWNERS, PEOPLE, World, open_world
-from tests.temporal_env import temporal_env, unique
+from tests.temporal_env import unique
 from workflows.publish_query import PublishQuery
-
-__all__ = ["temporal_env"]
 
 pytestmark = pytest.mark.scenario
 

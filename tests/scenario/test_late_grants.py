@@ -43,13 +43,12 @@ from cleanroom.spark.job import JobConfig
 from cleanroom.spark.signed import ServiceReport
 from cleanroom.temporal.failures import error_from_failure
 from cleanroom.temporal.workers import WorkerSpec, create_worker
-from tests.temporal_env import temporal_env, unique
+from tests.temporal_env import unique
 from tests.unit.spark_support import DIGEST, make_job
 from workflows.prepare import Prepare
 from workflows.run_query import RunQuery
 
 pytestmark = pytest.mark.scenario
-_ = temporal_env
 TICKET = RunTicket(collaboration="flights", query="totals", run_id="run-1", request="signed")
 
 

@@ -11,7 +11,6 @@ from temporalio.testing import WorkflowEnvironment
 from benchmarks.bench_load import load_queries
 from tests.audit_world import AuditWorld
 from tests.load_runs import WITHDRAWN, concurrent_runs
-from tests.temporal_env import temporal_env  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.scenario
 
@@ -29,7 +28,7 @@ async def test_decisions_in_random_order_with_duplicates_and_forged_ones_give_th
     assert figures["accepted after the junk"]
 
 
-async def test_concurrent_runs_keep_the_owners_limit_and_leave_nothing(temporal_env: WorkflowEnvironment, tmp_path: Path) -> None:  # noqa: F811
+async def test_concurrent_runs_keep_the_owners_limit_and_leave_nothing(temporal_env: WorkflowEnvironment, tmp_path: Path) -> None:
     """Four runs start at once, and the owners allow two."""
     world = await asyncio.to_thread(AuditWorld, tmp_path, max_runs=2)
     figures = await concurrent_runs(temporal_env.client, world, 4, expected=0)
@@ -39,7 +38,7 @@ async def test_concurrent_runs_keep_the_owners_limit_and_leave_nothing(temporal_
     assert (figures["jobs"] <= 2, figures["left"]) == (True, [])
 
 
-async def test_withdrawn_consent_stops_every_concurrent_run(temporal_env: WorkflowEnvironment, tmp_path: Path) -> None:  # noqa: F811
+async def test_withdrawn_consent_stops_every_concurrent_run(temporal_env: WorkflowEnvironment, tmp_path: Path) -> None:
     """The jobs do not end otherwise. `make test-load` measures the seconds."""
     world = await asyncio.to_thread(AuditWorld, tmp_path, max_runs=None)
     figures = await concurrent_runs(temporal_env.client, world, 2, withdraw=True, prefix="w")

@@ -16,12 +16,10 @@ from cleanroom.messages.query import AuthorMessage, Collaborator, PublishQueryIn
 from cleanroom.temporal.attributes import start_attributes
 from starters.operations.queries import web_ui_details
 from tests.load_world import COLLABORATION, YEARS, load, until
-from tests.temporal_env import TEST_KEYRING, temporal_env
+from tests.temporal_env import TEST_KEYRING
 from tests.unit.activities.owners import PARTIES
 from tests.unit.activities.publishing import publish_dataset
 from workflows.publish_query import PublishQuery
-
-_ = temporal_env
 
 pytestmark = pytest.mark.scenario
 

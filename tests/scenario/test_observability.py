@@ -19,10 +19,8 @@ from temporalio.testing import WorkflowEnvironment
 from cleanroom.identifiers import run_trace
 from cleanroom.temporal.metrics import METRICS
 from cleanroom.tracing import ATTRIBUTES
-from tests.temporal_env import temporal_env
 
 pytestmark = pytest.mark.scenario
-_ = temporal_env
 Spans = list[dict[str, Any]]
 
 

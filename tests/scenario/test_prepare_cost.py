@@ -18,11 +18,10 @@ from temporalio.testing import WorkflowEnvironment
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE
 from cleanroom.messages.run import Prepared, RunQueryInput
 from tests.prepare_world import PrepareWorld, prepare_workers, prepare_world
-from tests.temporal_env import TEST_KEYRING, client_with, temporal_env, unique
+from tests.temporal_env import TEST_KEYRING, client_with, unique
 from workflows.prepare import Prepare
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(300)]
-_ = temporal_env
 
 FIXED, PER_DATASET = 40, 12
 """Bound of the requests of one preparation: ``FIXED + PER_DATASET * N`` for N input datasets with two secrets each.

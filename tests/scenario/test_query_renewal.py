@@ -28,10 +28,9 @@ from starters.operations.query_workflow import find_query, read_state
 from starters.operations.runs import current_digest, start_run
 from tests.prepare_world import prepare_world
 from tests.recovery_world import Cluster, WorldSession, deployment
-from tests.temporal_env import temporal_env, unique
+from tests.temporal_env import unique
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(120)]
-_ = temporal_env
 
 SECONDS = 1 / 86_400
 

@@ -39,11 +39,10 @@ from starters.operations.query_workflow import read_state
 from starters.operations.runs import current_digest, start_run
 from tests.prepare_world import COLLABORATION, QUERY, PrepareWorld, prepare_world
 from tests.recovery_world import Cluster, WorldSession, deployment
-from tests.temporal_env import server_options, temporal_env, unique
+from tests.temporal_env import server_options, unique
 from workflows.run_query import RunQuery
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(120)]
-_ = temporal_env
 
 long = pytest.mark.skipif(not os.environ.get("CLEANROOM_TEST_RECOVERY"), reason="make test-recovery")
 """Ways out that tests/unit/workflows/test_run_query.py and tests/unit/runs/test_leftovers.py cover without a server."""

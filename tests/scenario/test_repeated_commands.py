@@ -64,7 +64,7 @@ from starters.operations.session import Session, with_mapped_errors
 from tests.answering import LATER, answering
 from tests.killed_commands import EVERYWHERE, Killed, Requests
 from tests.release_worker import AT_ONCE
-from tests.temporal_env import TEST_KEYRING, client_with, temporal_env, unique
+from tests.temporal_env import TEST_KEYRING, client_with, unique
 from tests.unit.workflows import worlds
 from tests.unit.workflows.driver import ARGUMENTS
 from workflows.cleanup import Cleanup
@@ -75,7 +75,6 @@ from workflows.publish_s3_dataset import PublishS3Dataset
 from workflows.run_query import RunQuery
 
 pytestmark = pytest.mark.scenario
-_ = temporal_env
 
 EFFECTS = ("start_workflow_execution", "update_workflow_execution", "signal_workflow_execution", "request_cancel_workflow_execution")
 LOST: dict[str, Any] = {

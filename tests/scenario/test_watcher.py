@@ -24,11 +24,9 @@ from cleanroom.temporal import attributes, retries
 from cleanroom.temporal.attributes import start_attributes
 from starters.operations.query_list import read_compared
 from tests.governance_machine.world import AUTHOR, PEOPLE, World, open_world
-from tests.temporal_env import temporal_env, unique
+from tests.temporal_env import unique
 from workers.watch_keeper import WatchKeeper, ensure_watcher
 from workflows.publish_query import PublishQuery
-
-__all__ = ["temporal_env"]
 
 pytestmark = pytest.mark.scenario
 

@@ -29,11 +29,10 @@ from cleanroom.temporal.client import connect
 from cleanroom.temporal.workers import WorkerSpec, create_worker, replayer, run_worker
 from tests.codec_models import Note
 from tests.lifecycle_workflows import ACTIVITIES, WORKFLOWS, Cancelling, Counting, Polling, Stepping
-from tests.temporal_env import TEST_KEYRING, temporal_env, time_skipping_env, unique
+from tests.temporal_env import TEST_KEYRING, unique
 from workers.register import register
 
 pytestmark = pytest.mark.scenario
-_ = (temporal_env, time_skipping_env)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from cleanroom.trust.bootstrap import parse_bootstrap
 from deploy import requirements
 from localcloud.standins.kubernetes.accounts import ROLES
 from tests.unit.spark_support import make_measurement
+from tools.cluster.binaries import HELM, SPARK_OPERATOR
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/chart"
@@ -155,6 +156,12 @@ def test_containerfile_matches_the_measured_pod_profile() -> None:
     assert "-m sparkapp.launch" in (ROOT / "deploy/entrypoint.sh").read_text()
 
 
+def test_page_stand_in_and_test_cluster_have_one_version_of_the_spark_operator() -> None:
+    assert f"spark-operator/spark-operator --version {SPARK_OPERATOR} " in (ROOT / "docs/kubernetes.md").read_text()
+    notice = (ROOT / "localcloud/standins/kubernetes/schemas/NOTICE.md").read_text()
+    assert f"`github.com/kubeflow/spark-operator/v2` v{SPARK_OPERATOR} |" in notice
+
+
 def test_image_requirements_are_complete_and_hashed() -> None:
     pins = requirements.read_lock((ROOT / "requirements.lock").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -200,9 +207,10 @@ def test_payload_imports_no_package_that_its_image_omits() -> None:
 
 def rendered(*options: str, release: str = "cr") -> list[dict[str, Any]]:
     """Return the objects of the chart with the example values. Without `helm`, the test is skipped."""
-    if shutil.which("helm") is None:
-        pytest.skip("`helm` is not on PATH")
-    command = ["helm", "template", release, str(CHART), "--namespace", "cleanroom", "--kube-version", "1.33.0", "--values", str(EXAMPLE)]
+    helm = str(HELM.path) if HELM.path.exists() else shutil.which("helm")
+    if helm is None:
+        pytest.skip("no `helm` on PATH or of `make cluster-binaries`")
+    command = [helm, "template", release, str(CHART), "--namespace", "cleanroom", "--kube-version", "1.33.0", "--values", str(EXAMPLE)]
     result = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return [item for item in yaml.safe_load_all(result.stdout) if item]
@@ -266,13 +274,30 @@ def test_each_version_has_its_own_deployments_until_it_is_drained() -> None:
     assert len(set(selectors)) == len(selectors)
 
 
+@pytest.mark.parametrize(
+    ("options", "namespaces"),
+    [
+        ((), {"cleanroom", "analytics"}),
+        (("--set=boundaries.spark-service.enabled=false",), {"cleanroom"}),
+        (("--set=runs.namespace=cleanroom",), {"cleanroom"}),
+        (("--set=networkPolicy.defaultDeny=false",), set()),
+        (("--set=networkPolicy.enabled=false",), set()),
+    ],
+)
+def test_namespaces_of_workers_and_runs_deny_other_pods_every_connection(options: tuple[str, ...], namespaces: set[str]) -> None:
+    policies = [item for item in rendered(*options) if item["kind"] == "NetworkPolicy" and item["spec"]["podSelector"] == {}]
+    assert {item["metadata"]["namespace"] for item in policies} == namespaces
+    assert len(policies) == len(namespaces)
+    assert all(item["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} for item in policies)
+
+
 def test_long_names_of_releases_and_collaborators_do_not_collide() -> None:
     parties = [f"{'a' * 39}{last}" for last in "bc"]
     items = rendered(*(f"--set=collaborators.{party}.profile=litware" for party in parties), release="r" * 53)
-    names = [(item["kind"], item["metadata"]["name"]) for item in items]
+    names = [(item["kind"], item["metadata"]["name"], item["metadata"].get("namespace", "cleanroom")) for item in items]
     assert len(set(names)) == len(names)
-    assert all(len(name) <= 63 for _, name in names)
-    assert sum(kind == "Deployment" for kind, _ in names) == 9
+    assert all(len(name) <= 63 for _, name, _ in names)
+    assert sum(kind == "Deployment" for kind, _, _ in names) == 9
 
 
 def test_the_chart_passes_the_build_id_that_the_worker_compares_with_its_own() -> None:

@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from scripts.reference.__main__ import PAGES
+from scripts.reference.errors import codes_for_operators
 from scripts.reference.errors import render as render_errors
 from starters.cli import app
 
@@ -83,6 +84,13 @@ def test_every_error_code_of_the_reference_has_a_message() -> None:
     assert shown["TooManySealingKeys"][0] == "user {…}: all {…} documents for sealing keys are occupied."
     assert shown["KeyringMissing"][0] == "profile {…} has no keyring."
     assert shown["RunParametersInvalid"][0] == "--{…}: {…} is not a date."
+
+
+def test_the_runbook_has_every_code_that_an_operator_can_act_on() -> None:
+    """Those whose party is the operator, and those of services that do not answer or answer otherwise."""
+    page = (ROOT / "docs/guides/runbook.md").read_text("utf-8")
+    missing = sorted(code for code in codes_for_operators() if f"`{code}`" not in page)
+    assert missing == []
 
 
 @pytest.mark.parametrize("path", MARKDOWN, ids=relative)

@@ -227,7 +227,6 @@ def submitted(path: str, value: Any) -> Any:
         ("spec.dynamicAllocation", {"maxExecutors": 1.5}, "spec.dynamicAllocation.maxExecutors", "must be of type integer"),
         ("spec.monitoring", {"exposeDriverMetrics": True}, "spec.monitoring.exposeExecutorMetrics", "Required value"),
         ("spec.deps", {"jars": "local:///a.jar"}, "spec.deps.jars", "must be of type array"),
-        ("spec.suspend", "true", "spec.suspend", "must be of type boolean"),
         ("spec.timeToLiveSeconds", "60", "spec.timeToLiveSeconds", "must be of type integer"),
         ("spec.arguments", ["a", 1], "spec.arguments[1]", "must be of type string"),
         ("spec.sparkConf", {"spark.x": True}, "spec.sparkConf.spark.x", "must be of type string"),

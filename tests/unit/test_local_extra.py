@@ -56,6 +56,14 @@ def test_small_installation_imports_everything_but_the_code_that_handles_rows() 
     assert {name for name in failed if not name.startswith("cleanroom.")} == set()
 
 
+def test_the_demo_has_its_tables_in_an_environment_without_setuptools(tmp_path: Path) -> None:
+    code = "from pathlib import Path\nfrom starters.demo import demo_data\nprint(*demo_data(Path('data'), 10).values())"
+    folder = f"import os\nos.chdir({str(tmp_path)!r})\n"
+    done = python(ABSENT + folder + code, ["pkg_resources", "setuptools"])
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "data/flights.csv").read_text().splitlines()) == 11
+
+
 @pytest.mark.parametrize(("extra", "module"), [(extra, modules[0]) for extra, modules in EXTRAS.items()], ids=EXTRAS)
 def test_command_without_its_extra_ends_with_the_remedy(extra: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for inside in (True, False):

@@ -21,6 +21,7 @@ from cleanroom.identifiers import dataset_workflow_id, run_workflow_id
 from cleanroom.lifecycle import dataset, run
 from cleanroom.messages.run import AuditEvent, JobOutcome, Revoked, RevokeRequest, RunQueryInput, RunTicket
 from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, pin_entry, pinned_event_id, run_facts
+from cleanroom.spark.causes import cause_of
 from cleanroom.spark.run_events import event_id
 from cleanroom.statements import RunRequest
 from cleanroom.statements.signing import peek
@@ -149,7 +150,7 @@ class RunLife(WorkflowLife):
     @rule(how=st.sampled_from(["completed", "failed", "lost"]))
     def job_ends(self, how: str) -> None:
         lost = TimeoutError("heartbeat", type=TimeoutType.HEARTBEAT, last_heartbeat_details=[])
-        failed = JobOutcome(completed=False, error=Refused("OOM_KILLED", "on purpose").to_dict())
+        failed = JobOutcome(completed=False, error=Refused("SparkOutOfMemory", "on purpose").to_dict())
         self.finish("watch_job", {"completed": JobOutcome(completed=True), "failed": failed, "lost": lost}[how])
         if how == "lost":
             assert self.show()["failure"]["code"] == "WorkerLost"
@@ -207,6 +208,7 @@ class RunLife(WorkflowLife):
         _, [row] = self.world.command("cleanroom run list", "contosso")
         failure = record["failure"]["code"] if record["failure"] else ""
         assert (row["state"], row["failure"]) == (record["state"], failure)
+        assert (record["failure"] or {}).get("cause") == cause_of(failure)
         assert ("conclude" in record["next"]) is (record["state"] == "TERMINATED")
         hints = str(record["failure"] or "")
         assert ("run conclude" in hints) is (record["state"] == "TERMINATED")

@@ -22,6 +22,7 @@ KUBERNETES = "1.35.4"
 ETCD = "3.6.5"
 SPARK_OPERATOR = "2.3.0"
 COREDNS = "1.15.0"
+HELM_VERSION = "3.22.0"
 SPARK = "4.0.0"
 """The Spark version of the Spark Operator's own image. Newer versions need rights that this operator's release does not grant."""
 
@@ -123,7 +124,8 @@ KUBE = Program(
 OPERATOR = Program("spark-operator", SPARK_OPERATOR, "operator", f"{OPERATOR_MODULE}/cmd/operator")
 DNS = Program("coredns", COREDNS, "dns")
 PAUSE = Program("pause", KUBERNETES, "kube", "./pause")
-FAST, FULL = (KUBE, OPERATOR), (KUBE, OPERATOR, DNS, PAUSE)
+HELM = Program("helm", HELM_VERSION, "helm", "helm.sh/helm/v3/cmd/helm")
+FAST, FULL = (KUBE, OPERATOR, HELM), (KUBE, OPERATOR, HELM, DNS, PAUSE)
 
 
 def go_environment() -> dict[str, str]:

@@ -21,9 +21,9 @@ import psutil
 import yaml
 
 from cleanroom.secret import write_secret_file
-from tools.cluster import binaries, container_node, isolation, packages, rights
+from tools.cluster import binaries, container_node, isolation, packages, rights, spark_image
 from tools.cluster.binaries import NotPossible
-from tools.cluster.supervisor import ACCOUNTS, READY_FILE, kubeconfig_path
+from tools.cluster.supervisor import ACCOUNTS, POD_CLUSTER_FILE, READY_FILE, kubeconfig_path
 
 NAMESPACE = "analytics"
 START_SECONDS = 300
@@ -45,13 +45,30 @@ class Cluster:
     layers: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     memory_mib: dict[str, int] = field(default_factory=dict)
+    process: int = 0
+    """The process ID of its supervisor on this machine."""
 
-    def kubeconfig(self, account: str = "admin") -> Path:
-        """Return the kubeconfig of ``admin`` or of a service account of the namespace of runs."""
-        return kubeconfig_path(self.folder, account)
+    def kubeconfig(self, account: str = "admin", *, inside: bool = False) -> Path:
+        """Return the kubeconfig of ``admin`` or of a service account of the namespace of runs.
+
+        Args:
+            account: The account.
+            inside: Whether it is for a process in the cluster's network.
+        """
+        return kubeconfig_path(self.folder, account, inside=inside)
+
+    @property
+    def network(self) -> Path:
+        """The cluster's network namespace (:func:`tools.cluster.isolation.enter_network`)."""
+        return Path(f"/proc/{self.process}/ns/net")
+
+    @property
+    def description(self) -> Path:
+        """The file for ``python -m localcloud up --cluster``. It exists if the cluster has the image of a run's pods."""
+        return self.folder / POD_CLUSTER_FILE
 
 
-def obstacle(tier: str = "fast") -> str | None:
+def obstacle(tier: str = "fast", *, spark: bool = False) -> str | None:
     """Return why a cluster cannot start here without a build, or None if it can."""
     if sys.platform != "linux":
         return f"the cluster's programs are built for Linux only; this is {sys.platform}"
@@ -59,6 +76,7 @@ def obstacle(tier: str = "fast") -> str | None:
         return reason
     missing = binaries.missing(binaries.FULL if tier == "full" else binaries.FAST)
     missing += ["Debian packages"] if tier == "full" and packages.missing() else []
+    missing += ["the image of the pods"] if spark and spark_image.missing() else []
     return f"not built: {', '.join(missing)}; `make cluster-binaries` builds them, or says why it cannot" if missing else None
 
 
@@ -75,13 +93,18 @@ def containers_obstacle() -> str | None:
 
 
 @contextmanager
-def running(folder: Path, tier: str = "fast") -> Iterator[Cluster]:
+def running(folder: Path, tier: str = "fast", *, spark: bool = False) -> Iterator[Cluster]:
     """Run a cluster with its state in ``folder``. It also ends when this process ends.
+
+    Args:
+        folder: The cluster's state.
+        tier: ``fast`` or ``full``.
+        spark: Whether the node gets the image of a run's pods.
 
     Raises:
         NotPossible: Its programs are not built, or it did not start.
     """
-    process = _start(folder, tier)
+    process = _start(folder, tier, spark=spark)
     try:
         yield _wait_started(folder, process)
     finally:
@@ -111,15 +134,15 @@ def existing(kubeconfig: Path, folder: Path, namespace: str = NAMESPACE) -> Clus
     return Cluster(folder, namespace)
 
 
-def up(folder: Path, tier: str = "fast") -> Cluster:
+def up(folder: Path, tier: str = "fast", *, spark: bool = False) -> Cluster:
     """Start a cluster that outlives this process, or return the one that runs already.
 
     Raises:
         NotPossible: Its programs are not built, or it did not start.
     """
-    if _supervisor(folder) is not None:
-        return _read(folder)
-    process = _start(folder, tier, detached=True)
+    if (running := _supervisor(folder)) is not None:
+        return _read(folder, running.pid)
+    process = _start(folder, tier, detached=True, spark=spark)
     created = psutil.Process(process.pid).create_time()
     (folder / _PROCESS_FILE).write_text(json.dumps({"pid": process.pid, "created": created}))
     return _wait_started(folder, process)
@@ -129,10 +152,7 @@ def down(folder: Path) -> bool:
     """Stop the cluster and remove its state. Returns whether it ran."""
     supervisor = _supervisor(folder)
     if supervisor is not None:
-        # With namespaces the supervisor is the child of ``unshare``.
-        inner = supervisor.children() if supervisor.name() == "unshare" else [supervisor]
-        for process in inner:
-            process.send_signal(signal.SIGTERM)
+        _inner(supervisor).send_signal(signal.SIGTERM)
         try:
             supervisor.wait(60)
         except psutil.TimeoutExpired:
@@ -142,8 +162,8 @@ def down(folder: Path) -> bool:
     return supervisor is not None
 
 
-def _start(folder: Path, tier: str, *, detached: bool = False) -> subprocess.Popen[bytes]:
-    if (reason := obstacle(tier)) is not None:
+def _start(folder: Path, tier: str, *, detached: bool = False, spark: bool = False) -> subprocess.Popen[bytes]:
+    if (reason := obstacle(tier, spark=spark)) is not None:
         raise NotPossible(reason)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
@@ -151,7 +171,7 @@ def _start(folder: Path, tier: str, *, detached: bool = False) -> subprocess.Pop
     with socket.create_server(("127.0.0.1", 0)) as listener, (folder / "supervisor.log").open("wb") as log:
         command = [*(prefix or []), sys.executable, "-m", "tools.cluster", "supervise", tier]
         command += [str(folder.resolve()), str(listener.fileno())]
-        command += ["--detached"] if detached else []
+        command += [*(["--detached"] if detached else []), *(["--spark"] if spark else [])]
         return subprocess.Popen(
             command,
             cwd=_ROOT,
@@ -170,7 +190,7 @@ def _wait_started(folder: Path, process: subprocess.Popen[bytes]) -> Cluster:
             last = (folder / "supervisor.log").read_text(errors="replace").strip()[-1500:]
             raise NotPossible(f"the cluster did not start within {START_SECONDS} s; {folder / 'supervisor.log'} ends with:\n{last}")
         time.sleep(0.1)
-    return _read(folder)
+    return _read(folder, process.pid)
 
 
 def _wait_ended(process: subprocess.Popen[bytes]) -> None:
@@ -182,10 +202,16 @@ def _wait_ended(process: subprocess.Popen[bytes]) -> None:
     isolation.remove_control_groups()
 
 
-def _read(folder: Path) -> Cluster:
+def _inner(supervisor: psutil.Process) -> psutil.Process:
+    """Return the supervisor itself: with namespaces it is the child of ``unshare``."""
+    return next(iter(supervisor.children()), supervisor) if supervisor.name() == "unshare" else supervisor
+
+
+def _read(folder: Path, process: int) -> Cluster:
     content: dict[str, Any] = json.loads((folder / READY_FILE).read_text())
     layers = tuple(content["layers"])
-    return Cluster(folder, content["namespace"], content["image"], layers, content["seconds"], content["memory_mib"])
+    inner = _inner(psutil.Process(process)).pid
+    return Cluster(folder, content["namespace"], content["image"], layers, content["seconds"], content["memory_mib"], inner)
 
 
 def _supervisor(folder: Path) -> psutil.Process | None:

@@ -1,4 +1,4 @@
-"""The node of the full tier: containerd with runc, kubelet, kube-proxy, CoreDNS, and a bridge for its pods.
+"""The node of the full tier: containerd with runc, kubelet, kube-proxy, and a bridge for its pods.
 
 It needs root and the network namespace of :mod:`tools.cluster.isolation`. The settings that differ from the defaults
 exist because such machines lack a right or a device; each says which.
@@ -6,18 +6,20 @@ exist because such machines lack a right or a device; each says which.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tools.cluster import packages
-from tools.cluster.binaries import DNS, KUBE
-from tools.cluster.control_plane import ControlPlane
+from tools.cluster.binaries import KUBE
+from tools.cluster.control_plane import DNS_SERVICE, ControlPlane
 from tools.cluster.images import Image
 from tools.cluster.servers import ServerFailed
 
@@ -26,6 +28,7 @@ ADDRESS = "10.90.0.1"
 BRIDGE = "node0"
 POD_NETWORK = "10.91.0.0/24"
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
+_RUNTIME = Path(__file__).with_name("confidential-runc")
 _CRI = "io.containerd.grpc.v1.cri"
 _IPTABLES = tuple(f"{family}{command}" for family in ("iptables", "ip6tables") for command in ("", "-save", "-restore"))
 
@@ -70,20 +73,20 @@ class ContainerNode:
 
     Args:
         plane: The control plane.
-        runtime: The OCI runtime; by default runc.
-        runtime_environment: Variables for the runtime.
+        hardware_file: Where :mod:`tools.cluster.confidential_runtime` reads which hardware stand-in its guests have.
     """
 
-    def __init__(self, plane: ControlPlane, runtime: Path | None = None, runtime_environment: Mapping[str, str] | None = None) -> None:
-        self._plane, self._root = plane, packages.root()
-        self._runtime = runtime or self._root / "usr/sbin/runc"
-        self._runtime_environment = dict(runtime_environment or {})
+    def __init__(self, plane: ControlPlane, hardware_file: Path) -> None:
+        self._plane, self._root, self._hardware_file = plane, packages.root(), hardware_file
         self._folder = plane.folder / "node"
         self._folder.mkdir()
         # A socket's path has at most 107 bytes.
         self._run = Path("/run/cluster")
         self._run.mkdir()
         self._socket = self._run / "containerd.sock"
+        self._runtime_socket = self._run / "confidential.sock"
+        self._images_file = self._folder / "images.json"
+        self._link_iptables()
 
     def start(self, images: Sequence[Image]) -> None:
         """Start the node's programs and import ``images``.
@@ -91,12 +94,16 @@ class ContainerNode:
         Raises:
             ServerFailed: A program has ended, or containerd does not answer.
         """
-        self._link_iptables()
+        runtime = [sys.executable, "-m", "tools.cluster.confidential_runtime"]
+        files = [self._runtime_socket, self._images_file, self._hardware_file]
+        self._plane.servers.start("confidential-runtime", [*runtime, *map(str, files)])
         self._start("containerd", self._root / "usr/bin/containerd", "--config", self._containerd_config())
         self._plane.servers.wait_until(self._answers, 30, "containerd does not answer after 30 s")
         for image in images:
-            base = f"localhost/{image.name}"
-            self._ctr("--namespace", "k8s.io", "images", "import", "--digests", "--base-name", base, "--no-unpack", str(image.archive))
+            self._import(image)
+        names = {name: image.layer_digests for image in images for name in (image.reference, f"localhost/{image.name}:latest")}
+        self._images_file.write_text(json.dumps(names))
+        self._plane.servers.wait_until(self._runtime_socket.exists, 60, "the confidential runtime does not answer after 60 s")
         issue = self._plane.certificates.issue
         issue("kubelet", f"system:node:{NAME}", groups=("system:nodes",), hosts=(NAME, ADDRESS))
         self._start(
@@ -111,28 +118,54 @@ class ContainerNode:
             f"--cert-dir={self._folder / 'kubelet-certificates'}",
         )
         self._start("kube-proxy", KUBE.path, "kube-proxy", f"--config={self._proxy_config()}", f"--hostname-override={NAME}")
-        self._start("coredns", DNS.path, "-conf", self._dns_config())
 
     def _start(self, name: str, *command: str | Path) -> None:
-        self._plane.servers.start(name, command, self._environment() | self._runtime_environment)
+        self._plane.servers.start(name, command, self.environment())
 
-    def _environment(self) -> dict[str, str]:
+    @property
+    def programs(self) -> Path:
+        """The folder with the programs of iptables."""
+        return self._folder / "bin"
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which the node's programs find each other."""
         library = self._root / "usr/lib/x86_64-linux-gnu"
-        folders = [self._folder / "bin", self._root / "usr/sbin", self._root / "usr/bin", os.environ["PATH"], "/usr/sbin", "/sbin"]
+        folders = [self.programs, self._root / "usr/sbin", self._root / "usr/bin", os.environ["PATH"], "/usr/sbin", "/sbin"]
         unpacked = {"LD_LIBRARY_PATH": str(library), "XTABLES_LIBDIR": str(library / "xtables")}
-        return {"PATH": ":".join(str(folder) for folder in folders), **(unpacked if self._root != Path("/") else {})}
+        runtime = {
+            "CONFIDENTIAL_RUNC": str(self._root / "usr/sbin/runc"),
+            "CONFIDENTIAL_PYTHON": sys.executable,
+            "CONFIDENTIAL_CLIENT": str(_RUNTIME.with_name("runtime_client.py")),
+            "CONFIDENTIAL_SOCKET": str(self._runtime_socket),
+        }
+        return {"PATH": ":".join(str(folder) for folder in folders), **runtime, **(unpacked if self._root != Path("/") else {})}
 
     def _link_iptables(self) -> None:
-        (self._folder / "bin").mkdir()
+        self.programs.mkdir()
         for name in _IPTABLES:
-            (self._folder / "bin" / name).symlink_to(self._root / "usr/sbin/xtables-nft-multi")
+            (self.programs / name).symlink_to(self._root / "usr/sbin/xtables-nft-multi")
 
     def _answers(self) -> bool:
         return self._ctr("version", check=False).returncode == 0
 
+    def _import(self, image: Image) -> None:
+        """Give containerd an image. The archive is written into a pipe: one with Spark has a gigabyte."""
+        options = ["images", "import", "--digests", "--base-name", f"localhost/{image.name}", "--no-unpack", "-"]
+        command = [str(self._root / "usr/bin/ctr"), "--address", str(self._socket), "--namespace", "k8s.io", *options]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **self.environment()}
+        ) as process:
+            assert process.stdin is not None
+            assert process.stderr is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin as archive:
+                image.write(archive)
+            message = process.stderr.read().decode(errors="replace")
+        if process.returncode != 0:
+            raise ServerFailed(f"the image {image.name} was not imported: {message.strip()[-300:]}")
+
     def _ctr(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [str(self._root / "usr/bin/ctr"), "--address", str(self._socket), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **self._environment()})
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **self.environment()})
         if check and done.returncode != 0:
             raise ServerFailed(f"{' '.join(arguments[:4])}: {done.stderr.strip()[-300:]}")
         return done
@@ -172,7 +205,7 @@ state = "{self._run}/containerd"
   runtime_type = "io.containerd.runc.v2"
   pod_annotations = ["microsoft.containerinstance.*"]
 [{runtime}.options]
-  BinaryName = "{self._runtime}"
+  BinaryName = "{_RUNTIME}"
   SystemdCgroup = false
 """
         )
@@ -199,7 +232,7 @@ state = "{self._run}/containerd"
                 "failCgroupV1": False,
                 "failSwapOn": False,
                 "oomScoreAdj": 0,
-                "clusterDNS": [ADDRESS],
+                "clusterDNS": [DNS_SERVICE],
                 "clusterDomain": "cluster.local",
                 "resolvConf": "",
                 "containerRuntimeEndpoint": f"unix://{self._socket}",
@@ -230,12 +263,6 @@ state = "{self._run}/containerd"
                 "metricsBindAddress": "127.0.0.1:10249",
             },
         )
-
-    def _dns_config(self) -> Path:
-        path = self._folder / "Corefile"
-        kubernetes = f"kubeconfig {self._plane.kubeconfig('admin')}\n    pods insecure\n    ttl 1"
-        path.write_text(f".:53 {{\n  errors\n  kubernetes cluster.local in-addr.arpa {{\n    {kubernetes}\n  }}\n}}\n")
-        return path
 
     def _json(self, name: str, value: dict[str, Any]) -> Path:
         path = self._folder / f"{name}.json"

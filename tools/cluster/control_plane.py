@@ -12,6 +12,9 @@ from tools.cluster.servers import Servers
 SERVICE_NETWORK = "10.96.0.0/16"
 API_SERVICE = "10.96.0.1"
 """The first address of :data:`SERVICE_NETWORK`, which is that of the service ``kubernetes``."""
+DNS_SERVICE = "10.96.0.10"
+API_PORT = 6443
+"""The API server's usual port, which the chart's network policies open, in a separate network."""
 LOOPBACK = "127.0.0.1"
 _OWN_NAMES = ("localhost", "kubernetes", *(f"kubernetes.default{rest}" for rest in ("", ".svc", ".svc.cluster.local")))
 
@@ -27,7 +30,7 @@ class ControlPlane:
 
     def __init__(self, folder: Path, servers: Servers, address: str | None = None) -> None:
         self.folder, self.servers, self.address = folder, servers, address
-        self.port = free_ports(1)[0]
+        self.port = API_PORT if address else free_ports(1)[0]
         self.certificates = Certificates(folder / "certificates")
 
     @property

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import os
 import shutil
 import socket
 import struct
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
+_CLONE_NEWNET = 0x40000000
 _REQUEST = struct.Struct("16sH14x")
 
 
@@ -36,6 +40,36 @@ def bring_up_loopback() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         name, flags = _REQUEST.unpack(fcntl.ioctl(control, _SIOCGIFFLAGS, _REQUEST.pack(b"lo", 0)))
         fcntl.ioctl(control, _SIOCSIFFLAGS, _REQUEST.pack(name, flags | _IFF_UP))
+
+
+def enter_network(network: str | Path) -> None:
+    """Move the calling thread, and the threads and processes that it starts from then on, to another network namespace.
+
+    Args:
+        network: The namespace as a file, such as ``/proc/PID/ns/net``.
+
+    Raises:
+        OSError: The caller has no right to enter it.
+    """
+    handle = os.open(network, os.O_RDONLY)
+    try:
+        # Python has os.setns from 3.12 on.
+        if ctypes.CDLL(None, use_errno=True).setns(handle, _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"cannot enter the network {network}")
+    finally:
+        os.close(handle)
+
+
+def listen_in_network(network: str, port: int) -> socket.socket:
+    """Return a socket that listens on loopback in another network namespace, where it stays."""
+
+    def listen() -> socket.socket:
+        enter_network(network)
+        return socket.create_server(("127.0.0.1", port))
+
+    # Only the thread enters the namespace, and it ends.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(listen).result()
 
 
 async def relay(listener: socket.socket, host: str, port: int) -> asyncio.Server:

@@ -47,6 +47,20 @@ def prepare(say: Callable[[str], None]) -> None:
     if not missing():
         say(f"reused   Debian packages: {root()}")
         return
+    fetch(PACKAGES, cache_folder() / "debian")
+    if missing():
+        raise NotPossible(
+            f"Debian's packages have other files than expected; {cache_folder() / 'debian'} lacks one of {', '.join(PROGRAMS)}"
+        )
+    say(f"fetched  Debian packages: {root()}")
+
+
+def fetch(names: tuple[str, ...], folder: Path) -> None:
+    """Download packages and unpack them into ``folder``, in place of what it has.
+
+    Raises:
+        NotPossible: This is no Debian machine, or its package sources do not answer.
+    """
     apt, dpkg = shutil.which("apt-get"), shutil.which("dpkg-deb")
     if apt is None or dpkg is None:
         raise NotPossible(
@@ -55,17 +69,12 @@ def prepare(say: Callable[[str], None]) -> None:
     cache_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_folder()) as scratch:
         _run([apt, "update", "-qq"], scratch)
-        _run([apt, "download", "-qq", *PACKAGES], scratch)
+        _run([apt, "download", "-qq", *names], scratch)
         unpacked = Path(scratch, "root")
         for package in sorted(Path(scratch).glob("*.deb")):
             _run([dpkg, "-x", str(package), str(unpacked)], scratch)
-        shutil.rmtree(cache_folder() / "debian", ignore_errors=True)
-        unpacked.replace(cache_folder() / "debian")
-    if missing():
-        raise NotPossible(
-            f"Debian's packages have other files than expected; {cache_folder() / 'debian'} lacks one of {', '.join(PROGRAMS)}"
-        )
-    say(f"fetched  Debian packages: {root()}")
+        shutil.rmtree(folder, ignore_errors=True)
+        unpacked.replace(folder)
 
 
 def _run(command: list[str], folder: str) -> None:

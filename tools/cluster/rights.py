@@ -31,7 +31,8 @@ def chart_rules() -> dict[str, list[dict[str, Any]]]:
 
 def create_accounts(api: kubernetes.client.ApiClient, namespace: str) -> None:
     """Create the namespace of runs and its accounts: the Spark service, the drivers, and a viewer without the right to create."""
-    create(api, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    labels = {"pod-security.kubernetes.io/enforce": "baseline"}
+    create(api, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}})
     for name, rules in {**chart_rules(), VIEWER: _VIEWER_RULES}.items():
         create_account(api, namespace, name, rules)
 

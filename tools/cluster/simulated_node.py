@@ -6,6 +6,8 @@ API server, scheduler, controllers and Spark Operator are real, and a driver's a
 * ``eat`` exceeds its memory limit;
 * anything else runs until the pod is deleted.
 
+Executors fail: they have no driver to join.
+
 An image that :data:`ABSENT` names cannot be pulled. The states and messages are those of kubelet 1.35 with containerd.
 """
 
@@ -127,7 +129,8 @@ class SimulatedNode:
         if container["image"].startswith(ABSENT):
             self._fail_to_pull(pod, container["image"])
             return
-        action = list(container.get("args") or ())[_PROGRAM_ARGUMENTS:]
+        arguments = list(container.get("args") or ())
+        action = ["exit", "64"] if arguments[:1] == ["executor"] else arguments[_PROGRAM_ARGUMENTS:]
         self._event(pod, "Pulled", f'Container image "{container["image"]}" already present on machine and can be accessed by the pod')
         self._event(pod, "Created", "Container created")
         self._event(pod, "Started", "Container started")
@@ -177,7 +180,15 @@ class SimulatedNode:
         container = pod["spec"]["containers"][0]
         running = phase == "Running"
         item = {"name": container["name"], "image": container["image"], "imageID": "", "ready": running, "restartCount": 0, "state": state}
-        status = {"phase": phase, "podIP": LOOPBACK, "podIPs": [{"ip": LOOPBACK}], "startTime": _now(), "containerStatuses": [item]}
+        ready = [{"type": "Ready", "status": str(running), "lastTransitionTime": _now()}]
+        status = {
+            "phase": phase,
+            "conditions": ready,
+            "podIP": LOOPBACK,
+            "podIPs": [{"ip": LOOPBACK}],
+            "startTime": _now(),
+            "containerStatuses": [item],
+        }
         metadata = pod["metadata"]
         body = {"metadata": {"uid": metadata["uid"]}, "status": status}
         self._core.patch_namespaced_pod_status(metadata["name"], metadata["namespace"], body)

@@ -6,6 +6,7 @@ It ends when it gets SIGTERM, when one of its servers ends, or, unless it is det
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import os
 import signal
 import socket
@@ -18,16 +19,20 @@ from typing import Any
 
 import kubernetes
 
+from localcloud.launcher.pod_cluster import PodCluster
 from localcloud.launcher.supervisor import write_json
-from tools.cluster import container_node, images, simulated_node
+from tools.cluster import container_node, dns, images, simulated_node, spark_image
 from tools.cluster.binaries import KUBERNETES
 from tools.cluster.control_plane import LOOPBACK, ControlPlane
 from tools.cluster.isolation import bring_up_loopback, relay
+from tools.cluster.network_policies import NetworkPolicies
 from tools.cluster.rights import DRIVER, SPARK_SERVICE, VIEWER, create_accounts, token
 from tools.cluster.servers import Servers
 from tools.cluster.spark_operator import SparkOperator
 
 READY_FILE = "cluster.json"
+POD_CLUSTER_FILE = "pod-cluster.json"
+HARDWARE_FILE = "hardware.json"
 ACCOUNTS = ("admin", SPARK_SERVICE, DRIVER, VIEWER)
 
 
@@ -39,10 +44,11 @@ class Supervisor:
         folder: The cluster's state.
         namespace: The namespace of runs.
         listener: A listening socket of the machine, which the API server answers on.
+        spark: Whether the node gets the image of a run's pods.
     """
 
-    def __init__(self, tier: str, folder: Path, namespace: str, listener: socket.socket) -> None:
-        self.tier, self.folder, self.namespace, self.listener = tier, folder, namespace, listener
+    def __init__(self, tier: str, folder: Path, namespace: str, listener: socket.socket, *, spark: bool) -> None:
+        self.tier, self.folder, self.namespace, self.listener, self.spark = tier, folder, namespace, listener, spark
         self.image: tuple[str, tuple[str, ...]] = (f"localhost/program@sha256:{'0' * 64}", ("0" * 64,))
         self.servers = Servers(folder)
         self.seconds: dict[str, float] = {}
@@ -77,13 +83,34 @@ class Supervisor:
     def _start_node(self, plane: ControlPlane, api: kubernetes.client.ApiClient, cleanup: ExitStack) -> None:
         if self.tier == "full":
             images_folder = self.folder / "images"
-            program = images.program(images_folder)
-            container_node.ContainerNode(plane).start([images.pause(images_folder), program])
-            self.image = (program.reference, program.layers)
+            program, names = images.program(images_folder), images.dns(images_folder)
+            pods = [spark_image.build()] if self.spark else []
+            node = container_node.ContainerNode(plane, self.folder / HARDWARE_FILE)
+            policies = NetworkPolicies(api, container_node.POD_NETWORK, node.programs, node.environment())
+            policies.start()
+            cleanup.callback(policies.stop)
+            node.start([images.pause(images_folder), program, names, *pods])
+            dns.install(api, names.reference)
+            self.servers.wait_until(lambda: dns.is_available(api), 60, "the cluster's DNS server does not answer after 60 s")
+            self.image = (program.reference, program.layer_digests)
+            for image in pods:
+                self._describe(image)
         else:
-            node = simulated_node.SimulatedNode(plane, api)
-            node.start()
-            cleanup.callback(node.stop)
+            simulated = simulated_node.SimulatedNode(plane, api)
+            simulated.start()
+            cleanup.callback(simulated.stop)
+
+    def _describe(self, image: images.Image) -> None:
+        """Write what a local cloud needs to know to run its pods here."""
+        described = PodCluster(
+            address=container_node.ADDRESS,
+            kubeconfig=kubeconfig_path(self.folder, SPARK_SERVICE, inside=True),
+            image=image.reference,
+            layers=image.layer_digests,
+            spark_version=importlib.metadata.version("pyspark"),
+            hardware_file=self.folder / HARDWARE_FILE,
+        )
+        write_json(self.folder / POD_CLUSTER_FILE, described.model_dump(mode="json"))
 
     async def serve(self, plane: ControlPlane, *, detached: bool) -> None:
         """Relay connections to the API server until the cluster should end."""
@@ -104,13 +131,11 @@ class Supervisor:
                     continue
 
     def _write_kubeconfigs(self, plane: ControlPlane, api: kubernetes.client.ApiClient) -> None:
-        url = f"https://{LOOPBACK}:{self.listener.getsockname()[1]}"
+        outside = f"https://{LOOPBACK}:{self.listener.getsockname()[1]}"
         for account in ACCOUNTS:
-            path = kubeconfig_path(self.folder, account)
-            if account == "admin":
-                plane.certificates.kubeconfig(path, url, self.namespace, file="admin")
-            else:
-                plane.certificates.kubeconfig(path, url, self.namespace, token=token(api, self.namespace, account))
+            credential = {"file": "admin"} if account == "admin" else {"token": token(api, self.namespace, account)}
+            for inside, url in ((False, outside), (True, plane.url)):
+                plane.certificates.kubeconfig(kubeconfig_path(self.folder, account, inside=inside), url, self.namespace, **credential)
 
     def _write_ready_file(self) -> None:
         memory = {name: server.resident_mib() for name, server in self.servers.running.items()}
@@ -139,16 +164,16 @@ def _is_ready(node: Any) -> bool:
     return ready and not node.spec.taints
 
 
-def kubeconfig_path(folder: Path, account: str) -> Path:
-    """Return the path of an account's kubeconfig."""
-    return folder / "kubeconfigs" / f"{account}.json"
+def kubeconfig_path(folder: Path, account: str, *, inside: bool = False) -> Path:
+    """Return the path of an account's kubeconfig, for this machine's network or for a process ``inside`` of the cluster's."""
+    return folder / ("kubeconfigs-inside" if inside else "kubeconfigs") / f"{account}.json"
 
 
-def main(tier: str, folder: Path, namespace: str, listener: socket.socket, *, detached: bool) -> None:
+def main(tier: str, folder: Path, namespace: str, listener: socket.socket, *, detached: bool, spark: bool) -> None:
     """Run a cluster until it should end."""
     if os.getpid() == 1:
         bring_up_loopback()
     with ExitStack() as cleanup:
-        supervisor = Supervisor(tier, folder, namespace, listener)
+        supervisor = Supervisor(tier, folder, namespace, listener, spark=spark)
         plane = supervisor.start(cleanup)
         asyncio.run(supervisor.serve(plane, detached=detached))

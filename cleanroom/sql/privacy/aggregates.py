@@ -128,6 +128,7 @@ def _check_terms(name: str, args: Sequence[Value], catalog: Catalog) -> None:
             owner = catalog.view(view)
             if owner is not None and not owner.may_aggregate(column):
                 text = f"{name} of {column}: the owner of {owner.name} does not list it as a measure; it may be counted (COUNT)"
+                text += "; a condition on it stands in FILTER (WHERE …)" if owner.may_output(column) else ""
                 raise Refusal("MeasureNotAllowed", text)
         _check_weights(name, arg, protected, catalog)
 

@@ -395,8 +395,8 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 def _rerun(before: Object, after: Object) -> bool:
     """Whether the operator deletes the pods and runs the application again after this change of its spec."""
-    harmless = ("suspend", "timeToLiveSeconds")
-    return {k: v for k, v in before.items() if k not in harmless} != {k: v for k, v in after.items() if k not in harmless}
+    harmless = "timeToLiveSeconds"
+    return {k: v for k, v in before.items() if k != harmless} != {k: v for k, v in after.items() if k != harmless}
 
 
 def _line(kind: str, item: Object) -> bytes:

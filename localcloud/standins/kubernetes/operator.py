@@ -84,12 +84,8 @@ class Operator:
         if self._executor_pods:
             self._count_executors(application)
         state = _state(application)
-        suspend = bool(application["spec"].get("suspend"))
-        if suspend and state in ("", "SUBMITTED", "RUNNING", "PENDING_RERUN"):
-            self._set(application, "SUSPENDING", event="SparkApplicationSuspending")
-            return
         match state:
-            case "" | "PENDING_RERUN" | "RESUMING":
+            case "" | "PENDING_RERUN":
                 self._submit(application)
             case "SUBMISSION_FAILED":
                 message = _error(application)
@@ -100,18 +96,9 @@ class Operator:
                 self._set(application, "COMPLETED", event="SparkApplicationCompleted")
             case "FAILING":
                 self._set(application, "FAILED", _error(application), event="SparkApplicationFailed")
-            case "INVALIDATING" | "SUSPENDING":
+            case "INVALIDATING":
                 if self._driver_gone(application):
-                    following = "PENDING_RERUN" if state == "INVALIDATING" else "SUSPENDED"
-                    self._set(
-                        application,
-                        following,
-                        event=f"SparkApplication{'PendingRerun' if state == 'INVALIDATING' else 'Suspended'}",
-                        driver={},
-                    )
-            case "SUSPENDED":
-                if not suspend:
-                    self._set(application, "RESUMING", event="SparkApplicationResuming")
+                    self._set(application, "PENDING_RERUN", event="SparkApplicationPendingRerun", driver={})
 
     def _submit(self, application: Object) -> None:
         metadata = application["metadata"]

@@ -11,6 +11,7 @@ from localcloud.standins.kubernetes.store import Object
 APP_LABEL = "sparkoperator.k8s.io/app-name"
 DRIVER_CONTAINER = "spark-kubernetes-driver"
 MAX_ARGUMENT = 131_071
+LOCAL_DIR_VOLUME = "spark-local-dir-"
 
 
 def driver_pod(application: Object, name: str, submission: str, app_id: str) -> Object:

@@ -7,16 +7,13 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import kubernetes
 import pytest
 
 from cleanroom.errors import Refused
-from cleanroom.spark.application import GROUP, PLURAL, VERSION
 from cleanroom.spark.failure_rules import FailureCode
 from cleanroom.spark.kubernetes import KubernetesClient
-from cleanroom.spark.outcome import outcome_of
 from localcloud.standins.kubernetes.image import LocalImage
-from tests.scenario.kubernetes.support import finish, follow
+from tests.scenario.kubernetes.support import finish
 from tests.unit.spark_support import application, make_job
 
 pytestmark = pytest.mark.scenario
@@ -42,20 +39,6 @@ def test_successful_application_completes_with_its_receipt_and_events(client: Ku
     assert {"SparkApplicationSubmitted", "SparkApplicationCompleted", "SparkDriverCompleted"} <= {event.reason for event in status.events}
     assert client.delete(name)
     assert client.pods(name) == []
-
-
-def test_suspend_stops_the_driver_and_resume_starts_a_new_one(
-    client: KubernetesClient, waiting_image: LocalImage, custom_objects: kubernetes.client.CustomObjectsApi
-) -> None:
-    name = client.create_or_get(application(make_job("suspend"), waiting_image))[0]["metadata"]["name"]
-    before = follow(client, name, lambda status: status.state == "RUNNING")
-    custom_objects.patch_namespaced_custom_object(GROUP, VERSION, "analytics", PLURAL, name, {"spec": {"suspend": True}})
-    suspended = follow(client, name, lambda status: status.state == "SUSPENDED")
-    assert (suspended.pods, suspended.driver_pod, outcome_of(suspended)) == ((), None, None)
-    custom_objects.patch_namespaced_custom_object(GROUP, VERSION, "analytics", PLURAL, name, {"spec": {"suspend": False}})
-    after = follow(client, name, lambda status: status.state == "RUNNING")
-    assert after.pods[0].uid != before.pods[0].uid
-    assert client.delete(name)
 
 
 def _remote_file(item: dict[str, Any]) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from cleanroom.errors import CleanRoomError
+from cleanroom.errors import CleanRoomError, InvalidInput, Refused, Unavailable
 from cleanroom.messages.run import RunFailure
-from cleanroom.spark.causes import EXPLANATIONS, Cause, cause_of
+from cleanroom.spark.causes import MEANINGS, Cause, cause_of
 from cleanroom.spark.deadlines import Deadlines, deadline_outcome
-from cleanroom.spark.failure_rules import FailureCode
-from cleanroom.spark.outcome import failed_outcome, outcome_of, progress_line
+from cleanroom.spark.failure_rules import REMEDIES, FailureCode
+from cleanroom.spark.outcome import creation_error, failed_outcome, outcome_of, progress_line
 from cleanroom.spark.status import ClusterEvent, ContainerStatus, ExecutorCounts, JobStatus, PodStatus
 from starters.operations.runs import failure_record
 from tests.unit.test_spark_outcome import NAME, container, status
@@ -172,25 +172,53 @@ def test_every_failure_has_a_cause_or_says_everything_itself() -> None:
     assert cause_of("QueryNotFound") is None
 
 
-def test_every_cause_has_one_sentence_and_a_remedy() -> None:
-    assert set(EXPLANATIONS) == set(Cause)
-    for sentence, remedy in EXPLANATIONS.values():
+def test_every_cause_has_one_sentence_and_every_failure_a_remedy() -> None:
+    assert set(MEANINGS) == set(Cause)
+    for sentence in MEANINGS.values():
         assert sentence.endswith(".")
-        assert sentence.count(". ") == 0
-        assert remedy.endswith(".")
+        assert ". " not in sentence
+    for failure in FailureCode:
+        hint = REMEDIES[failure].hint
+        assert hint.endswith("."), failure
+
+
+NO_RIGHT = 'sparkapplications.sparkoperator.k8s.io is forbidden: User "x" cannot create resource "sparkapplications" in API group "g"'
+NO_QUOTA = 'sparkapplications "cr-1" is forbidden: exceeded quota: runs, requested: count/sparkapplications=1'
+NO_WEBHOOK = 'Internal error occurred: failed calling webhook "mutate": dial tcp [::1]:9: connect: connection refused'
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "cause"),
+    [
+        (Refused("Forbidden", NO_RIGHT, hint="Grant it."), "SparkRightMissing", Cause.PRECONDITION),
+        (Refused("Forbidden", NO_QUOTA), "SparkCapacity", Cause.CAPACITY),
+        (Unavailable("InternalError", NO_WEBHOOK), "SparkAdmission", Cause.PRECONDITION),
+    ],
+)
+def test_application_that_the_api_server_refuses_has_a_cause_and_stays_as_retryable(error: CleanRoomError, code: str, cause: Cause) -> None:
+    found = creation_error(error)
+    assert (found.code, cause_of(found.code), found.party) == (code, cause, "operator")
+    assert (type(found), found.retryable, found.message) == (type(error), error.retryable, error.message)
+    assert found.hint == REMEDIES[FailureCode(code.removeprefix("Spark"))].hint
+    assert found.details["reason"] == error.code
+
+
+def test_other_errors_of_the_api_server_are_unchanged() -> None:
+    for error in (InvalidInput("Invalid", 'spec.type: Unsupported value: "Cobol"'), Unavailable("KubernetesUnreachable", "no answer")):
+        assert creation_error(error) is error
 
 
 def test_summary_in_the_web_ui_names_the_cause() -> None:
     text = failure_summary("FAILED", CleanRoomError("SparkNodeLost", "Spark application cr-x: Evicted"))
     assert r"Cause: **NODE\_LOST**" in text
-    assert EXPLANATIONS[Cause.NODE_LOST].sentence.rstrip(".") in text
+    assert MEANINGS[Cause.NODE_LOST].rstrip(".") in text
     assert "Cause" not in failure_summary("FAILED", CleanRoomError("QueryNotFound", "no such query"))
 
 
 def test_run_show_names_the_cause() -> None:
     record = failure_record(RunFailure(code="SparkMountFailed", message="m"))
     assert record is not None
-    assert (record["cause"], record["meaning"]) == ("MOUNT", EXPLANATIONS[Cause.MOUNT].sentence)
+    assert (record["cause"], record["meaning"]) == ("MOUNT", MEANINGS[Cause.MOUNT])
     other = failure_record(RunFailure(code="QueryNotFound", message="m"))
     assert other is not None
     assert "cause" not in other

@@ -41,10 +41,9 @@ from cleanroom.messages.run import (
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from tests.audit_world import AuditWorld
 from tests.run_world import RunWorld
-from tests.temporal_env import temporal_env, unique
+from tests.temporal_env import unique
 from workflows.run_query import RunQuery
 
-_ = temporal_env
 pytestmark = pytest.mark.timeout(120)
 ZERO = "0" * 64
 
