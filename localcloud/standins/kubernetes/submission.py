@@ -20,7 +20,8 @@ def driver_pod(application: Object, name: str, submission: str, app_id: str) -> 
     driver = spec["driver"]
     cores, memory = driver.get("cores", 1), memory_mib(driver.get("memory", "1g"))
     conf_map = f"spark-drv-{app_id.removeprefix('spark-')[:16]}-conf-map"
-    quantities = {"cpu": str(cores), "memory": f"{memory + max(384, math.ceil(memory * 0.1))}Mi"}
+    overhead = memory_mib(driver["memoryOverhead"]) if "memoryOverhead" in driver else max(384, math.ceil(memory * 0.1))
+    quantities = {"cpu": str(cores), "memory": f"{memory + overhead}Mi"}
     container = {
         "name": DRIVER_CONTAINER,
         "image": driver.get("image") or spec.get("image") or "",
@@ -103,6 +104,7 @@ def spark_properties(application: Object, app_id: str, driver_pod: str | None) -
         "spark.executor.cores": str(executor.get("cores", 1)),
         "spark.executor.instances": str(executor.get("instances", 1)),
         "spark.executor.memory": executor.get("memory", "1g"),
+        **{f"spark.{role}.memoryOverhead": spec[role]["memoryOverhead"] for role in ("driver", "executor") if "memoryOverhead" in spec[role]},
         "spark.kubernetes.container.image": spec.get("image", ""),
         "spark.kubernetes.namespace": application["metadata"]["namespace"],
         "spark.submit.deployMode": "cluster",
