@@ -104,7 +104,11 @@ def spark_properties(application: Object, app_id: str, driver_pod: str | None) -
         "spark.executor.cores": str(executor.get("cores", 1)),
         "spark.executor.instances": str(executor.get("instances", 1)),
         "spark.executor.memory": executor.get("memory", "1g"),
-        **{f"spark.{role}.memoryOverhead": spec[role]["memoryOverhead"] for role in ("driver", "executor") if "memoryOverhead" in spec[role]},
+        **{
+            f"spark.{role}.memoryOverhead": spec[role]["memoryOverhead"]
+            for role in ("driver", "executor")
+            if "memoryOverhead" in spec[role]
+        },
         "spark.kubernetes.container.image": spec.get("image", ""),
         "spark.kubernetes.namespace": application["metadata"]["namespace"],
         "spark.submit.deployMode": "cluster",
