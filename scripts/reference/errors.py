@@ -115,8 +115,13 @@ def _refused_by_gate() -> dict[str, str]:
 Assigned = dict[str, ast.expr]
 
 
-def _raised() -> Iterator[tuple[type[CleanRoomError], str, ast.Call, str, Assigned]]:
+@functools.cache
+def _raised() -> tuple[tuple[type[CleanRoomError], str, ast.Call, str, Assigned], ...]:
     """The calls that create errors, with their code and what is assigned to the names of the function around each."""
+    return tuple(_read_raised())
+
+
+def _read_raised() -> Iterator[tuple[type[CleanRoomError], str, ast.Call, str, Assigned]]:
     for path, tree in trees().items():
         constants = dict(_constants(tree))
         for call, assigned in _calls(tree, {}):
