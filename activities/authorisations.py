@@ -53,7 +53,7 @@ class AuthorisationVerifier:
         party = self._settings.party
         user = self._settings.parties.get(party) if party else None
         if user is None:
-            raise PreconditionFailed("PartyUnknown", f"settings: party {party!r} has no user ID in [parties].", party="operator")
+            raise PreconditionFailed("PartyUnknown", f"settings: party {party!r} has no user ID in [default.parties].", party="operator")
         return user
 
     async def _keys(self) -> KeyHistory:

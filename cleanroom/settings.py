@@ -383,6 +383,7 @@ def load_settings(profile: str | None = None, *, path: Path | None = None) -> Se
         )
     if file is not None:
         tables = load_tables(file)
+        _require_known_tables(tables, file)
         profiles = tables.get("profile", {})
         if name != "default" and name not in profiles:
             raise NotFound(
@@ -401,6 +402,21 @@ def load_settings(profile: str | None = None, *, path: Path | None = None) -> Se
         raise InvalidInput(
             "ConfigInvalid", f"config: the field {where} of profile {name!r} is not valid: {first['msg']}.", hint=f"Edit {file}."
         ) from error
+
+
+def _require_known_tables(tables: dict[str, Any], file: Path) -> None:
+    """Refuse what no profile would read, so that a setting in the wrong place is not missing without a word."""
+    unknown = sorted(tables.keys() - {"default", "profile"})
+    if not unknown:
+        return
+    table = unknown[0]
+    place = f"[default.{table}]" if isinstance(tables[table], dict) else "[default]"
+    hint = (
+        "Profiles stand in [profile.NAME]."
+        if table.startswith("profile")
+        else f"Move it to {place}, or to the same place in [profile.NAME]."
+    )
+    raise InvalidInput("ConfigInvalid", f"config: {', '.join(unknown)} in {file}: outside of [default] and [profile.NAME].", hint=hint)
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

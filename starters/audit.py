@@ -176,7 +176,10 @@ def report(
         _require_new(target, force=force)
         bundle, verdict = _verify(file, trust, key, crl)
         target.write_text(render_report(bundle, verdict, _names(name or [], profile, config), source=file.name), "utf-8")
-        print_record({"file": str(target), "ok": verdict.ok, "run": verdict.run_id, "query": verdict.query}, output, title="audit report")
+        record = {"file": str(target), "ok": verdict.ok, "run": verdict.run_id, "query": verdict.query}
+        if (broken := verdict.first_broken) is not None:
+            record["first_broken"] = f"{broken.id} of {broken.subject}: {broken.detail}"
+        print_record(record, output, title="audit report")
         if not verdict.ok:
             raise typer.Exit(Refused.exit_code)
 

@@ -116,7 +116,11 @@ def _complete(name: str, file: Path, given: dict[str, Any]) -> dict[str, Any]:
     if not asks():
         if missing:
             flags = ", ".join(f"--set {field}=…" if options[field] == "--set" else options[field] for field in missing)
-            raise InvalidInput("SettingMissing", f"profile {name!r} is new, and {', '.join(missing)} is not given.", hint=f"Give {flags}.")
+            raise InvalidInput(
+                "SettingMissing",
+                f"profile {name!r} is new, and {', '.join(missing)} is not given.",
+                hint=f"Give {flags}. On one machine, `cleanroom up` makes the profiles.",
+            )
         return given
     print_status(f"[bold]{safe(name)}[/bold] is a new profile. An empty answer leaves a setting out.")
     answers = [f"{field}={typer.prompt(field)}" for field in missing]

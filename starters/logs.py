@@ -61,7 +61,8 @@ def _run(run_id: str, lines: int, config: str | None, services: dict[str, Any]) 
         raise PreconditionFailed(
             "ClusterUnknown",
             f"{run_id!r} is not a service here, and no profile says which cluster runs the pods.",
-            hint=f"Use a cleanroom.toml with a profile of the boundary spark-service, as the operator has.{known}",
+            hint="Logs of a run need a cleanroom.toml with a profile of the boundary spark-service, as the operator has."
+            + (known or " `cleanroom ps` lists the services of a local cloud."),
         )
     return run_log(settings, require_name("NAME", run_id), lines)
 

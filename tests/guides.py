@@ -51,12 +51,15 @@ ELSEWHERE = {
     "cleanroom init contosso --collaboration": "tests/unit/test_set_up.py",
     "cleanroom worker ": "tests/scenario/test_worker_lifecycle.py",
     "cleanroom demo ": "tests/scenario/test_demo_result.py",
+    "cleanroom run conclude": "tests/scenario/test_crashes.py",
     "cleanroom versions ": "tests/scenario/test_upgrade.py",
     "cleanroom down": "tests/scenario/test_guides.py",
     "export ": "tests/scenario/test_observability.py",
     "cleanroom run start delays": "tests/scenario/test_observability.py",
     ". .venv/bin/activate": "tests/unit/test_guides.py",
     "cleanroom query lint --sql query.sql": "tests/unit/test_sql_page.py",
+    "python -m tools.cluster up": "tests/cluster/conftest.py",
+    "nsenter ": "tests/cluster/conftest.py",
     "sed ": "tests/unit/audit/test_report.py",
 }
 """The beginnings of commands that another test executes, and that test."""
@@ -131,13 +134,15 @@ class Guides:
             if line.startswith("cleanroom run start"):
                 self.run = max(self.json("cleanroom run list --profile fabrikam"), key=lambda row: row["started"])["run"]
             if line.startswith("cleanroom deputy name"):
-                self.thumbprint = self.json("cleanroom deputy list --profile contosso")[0]["thumbprint"]
+                self.thumbprint = self.json("cleanroom deputy list --profile contosso")[0]["kid"]
 
     def with_values(self, page: str, line: str) -> str:
         """Replace the placeholders of a guide."""
         today = dt.datetime.now(dt.UTC).date()
         line = re.sub(r"\b(RUN|r-1)\b", self.run, line).replace("revoke THUMBPRINT", f"revoke {self.thumbprint}")
         line = line.replace("2026-12-20", str(today)).replace("2027-01-10", str(today + dt.timedelta(days=14)))
+        if line.startswith("cleanroom query reject"):
+            line = line.replace("fabrikam-delays", "delays")
         if page == "docs/guides/data-owner.md" and re.search(r"dataset|flights\.csv", line):
             line = line.replace("contosso-flights", "contosso-guide")
         if "audit verify" in line:
@@ -146,7 +151,7 @@ class Guides:
 
     def reference_values(self, line: str) -> str:
         """Replace the values that an auditor gets from a trusted source by those of this cloud, and name its roots."""
-        found = self.json("cleanroom collaboration show local --profile operator")
+        found = self.json("cleanroom collaboration show --profile operator")
         line = line.replace("8b71…", found["cleanRooms"][0]).replace("6e40…", found["trust"]["sparkServices"][0])
         return re.sub(r" --trust \S+|$", " --trust .cleanroom/snp/attestation-trust.json", line, count=1)
 
@@ -184,16 +189,28 @@ def _deputy(guides: Guides) -> None:
     config.write_text(config.read_text() + "\n" + re.sub(r'keys_dir = ".*"', 'keys_dir = "maria-keys"', text))
 
 
+def _running(guides: Guides) -> None:
+    guides.bash("cleanroom run start fabrikam-delays --run-id to-cancel --no-wait --profile fabrikam")
+    guides.run = "to-cancel"
+
+
+def _ended(guides: Guides) -> None:
+    guides.run = "2026-w14"
+
+
 def _keyring(guides: Guides) -> None:
     guides.bash("cleanroom codec-keys keyring.json")
 
 
-BEFORE: dict[tuple[str, str], Callable[[Guides], None]] = {
+BEFORE: dict[tuple[str, str], Callable[[Guides], object]] = {
     ("docs/guides/analyst.md", "cleanroom query check"): _draft,
+    ("docs/guides/data-owner.md", "cleanroom keyring seal"): lambda guides: guides.bash("cleanroom init litware"),
     ("docs/guides/data-owner.md", "cleanroom dataset init"): _dataset,
     ("docs/guides/data-owner.md", "cleanroom query reject"): _rejected,
     ("docs/guides/data-owner.md", "cleanroom deputy key"): _deputy,
+    ("docs/guides/operator.md", "cleanroom run cancel"): _running,
     ("docs/guides/operator.md", "cleanroom codec-keys"): _keyring,
+    ("docs/guides/auditor.md", "cleanroom audit list"): _ended,
 }
 """By page and beginning of a command, what has to exist before it."""
 EXIT_CODES: dict[str, int] = {}

@@ -111,7 +111,8 @@ def boundary_worker(settings: Settings, bootstrap: Bootstrap | None = None) -> B
     if bootstrap is not None:
         raise InvalidInput("BootstrapNotUsed", f"{settings.boundary}: only attested workers have a bootstrap file.")
     if not settings.collaboration:
-        raise PreconditionFailed("SettingMissing", "settings: collaboration is not set.", hint="Run `cleanroom up`, or set it.")
+        hint = "`cleanroom init NAME` sets up a profile. On one machine, `cleanroom up` writes cleanroom.toml."
+        raise PreconditionFailed("SettingMissing", "settings: collaboration is not set.", hint=hint)
     return (_collaborator if settings.boundary == "collaborator" else _frontend)(settings)
 
 

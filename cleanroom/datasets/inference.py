@@ -79,10 +79,13 @@ def infer_file(path: Path, *, header: bool = True) -> InferredFile:
     elif suffix in SUFFIXES["json"]:
         found = _infer_json(path)
     else:
+        yaml = suffix in (".yaml", ".yml")
         raise InvalidInput(
             "SourceFormatMismatch",
             f"{path}: the name does not end in {', '.join(ending for endings in SUFFIXES.values() for ending in endings)}.",
-            hint="Rename a file of one of these formats, or convert the file.",
+            hint="`cleanroom dataset init ROWS` reads rows and writes the YAML file; `cleanroom dataset check FILE` checks a YAML file."
+            if yaml
+            else "Rename a file of one of these formats, or convert the file.",
         )
     return replace(found, day=re.fullmatch(r"\d{4}-\d{2}-\d{2}", path.absolute().parent.name) is not None)
 

@@ -89,7 +89,7 @@ def load_yaml(model: type[T], path: Path, code: str) -> T:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not valid"
-        hint = "Correct the YAML at that position."
+        hint = _of_rows(path) or "Correct the YAML at that position."
         if "'\\t'" in problem:
             hint += " YAML is indented with spaces, not with tabs."
         raise InvalidInput("YamlMalformed", f"{path}{where}: {problem}.", hint=hint) from error
@@ -98,11 +98,18 @@ def load_yaml(model: type[T], path: Path, code: str) -> T:
         raise InvalidInput("YamlMalformed", f"{path}: {error}.", hint="Put the value in quotes.") from error
     if not isinstance(value, dict):
         what = {type(None): "empty", list: "a list, not a mapping", str: "a text, not a mapping"}.get(type(value), "not a mapping")
-        raise InvalidInput("YamlMalformed", f"{path}: the document is {what}.", hint=_members(model))
+        raise InvalidInput("YamlMalformed", f"{path}: the document is {what}.", hint=_of_rows(path) or _members(model))
     try:
         return model.model_validate(value)
     except ValidationError as error:
         raise _invalid(model, path, code, error) from error
+
+
+def _of_rows(path: Path) -> str:
+    """Return the hint for a file of rows in place of the YAML file that describes it."""
+    if path.suffix.lower() not in (".csv", ".json", ".jsonl", ".ndjson", ".parquet"):
+        return ""
+    return f"{path.name} has rows. Name the YAML file that describes them; `cleanroom dataset init {path.name}` writes one."
 
 
 def read_text(path: Path) -> str:

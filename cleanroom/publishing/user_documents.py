@@ -34,7 +34,8 @@ def governance_client(
     """
     section = settings.governance
     if not section.url:
-        raise PreconditionFailed("SettingMissing", "settings: governance.url is not set.", hint="Run `cleanroom up`, or set it.")
+        hint = "`cleanroom init NAME` sets up a profile. On one machine, `cleanroom up` writes cleanroom.toml."
+        raise PreconditionFailed("SettingMissing", "settings: governance.url is not set.", hint=hint)
 
     async def token() -> str:
         # In a thread, because azure-identity blocks while it calls Entra ID.
@@ -101,7 +102,12 @@ class UserDocuments:
             NotFound: ``UserDocumentNotFound``.
             Conflict: ``ContractIdMismatch`` if it belongs to a different contract. Document IDs are global in governance.
         """
-        document = await self._client.get_document(document_id)
+        try:
+            document = await self._client.get_document(document_id)
+        except NotFound as error:
+            if error.code == "UserDocumentNotFound":
+                error.message = f"{document_id!r} does not exist in governance."
+            raise
         if document.contract_id != self._contract:
             raise Conflict("ContractIdMismatch", f"document {document_id!r} belongs to contract {document.contract_id!r}.")
         return document

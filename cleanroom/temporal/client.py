@@ -76,7 +76,7 @@ async def connect(
             "TemporalUnavailable",
             f"Temporal at {config['target_host']} cannot be reached.",
             cause=redact(str(error)),
-            hint="Start the server, or set another address in the Temporal profile or TEMPORAL_ADDRESS.",
+            hint="Start the server (on one machine: `cleanroom up`), or set another address in the Temporal profile or TEMPORAL_ADDRESS.",
             party="operator",
         ) from None
 

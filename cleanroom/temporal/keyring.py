@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from cleanroom.errors import InvalidInput, PreconditionFailed
+from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed
 from cleanroom.secret import Secret, read_secret_file, write_secret_file
 
 KEY_BYTES = 32
@@ -112,7 +112,14 @@ class Keyring:
         return Keyring(key_id if make_current else self.current, keys)
 
     def using(self, key_id: str) -> Keyring:
-        """Return a copy whose current key is ``key_id``."""
+        """Return a copy whose current key is ``key_id``.
+
+        Raises:
+            NotFound: ``CodecKeyNotFound``.
+        """
+        if key_id not in self._keys:
+            known = ", ".join(self._keys)
+            raise NotFound("CodecKeyNotFound", f"the keyring has no key {key_id[:64]!r}.", hint=f"Its keys: {known}. `--add` adds one.")
         return Keyring(key_id, self._keys)
 
     def private_label(self, purpose: str) -> str:

@@ -80,7 +80,7 @@ class Terms:
     different: set[str] = field(default_factory=set)
     _terms: list[Term] = field(default_factory=list)
     _sums: dict[str, None] = field(default_factory=dict)  # columns and products that are summed
-    _stored: set[str] = field(default_factory=set)  # those of views with floors
+    _stored: dict[str, str] = field(default_factory=dict)  # those of views with floors, and the count of their values
     _present: dict[str, tuple[str, str]] = field(default_factory=dict)  # counts of values, and the sum of the values
     # To counts and extremes, by test and class; whether there may be none, and what is counted
     _contributors: dict[tuple[Test, str], tuple[bool, tuple[str, str]]] = field(default_factory=dict)
@@ -206,7 +206,7 @@ class Terms:
             text = product_text(value, self.canonical)
             if self._shows_persons([value]):
                 protected.append(text)
-                self._stored |= {*self._parts_of(value, where)}
+                self._stored |= self._parts_of(value, where)
             if any(attributes(value)):
                 self._summed.add((text, where))
                 self._sums |= dict.fromkeys(self._parts_of(value, where))
@@ -230,19 +230,19 @@ class Terms:
     def _is_stored_number(self, leaf: Node) -> bool:
         return self._shows_persons([leaf]) and str(leaf.fields.get("dataType")).startswith(_NUMBERS)
 
-    def _parts_of(self, value: Node, where: str) -> Iterator[str]:
-        """Texts of the columns and products that a summand consists of, whatever its factors and constants."""
+    def _parts_of(self, value: Node, where: str) -> dict[str, str]:
+        """The columns and products that a summand consists of, whatever its factors and constants, and how often they have a value."""
         leaves = [leaf for leaf in _results(value) if leaf.kind == "AttributeReference"]
         numbers = [leaf for leaf in leaves if str(leaf.fields.get("dataType")).startswith(_NUMBERS)]
-        columns = dict.fromkeys(self.canonical.text(leaf) for leaf in numbers)
+        columns = {text: row_text(Test([f"{text}{FOUND}"])) for text in dict.fromkeys(self.canonical.text(leaf) for leaf in numbers)}
+        whole = product_text(value, self.canonical)
         if where:
-            yield f"{product_text(value, self.canonical)} WHERE {where}"
-        elif value.kind in CHOICES or len(numbers) < len(leaves):
-            yield product_text(value, self.canonical)
-        elif len(columns) > 1 and all(part.kind not in ("Add", "Subtract") for part in value.walk()):
-            yield from (" * ".join(sorted(pair)) for pair in itertools.combinations(columns, 2))
-            return
-        yield from columns
+            return {f"{whole} WHERE {where}": row_text(Test([f"{whole}{FOUND}", *_is_true(where)])), **columns}
+        if value.kind in CHOICES or len(numbers) < len(leaves):
+            return {whole: row_text(Test([f"{whole}{FOUND}"])), **columns}
+        if len(columns) > 1 and all(part.kind not in ("Add", "Subtract") for part in value.walk()):
+            return {" * ".join(sorted(pair)): "" for pair in itertools.combinations(columns, 2)}
+        return columns
 
     def _read_persons(self, function: Node, where: str) -> bool:
         """Add COUNT(DISTINCT …) of identities; False if it counts other values."""
@@ -291,8 +291,8 @@ class Terms:
             raise refused("PlanFloorMissing", "the persons who contribute to a count or an extreme are not counted")
         pairs = [*itertools.combinations(self._sums, 2)] if self._moment or len(self._summed) > 1 else []
         if self._known:
-            stored = [part for part in self._sums if part in self._stored and " * " not in part]
-            pairs += [(part, "1") for part in (*stored, *self._present)]
+            pairs += [(part, self._stored[part]) for part in self._sums if part in self._stored and " * " not in part]
+            pairs += [(part, "1") for part in self._present]
         pairs += [*itertools.combinations(self._present, 2), *itertools.product(self._present, self._conditions)]
         if not {frozenset(pair) for pair in pairs} <= floors.differences:
             raise refused("PlanFloorMissing", "the persons for whom two sums differ are not counted")

@@ -11,11 +11,13 @@ from sparkapp.plan.conditions import without_alias
 from sparkapp.plan.expressions import Columns, is_flag, require_conditions, require_shown, shown
 from sparkapp.plan.groups import Aggregates
 from sparkapp.plan.late_joins import joined_before
+from sparkapp.plan.moments import computed_columns, renamed
 from sparkapp.plan.release import Release
 from sparkapp.plan.rows import NOTHING, Column, Person, Rows, fresh
 from sparkapp.plan.sources import Sources
 from sparkapp.plan.tree import Node, refused, tree
 from sparkapp.plan.vocabulary import view_name
+from sparkapp.plan.walking import Lower
 
 
 class PlanWalk:
@@ -252,8 +254,8 @@ class PlanWalk:
         self.require_no_persons(rows.persons, "a subquery in an expression")
         return rows
 
-    def lower(self, node: Node) -> tuple[Node, dict[int, int]] | None:
-        """The aggregate below another one, and the output of it that each attribute is."""
+    def lower(self, node: Node) -> Lower | None:
+        """The aggregate below another one."""
         ids: list[int] | None = None
         while node.kind == "SubqueryAlias" or node.kind == "CTERelationRef":
             if node.kind == "SubqueryAlias":
@@ -266,12 +268,20 @@ class PlanWalk:
         if node.kind not in ("Project", "Aggregate"):
             return None
         outputs = node.expressions("projectList" if node.kind == "Project" else "aggregateExpressions")
+        read = ids or [item.id for item in outputs]
+        windowed = computed_columns(node)
+        if windowed is not None:
+            below = self.lower(windowed[0])
+            if below is None or below.computed:
+                return None
+            values = {id: windowed[1][item.id] for id, item in zip(read, outputs, strict=True)}
+            names = {id: below.names[value.id] for id, value in values.items() if value.kind == "AttributeReference"}
+            return Lower(below.aggregate, names, {id: renamed(value, below.names) for id, value in values.items() if id not in names})
         found = joined_before(node, self._is_unique)
         if found is None and node.kind == "Project":
             return None
         lower, names = found or (node, {item.id: item.id for item in outputs})
-        read = ids or [item.id for item in outputs]
-        return lower, {id: names[item.id] for id, item in zip(read, outputs, strict=True)}
+        return Lower(lower, {id: names[item.id] for id, item in zip(read, outputs, strict=True)}, {})
 
     def _is_unique(self, relation: Node, id: int) -> bool:
         """Whether a relation has one row at most for each value of an attribute."""

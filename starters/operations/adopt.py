@@ -50,8 +50,8 @@ async def adopt_query(session: Session, name: str, *, approval_seconds: int = DE
     if found.proposer_id not in names:
         raise PreconditionFailed(
             "PartyUnknown",
-            f"settings: [parties] does not name user {found.proposer_id}, the author of query {name!r}.",
-            hint="Add the user to [parties] in cleanroom.toml.",
+            f"settings: [default.parties] does not name user {found.proposer_id}, the author of query {name!r}.",
+            hint="Add the user to [default.parties] in cleanroom.toml.",
         )
     not_rebuilt, command = found.not_rebuilt, None
     if found.state.stage == "Proposed":

@@ -48,10 +48,10 @@ def write_dataset_file(
 
     chosen = require_name("name", name) if name is not None else dataset_name(source.stem)
     file = target if target is not None else Path(f"{chosen}.yaml")
+    found = infer_file(source, header=header)
     if file.exists() and (not force or not file.is_file()):
         hint = "Choose another file with --to, or replace it with --force." if file.is_file() else "Choose a file with --to."
         raise Conflict("FileExists", f"{file}: exists already.", hint=hint)
-    found = infer_file(source, header=header)
     text = render_template(found, chosen, store, source.name)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "dataset.yaml"

@@ -65,7 +65,7 @@ class Session:
             raise PreconditionFailed(
                 "SettingMissing",
                 "settings: collaboration is not set.",
-                hint="Set it in cleanroom.toml. On one machine, `cleanroom up` writes that file.",
+                hint="`cleanroom init NAME` sets up a profile. On one machine, `cleanroom up` writes cleanroom.toml.",
             )
         return self.settings.collaboration
 
@@ -98,8 +98,8 @@ class Session:
         except KeyError:
             raise PreconditionFailed(
                 "PartyUnknown",
-                f"settings: [parties] has no user ID for {party!r}.",
-                hint="Add it to [parties] in cleanroom.toml. `cleanroom members` lists the user IDs.",
+                f"settings: [default.parties] has no user ID for {party!r}.",
+                hint="Add it to [default.parties] in cleanroom.toml. `cleanroom members` lists the user IDs.",
             ) from None
 
     def party_of(self, user_id: str) -> str:
@@ -185,8 +185,10 @@ class Session:
         Every operation that sends such a payload calls this first.
 
         Raises:
-            PreconditionFailed: ``PlaintextRefused`` without a keyring, unless the command allows plain text.
+            PreconditionFailed: ``PlaintextRefused`` without a keyring, unless the command allows plain text. ``SettingMissing``
+                without a collaboration, because then nothing is set up yet.
         """
+        self.collaboration  # noqa: B018
         if self.settings.temporal.keyring_file is None and not self._plaintext:
             raise PreconditionFailed(
                 "PlaintextRefused",

@@ -6,11 +6,7 @@ tests that use ``inside``, because the cluster has a network of its own.
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import kubernetes
 import pytest
@@ -20,11 +16,11 @@ from cleanroom.spark.service import SparkService
 from starters.operations.keys import publish_key
 from starters.operations.session import run_async
 from tests.cluster.chart import NAMESPACE, Chart, claim_volume, wait_for
+from tests.cluster.network import in_network
 from tests.cluster.place import PLACES, TIERS, Place
 from tests.local_cloud.cloud import Cloud, python
 from tests.local_cloud.world import World, published_world
 from tools.cluster.clusters import Cluster, obstacle
-from tools.cluster.isolation import enter_network
 
 
 @pytest.fixture(scope="session", params=TIERS)
@@ -71,18 +67,6 @@ def inside(cluster: Cluster) -> Iterator[None]:
     """Run the test in the cluster's network. It must not use threads or connections of other tests, which are outside."""
     with in_network(cluster.network):
         yield
-
-
-@contextmanager
-def in_network(network: Path) -> Iterator[None]:
-    own = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
-    handle = os.open(own, os.O_RDONLY)
-    try:
-        enter_network(network)
-        yield
-    finally:
-        enter_network(f"/proc/self/fd/{handle}")
-        os.close(handle)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from cleanroom.spark.policy import POLICY_ANNOTATION
 from cleanroom.spark.service import SparkService
 from cleanroom.spark.status import JobStatus, PodStatus
 from tests.cluster.place import Place
-from tests.cluster.runs import DEADLINES, finish, outcome_while_waiting, shown_cause, submit
+from tests.cluster.runs import DEADLINES, PATIENCE, finish, outcome_while_waiting, shown_cause, submit
 from tests.scenario.kubernetes.support import follow
 
 pytestmark = pytest.mark.scenario
@@ -123,7 +123,7 @@ async def test_driver_on_a_node_that_is_lost_is_lost_and_not_the_querys_failure(
             node = core.read_namespaced_pod(status.driver_pod, place.namespace).spec.node_name
             core.patch_node(node, {"spec": {"taints": [{"key": "test/lost", "effect": "NoExecute"}]}})
             try:
-                await asyncio.to_thread(follow, place.client(), status.tracking_id, is_being_deleted)
+                await asyncio.to_thread(follow, place.client(), status.tracking_id, is_being_deleted, PATIENCE)
             finally:
                 core.patch_node(node, {"spec": {"taints": None}})
 
@@ -141,7 +141,7 @@ async def test_executors_that_fail_again_and_again_are_the_cause(place: Place, s
             core = kubernetes.client.CoreV1Api(api)
             for number in (1, 2, 3):
                 core.create_namespaced_pod(place.namespace, executor_pod(place, status.tracking_id, driver, number))
-        await asyncio.to_thread(follow, place.client(), status.tracking_id, lambda status: failed_executors(status) == 3)
+        await asyncio.to_thread(follow, place.client(), status.tracking_id, lambda status: failed_executors(status) == 3, PATIENCE)
         await asyncio.to_thread(place.end_driver, driver.name, 11)
 
     outcome = await finish(place, service, "executors", place.profile(), while_running=fail_executors)

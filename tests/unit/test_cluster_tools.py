@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def test_built_programs_are_reused_and_named(cache: Path) -> None:
     binaries.spark_home().mkdir()
     said: list[str] = []
     binaries.prepare(binaries.FAST, said.append)
-    assert [line.split()[:2] for line in said] == [["reused", "kube"], ["reused", "spark-operator"], ["reused", "Spark"]]
+    assert [line.split()[:2] for line in said] == [["reused", name] for name in ("kube", "spark-operator", "helm", "Spark")]
     assert clusters.obstacle() is None
 
 
@@ -175,3 +176,27 @@ def test_accounts_have_the_rights_of_the_chart() -> None:
     rules = rights.chart_rules()
     assert set(rules) == {"spark-service", "spark"}
     assert {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]} in rules["spark-service"]
+
+
+def test_socket_of_another_network_is_reachable_only_there() -> None:
+    prefix = isolation.prefix()
+    if prefix is None or os.geteuid() != 0:
+        pytest.skip("only root may enter another network")
+    with subprocess.Popen([*prefix, "sh", "-c", "ip link set lo up && echo up && sleep 600"], stdout=subprocess.PIPE, text=True) as outer:
+        assert outer.stdout is not None
+        assert outer.stdout.readline() == "up\n"
+        (inner,) = psutil.Process(outer.pid).children()
+        port = free_ports(1)[0]
+        with isolation.listen_in_network(f"/proc/{inner.pid}/ns/net", port) as listener:
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), timeout=5)
+            reach = [
+                "nsenter",
+                f"--net=/proc/{inner.pid}/ns/net",
+                sys.executable,
+                "-c",
+                f"import socket; socket.create_connection(('127.0.0.1', {port}))",
+            ]
+            assert subprocess.run(reach, check=False).returncode == 0
+            listener.accept()[0].close()
+        outer.kill()

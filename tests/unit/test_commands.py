@@ -22,6 +22,7 @@ from cleanroom.errors import CleanRoomError
 from cleanroom.settings import TemporalSettings
 from cleanroom.temporal.client import connect
 from cleanroom.temporal.failures import SERVER
+from cleanroom.temporal.keyring import Keyring
 from starters.cli import app
 from starters.commands import COMMANDS
 from starters.local import restart_hints
@@ -64,7 +65,7 @@ def test_listed_summary_equals_the_commands_own_summary(name: str) -> None:
     ],
 )
 def test_command_imports_only_what_it_needs(words: tuple[str, ...], unwanted: set[str], tmp_path: Path) -> None:
-    (tmp_path / "here.toml").write_text('collaboration = "flights"\n')
+    (tmp_path / "here.toml").write_text('[default]\ncollaboration = "flights"\n')
     script = (
         "import sys; from starters.terminal.entry import invoke; from starters.cli import app\n"
         f"try: invoke(app, {words!r})\nfinally: print(*sys.modules)"
@@ -113,7 +114,11 @@ def test_workflow_names_match_the_workflow_classes() -> None:
         ("dataset publish broken.yaml", "YamlMalformed", 2),
         ("dataset upload missing.yaml rows.csv", "FileNotFound", 3),
         ("run start delays --start-date 99", "RunParametersInvalid", 2),
-        ("query reject delays", "PlaintextRefused", 6),
+        ("query reject delays --config set.toml", "PlaintextRefused", 6),
+        ("codec-keys keyring.json --use other", "CodecKeyNotFound", 3),
+        ("dataset check rows.csv", "YamlMalformed", 2),
+        ("dataset init wrong.yaml", "SourceFormatMismatch", 2),
+        ("logs cgs", "ClusterUnknown", 6),
         ("run show r-1", "TemporalUnavailable", 7),
         ("query show delays --profile unknown --config here.toml", "ProfileNotFound", 3),
         ("query list", "SettingMissing", 6),
@@ -138,12 +143,52 @@ def test_invalid_input_gives_a_json_error(words: str, code: str, exit_code: int,
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
     Path("broken.yaml").write_text("name: x\ninputs: {a: b\noutput: y\n")
     Path("wrong.yaml").write_text("name: x\nsql: 1\n")
-    Path("here.toml").write_text('collaboration = "flights"\n')
+    Path("here.toml").write_text("")
+    Path("set.toml").write_text('[default]\ncollaboration = "flights"\n')
+    Path("rows.csv").write_text("a,b\n1,2\n")
+    Keyring.generate().save(tmp_path / "keyring.json")
     result = runner.invoke(app, [*words.split(), "--output", "json"])
     error = json.loads(result.stdout)
     assert (error["code"], result.exit_code) == (code, exit_code), error
     assert {"code", "message", "cause", "hint"} <= set(error)
-    assert code != "YamlMalformed" or "line 3" in error["message"]
+    assert code != "YamlMalformed" or "line 3" in error["message"] or "cleanroom dataset init rows.csv" in error["hint"]
+    assert code != "CodecKeyNotFound" or "Its keys: " in error["hint"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "query approve q --yes",
+        "query reject q",
+        "query renew q",
+        "query withdraw q",
+        "run start q",
+        "cleanup",
+        "dataset publish shop.yaml",
+        "query list",
+        "run list",
+        "run show r-1",
+        "members",
+        "consent on q",
+        "ui",
+        "collaboration show",
+    ],
+)
+def test_a_command_in_a_folder_without_settings_says_how_to_get_them(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not that it could send plain text, which is no way on."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("CLEANROOM_CONFIG", "CLEANROOM_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
+    store = {"kind": "aws-s3", "bucket": "bucket", "connectionSecret": "secret:s3"}
+    Path("shop.yaml").write_text(json.dumps({"name": "shop", "format": "csv", "schema": {"a": "string"}, "store": store}))
+    error = json.loads(runner.invoke(app, [*words.split(), "--output", "json"]).stdout)
+    if error["code"] == "TemporalUnavailable":
+        assert "on one machine: `cleanroom up`" in error["hint"]
+        return
+    assert error["code"] == "SettingMissing", error
+    assert "`cleanroom init NAME`" in error["hint"]
+    assert "--plaintext" not in error["hint"]
 
 
 def test_every_command_runs_coroutines_where_errors_of_temporal_are_mapped() -> None:
@@ -179,7 +224,8 @@ def test_command_without_a_keyring_sends_nothing_unless_plaintext_is_given(
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
     Path("query.yaml").write_text(QUERY + "sql: SELECT 1 AS n FROM a\n")
     Path("dataset.yaml").write_text((ROOT / "demo/litware-planes.yaml").read_text())
-    text = 'collaboration = "flights"\nkeys_dir = "keys"\n[profile.fabrikam]\nparty = "fabrikam"\n[parties]\nfabrikam = "u"\n'
+    text = '[default]\ncollaboration = "flights"\nkeys_dir = "keys"\n[default.parties]\nfabrikam = "user-of-fabrikam"\n'
+    text += '[profile.fabrikam]\nparty = "fabrikam"\n'
     Path("here.toml").write_text(text)
     arguments = [*words.split(), "--profile", "fabrikam", "--config", "here.toml", "--output", "json"]
     refused = runner.invoke(app, arguments)
@@ -368,3 +414,24 @@ def test_help_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
         invoke(app, ["run", "show", "--help", "-o", "json"])
     assert left.value.code == 0
     assert "Usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "hint"),
+    [
+        ('collaboration = "flights"\n', "collaboration in", "Move it to [default]"),
+        ('[parties]\nann = "u"\n', "parties in", "Move it to [default.parties]"),
+        ('[profiles.north]\nparty = "north"\n', "profiles in", "[profile.NAME]"),
+    ],
+    ids=["member", "table", "name of the table"],
+)
+def test_settings_that_no_profile_reads_are_an_error(
+    text: str, names: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cleanroom.toml").write_text(text)
+    done = runner.invoke(app, ["query", "list", "--config", "cleanroom.toml", "--output", "json"])
+    error = json.loads(done.stdout)
+    assert (error["code"], done.exit_code) == ("ConfigInvalid", 2)
+    assert names in error["message"]
+    assert hint in error["hint"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,24 @@ async def well() -> str:
     return "fine"
 
 
+PLANNED, BROKEN = set[str](), set[str]()
+"""Names of the checks that the tests of this file have planned, and of those that have failed in one of them."""
+
+
+def ran(planned: Any) -> list[Finding]:
+    """Run checks, and remember which have failed."""
+    found = asyncio.run(run_checks(planned))
+    PLANNED.update(item.check for item in found)
+    BROKEN.update(item.check for item in found if item.state == "failed")
+    return found
+
+
 def look(planned: Any, name: str) -> Finding:
     """Run one check, without those that it needs."""
-    [found] = [item for item in planned if item.name == name]
-    [finding] = asyncio.run(run_checks([found]))
+    all_of_them = list(planned)
+    PLANNED.update(item.name for item in all_of_them)
+    [found] = [item for item in all_of_them if item.name == name]
+    [finding] = ran([found])
     return finding
 
 
@@ -122,7 +136,7 @@ def test_the_command_prints_every_check_and_its_exit_code_says_whether_one_faile
     planned = [check("first", well), check("second", refuse if fails else well)]
     monkeypatch.setattr("starters.operations.doctor.plan.planned_checks", lambda session: planned)
     config = tmp_path / "cleanroom.toml"
-    config.write_text('collaboration = "flights"\n')
+    config.write_text('[default]\ncollaboration = "flights"\n')
     printed = CliRunner().invoke(app, ["doctor", "--config", str(config), "--output", "json"])
     body = json.loads(printed.stdout)
     assert (printed.exit_code, body["ok"], [item["state"] for item in body["checks"]]) == (
@@ -211,11 +225,20 @@ class Server:
 
     def __init__(self, *, without: str = "", idle: str = "", workflows: dict[str, WorkflowExecutionStatus] | None = None) -> None:
         self.without, self.idle, self.workflows = without, idle, workflows or {}
+        self.failing: list[str] | RPCError = []
+        """IDs of the workflows whose tasks fail, or the answer to the question for them."""
         self.operator_service = self
         self.service_client = type("Service", (), {"config": type("Config", (), {"target_host": "temporal:7233"})})
 
     async def count_workflows(self, query: str) -> int:
         return 0
+
+    async def list_workflows(self, query: str, *, limit: int) -> AsyncIterator[Any]:
+        assert query == temporal.FAILING
+        if isinstance(self.failing, RPCError):
+            raise self.failing
+        for name in self.failing[:limit]:
+            yield type("Execution", (), {"id": name})
 
     async def list_search_attributes(self, request: Any) -> Any:
         found = {key.name: 1 for key in attributes.ALL if key.name != self.without}
@@ -257,7 +280,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Session]:
 
 
 def temporal_states(session: Session) -> dict[str, tuple[str, str]]:
-    return {item.check: (item.state, item.code) for item in asyncio.run(run_checks(list(temporal_checks(session))))}
+    return {item.check: (item.state, item.code) for item in ran(list(temporal_checks(session)))}
 
 
 def test_a_temporal_server_with_all_workers(serve: Any) -> None:
@@ -277,6 +300,40 @@ def test_missing_search_attributes_and_a_missing_server_are_found(serve: Any) ->
     found = temporal_states(serve(Unavailable("TemporalUnavailable", "down", hint="Start it.")))
     assert found.pop("connection to Temporal") == ("failed", "TemporalUnavailable")
     assert {state for state, _ in found.values()} == {"skipped"}
+
+
+def test_workflows_whose_tasks_fail_are_named(serve: Any) -> None:
+    server = Server()
+    server.failing = [f"cr/flights/query/q{number}\n" for number in range(7)]
+    findings = asyncio.run(run_checks(list(temporal_checks(serve(server)))))
+    [found] = [item for item in findings if item.check == "workflow tasks"]
+    assert (found.state, found.code) == ("failed", "WorkflowTasksFail")
+    assert "cr/flights/query/q4 …" in found.detail
+    assert "\n" not in found.detail
+    assert "runbook.md" in found.remedy
+
+
+def test_a_server_that_does_not_flag_workflows_is_skipped(serve: Any) -> None:
+    server = Server()
+    server.failing = RPCError("invalid query", RPCStatusCode.INVALID_ARGUMENT, b"")
+    assert temporal_states(serve(server))["workflow tasks"][0] == "skipped"
+    server.failing = RPCError("down", RPCStatusCode.UNAVAILABLE, b"")
+    assert temporal_states(serve(server))["workflow tasks"] == ("failed", "TemporalUnavailable")
+
+
+@pytest.mark.parametrize("deployment", ["frontend", "clean-room"])
+def test_versions_that_the_server_does_not_tell_are_found(deployment: str, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = serve(Server())
+
+    async def build(client: Any, name: str) -> str | None:
+        if name == deployment:
+            raise Refused("TemporalRefused", "no right to read deployments.", hint="Check the credentials in the Temporal profile.")
+        return "b1"
+
+    monkeypatch.setattr(temporal, "current_build", build)
+    found = {name: outcome for name, outcome in temporal_states(session).items() if name.startswith("version of")}
+    assert found.pop(f"version of {deployment}") == ("failed", "TemporalRefused")
+    assert {state for state, _ in found.values()} == {"ok"}
 
 
 # ---------------------------------------------------------------------- Entra ID and governance
@@ -355,7 +412,7 @@ def test_a_clock_that_differs_is_found(minutes: int, state: str, shell: Shell, m
 def test_governance_that_is_not_reached_is_one_failure(shell: Shell) -> None:
     settings = Session.load("contosso", str(shell.config)).settings
     nowhere = settings.governance.model_copy(update={"url": "https://localhost:1"})
-    found = {item.check: item.state for item in asyncio.run(run_checks(of(shell, governance=nowhere)))}
+    found = {item.check: item.state for item in ran(of(shell, governance=nowhere))}
     assert found.pop("sign-in to Entra ID") == "ok"
     assert found.pop("connection to governance") == "failed"
     assert set(found.values()) == {"skipped"}
@@ -382,6 +439,18 @@ def test_grants_of_a_run_that_has_ended_are_found(
     assert (found.state, found.code) == (state, "GrantsLeft" if state == "failed" else "")
     if state == "failed":
         assert "cleanroom cleanup --apply" in found.remedy
+
+
+def test_an_image_without_a_digest_is_found(shell: Shell, audited: AuditWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = ["r.example/spark:4.0.0", audited.trust_document.pods.image]
+
+    async def trust(session: Session) -> Any:
+        return type("Accepted", (), {"document": type("Trust", (), {"pods": type("Pods", (), {"image": images[0]})})})
+
+    monkeypatch.setattr(governance, "trust_in_force", trust)
+    assert failure(of(shell), "image of the pods") == "ImageNotPinned"
+    images.pop(0)
+    assert look(of(shell), "image of the pods").state == "ok"
 
 
 # ---------------------------------------------------------------------- stores
@@ -730,3 +799,12 @@ def test_evidence_of_the_guest_is_verified_and_compared_with_what_is_admitted(
     found = look(cluster_checks(session), "evidence of this guest")
     assert found.state == ("failed" if fault else "ok"), found
     assert code is None or found.code == code
+
+
+def test_every_check_has_failed_in_a_test(request: pytest.FixtureRequest) -> None:
+    """Each of the tests above breaks something. This one finds a check that none of them breaks."""
+    own = {name for name, value in vars(request.module).items() if name.startswith("test_") and callable(value)}
+    if {getattr(item, "originalname", item.name) for item in request.session.items if item.path == request.path} < own:
+        pytest.skip("some tests of this file were not selected")
+    assert len(PLANNED) > 25
+    assert set() == PLANNED - BROKEN

@@ -269,7 +269,7 @@ class TestRotation:
         prepared = KEYRING.rotated("k2", make_current=False)
         assert prepared.current == "k1"
         assert prepared.using("k2").current == "k2"
-        with pytest.raises(InvalidInput):
+        with pytest.raises(NotFound, match="CodecKeyNotFound"):
             prepared.using("k3")
         with pytest.raises(InvalidInput):
             prepared.rotated("k1")

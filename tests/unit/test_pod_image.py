@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from cleanroom.spark.profile import PodMeasurement
 from tools.cluster import spark_image
+from tools.cluster.binaries import NotPossible
 from tools.cluster.containerfile import Containerfile
 from tools.cluster.images import Image, Layer
 from tools.cluster.spark_image import DEPLOY
@@ -86,3 +88,40 @@ def test_environment_has_the_packages_of_the_pods_lock() -> None:
     names = {distribution.metadata["Name"].lower() for distribution in spark_image.distributions()}
     assert {"pyspark", "pyarrow", "cryptography", "httpx"} <= names
     assert names.isdisjoint({"temporalio", "kubernetes", "typer"})
+
+
+def test_no_layer_is_begun_when_the_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEANROOM_CLUSTER_CACHE", str(tmp_path))
+    monkeypatch.setattr(spark_image.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(spark_image.sys, "version_info", (*spark_image.PYTHON, 9))
+    with pytest.raises(NotPossible, match="no time is left to build layer system-"):
+        spark_image.prepare(lambda text: None, seconds=30)
+
+
+def test_image_needs_root_and_the_python_of_its_debian(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spark_image.os, "geteuid", lambda: 1000)
+    with pytest.raises(NotPossible, match="only root"):
+        spark_image.prepare(lambda text: None)
+    monkeypatch.setattr(spark_image.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(spark_image.sys, "version_info", (3, 14, 0))
+    with pytest.raises(NotPossible, match=r"Python 3\.11, and this environment has 3\.14"):
+        spark_image.prepare(lambda text: None)
+
+
+def test_oldest_layers_of_a_kind_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEANROOM_CLUSTER_CACHE", str(tmp_path))
+    (tmp_path / "layers").mkdir()
+    old = [tmp_path / f"layers/program-{number}.tar" for number in range(20)]
+    for number, file in enumerate(old):
+        file.touch()
+        os.utime(file, (number, number))
+    image = spark_image.build_program_layer()
+    assert image.tar.exists()
+    left = sorted(file.name for file in (tmp_path / "layers").glob("program-*.tar"))
+    assert left == sorted([image.tar.name, *(file.name for file in old[-7:])])
+    with tarfile.open(image.tar) as archive:
+        names = archive.getnames()
+        assert "./opt/cleanroom/sparkapp/launch.py" in names
+        assert not any("tests" in name for name in names)
+        modes = {archive.getmember(name).mode & 0o777 for name in (".", "./opt", "./opt/cleanroom", "./opt/entrypoint.sh")}
+    assert modes == {0o755}

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_errors_show_names_instead_of_user_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("starters.terminal.output.USER_NAMES", {})
-    (tmp_path / "here.toml").write_text('collaboration = "flights"\n[default.parties]\nlitware = "738d85d9"\n')
+    (tmp_path / "here.toml").write_text('[default]\ncollaboration = "flights"\n[default.parties]\nlitware = "738d85d9"\n')
     monkeypatch.setattr("starters.operations.session.USER_NAMES", output.USER_NAMES)
     Session.load(None, str(tmp_path / "here.toml"))
     print_error(Refused("ConsentDisabled", "disabled by: m[738d85d9]", cause="reported by 738d85d9"), Format.JSON)

@@ -64,7 +64,7 @@ def _build(tier: str, deadline: float, *, spark: bool) -> None:
         packages.prepare(_say)
         binaries.prepare((binaries.DNS, binaries.PAUSE), _say, deadline - time.monotonic())
     if spark:
-        spark_image.prepare(_say)
+        spark_image.prepare(_say, deadline - time.monotonic())
 
 
 def _up(state: Path, tier: str, *, spark: bool, as_json: bool) -> None:

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import Distribution
 from pathlib import Path
@@ -37,6 +38,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 SOURCES = ("cleanroom", "sparkapp")
 _PREFIX = "opt/cleanroom"
+_LAYER_SECONDS = 120
 _KEPT = {"system": 2, "packages": 2, "program": 8}
 _JVM_SOURCES = ("sparkapp/jvm", "sparkapp/jvm_build.py", "sparkapp/jvm_archive.py", "deploy/finish.sh")
 
@@ -46,13 +48,14 @@ def missing() -> bool:
     return not (system_tar().exists() and packages_tar().exists())
 
 
-def prepare(say: Callable[[str], None]) -> None:
-    """Build the layers that the cache does not have.
+def prepare(say: Callable[[str], None], seconds: float = 3600) -> None:
+    """Build the layers that the cache does not have. Starts none that is unlikely to be built within ``seconds``.
 
     Raises:
         NotPossible: The machine is not root's or has another Python, Debian's packages cannot be downloaded, or this environment does not
-            have the packages of the lock.
+            have the packages of the lock, or the time is over.
     """
+    deadline = time.monotonic() + seconds
     if os.geteuid() != 0:
         raise NotPossible("only root can build the image of the pods")
     if sys.version_info[:2] != PYTHON:
@@ -62,18 +65,35 @@ def prepare(say: Callable[[str], None]) -> None:
         if tar.exists():
             tar.touch()
             say(f"reused   layer {tar.stem} of the pods' image")
-        else:
-            say(f"building layer {tar.stem} of the pods' image: minutes for the first time")
-            _cached(tar, build)
+            continue
+        if deadline - time.monotonic() < _LAYER_SECONDS:
+            raise NotPossible(f"no time is left to build layer {tar.stem} of the pods' image; the next build continues with it")
+        began = time.monotonic()
+        say(f"building layer {tar.stem} of the pods' image: minutes for the first time")
+        _cached(tar, build)
+        say(f"built    layer {tar.stem} in {time.monotonic() - began:.0f} s")
 
 
 def build() -> Image:
     """Return the image of this checkout. :func:`prepare` has built the two large layers."""
-    program = _layers() / f"program-{_digest(_files(*SOURCES, 'deploy/entrypoint.sh'), str(PYTHON))}.tar"
-    if not program.exists():
-        _cached(program, _build_program)
-    layers = tuple(Layer.read(tar) for tar in (system_tar(), packages_tar(), program))
+    layers = (_layer(system_tar()), _layer(packages_tar()), build_program_layer())
     return Image(NAME, Containerfile(DEPLOY / "Containerfile").configuration("spark"), layers)
+
+
+def build_program_layer() -> Layer:
+    """Return the layer with this checkout's program."""
+    tar = _layers() / f"program-{_digest(_files(*SOURCES, 'deploy/entrypoint.sh'), str(PYTHON))}.tar"
+    if not tar.exists():
+        _cached(tar, _build_program)
+    return _layer(tar)
+
+
+def _layer(tar: Path) -> Layer:
+    """Return a layer with the digest that it had when it was built. containerd refuses an image whose layer has another one."""
+    recorded = tar.with_suffix(".sha256")
+    if not recorded.exists():
+        recorded.write_text(Layer.read(tar).digest)
+    return Layer(tar, recorded.read_text())
 
 
 def _layers() -> Path:
@@ -100,10 +120,12 @@ def _cached(tar: Path, build: Callable[[Path, Path], None]) -> None:
     with tempfile.TemporaryDirectory(dir=tar.parent) as scratch:
         new = Path(scratch, tar.name)
         build(new, Path(scratch))
+        tar.with_suffix(".sha256").unlink(missing_ok=True)
         new.replace(tar)
     kind = tar.name.partition("-")[0]
     for old in sorted(tar.parent.glob(f"{kind}-*.tar"), key=lambda file: file.stat().st_mtime, reverse=True)[_KEPT[kind] :]:
         old.unlink(missing_ok=True)
+        old.with_suffix(".sha256").unlink(missing_ok=True)
 
 
 def _build_system(tar: Path, scratch: Path) -> None:

@@ -102,8 +102,8 @@ async def _sign_in(session: Session) -> str:
     if own is not None and user is not None and own != user:
         raise Refused(
             "OtherUser",
-            f"the credential signs in as user {user}, but [parties] names {own} for {session.settings.party!r}.",
-            hint="Correct the credential of the profile, or the user ID in [parties].",
+            f"the credential signs in as user {user}, but [default.parties] names {own} for {session.settings.party!r}.",
+            hint="Correct the credential of the profile, or the user ID in [default.parties].",
         )
     return f"as user {user or claims.get('sub', 'unknown')} with credential {session.settings.credential.kind}"
 

@@ -61,8 +61,8 @@ def _require_settings(settings: Settings) -> str:
     if settings.party is not None and settings.party not in settings.parties:
         raise PreconditionFailed(
             "PartyUnknown",
-            f"[parties] has no user ID for {settings.party!r}.",
-            hint="Add it to [parties] in cleanroom.toml. `cleanroom members` lists the user IDs.",
+            f"[default.parties] has no user ID for {settings.party!r}.",
+            hint="Add it to [default.parties] in cleanroom.toml. `cleanroom members` lists the user IDs.",
         )
     return f"profile {settings.profile}, boundary {settings.boundary}, collaboration {settings.collaboration}"
 
