@@ -139,4 +139,22 @@ LEAKS_OF_PARTS: dict[str, list[tuple[str, str]]] = {
         ("bare", "WITH t AS (SELECT * FROM orders) SELECT SUM(amount) AS a, SUM(twin) AS b FROM t"),
         ("bare", "SELECT SUM(amount) AS a, SUM(twin) AS b FROM orders WHERE status = 'void' OR region = 'north'"),
     ],
+    "sums of unions that overflow": [
+        ("void", "SELECT k, SUM(x) AS s FROM (SELECT status AS k, points AS x FROM orders UNION ALL SELECT 'void' AS k, p AS x FROM own) t GROUP BY k"),
+        ("void", f"SELECT SUM(x) AS s FROM {_BOTH.format('points', 'big')}"),
+        ("void", f"SELECT k, SUM(x) AS s FROM {_BOTH.format('points', 'big')} GROUP BY k"),
+        ("void", f"SELECT SUM(x) FILTER (WHERE k = 'void') AS s FROM {_BOTH.format('points', 'big')}"),
+        ("void", f"SELECT SUM(-x) AS s FROM {_BOTH.format('points', 'big')}"),
+        ("void", f"SELECT SUM(y) AS s FROM (SELECT x AS y FROM {_BOTH.format('points', 'big')}) u"),
+    ],
+    "rounding": [
+        *(("void", f"SELECT {use} AS s, COUNT(*) AS n FROM orders") for use in (
+            "SUM(ROUND(age, -2))", "AVG(ROUND(age, -2))", "SUM(BROUND(age, -2))", "SUM(ROUND(age, 0 - 2))", "STDDEV(ROUND(age, -2))", "SUM(LEAST(age, NULL))",
+        )),
+    ],
+    "columns behind literals": [
+        *(("void", f"SELECT SUM(CASE WHEN region <> '{text}' THEN {value} END) AS s FROM orders") for text, value in product(
+            ("`a`.`", "`", "x`.`y`.`"), ("discount + 1000", "amount * 0 + discount"),
+        )),
+    ],
 }  # fmt: skip
