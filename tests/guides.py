@@ -58,6 +58,8 @@ ELSEWHERE = {
     "cleanroom run start delays": "tests/scenario/test_observability.py",
     ". .venv/bin/activate": "tests/unit/test_guides.py",
     "cleanroom query lint --sql query.sql": "tests/unit/test_sql_page.py",
+    "python -m tools.cluster up": "tests/cluster/conftest.py",
+    "nsenter ": "tests/cluster/conftest.py",
     "sed ": "tests/unit/audit/test_report.py",
 }
 """The beginnings of commands that another test executes, and that test."""
@@ -149,7 +151,7 @@ class Guides:
 
     def reference_values(self, line: str) -> str:
         """Replace the values that an auditor gets from a trusted source by those of this cloud, and name its roots."""
-        found = self.json("cleanroom collaboration show local --profile operator")
+        found = self.json("cleanroom collaboration show --profile operator")
         line = line.replace("8b71…", found["cleanRooms"][0]).replace("6e40…", found["trust"]["sparkServices"][0])
         return re.sub(r" --trust \S+|$", " --trust .cleanroom/snp/attestation-trust.json", line, count=1)
 
