@@ -20,7 +20,7 @@ FAULTS ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check demo classes test test-lag test-life test-faults test-recovery test-install test-companies test-guides test-kills mutants lint reference docs histories bench clean test-load \
+.PHONY: help setup check demo classes test test-lag test-life test-faults test-recovery test-install test-companies test-guides test-kills mutants lint reference docs histories bench clean test-load test-executors \
 	cluster-binaries cluster-up cluster-down test-cluster
 
 help: ## show this help
@@ -90,6 +90,9 @@ test-recovery: setup ## delete the database of a local cloud's Temporal server, 
 
 test-companies: setup ## play three companies from nothing to a result, with the commands of docs/getting-started.md
 	@CLEANROOM_TEST_COMPANIES=1 $(PY) -m pytest -q -s tests/scenario/test_three_companies.py $(PYTEST_ARGS)
+
+test-executors: setup ## run 1, 2 and 4 executors in attested pods, and count what they read
+	@CLEANROOM_TEST_EXECUTORS=1 $(PY) -m pytest -q -s tests/scenario/test_executors.py $(PYTEST_ARGS)
 
 test-guides: setup ## execute the commands of the guides, one after the other, on a local cloud
 	@CLEANROOM_TEST_GUIDES=1 $(PY) -m pytest -q -s tests/scenario/test_guides.py $(PYTEST_ARGS)
