@@ -20,7 +20,7 @@ FAULTS ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check demo classes test test-lag test-life test-faults test-recovery test-install test-companies test-guides test-kills mutants lint reference docs histories bench clean test-load \
+.PHONY: help setup check demo classes test test-lag test-life test-faults test-recovery test-install test-companies test-guides test-kills mutants lint reference docs histories bench clean test-load test-executors \
 	cluster-binaries cluster-up cluster-down test-cluster test-demo-cluster
 
 help: ## show this help
@@ -63,7 +63,7 @@ demo: $(STAMP) $(NODE_STAMP) $(JVM_STAMP) ## run three companies, two clouds, on
 	@$(VENV)/bin/cleanroom demo $(DEMO_ARGS)
 
 test: setup ## run the tests, on real servers
-	@$(PY) -m pytest --processes 4 $(PYTEST_ARGS)
+	@$(PY) -m pytest --processes 5 $(PYTEST_ARGS)
 
 mutants: setup ## put small faults into the code, and list those that no test notices (MUTANTS="cleanroom/keys --sample 200")
 	@$(PY) -m scripts.mutants $(MUTANTS)
@@ -86,10 +86,13 @@ test-faults: setup ## run the whole fault matrix, and write docs/durability.md (
 	@$(PY) -m tests.faults $(FAULTS)
 
 test-recovery: setup ## delete the database of a local cloud's Temporal server, and recover as docs/guides/backups.md says
-	@CLEANROOM_TEST_RECOVERY=1 $(PY) -m pytest -q tests/scenario/test_recovery.py tests/scenario/test_lost_temporal_server.py $(PYTEST_ARGS)
+	@CLEANROOM_TEST_RECOVERY=1 $(PY) -m pytest -q tests/scenario/test_recovery.py tests/scenario/test_lost_temporal_server.py tests/scenario/test_junk_starts.py $(PYTEST_ARGS)
 
 test-companies: setup ## play three companies from nothing to a result, with the commands of docs/getting-started.md
 	@CLEANROOM_TEST_COMPANIES=1 $(PY) -m pytest -q -s tests/scenario/test_three_companies.py $(PYTEST_ARGS)
+
+test-executors: setup ## run 1, 2 and 4 executors in attested pods, and count what they read
+	@CLEANROOM_TEST_EXECUTORS=1 $(PY) -m pytest -q -s tests/scenario/test_executors.py $(PYTEST_ARGS)
 
 test-guides: setup ## execute the commands of the guides, one after the other, on a local cloud
 	@CLEANROOM_TEST_GUIDES=1 $(PY) -m pytest -q -s tests/scenario/test_guides.py $(PYTEST_ARGS)
@@ -144,7 +147,7 @@ histories: setup ## record the histories of the replay tests again, after the or
 	@$(VENV)/bin/cleanroom down --state .cleanroom/histories
 
 test-load: setup ## put load on queries and runs: 1,000 queries, 3,450 decisions, 10,000 junk signals, 50 runs at once
-	@RUST_LOG=error $(PY) -m benchmarks load
+	@RUST_LOG=error $(PY) -m benchmarks load junk runs
 
 bench: setup ## measure speed, as ratios within one run, and write docs/performance.md (BENCH="floors codec")
 	@RUST_LOG=error $(PY) -m benchmarks $(BENCH)

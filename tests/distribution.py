@@ -21,6 +21,7 @@ IN_ONE_JVM = frozenset(
         "sql/test_on_spark",
         "sql/test_operators_on_spark",
         "sql/test_plan_on_spark",
+        "sparkapp/test_files_of_spark",
         "test_sparkapp_run",
         "test_sparkapp_run_failures",
     )

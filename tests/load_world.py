@@ -128,8 +128,12 @@ class Load:
             acts = (at.create_document, at.propose_query, at.withdraw_proposal, at.accept_query, at.reject_query, notify)
             yield WorkerSpec(name, collaborator_queue(name), (), acts)
 
-    async def start(self, names: Iterable[str]) -> None:
-        """Start queries of Fabrikam and propose them."""
+    def worker_mib(self) -> int:
+        """Return the resident memory of the workflows' worker."""
+        return round(self.worker.memory_info().rss / 2**20)
+
+    async def draft(self, names: Iterable[str]) -> None:
+        """Start queries of Fabrikam, which wait as drafts."""
         author, parties = self.owners["fabrikam"], tuple(Collaborator(name=name, user_id=user) for name, user in PARTIES.items())
 
         async def begin(name: str) -> None:
@@ -151,15 +155,21 @@ class Load:
                 search_attributes=start_attributes(collaboration=COLLABORATION, kind="query", query=name, proposer="fabrikam"),
             )
 
+        names = list(names)
+        await limited(begin, names)
+        await until(lambda: all(name in self.governance.drafts for name in names), seconds=1200)
+
+    async def start(self, names: Iterable[str]) -> None:
+        """Start queries of Fabrikam and propose them."""
+        author, names = self.owners["fabrikam"], list(names)
+
         async def propose(name: str) -> None:
-            await until(lambda: name in self.governance.drafts)
             held = self.governance.drafts[name]
             digest = document_digest(str(held.data))
             token = author.sign("propose-query", name, digest, version=str(held.version), hours=YEARS.total_seconds() / 3600)
             await self.queries[name].signal(PublishQuery.propose, {"party": "fabrikam", "authorisation": token})
 
-        names = list(names)
-        await limited(begin, names)
+        await self.draft(names)
         await limited(propose, names)
         await until(lambda: all(self.governance.open_proposal(name) for name in names), seconds=1200)
 

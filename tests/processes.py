@@ -91,7 +91,7 @@ class _Run:
 
     def run(self) -> None:
         """Run all pieces, or stop early as ``--maxfail`` says."""
-        # Created here, so that the processes have folders in the same one. What is printed until here belongs to this process.
+        # Created here, so that the processes have folders in the same one.
         self._config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
         for number in range(min(self._config.option.processes, len(self._pieces))):
             self._fork(number)
@@ -154,7 +154,7 @@ class _Run:
         process.connection.close()
         del self._processes[process.connection]
         code = os.waitstatus_to_exitcode(status)
-        if code == 0:
+        if code == 0 and not process.waiting:
             return
         if process.started:
             item = self._session.items[process.waiting.pop(0)]
@@ -202,6 +202,7 @@ class _Child:
     def _set_up(self) -> None:
         """Replace what processes must not share: random numbers, the temporary folder, captured output, and the terminal."""
         random.seed()
+        atexit._clear()  # the parent's own files, which it removes itself
         plugins = self._config.pluginmanager
         factory = self._config._tmp_path_factory  # type: ignore[attr-defined]
         factory._basetemp = factory.getbasetemp() / f"process-{self._number}-{os.getpid()}"

@@ -215,14 +215,20 @@ class S3Server:
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory, local_authority: LocalAuthority) -> Iterator[S3Server]:
     """A real SeaweedFS with the buckets ``litware`` and ``private`` (the administrator's)."""
+    with s3_server(tmp_path_factory.mktemp("seaweedfs"), local_authority) as server:
+        yield server
+
+
+@contextmanager
+def s3_server(folder: Path, authority: LocalAuthority) -> Iterator[S3Server]:
+    """Run the SeaweedFS of :func:`seaweedfs`."""
     from localcloud.launcher import seaweedfs as program
 
-    folder = tmp_path_factory.mktemp("seaweedfs")
     admin_key, litware_key = (Secret(uuid.uuid4().hex.encode()) for _ in range(2))
     service = program.service(
         folder=folder / "data",
-        tls=local_authority.issue("seaweedfs"),
-        ca_file=local_authority.ca_file,
+        tls=authority.issue("seaweedfs"),
+        ca_file=authority.ca_file,
         identities=[
             program.S3Identity("admin", "ADMINKEY", admin_key, ("Admin",)),
             program.S3Identity.owner("litware", "LITWAREKEY", litware_key, ["litware"]),
@@ -233,7 +239,7 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory, local_authority: LocalAu
     with running([service]):
         server = S3Server(
             service.url,
-            local_authority.ca_file,
+            authority.ca_file,
             S3Credentials(Secret(b"ADMINKEY"), admin_key),
             S3Credentials(Secret(b"LITWAREKEY"), litware_key),
         )

@@ -86,6 +86,14 @@ def open_s3(settings: Settings, store: S3StoreSpec, *, customer_key: Callable[[]
     )
 
 
+def other_bucket_hint(settings: Settings, spec: DatasetSpec) -> str:
+    """Return the hint for a store that refuses access because the dataset's file names another bucket than the profile; empty otherwise."""
+    own = settings.s3.bucket
+    if not isinstance(spec.store, S3StoreSpec) or not own or spec.store.bucket == own:
+        return ""
+    return f"The bucket of profile {settings.profile!r} is {own!r}: write `bucket: {own}` into the dataset's file, with a subdirectory."
+
+
 def open_store(
     settings: Settings, spec: DatasetSpec, *, create: bool = False, customer_key: Callable[[], Secret] | None = None
 ) -> ObjectStore:

@@ -178,6 +178,7 @@ def _store(name: str, store: StoreKind) -> Iterator[str]:
     if store == "azure-blob":
         yield f"  container: {_scalar(place)}"
         return
+    yield "  # The bucket must exist, or be one that your key may create: usually `s3.bucket` of your profile."
     yield f"  bucket: {_scalar(place)}"
     yield f"  subdirectory: {_scalar(name)}"
     yield "  # Store it with `cleanroom secret set s3 --secret-stdin`."

@@ -102,7 +102,12 @@ class UserDocuments:
             NotFound: ``UserDocumentNotFound``.
             Conflict: ``ContractIdMismatch`` if it belongs to a different contract. Document IDs are global in governance.
         """
-        document = await self._client.get_document(document_id)
+        try:
+            document = await self._client.get_document(document_id)
+        except NotFound as error:
+            if error.code == "UserDocumentNotFound":
+                error.message = f"{document_id!r} does not exist in governance."
+            raise
         if document.contract_id != self._contract:
             raise Conflict("ContractIdMismatch", f"document {document_id!r} belongs to contract {document.contract_id!r}.")
         return document

@@ -28,7 +28,8 @@ A refused payload does not raise in :meth:`PayloadCodec.decode`. It becomes a *t
 payload converter raises. A forged signal is then one dropped signal, and a forged result one failed workflow. An exception in the codec
 would fail the workflow *task* instead. The SDK retries tasks forever, so one bad signal would block an approval. The tombstone of a
 payload under an unknown key raises :class:`~cleanroom.temporal.keyring.CodecKeyUnknown`. In an input or a result that fails the workflow
-task, because the operator must add the key and the workflow should wait for that. In a signal it drops the signal.
+task, because the operator must add the key and the workflow should wait for that. The server flags such a workflow, and `cleanroom
+doctor` and an alert name it. In a signal it drops the signal.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Final, Literal
 
 import pydantic
 from pydantic_core import PydanticSerializationError
@@ -24,12 +25,14 @@ from temporalio.converter import (
     JSONPlainPayloadConverter,
     PayloadConverter,
 )
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, FailureError
 
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused
 from cleanroom.temporal.codec import ENCODING, TOMBSTONE, PayloadCodec
 from cleanroom.temporal.failures import application_error, translated
 from cleanroom.temporal.keyring import CodecKeyUnknown, Keyring, KeyringMissing
+
+REMEDY: Final = "Send it with a `cleanroom` command of the same release as the workers."
 
 
 def data_converter(
@@ -69,11 +72,9 @@ class _JSON(PydanticJSONPlainPayloadConverter):
         try:
             return super().from_payload(payload, type_hint)
         except pydantic.ValidationError as error:
-            raise application_error(InvalidInput("PayloadMalformed", _explain(error, type_hint))) from None
+            raise _malformed(_explain(error, type_hint)) from None
         except (ValueError, TypeError) as error:
-            raise application_error(
-                InvalidInput("PayloadMalformed", f"A payload is not a {_name(type_hint)} ({type(error).__name__}).")
-            ) from None
+            raise _malformed(f"A payload is not a {_name(type_hint)} ({type(error).__name__}).") from None
 
 
 class _Tombstone(EncodingPayloadConverter):
@@ -107,10 +108,37 @@ class _Encrypted(EncodingPayloadConverter):
         raise KeyringMissing("the payload is encrypted, and this process has no codec keyring")
 
 
+class _Typed(EncodingPayloadConverter):
+    """A converter of the SDK whose values have the expected type. It decodes null to None, and bytes to bytes, whatever is expected."""
+
+    def __init__(self, converter: EncodingPayloadConverter) -> None:
+        self._converter = converter
+
+    @property
+    def encoding(self) -> str:
+        return self._converter.encoding
+
+    def to_payload(self, value: Any) -> Payload | None:
+        return self._converter.to_payload(value)
+
+    def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
+        return _of_type(self._converter.from_payload(payload, type_hint), type_hint)
+
+
+def _of_type(value: Any, type_hint: Any) -> Any:
+    """Return ``value`` if it has the expected type."""
+    if type_hint is None or type_hint is Any or (isinstance(type_hint, type) and isinstance(value, type_hint)):
+        return value
+    try:
+        return _adapter(type_hint).validate_python(value, strict=True)
+    except pydantic.ValidationError:
+        raise _malformed(f"A payload is not a {_name(type_hint)} ({type(value).__name__}).") from None
+
+
 # Shared by all instances. The SDK creates a converter per workflow run, and rebuilding the pydantic adapters would cost more than the run.
 _CONVERTERS: tuple[EncodingPayloadConverter, ...] = (
     *(
-        _JSON() if isinstance(converter, JSONPlainPayloadConverter) else converter
+        _JSON() if isinstance(converter, JSONPlainPayloadConverter) else _Typed(converter)
         for converter in DefaultPayloadConverter.default_encoding_payload_converters
     ),
     _Tombstone(),
@@ -119,10 +147,23 @@ _CONVERTERS: tuple[EncodingPayloadConverter, ...] = (
 
 
 class CleanRoomPayloadConverter(CompositePayloadConverter):
-    """The SDK's converters with pydantic JSON, and converters that raise for refused and encrypted payloads."""
+    """The SDK's converters with pydantic JSON, and converters that raise for refused and encrypted payloads.
+
+    A payload that cannot be decoded is an ``ApplicationError``, which fails the workflow
+    or the message that has it. Any other exception would fail the workflow *task*, which the server repeats forever.
+    """
 
     def __init__(self) -> None:
         super().__init__(*_CONVERTERS)
+
+    def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
+        """Decode payloads; called by the SDK."""
+        try:
+            return super().from_payloads(payloads, type_hints)
+        except (FailureError, KeyringMissing):
+            raise
+        except Exception as error:  # such as a KeyError for an unknown encoding
+            raise _malformed(f"A payload cannot be decoded ({type(error).__name__}).") from None
 
 
 class CleanRoomFailureConverter(DefaultFailureConverter):
@@ -150,6 +191,15 @@ class EncodedFailureConverter(CleanRoomFailureConverter):
 
     def __init__(self) -> None:
         super().__init__(encode_common_attributes=True)
+
+
+def _malformed(message: str) -> ApplicationError:
+    return application_error(InvalidInput("PayloadMalformed", message, hint=REMEDY))
+
+
+@functools.lru_cache(maxsize=256)
+def _adapter(type_hint: Any) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(type_hint)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -77,7 +77,12 @@ def _fits(handler: Any, args: Sequence[Any]) -> bool:
     elif isinstance(handler, functools.partial):
         # Other methods are bound with a partial.
         handler, count = handler.func, count + len(handler.args)
-    least, most = _arity(handler)
+    return accepts(handler, count)
+
+
+def accepts(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with ``count`` positional arguments."""
+    least, most = _arity(function)
     return least <= count <= most
 
 

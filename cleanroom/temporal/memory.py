@@ -41,6 +41,31 @@ def return_freed_memory() -> bool:
     return bool(trim(0))
 
 
+class _Info(ctypes.Structure):
+    """``struct mallinfo2`` of malloc.h."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    )
+
+
+def allocated_bytes() -> int:
+    """Return the bytes of the blocks that are in use; 0 where the C library does not tell it (glibc does since 2.33)."""
+    try:
+        mallinfo = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, OSError, TypeError):
+        return 0
+    mallinfo.restype = _Info
+    info = mallinfo()
+    return int(info.uordblks + info.hblkhd)
+
+
+def unallocated_bytes() -> int:
+    """Return the resident memory beyond :func:`allocated_bytes`: the program itself, and freed memory that is kept."""
+    return resident_bytes() - allocated_bytes()
+
+
 def resident_bytes() -> int:
     """Return the resident memory of this process; 0 where the kernel does not tell it (proc_pid_statm(5))."""
     try:

@@ -33,8 +33,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from temporalio import workflow
-from temporalio.bridge.proto.workflow_activation import WorkflowActivation
-from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import (
@@ -42,11 +40,8 @@ from temporalio.worker import (
     Replayer,
     Worker,
     WorkerDeploymentConfig,
-    WorkflowInstance,
-    WorkflowInstanceDetails,
     WorkflowRunner,
 )
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.redaction import redact
@@ -55,22 +50,10 @@ from cleanroom.temporal.guards import MessageGuard
 from cleanroom.temporal.heartbeat import AutoHeartbeatInterceptor
 from cleanroom.temporal.json_logs import LogSubject
 from cleanroom.temporal.keyring import Keyring
+from cleanroom.temporal.runners import UnversionedRunner, sandbox_runner
 from cleanroom.temporal.translation import ErrorTranslation
 
 logger = logging.getLogger("cleanroom.worker")
-
-PASSTHROUGH = (
-    "cleanroom",
-    "activities",
-    "pydantic",
-    "pydantic_core",
-    "annotated_types",
-    "annotationlib",
-    "cryptography",
-    "opentelemetry",
-    "beartype",
-)
-"""Modules that the workflow sandbox shares with the process, because workflow code uses only their deterministic parts."""
 
 FAILURE_TYPES: tuple[type[BaseException], ...] = (CleanRoomError,)
 """Exceptions in workflow code that fail the workflow and not only its task."""
@@ -111,51 +94,6 @@ class WorkerSpec:
     """More arguments of :class:`temporalio.worker.Worker`."""
 
 
-def sandbox_runner() -> SandboxedWorkflowRunner:
-    """Create the workflow sandbox with :data:`PASSTHROUGH`."""
-    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSTHROUGH))
-
-
-class CompletionRunner(WorkflowRunner):
-    """Runs workflows with another runner, and passes what each workflow task completes with to :meth:`completed`."""
-
-    def __init__(self, runner: WorkflowRunner) -> None:
-        self._runner = runner
-
-    def prepare_workflow(self, defn: Any) -> None:
-        """Delegate; called by the SDK."""
-        self._runner.prepare_workflow(defn)
-
-    def set_worker_level_failure_exception_types(self, types: Sequence[type[BaseException]]) -> None:
-        """Delegate; called by the SDK."""
-        self._runner.set_worker_level_failure_exception_types(types)
-
-    def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
-        """Wrap the instance; called by the SDK."""
-        instance = self._runner.create_instance(det)
-        activate = instance.activate
-
-        def activate_and_pass(act: WorkflowActivation) -> WorkflowActivationCompletion:
-            completion = activate(act)
-            self.completed(completion)
-            return completion
-
-        instance.activate = activate_and_pass  # type: ignore[method-assign]
-        return instance
-
-    def completed(self, completion: WorkflowActivationCompletion) -> None:
-        """Read or change ``completion`` before the SDK receives it."""
-        raise NotImplementedError
-
-
-class _UnversionedRunner(CompletionRunner):
-    """Runs workflows on a worker without a version: the server refuses versioning behaviours from such a worker."""
-
-    def completed(self, completion: WorkflowActivationCompletion) -> None:
-        if completion.HasField("successful"):
-            completion.successful.ClearField("versioning_behavior")
-
-
 def _default_behavior(workflows: Sequence[type]) -> VersioningBehavior:
     """Return the behaviour of workflow tasks that the SDK completes without the workflow's code, such as after a cancelled activity.
 
@@ -191,7 +129,7 @@ def create_worker(client: Client, spec: WorkerSpec) -> Worker:
             version=spec.version, use_worker_versioning=True, default_versioning_behavior=_default_behavior(spec.workflows)
         )
     else:
-        options["workflow_runner"] = _UnversionedRunner(options["workflow_runner"])
+        options["workflow_runner"] = UnversionedRunner(options["workflow_runner"])
     worker = Worker(client, task_queue=spec.task_queue, **options)
     if spec.workflows:
         # The SDK has no option for this. It fails a workflow task whose code does not yield within 2 s and tries again forever, also

@@ -115,24 +115,26 @@ def _refused_by_gate() -> dict[str, str]:
 Assigned = dict[str, ast.expr]
 
 
-def _raised() -> Iterator[tuple[type[CleanRoomError], str, ast.Call, str, Assigned]]:
+@functools.cache
+def _raised() -> tuple[tuple[type[CleanRoomError], str, ast.Call, str, Assigned], ...]:
     """The calls that create errors, with their code and what is assigned to the names of the function around each."""
+    return tuple(_read_raised())
+
+
+def _read_raised() -> Iterator[tuple[type[CleanRoomError], str, ast.Call, str, Assigned]]:
     for path, tree in trees().items():
         constants = dict(_constants(tree))
-        for call, assigned in _calls(tree, {}):
-            kind = CLASSES.get(call.func.id) if isinstance(call.func, ast.Name) else None
-            if kind is None or not call.args:
-                continue
-            for name in _codes(call.args[0], constants):
-                yield kind, name, call, path, assigned
+        for call, kind, assigned in _calls(tree, {}):
+            for name in _codes(call.args[0], constants) if call.args else ():
+                yield CLASSES[kind], name, call, path, assigned
 
 
-def _calls(node: ast.AST, assigned: Assigned) -> Iterator[tuple[ast.Call, Assigned]]:
-    """The calls in a tree, each with the last value that was assigned before it to each name of its function."""
+def _calls(node: ast.AST, assigned: Assigned) -> Iterator[tuple[ast.Call, str, Assigned]]:
+    """The calls of errors in a tree, each with the last value that was assigned before it to each name of its function."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
         assigned = dict(assigned)
-    if isinstance(node, ast.Call):
-        yield node, dict(assigned)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CLASSES:
+        yield node, node.func.id, dict(assigned)
     for child in ast.iter_child_nodes(node):
         yield from _calls(child, assigned)
     if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):

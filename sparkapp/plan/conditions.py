@@ -15,6 +15,8 @@ FOUND, TRUE, NOT_TRUE = " IS NOT NULL", " IS TRUE", " IS NOT TRUE"
 """The ends of the texts of those parts that :mod:`sparkapp.plan.terms` compares."""
 SUMS = frozenset({"Sum", "Average"})
 """Functions to which a zero contributes nothing, and in which one person may dominate."""
+_EXACT = ("double", "decimal", "long")
+"""Types to which Spark casts a sum or a count to compare it."""
 
 
 @dataclass
@@ -136,15 +138,42 @@ class Condition:
             number, column = number_of(condition.children[1]), condition.children[0]
             summed, rows = self._absolute_sum(column), argument(self._input(column), "Count")
             if summed is not None and number == 0:
-                floors.tests.append(frozenset([f"{product_text(summed, self.canonical)} <> 0"]))
+                value, where, condition_text = product_text(summed, self.canonical).partition(" WHERE ")
+                factors = (value, *value.split(" * "))
+                for parts in dict.fromkeys((factors[:1], factors[1:])):
+                    floors.tests.append(frozenset(f"{part}{where}{condition_text} <> 0" for part in parts))
             elif rows is not None and rows.kind == "Literal" and number == 1:
                 floors.repeated = True
             else:
                 return False
-        elif not self._counted(condition, floors):
+        elif not self._differ(condition, floors) and not self._counted(condition, floors):
             return False
         floors.least = min(least, least if floors.least is None else floors.least)
         return True
+
+    def _differ(self, node: Node, floors: Floors) -> bool:
+        """``COALESCE(a, 0) <> COALESCE(b, 0)``, where ``a`` and ``b`` are sums or counts: those of a person differ."""
+        if node.kind != "Not" or node.child.kind != "EqualTo":
+            return False
+        one, two = (self._total(side) for side in node.child.children)
+        if one is None or two is None:
+            return False
+        floors.differences.add(frozenset({one, two}))
+        return True
+
+    def _total(self, node: Node) -> str | None:
+        """The text of what ``COALESCE(c, 0)`` adds up, where ``c`` is a sum or a count of the rows of a person."""
+        node = node.child if node.kind == "Cast" and str(node.fields.get("dataType")).startswith(_EXACT) else node
+        call = self._input(node.children[0]) if node.kind == "Coalesce" and number_of(node.children[1]) == 0 else None
+        if call is None or not is_aggregate(call, ("Sum", "Count", "CountIf")) or len(call.children[0].children) != 1:
+            return None
+        function, where = call.children[0], [self.canonical.text(condition) for condition in call.children[1:]]
+        if function.kind == "Sum":
+            return " WHERE ".join([product_text(function.child, self.canonical), *where])
+        tests = row_test(function.child, self.canonical) if function.kind == "CountIf" else Test()
+        if function.kind == "Count" and function.child.kind != "Literal":
+            tests = Test([f"{product_text(function.child, self.canonical)}{FOUND}"])
+        return row_text(tests.union(f"{condition}{TRUE}" for condition in where))
 
     def _counted(self, condition: Node, floors: Floors) -> bool:
         """``t``, ``NOT t`` and ``t AND NOT u``, where each column is ``BOOL_OR(test)``."""
@@ -162,17 +191,10 @@ class Condition:
         return True
 
     def _difference(self, test: Node) -> set[frozenset[str]]:
-        """The sums that differ where a test holds: ``COALESCE(x, 0) <> COALESCE(y, 0)``, ``x <> 1``, ``NOT test``, ``test <> other``."""
-        if test.kind != "Not":
+        """The counts that differ where ``test <> other`` holds."""
+        if test.kind != "Not" or test.child.kind != "EqualTo":
             return set()
-        if test.child.kind != "EqualTo":
-            return {frozenset({"1", row_text(row_test(test.child, self.canonical))})}
-        sides = [side.child if side.kind == "Cast" else side for side in test.child.children]
-        if all(side.kind == "Coalesce" and number_of(side.children[1]) == 0 for side in sides):
-            return {frozenset(product_text(side.children[0], self.canonical) for side in sides)}
-        if number_of(sides[1]) == 1:
-            return {frozenset({product_text(sides[0], self.canonical), "1"})}
-        return {frozenset(row_text(row_test(side, self.canonical)) for side in sides)}
+        return {frozenset(row_text(row_test(side, self.canonical)) for side in test.child.children)}
 
     def _none_or_enough(self, node: Node, floors: Floors) -> bool:
         """``NOT (n BETWEEN 1 AND N - 1)``."""
@@ -199,8 +221,15 @@ class Condition:
         if column is None or column.kind != "Coalesce":
             return None
         summed = argument(column.children[0], "Sum")
-        number = summed.child if summed is not None and summed.kind == "Abs" else None
+        number = summed.child if summed is not None and summed.kind == "Abs" else summed
+        if number is not None and number is summed and not _is_square(number, self.canonical):
+            return None
         return number if number is not None and number.kind == "Cast" and number.fields.get("dataType") == "double" else None
+
+
+def _is_square(node: Node, canonical: Canonical) -> bool:
+    factors = product_text(node, canonical).split(" * ")
+    return len(factors) == 2 and factors[0] == factors[1]
 
 
 def row_test(node: Node, canonical: Canonical) -> Test:
@@ -250,7 +279,12 @@ def one_to(node: Node) -> tuple[Node, int] | None:
     return None if most is None else (definition.child, most)
 
 
-MERGED = {"Sum": ("Sum", "Count", "CountIf"), "Min": ("Min",), "Max": ("Max",)}
+MERGED = {
+    "Sum": ("Sum", "Count", "CountIf", "RegrCount"),
+    "Min": ("Min",),
+    "Max": ("Max",),
+    "Moment": ("VariancePop", "CovPopulation"),
+}
 """For each aggregate that combines the results for parts of the rows, the aggregates of these parts."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from sparkapp.plan.canonical import Canonical
@@ -14,7 +13,7 @@ from sparkapp.plan.release import Groups, Release, counted_test, groups_of, requ
 from sparkapp.plan.rows import NOTHING, Column, InputColumn, Person, Rows, fresh
 from sparkapp.plan.terms import Terms
 from sparkapp.plan.tree import Node, is_generated_join, join_kind, refused, tree
-from sparkapp.plan.walking import Walk
+from sparkapp.plan.walking import Lower, Walk
 
 
 class Aggregates:
@@ -27,7 +26,7 @@ class Aggregates:
         """The rows of an aggregate and of the conditions above it, and its release."""
         lower = self._walk.lower(node.child)
         if having is not None and lower is not None:
-            source = self._walk.settled(lower[0].child, outer)
+            source = self._walk.settled(lower.aggregate.child, outer)
             if source.persons and not _groups_by_persons(node, outer, source, lower):
                 return self._release(having, node, lower, source, outer)
         rows = self._walk.settled(node.child, outer)
@@ -58,7 +57,7 @@ class Aggregates:
         complete = len(unique) == len(keys)
         return replace(rows.ended(), columns=found, unique=[unique] if complete else [])
 
-    def _release(self, having: Node, node: Node, lower: tuple[Node, dict[int, int]], source: Rows, outer: Columns) -> tuple[Rows, Release]:
+    def _release(self, having: Node, node: Node, lower: Lower, source: Rows, outer: Columns) -> tuple[Rows, Release]:
         groups = groups_of(having, node, *lower)
         columns = {**outer, **source.columns}
         uncovered = self._uncovered(groups, source)
@@ -131,7 +130,7 @@ class Aggregates:
         lower = self._walk.lower(node.child.child) if node.kind == "Filter" and node.child.kind == "Aggregate" else None
         if lower is None:
             raise refused("PlanFloorMissing", "a release is joined with something else than its groups")
-        return groups_of(node, node.child, *lower), self._walk.settled(lower[0].child, outer)
+        return groups_of(node, node.child, *lower), self._walk.settled(lower.aggregate.child, outer)
 
     def completed(self, node: Node, outer: Columns) -> tuple[Rows, Release] | None:
         """A join of groups with those of another kind of person, with overlapping groups, or with other aggregates of the same rows."""
@@ -236,9 +235,9 @@ def _one_group(groups: Groups, reads: Rows) -> bool:
     return read <= reads.decided_by(values[groups.person.id])
 
 
-def _groups_by_persons(node: Node, outer: Columns, source: Rows, lower: tuple[Node, Mapping[int, int]]) -> bool:
+def _groups_by_persons(node: Node, outer: Columns, source: Rows, lower: Lower) -> bool:
     """Whether an aggregate over an aggregate keeps persons apart. It then releases nothing."""
-    aggregate, names = lower
+    aggregate, names, _ = lower
     outputs = {item.id: unchanged(without_alias(item)) for item in aggregate.expressions("aggregateExpressions")}
     columns = {**outer, **source.columns}
     values = set()

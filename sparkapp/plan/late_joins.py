@@ -34,8 +34,11 @@ from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.conditions import MERGED, argument, is_aggregate, number_of, without_alias
 from sparkapp.plan.tree import Node, join_kind, tree
 
-_AGAIN = {**MERGED, "BoolOr": ("BoolOr",)}
-"""For each aggregate of the joined rows, those of their parts that it combines: also the tests of persons."""
+_AGAIN = {**MERGED, "BoolOr": ("BoolOr",), "Max": ("Max", *MERGED["Moment"])}
+"""For each aggregate of the joined rows, those of their parts that it combines: also the tests and the moments of persons.
+
+The parts are copies of each other, which have the same moments.
+"""
 
 
 def joined_before(upper: Node, is_unique: Callable[[Node, int], bool]) -> tuple[Node, dict[int, int]] | None:

@@ -124,12 +124,12 @@ class OverlappingGroups:
     def _table_rows(self, node: Node) -> Meanings:
         lower = self._walk.lower(node)
         canonical = Canonical()
-        if lower is None or canonical.text(lower[0].child) != self._source or self._table not in ("", str(node.fields["cteId"])):
+        if lower is None or canonical.text(lower.aggregate.child) != self._source or self._table not in ("", str(node.fields["cteId"])):
             raise refused("PlanFloorMissing", "overlapping groups are computed from other rows than the release")
         self._table = str(node.fields["cteId"])
-        grouping = {canonical.text(item) for item in lower[0].expressions("groupingExpressions")}
-        texts = {item.id: canonical.text(without_alias(item)) for item in lower[0].expressions("aggregateExpressions")}
-        found = {read: texts[output] for read, output in lower[1].items() if texts[output] in grouping}
+        grouping = {canonical.text(item) for item in lower.aggregate.expressions("groupingExpressions")}
+        texts = {item.id: canonical.text(without_alias(item)) for item in lower.aggregate.expressions("aggregateExpressions")}
+        found = {read: texts[output] for read, output in lower.names.items() if texts[output] in grouping}
         if not self._keys <= grouping or len(grouping - self._keys) != 1:
             raise self._refused()
         (self.person,) = grouping - self._keys

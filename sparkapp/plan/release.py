@@ -18,12 +18,13 @@ Persons contribute to a sum if one of their values is neither NULL nor 0, which 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.conditions import MERGED, Condition, Floors, argument, conjuncts, is_aggregate, without_alias
+from sparkapp.plan.moments import Moments
 from sparkapp.plan.rows import Person, Rows
 from sparkapp.plan.tree import Node, refused
 
@@ -43,6 +44,7 @@ class Groups:
         floors: What the conditions require.
         canonical: Texts of expressions over the rows.
         source: Text of the rows.
+        moments: Moments that ``upper`` computes from those of persons.
     """
 
     filter: Node
@@ -55,11 +57,12 @@ class Groups:
     floors: Floors
     canonical: Canonical
     source: str
+    moments: Moments
 
     def outputs(self) -> list[Node]:
         """Outputs of ``upper`` that operators above the conditions may read."""
         conditions = {part.id for part in self.filter.expression("condition").walk() if part.kind == "AttributeReference"}
-        items = self.upper.expressions("aggregateExpressions")
+        items = map(self.moments.merged, self.upper.expressions("aggregateExpressions"))
         return [item for item in items if item.id not in conditions or item.name.startswith("__cr_")]
 
     def key_texts(self) -> dict[int, str]:
@@ -110,7 +113,7 @@ class Release:
         return max(person.floor for person in self.source.persons)
 
 
-def groups_of(filter: Node, upper: Node, lower: Node, names: dict[int, int]) -> Groups:
+def groups_of(filter: Node, upper: Node, lower: Node, names: Mapping[int, int], computed: Mapping[int, Node]) -> Groups:
     """Read a release.
 
     Args:
@@ -118,6 +121,7 @@ def groups_of(filter: Node, upper: Node, lower: Node, names: dict[int, int]) -> 
         upper: The aggregate below them.
         lower: The aggregate below that.
         names: For each attribute that ``upper`` reads, the output of ``lower`` that it is.
+        computed: Expressions over these outputs that ``upper`` reads.
 
     Raises:
         Refused: ``PlanFloorMissing``.
@@ -142,7 +146,10 @@ def groups_of(filter: Node, upper: Node, lower: Node, names: dict[int, int]) -> 
     floors = Floors()
     for condition in conjuncts(filter.expression("condition")):
         Condition(condition, values, inputs, persons, canonical).read(floors)
-    return Groups(filter, upper, lower, inputs, _keys(upper, keys), person, persons, floors, canonical, source)
+    moments = Moments({**outputs, **inputs}, canonical)
+    for id, node in computed.items():
+        moments.add(id, node, [output for output, value in outputs.items() if canonical.text(value) in texts])
+    return Groups(filter, upper, lower, moments.inputs, _keys(upper, keys), person, persons, floors, canonical, source, moments)
 
 
 def _keys(upper: Node, keys: dict[int, Node]) -> dict[int, Node]:

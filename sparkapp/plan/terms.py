@@ -27,12 +27,13 @@ from sparkapp.plan.conditions import (
     constant,
     flag_text,
     found_text,
+    number_of,
     product_text,
     row_test,
     row_text,
     truth_text,
 )
-from sparkapp.plan.expressions import CHOICES, COUNTS, EXTREMES, MOMENTS, Columns, conditions_of, require_shown, results_of
+from sparkapp.plan.expressions import CHOICES, COUNTS, EXTREMES, MOMENTS, Columns, conditions_of, power, require_shown, results_of
 from sparkapp.plan.release import Groups
 from sparkapp.plan.rows import NOTHING, Column, Rows
 from sparkapp.plan.tree import Node, refused
@@ -80,7 +81,7 @@ class Terms:
     different: set[str] = field(default_factory=set)
     _terms: list[Term] = field(default_factory=list)
     _sums: dict[str, None] = field(default_factory=dict)  # columns and products that are summed
-    _stored: set[str] = field(default_factory=set)  # those of views with floors
+    _stored: dict[str, str] = field(default_factory=dict)  # those of views with floors, and the count of their values
     _present: dict[str, tuple[str, str]] = field(default_factory=dict)  # counts of values, and the sum of the values
     # To counts and extremes, by test and class; whether there may be none, and what is counted
     _contributors: dict[tuple[Test, str], tuple[bool, tuple[str, str]]] = field(default_factory=dict)
@@ -202,11 +203,12 @@ class Terms:
 
     def _read_moment(self, values: Sequence[Node], function: str, where: str) -> None:
         protected = []
+        self._require_moment(values, function)
         for value in values:
             text = product_text(value, self.canonical)
             if self._shows_persons([value]):
                 protected.append(text)
-                self._stored |= {*self._parts_of(value, where)}
+                self._stored |= self._parts_of(value, where)
             if any(attributes(value)):
                 self._summed.add((text, where))
                 self._sums |= dict.fromkeys(self._parts_of(value, where))
@@ -227,22 +229,37 @@ class Terms:
             pairs = itertools.combinations(mine, 2) if any(part.kind == "Multiply" for value in mixed for part in value.walk()) else ()
             self._terms.append(Term(tuple(protected), function, where, conditional, tuple(mine), tuple(pairs)))
 
+    def _require_moment(self, values: Sequence[Node], function: str) -> None:
+        """Require that a moment contains two factors at most, which are columns of one dataset."""
+        squares = function not in SUMS | _MEANS
+        powers = [power(value, self.columns) for value in values]
+        shows = NOTHING.union(*(self.walk.shown(value, self.columns) for value in values))
+        if not any(self.walk.catalog.has_floor(name) for name, _ in shows):
+            return
+        if max(powers, default=1) * (2 if squares else 1) > 2:
+            raise refused("PlanRowsOfPersons", f"{function.upper()} contains powers above two, which show values of single persons")
+        if ((squares and len(values) > 1) or max(powers, default=1) > 1) and len({name for name, _ in shows}) > 1:
+            raise refused("PlanRowsOfPersons", f"{function.upper()} multiplies columns of several datasets, which could mark persons")
+        rounds = [part for value in values for part in value.walk() if part.kind in ("Round", "BRound")]
+        if any(number_of(part.children[1]) is None for part in rounds):
+            raise refused("PlanRowsOfPersons", f"{function.upper()} reads values that are the same for all but a few persons")
+
     def _is_stored_number(self, leaf: Node) -> bool:
         return self._shows_persons([leaf]) and str(leaf.fields.get("dataType")).startswith(_NUMBERS)
 
-    def _parts_of(self, value: Node, where: str) -> Iterator[str]:
-        """Texts of the columns and products that a summand consists of, whatever its factors and constants."""
+    def _parts_of(self, value: Node, where: str) -> dict[str, str]:
+        """The columns and products that a summand consists of, whatever its factors and constants, and how often they have a value."""
         leaves = [leaf for leaf in _results(value) if leaf.kind == "AttributeReference"]
         numbers = [leaf for leaf in leaves if str(leaf.fields.get("dataType")).startswith(_NUMBERS)]
-        columns = dict.fromkeys(self.canonical.text(leaf) for leaf in numbers)
+        columns = {text: row_text(Test([f"{text}{FOUND}"])) for text in dict.fromkeys(self.canonical.text(leaf) for leaf in numbers)}
+        whole = product_text(value, self.canonical)
         if where:
-            yield f"{product_text(value, self.canonical)} WHERE {where}"
-        elif value.kind in CHOICES or len(numbers) < len(leaves):
-            yield product_text(value, self.canonical)
-        elif len(columns) > 1 and all(part.kind not in ("Add", "Subtract") for part in value.walk()):
-            yield from (" * ".join(sorted(pair)) for pair in itertools.combinations(columns, 2))
-            return
-        yield from columns
+            return {f"{whole} WHERE {where}": row_text(Test([f"{whole}{FOUND}", *_is_true(where)])), **columns}
+        if value.kind in CHOICES or len(numbers) < len(leaves):
+            return {whole: row_text(Test([f"{whole}{FOUND}"])), **columns}
+        if len(columns) > 1 and all(part.kind not in ("Add", "Subtract") for part in value.walk()):
+            return {" * ".join(sorted(pair)): "" for pair in itertools.combinations(columns, 2)}
+        return columns
 
     def _read_persons(self, function: Node, where: str) -> bool:
         """Add COUNT(DISTINCT …) of identities; False if it counts other values."""
@@ -260,8 +277,14 @@ class Terms:
         """Refuse arithmetic with whole numbers that queries may not filter by: it fails if one of them is large."""
         for part in call.walk():
             types = {str(leaf.fields.get("dataType")) for leaf in part.walk() if leaf.kind in ("AttributeReference", "Cast", "Literal")}
-            if part.kind in ("Add", "Subtract", "Multiply") and types <= _WHOLE:
+            if (part.kind in ("Add", "Subtract", "Multiply") and types <= _WHOLE) or self._sums_united(part):
                 require_shown(self.walk.shown(part, self.columns), "arithmetic with whole numbers reads", self.walk.catalog)
+
+    def _sums_united(self, node: Node) -> bool:
+        """Whether a sum of whole numbers of a union may overflow by a number that the author knows."""
+        leaf = node.child if node.kind == "Sum" else node
+        whole = leaf.kind == "AttributeReference" and str(leaf.fields.get("dataType")) in _WHOLE
+        return whole and node is not leaf and self.columns[leaf.id].united
 
     # -- conditions ---------------------------------------------------------------------------------------------------
 
@@ -291,8 +314,8 @@ class Terms:
             raise refused("PlanFloorMissing", "the persons who contribute to a count or an extreme are not counted")
         pairs = [*itertools.combinations(self._sums, 2)] if self._moment or len(self._summed) > 1 else []
         if self._known:
-            stored = [part for part in self._sums if part in self._stored and " * " not in part]
-            pairs += [(part, "1") for part in (*stored, *self._present)]
+            pairs += [(part, self._stored[part]) for part in self._sums if part in self._stored and " * " not in part]
+            pairs += [(part, "1") for part in self._present]
         pairs += [*itertools.combinations(self._present, 2), *itertools.product(self._present, self._conditions)]
         if not {frozenset(pair) for pair in pairs} <= floors.differences:
             raise refused("PlanFloorMissing", "the persons for whom two sums differ are not counted")

@@ -6,16 +6,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from cleanroom.sql import Catalog
-from sparkapp.plan.comparisons import normalised, plain, unchanged
+from sparkapp.plan.comparisons import attributes, normalised, plain, unchanged
 from sparkapp.plan.conditions import without_alias
-from sparkapp.plan.expressions import Columns, is_flag, require_conditions, require_shown, shown
+from sparkapp.plan.expressions import Columns, is_flag, is_stored, power, require_conditions, require_shown, shown
 from sparkapp.plan.groups import Aggregates
 from sparkapp.plan.late_joins import joined_before
+from sparkapp.plan.moments import computed_columns, renamed
 from sparkapp.plan.release import Release
 from sparkapp.plan.rows import NOTHING, Column, Person, Rows, fresh
 from sparkapp.plan.sources import Sources
 from sparkapp.plan.tree import Node, refused, tree
 from sparkapp.plan.vocabulary import view_name
+from sparkapp.plan.walking import Lower
 
 
 class PlanWalk:
@@ -111,6 +113,8 @@ class PlanWalk:
         if kind == "Generate":
             generator = node.expression("generator")
             self._require_read([generator], columns)
+            if rows.persons and not _splits_a_column(generator, columns):
+                raise refused("PlanRowsOfPersons", "EXPLODE of rows of persons reads an array that the text makes")
             shows = self.shown(generator, columns)
             made = {item.id: Column(item.id, shows) for item in node.expressions("generatorOutput")}
             persons = bool(rows.persons)
@@ -218,6 +222,8 @@ class PlanWalk:
                 identity,
                 all(column.flag for column in group),
                 computed=any(column.computed for column in group) or len({column.shows for column in group}) > 1,
+                power=max(column.power for column in group),
+                united=any(column.united for column in group) or len({column.shows for column in group}) > 1,
             )
         return Rows(columns, overlapping=any(part.overlapping or part.multiplied for part in parts))
 
@@ -240,7 +246,9 @@ class PlanWalk:
         base = normalised(inner)
         identity = base is not None and base in columns and columns[base].identity
         null = _is_null(inner, columns)
-        return Column(fresh(), self.shown(inner, columns), identity, is_flag(inner, columns), null, computed=True)
+        united = any(columns[part.id].united for part in inner.walk() if part.kind == "AttributeReference" and part.id in columns)
+        shows, flag = self.shown(inner, columns), is_flag(inner, columns)
+        return Column(fresh(), shows, identity, flag, null, computed=True, power=power(inner, columns), united=united)
 
     def shown(self, node: Node, columns: Columns, *, persons: bool = False) -> frozenset[tuple[str, str]]:
         """Input columns whose values an expression shows; see :func:`sparkapp.plan.expressions.shown`."""
@@ -252,8 +260,8 @@ class PlanWalk:
         self.require_no_persons(rows.persons, "a subquery in an expression")
         return rows
 
-    def lower(self, node: Node) -> tuple[Node, dict[int, int]] | None:
-        """The aggregate below another one, and the output of it that each attribute is."""
+    def lower(self, node: Node) -> Lower | None:
+        """The aggregate below another one."""
         ids: list[int] | None = None
         while node.kind == "SubqueryAlias" or node.kind == "CTERelationRef":
             if node.kind == "SubqueryAlias":
@@ -266,17 +274,34 @@ class PlanWalk:
         if node.kind not in ("Project", "Aggregate"):
             return None
         outputs = node.expressions("projectList" if node.kind == "Project" else "aggregateExpressions")
+        read = ids or [item.id for item in outputs]
+        windowed = computed_columns(node)
+        if windowed is not None:
+            below = self.lower(windowed[0])
+            if below is None or below.computed:
+                return None
+            values = {id: windowed[1][item.id] for id, item in zip(read, outputs, strict=True)}
+            names = {id: below.names[value.id] for id, value in values.items() if value.kind == "AttributeReference"}
+            return Lower(below.aggregate, names, {id: renamed(value, below.names) for id, value in values.items() if id not in names})
         found = joined_before(node, self._is_unique)
         if found is None and node.kind == "Project":
             return None
         lower, names = found or (node, {item.id: item.id for item in outputs})
-        read = ids or [item.id for item in outputs]
-        return lower, {id: names[item.id] for id, item in zip(read, outputs, strict=True)}
+        return Lower(lower, {id: names[item.id] for id, item in zip(read, outputs, strict=True)}, {})
 
     def _is_unique(self, relation: Node, id: int) -> bool:
         """Whether a relation has one row at most for each value of an attribute."""
         rows = self.settled(relation, {})
         return id in rows.columns and any(ids <= {rows.columns[id].value} for ids in rows.unique)
+
+
+def _splits_a_column(generator: Node, columns: Columns) -> bool:
+    """Whether a generator yields the elements of a stored column, or the parts of its text."""
+    array = generator
+    while array.kind in ("Explode", "PosExplode", "GeneratorOuter"):
+        array = array.child
+    text, *others = array.children if array.kind == "StringSplit" else [array]
+    return text.kind == "AttributeReference" and is_stored(text, columns) and not any(any(attributes(other)) for other in others)
 
 
 def _is_null(node: Node, columns: Columns) -> bool:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cleanroom.sql import Catalog
 from sparkapp.plan.expressions import Columns
 from sparkapp.plan.release import Release
 from sparkapp.plan.rows import Column, InputColumn, Person, Rows
 from sparkapp.plan.tree import Node
+
+
+class Lower(NamedTuple):
+    """The aggregate below another one."""
+
+    aggregate: Node
+    names: dict[int, int]  # for each attribute that the upper aggregate reads, the output of the lower one that it is
+    computed: dict[int, Node]  # expressions over these outputs that the upper aggregate reads
 
 
 class Walk(Protocol):
@@ -23,8 +31,8 @@ class Walk(Protocol):
     def settled(self, node: Node, outer: Columns) -> Rows:
         """The rows of an operator. No condition of a release is missing."""
 
-    def lower(self, node: Node) -> tuple[Node, dict[int, int]] | None:
-        """The aggregate below another one, and the output of it that each attribute is."""
+    def lower(self, node: Node) -> Lower | None:
+        """The aggregate below another one."""
 
     def column(self, item: Node, columns: Columns) -> Column:
         """The column that an output expression computes."""

@@ -11,7 +11,7 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from cleanroom.documents.specs import DatasetSpec, S3StoreSpec
-from cleanroom.errors import Conflict, PreconditionFailed
+from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed
 from cleanroom.identifiers import FRONTEND_QUEUE, dataset_workflow_id
 from cleanroom.messages.publish import PublishDatasetInput, PublishedDataset
 from cleanroom.temporal.attributes import start_attributes
@@ -145,6 +145,17 @@ def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, rep
         sources: Files or folders with the rows.
         replace: Whether to delete stored objects that have no source any longer.
     """
+    from cleanroom.clients.owned import other_bucket_hint
+
+    try:
+        return _upload_rows(session, spec, sources, replace=replace)
+    except CleanRoomError as error:
+        if error.code in ("AccessDenied", "NoSuchBucket", "BucketAlreadyExists") and (hint := other_bucket_hint(session.settings, spec)):
+            error.hint = hint
+        raise
+
+
+def _upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, replace: bool) -> UploadResult:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
     from cleanroom.clients.owned import open_store

@@ -11,7 +11,7 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from cleanroom.documents.query import parse_query
-from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, Unavailable
+from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, PreconditionFailed, Unavailable
 from cleanroom.identifiers import (
     CLEAN_ROOM_QUEUE,
     RunSize,
@@ -21,6 +21,7 @@ from cleanroom.identifiers import (
     require_name,
     run_workflow_id,
 )
+from cleanroom.lifecycle.query import DRAFT, NOT_APPROVED
 from cleanroom.lifecycle.run import failure_code, next_command, run_state
 from cleanroom.messages.run import RunFailure, RunQueryInput, RunResult, RunTicket
 from cleanroom.runs.parameters import require_days, verify_parameters
@@ -72,10 +73,19 @@ async def current_digest(session: Session, query: str, parameters: JobParameters
 
     Raises:
         NotFound: ``UserDocumentNotFound``.
+        PreconditionFailed: ``QueryNotApproved``.
         Refused: ``ParametersNotApproved``.
     """
     async with session.governance() as governance:
-        data = str((await session.documents(governance).get(query)).data)
+        found = await session.documents(governance).get(query)
+    if found.state != "Accepted":
+        word = (DRAFT if found.state == "Draft" else NOT_APPROVED).word
+        raise PreconditionFailed(
+            "QueryNotApproved",
+            f"query {query!r} is {word}, so no run was started.",
+            hint=f"`cleanroom query show {query}` says who acts next.",
+        )
+    data = str(found.data)
     if parameters is not None:
         document = parse_query(data, document_id=query)
         if document.approval is not None:

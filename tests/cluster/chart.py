@@ -17,6 +17,7 @@ import yaml
 
 from cleanroom.secret import write_secret_file
 from tests.cluster.place import Place
+from tests.cluster.runs import PATIENCE
 from tools.cluster.binaries import HELM, KUBE, operator_source
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +139,7 @@ def claim_volume(api: kubernetes.client.ApiClient) -> None:
     kubernetes.client.CoreV1Api(api).create_namespaced_persistent_volume_claim(NAMESPACE, claim)
 
 
-def wait_for(listed: Callable[..., Any], done: Callable[[list[Any]], bool], namespace: str, seconds: int = 120) -> list[Any]:
+def wait_for(listed: Callable[..., Any], done: Callable[[list[Any]], bool], namespace: str, seconds: int = PATIENCE) -> list[Any]:
     """Return the objects of a namespace as soon as ``done`` accepts them."""
     found = listed(namespace)
     if done(found.items):

@@ -82,7 +82,7 @@ def service(place: Place) -> SparkService:
 @pytest.fixture(scope="session")
 def chart(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Chart:
     """The chart, installed as documented, with all of its workers. Its network policies stay in force for all tests that follow."""
-    place.require("fast", "full", why="installs into namespaces of a cluster that it does not own")
+    place.require("full", why="needs containers, on a cluster of the tests")
     chart = Chart(place, tmp_path_factory.mktemp("chart"))
     chart.install()
     with place.api() as api:

@@ -21,7 +21,10 @@ from tests.cluster.record import record
 from tests.unit.spark_support import make_job
 from workflows.story import failure_summary
 
-DEADLINES = Deadlines(driver_start_seconds=90, run_seconds=90, image_pull_seconds=3)
+PATIENCE = 240
+"""Seconds after which a test gives up. Nothing depends on it, unless the machine is even slower."""
+
+DEADLINES = Deadlines(driver_start_seconds=PATIENCE, run_seconds=PATIENCE, image_pull_seconds=3)
 MAX_MESSAGE = 600
 """A message is read by people: a submission's JVM log has 12,000 characters."""
 
@@ -47,10 +50,10 @@ async def finish(
     seen: asyncio.Queue[JobStatus] = asyncio.Queue()
     watch = asyncio.create_task(service.watch(submission.tracking_id, seen.put_nowait, deadlines, uid=submission.uid))
     if while_running is not None:
-        while (status := await asyncio.wait_for(seen.get(), 90)).state != "RUNNING":
+        while (status := await asyncio.wait_for(seen.get(), PATIENCE)).state != "RUNNING":
             assert not watch.done(), watch.result()
         await while_running(status)
-    outcome = await asyncio.wait_for(watch, 120)
+    outcome = await asyncio.wait_for(watch, PATIENCE)
     await asyncio.to_thread(record, place, run, submission.tracking_id, str(outcome.code))
     await service.delete(submission.tracking_id)
     assert await remaining_pods(service, submission.tracking_id) == ()
@@ -91,7 +94,7 @@ async def outcome_while_waiting(
     """
     waiting = asyncio.Event()
     watch = asyncio.create_task(service.watch(tracking_id, lambda status: waiting.set() if waits(status) else None, DEADLINES))
-    await asyncio.wait_for(waiting.wait(), 90)
+    await asyncio.wait_for(waiting.wait(), PATIENCE)
     watch.cancel()
     outcome = await service.watch(tracking_id, lambda status: None, DEADLINES.model_copy(update={"driver_start_seconds": 1}))
     await asyncio.to_thread(record, place, run, tracking_id, str(outcome.code))

@@ -6,22 +6,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 from typing import Any
 
 import kubernetes
 import pytest
 
-from cleanroom.errors import CleanRoomError, TimedOut
+from cleanroom.errors import CleanRoomError, NotFound, TimedOut
 from cleanroom.spark.causes import Cause
 from cleanroom.spark.failure_rules import FailureCode
 from cleanroom.spark.kubernetes import APP_LABEL
+from cleanroom.spark.kubernetes_api import call
 from cleanroom.spark.outcome import Outcome, failed_mount
 from cleanroom.spark.policy import POLICY_ANNOTATION
 from cleanroom.spark.service import SparkService
 from cleanroom.spark.status import JobStatus, PodStatus
 from tests.cluster.place import Place
-from tests.cluster.runs import DEADLINES, finish, outcome_while_waiting, shown_cause, submit
+from tests.cluster.runs import DEADLINES, PATIENCE, finish, outcome_while_waiting, shown_cause, submit
 from tests.scenario.kubernetes.support import follow
 
 pytestmark = pytest.mark.scenario
@@ -123,7 +125,7 @@ async def test_driver_on_a_node_that_is_lost_is_lost_and_not_the_querys_failure(
             node = core.read_namespaced_pod(status.driver_pod, place.namespace).spec.node_name
             core.patch_node(node, {"spec": {"taints": [{"key": "test/lost", "effect": "NoExecute"}]}})
             try:
-                await asyncio.to_thread(follow, place.client(), status.tracking_id, is_being_deleted)
+                await asyncio.to_thread(follow, place.client(), status.tracking_id, is_being_deleted, PATIENCE)
             finally:
                 core.patch_node(node, {"spec": {"taints": None}})
 
@@ -141,7 +143,7 @@ async def test_executors_that_fail_again_and_again_are_the_cause(place: Place, s
             core = kubernetes.client.CoreV1Api(api)
             for number in (1, 2, 3):
                 core.create_namespaced_pod(place.namespace, executor_pod(place, status.tracking_id, driver, number))
-        await asyncio.to_thread(follow, place.client(), status.tracking_id, lambda status: failed_executors(status) == 3)
+        await asyncio.to_thread(follow, place.client(), status.tracking_id, lambda status: failed_executors(status) == 3, PATIENCE)
         await asyncio.to_thread(place.end_driver, driver.name, 11)
 
     outcome = await finish(place, service, "executors", place.profile(), while_running=fail_executors)
@@ -190,10 +192,10 @@ async def test_driver_whose_name_is_taken_cannot_be_submitted(place: Place, serv
     with place.api() as api:
         core = kubernetes.client.CoreV1Api(api)
         core.create_namespaced_pod(place.namespace, pod)
-        try:
-            outcome = await finish(place, service, "name-taken", place.profile())
-        finally:
-            core.delete_namespaced_pod(f"{name}-driver", place.namespace, grace_period_seconds=0)
+        outcome = await finish(place, service, "name-taken", place.profile())
+        # With the application, the operator deletes the pod that has the driver's name.
+        with contextlib.suppress(NotFound):
+            await asyncio.to_thread(call, "delete", core.delete_namespaced_pod, pod["metadata"]["name"], place.namespace)
     assert (outcome.code, outcome.retryable, shown_cause(outcome.error())) == (FailureCode.SUBMISSION, True, Cause.SUBMISSION_FAILED)
     assert "already exist" in outcome.message
 

@@ -20,7 +20,7 @@ from tests.cluster.runs import finish
 from tools.cluster.binaries import SPARK_OPERATOR
 from tools.cluster.container_node import ADDRESS
 
-pytestmark = [pytest.mark.scenario, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.scenario, pytest.mark.timeout(600)]
 
 BOUNDARIES = {"frontend", "clean-room", "spark-service", "collaborator-litware"}
 GOVERNANCE = 443

@@ -65,7 +65,7 @@ class Rule:
 
 
 @dataclass
-class _Message:
+class Message:
     """A request, or the head of a response."""
 
     start: str
@@ -104,6 +104,8 @@ class FaultProxy:
         self.rules: list[Rule] = []
         self.kill: Callable[[str], None] = lambda service: None
         """Kills a service and starts it again."""
+        self.on_request: Callable[[str, Message], None] = lambda service, request: None
+        """Called with the service and each request before it is passed on."""
         self._upstreams: dict[str, tuple[str, int]] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="fault-proxy")
@@ -193,7 +195,8 @@ class FaultProxy:
         host, port = self._upstreams[service]
         return await asyncio.open_connection(host, port, ssl=self._client_tls, server_hostname="localhost", limit=1 << 20)
 
-    def _fault(self, service: str, request: _Message) -> str | None:
+    def _fault(self, service: str, request: Message) -> str | None:
+        self.on_request(service, request)
         label = unquote(request.get(LABEL))
         if not label:
             return None
@@ -214,12 +217,12 @@ class _Exchange:
 
     proxy: FaultProxy
     service: str
-    request: _Message
+    request: Message
     upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter]
     reader: asyncio.StreamReader
     client: asyncio.StreamWriter
 
-    async def answer(self) -> _Message:
+    async def answer(self) -> Message:
         """Let the service answer, and return the whole answer."""
         reader, writer = self.upstream
         writer.write(self.request.head(LABEL) + self.request.body)
@@ -335,7 +338,7 @@ KILLS: dict[str, Callable[[_Exchange], Any]] = {
 # ---------------------------------------------------------------------- HTTP/1.1
 
 
-async def _read_head(reader: asyncio.StreamReader) -> _Message | None:
+async def _read_head(reader: asyncio.StreamReader) -> Message | None:
     try:
         text = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except asyncio.IncompleteReadError as error:
@@ -343,10 +346,10 @@ async def _read_head(reader: asyncio.StreamReader) -> _Message | None:
             raise
         return None
     start, *lines = text[:-4].split("\r\n")
-    return _Message(start, [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)])
+    return Message(start, [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)])
 
 
-async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Message | None:
+async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Message | None:
     request = await _read_head(reader)
     if request is None:
         return None
@@ -357,7 +360,7 @@ async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
     return request
 
 
-async def _body(reader: asyncio.StreamReader, head: _Message, request: _Message | None) -> Any:
+async def _body(reader: asyncio.StreamReader, head: Message, request: Message | None) -> Any:
     """Yield the body in the pieces in which it arrives, chunk headers included."""
     if request is not None:
         status = head.start.split(" ")[1]
@@ -379,7 +382,7 @@ async def _body(reader: asyncio.StreamReader, head: _Message, request: _Message 
             yield piece
 
 
-async def _relay(request: _Message, upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter], client: asyncio.StreamWriter) -> bool:
+async def _relay(request: Message, upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter], client: asyncio.StreamWriter) -> bool:
     """Pass a request and its answer on; return whether the connection can be used again."""
     reader, writer = upstream
     writer.write(request.head(LABEL) + request.body)

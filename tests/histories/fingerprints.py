@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_commands import WorkflowCommand
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.converter import PayloadConverter
-from temporalio.worker import UnsandboxedWorkflowRunner, WorkflowReplayResult
+from temporalio.worker import UnsandboxedWorkflowRunner, WorkflowInstanceDetails, WorkflowReplayResult
 
-from cleanroom.temporal.workers import CompletionRunner, replayer
+from cleanroom.temporal.runners import Activate, WrappingRunner
+from cleanroom.temporal.workers import replayer
 from tests.histories import FOLDER, NAMES, OUTCOME_NAMES, recorded_history, recorded_keyring
 from workflows.cleanup import Cleanup
 from workflows.conclude_run import ConcludeRun
@@ -39,7 +41,7 @@ The workflow issues other commands than before. Workflows that run now were star
 """
 
 
-class CommandRecorder(CompletionRunner):
+class CommandRecorder(WrappingRunner):
     """Runs workflows, and lists their commands."""
 
     def __init__(self) -> None:
@@ -47,8 +49,10 @@ class CommandRecorder(CompletionRunner):
         self.commands: list[str] = []
         self._names: dict[tuple[str, int], str] = {}
 
-    def completed(self, completion: WorkflowActivationCompletion) -> None:
+    def activate(self, activate: Activate, det: WorkflowInstanceDetails, act: WorkflowActivation) -> WorkflowActivationCompletion:
+        completion = activate(act)
         self.commands += filter(None, map(self._describe, completion.successful.commands))
+        return completion
 
     def _describe(self, command: WorkflowCommand) -> str:
         """Return type, name and what a replay or the receiver compares. Queries' answers are not commands of the history."""

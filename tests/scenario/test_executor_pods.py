@@ -1,6 +1,6 @@
 """A driver creates executors on the Kubernetes stand-in: its mounts, its permissions, and the executor's policy.
 
-A script takes the place of Spark, so the tests need no JVM. ``test_attested_payload.py`` runs Spark itself.
+A script takes the place of Spark, so the tests need no JVM. ``test_executors.py`` runs Spark itself.
 """
 
 from __future__ import annotations
@@ -52,9 +52,16 @@ def make(name, job):
     address = {"name": "SPARK_EXECUTOR_POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
     env = [{"name": "JOB_CONFIG", "value": job}, {"name": "SPARK_JAVA_OPT_0", "value": "-javaagent:x"}, address]
     image = properties["spark.kubernetes.container.image"]
-    container = {"name": "spark-kubernetes-executor", "image": image, "args": ["executor"], "env": env}
+    # As Spark does: the volumes of local directories that it is given, else one at the path of its own.
+    local = executor + "volumes.emptyDir."
+    paths = {key[len(local):-len(".mount.path")]: value for key, value in properties.items() if key.startswith(local)}
+    paths = paths or {"spark-local-dir-1": os.environ["SPARK_LOCAL_DIRS"]}
+    mounts = [{"name": volume, "mountPath": path} for volume, path in paths.items()]
+    container = {"name": "spark-kubernetes-executor", "image": image, "args": ["executor"], "env": env, "volumeMounts": mounts}
     metadata = {"name": name, "labels": labels, "annotations": annotations, "ownerReferences": [owner]}
-    call("POST", base, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}})
+    volumes = [{"name": volume, "emptyDir": {}} for volume in paths]
+    spec = {"containers": [container], "volumes": volumes}
+    call("POST", base, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     for _ in range(200):
         pod = call("GET", base + "/" + name)
         if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):

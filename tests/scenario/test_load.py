@@ -1,4 +1,4 @@
-"""The short form of ``make test-load``: queries that wait at once, decisions in random order, and junk at one query."""
+"""The short form of ``make test-load``: queries that wait at once, decisions in random order, junk at one query, and runs at once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from temporalio.testing import WorkflowEnvironment
 
+from benchmarks import bench_junk, bench_load
+from benchmarks.bench_junk import flood
 from benchmarks.bench_load import load_queries
 from tests.audit_world import AuditWorld
 from tests.load_runs import WITHDRAWN, concurrent_runs
@@ -16,16 +18,19 @@ pytestmark = pytest.mark.scenario
 
 
 async def test_decisions_in_random_order_with_duplicates_and_forged_ones_give_the_right_states() -> None:
-    figures = await load_queries(6, 60)
-    assert figures["ok"], figures
-    assert (figures["decisions"], figures["wrong states"]) == (6 * 3 + 2 + 1, 0)
+    figures = await load_queries(6)
+    assert (figures["decisions"], figures[bench_load.WRONG], figures[bench_load.FAILED]) == (6 * 3 + 2 + 1, 0, [])
     refused = figures["refused messages"]
     assert sum(refused.values()) >= 1, "the forged decision"
     assert set(refused) <= {
         *("SignatureInvalid", "ApproverKeyUnknown", "DecisionDigestMismatch", "DecisionProposalMismatch", "NotProposalApprover"),
         *("BallotPending", "QueryNotProposed", "ProposalClosed"),
     }
-    assert figures["accepted after the junk"]
+
+
+async def test_a_query_answers_after_junk_signals() -> None:
+    figures = await flood(1, 60)
+    assert (figures[bench_junk.ACCEPTED], figures[bench_junk.FAILED], figures["junk signals that the server rejected"]) == (1, [], 0)
 
 
 async def test_concurrent_runs_keep_the_owners_limit_and_leave_nothing(temporal_env: WorkflowEnvironment, tmp_path: Path) -> None:

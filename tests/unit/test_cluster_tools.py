@@ -71,7 +71,7 @@ def test_built_programs_are_reused_and_named(cache: Path) -> None:
     binaries.spark_home().mkdir()
     said: list[str] = []
     binaries.prepare(binaries.FAST, said.append)
-    assert [line.split()[:2] for line in said] == [["reused", "kube"], ["reused", "spark-operator"], ["reused", "Spark"]]
+    assert [line.split()[:2] for line in said] == [["reused", name] for name in ("kube", "spark-operator", "helm", "Spark")]
     assert clusters.obstacle() is None
 
 

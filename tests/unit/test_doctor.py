@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -225,11 +225,20 @@ class Server:
 
     def __init__(self, *, without: str = "", idle: str = "", workflows: dict[str, WorkflowExecutionStatus] | None = None) -> None:
         self.without, self.idle, self.workflows = without, idle, workflows or {}
+        self.failing: list[str] | RPCError = []
+        """IDs of the workflows whose tasks fail, or the answer to the question for them."""
         self.operator_service = self
         self.service_client = type("Service", (), {"config": type("Config", (), {"target_host": "temporal:7233"})})
 
     async def count_workflows(self, query: str) -> int:
         return 0
+
+    async def list_workflows(self, query: str, *, limit: int) -> AsyncIterator[Any]:
+        assert query == temporal.FAILING
+        if isinstance(self.failing, RPCError):
+            raise self.failing
+        for name in self.failing[:limit]:
+            yield type("Execution", (), {"id": name})
 
     async def list_search_attributes(self, request: Any) -> Any:
         found = {key.name: 1 for key in attributes.ALL if key.name != self.without}
@@ -291,6 +300,25 @@ def test_missing_search_attributes_and_a_missing_server_are_found(serve: Any) ->
     found = temporal_states(serve(Unavailable("TemporalUnavailable", "down", hint="Start it.")))
     assert found.pop("connection to Temporal") == ("failed", "TemporalUnavailable")
     assert {state for state, _ in found.values()} == {"skipped"}
+
+
+def test_workflows_whose_tasks_fail_are_named(serve: Any) -> None:
+    server = Server()
+    server.failing = [f"cr/flights/query/q{number}\n" for number in range(7)]
+    findings = asyncio.run(run_checks(list(temporal_checks(serve(server)))))
+    [found] = [item for item in findings if item.check == "workflow tasks"]
+    assert (found.state, found.code) == ("failed", "WorkflowTasksFail")
+    assert "cr/flights/query/q4 …" in found.detail
+    assert "\n" not in found.detail
+    assert "runbook.md" in found.remedy
+
+
+def test_a_server_that_does_not_flag_workflows_is_skipped(serve: Any) -> None:
+    server = Server()
+    server.failing = RPCError("invalid query", RPCStatusCode.INVALID_ARGUMENT, b"")
+    assert temporal_states(serve(server))["workflow tasks"][0] == "skipped"
+    server.failing = RPCError("down", RPCStatusCode.UNAVAILABLE, b"")
+    assert temporal_states(serve(server))["workflow tasks"] == ("failed", "TemporalUnavailable")
 
 
 @pytest.mark.parametrize("deployment", ["frontend", "clean-room"])

@@ -132,14 +132,21 @@ def stems(text: str) -> set[str]:
     return {re.sub(r"(ies|es|s|ed|ing)$", "", word) for word in re.findall(r"[a-z]+", text.lower()) if word not in STOPWORDS}
 
 
+def definitions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    """Yield the functions and classes in a statement, without a look at its expressions, which have none."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield child
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield from definitions(child)
+
+
 def test_no_docstring_merely_repeats_the_name() -> None:
     repeated = []
     for path in FILES:
         if path.suffix != ".py" or relative(path).startswith(("tests/", "benchmarks/")):
             continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                continue
+        for node in definitions(ast.parse(path.read_text("utf-8"))):
             docstring, name = ast.get_docstring(node), re.sub(r"([a-z])([A-Z])", r"\1 \2", node.name).replace("_", " ")
             if docstring and stems(docstring) <= stems(name):
                 repeated.append(f"{relative(path)}:{node.lineno}: {docstring}")

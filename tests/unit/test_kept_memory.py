@@ -68,12 +68,33 @@ def test_freed_memory_between_blocks_that_are_in_use_is_returned() -> None:
     assert after < before + 50
 
 
-async def test_memory_is_returned_when_the_process_has_grown() -> None:
+PLATEAU = """
+from cleanroom.temporal.memory import resident_bytes, return_freed_memory, unallocated_bytes
+blocks = [bytes(1000) for _ in range(200_000)]
+in_use = resident_bytes(), unallocated_bytes()
+kept = blocks[::1000]
+del blocks
+freed = resident_bytes(), unallocated_bytes()
+return_freed_memory()
+print(*(figure >> 20 for figure in (*in_use, *freed, unallocated_bytes())))
+"""
+
+
+@pytest.mark.skipif(not hasattr(__import__("ctypes").CDLL(None), "mallinfo2"), reason="another C library")
+def test_memory_that_is_freed_shows_although_the_process_keeps_its_size() -> None:
+    program = subprocess.run([sys.executable, "-c", PLATEAU], capture_output=True, check=True)
+    resident, used, resident_after, freed, returned = map(int, program.stdout.split())
+    assert abs(resident_after - resident) < 20
+    assert freed > used + 100
+    assert returned < used + 50
+
+
+async def test_memory_is_returned_when_more_of_it_is_not_in_use() -> None:
     """Sizes in MiB of six looks: only growth by more than 16 since the smallest size, or since the last return, counts."""
     looks, returned, done = iter([100, 110, 115, 90, 105, 107]), list[int](), asyncio.Event()
     current = 0
 
-    def resident() -> int:
+    def kept() -> int:
         return current << 20
 
     async def step(seconds: float) -> None:
@@ -89,7 +110,7 @@ async def test_memory_is_returned_when_the_process_has_grown() -> None:
 
     with patch.object(asyncio, "sleep", step):
         current = next(looks)
-        async with FreedMemory(resident=resident, release=release):
+        async with FreedMemory(kept=kept, release=release):
             await done.wait()
     assert returned == [107]
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cleanroom.datasets.manifest import MANIFEST_NAME
 from cleanroom.documents.specs import DatasetSpec
-from cleanroom.errors import NotFound, Unavailable
+from cleanroom.errors import NotFound, Refused, Unavailable
 from starters.cli import app
 from starters.operations.own_datasets import upload_warnings
 from starters.operations.session import Session
@@ -62,6 +62,25 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(Session, "governance", lambda session: found.governance)
     monkeypatch.setattr("cleanroom.clients.owned.open_store", lambda *arguments, **options: found.store)
     return found
+
+
+@pytest.mark.parametrize(("bucket", "named"), [("", False), ("litware", False), ("rows", True)], ids=["none", "the same", "another"])
+def test_a_bucket_that_is_not_the_profiles_is_named_when_access_is_denied(
+    bucket: str, named: bool, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dataset init` cannot know the bucket, and proposes the name of the dataset."""
+    world.write(5)
+    config = world.folder / "cleanroom.toml"
+    config.write_text(config.read_text() + f'[profile.litware.s3]\nbucket = "{bucket}"\n')
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise Refused("AccessDenied", "Could not open the bucket.", hint="Grant s3:ListBucket.")
+
+    monkeypatch.setattr("cleanroom.clients.owned.open_store", refuse)
+    exit_code, error = world.dataset("upload", "shops.yaml", "rows.csv")
+    assert (exit_code, error["code"]) == (4, "AccessDenied")
+    assert ("write `bucket: rows`" in error["hint"]) is named
+    assert named or error["hint"] == "Grant s3:ListBucket."
 
 
 def test_an_owner_sees_objects_rows_and_statistics(world: World) -> None:

@@ -16,12 +16,12 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import CancelledError, TimeoutError, TimeoutType, WorkflowAlreadyStartedError
 
-from cleanroom.errors import Refused
+from cleanroom.errors import Refused, Unavailable
 from cleanroom.identifiers import dataset_workflow_id, run_workflow_id
 from cleanroom.lifecycle import dataset, run
 from cleanroom.messages.run import AuditEvent, JobOutcome, Revoked, RevokeRequest, RunQueryInput, RunTicket
 from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, pin_entry, pinned_event_id, run_facts
-from cleanroom.spark.causes import cause_of
+from cleanroom.spark.causes import MEANINGS, Cause, cause_of
 from cleanroom.spark.run_events import event_id
 from cleanroom.statements import RunRequest
 from cleanroom.statements.signing import peek
@@ -294,6 +294,21 @@ class DatasetLife(WorkflowLife):
 def test_no_place_contradicts_another(machine: Any, drawn: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     live(machine, monkeypatch, tmp_path, budget(4, 8))
     assert machine.moves <= {(each.before.word, each.after.word) for each in drawn if each.before} | skipped(machine)
+
+
+def test_run_show_names_cause_meaning_and_remedy_of_a_failed_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    world = run_world(tmp_path, monkeypatch)
+    code, answer = world.command(f"cleanroom run start {QUERY} --run-id {RUN} --no-wait", "fabrikam")
+    assert code == 0, answer
+    error = Unavailable("SparkNodeLost", "the driver pod was deleted", hint="Start a new run.", party="operator")
+    driver = world.temporal.executions[RunLife.id].driver
+    world.temporal.run_here(lambda: driver.finish("Prepare", PREPARED))
+    world.temporal.run_here(lambda: driver.finish("watch_job", JobOutcome(completed=False, error=error.to_dict())))
+    _, record = world.command(f"cleanroom run show {RUN}", "litware")
+    world.temporal.close()
+    failure = record["failure"]
+    assert (failure["code"], failure["cause"], failure["meaning"]) == ("SparkNodeLost", "NODE_LOST", MEANINGS[Cause.NODE_LOST])
+    assert (failure["hint"], failure["party"]) == ("Start a new run.", "operator")
 
 
 def skipped(machine: Any) -> set[tuple[str, str]]:

@@ -30,6 +30,8 @@ from tests.governance_documents import use_profiles
 runner = CliRunner()
 READS: list[str] = []
 """Queries that were read from governance."""
+STATE = ["Accepted"]
+"""State of the query's document in governance."""
 APPROVED = RunParameters(date_range=True, earliest="2013-01-01", latest="2013-01-31")
 
 
@@ -54,7 +56,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 
     async def get(name: str) -> Any:
         READS.append(name)
-        return SimpleNamespace(data=document(APPROVED), id=name, state="Accepted")
+        return SimpleNamespace(data=document(APPROVED), id=name, state=STATE[0])
 
     @asynccontextmanager
     async def governance(session: Session) -> AsyncIterator[None]:
@@ -114,6 +116,17 @@ def test_unknown_size_is_refused_with_the_known_ones(started: list[Any]) -> None
     done = runner.invoke(app, ["run", "start", "totals", *DAYS, "--size", "huge", "--no-wait", "--plaintext"])
     assert (done.exit_code, started) == (2, [])
     assert all(size in done.stderr for size in ("small", "medium", "large"))
+
+
+@pytest.mark.parametrize(("state", "word"), [("Draft", "Draft"), ("Proposed", "Not Approved")])
+def test_a_query_that_is_not_approved_starts_no_run(state: str, word: str, started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "STATE", [state])
+    words = ["run", "start", "totals", "--start-date", "2013-01-02", "--end-date", "2013-01-03", "--plaintext", "--output", "json"]
+    done = runner.invoke(app, words)
+    error = json.loads(done.stdout)
+    assert (error["code"], done.exit_code, started) == ("QueryNotApproved", 6, [])
+    assert f"query 'totals' is {word}" in error["message"]
+    assert "`cleanroom query show totals`" in error["hint"]
 
 
 def test_days_in_a_query_file_need_no_quotes(tmp_path: Path) -> None:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import typer
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Status, StatusCode
+from temporalio.api.common.v1 import Payload
+from temporalio.contrib.opentelemetry._otel_interceptor import _headers_to_context
 from temporalio.converter import PayloadConverter
+from temporalio.worker import WorkflowInboundInterceptor, WorkflowInterceptorClassInput
 
 from cleanroom.errors import Refused
 from cleanroom.identifiers import TraceIds, run_trace
 from cleanroom.spark.pod_spans import MAX_SPANS, POD_STEPS, PREFIX, PodSpan, read_spans
-from cleanroom.temporal.trace_interceptors import of_trace
+from cleanroom.temporal.trace_interceptors import HEADER, RunTraces, of_trace, readable
 from cleanroom.tracing import ATTRIBUTES, enabled, listed_attributes, resource_of
 from sparkapp.reporting import Reporter
 from starters.cli import app
@@ -131,6 +139,64 @@ def test_no_listed_attribute_holds_a_url_a_header_or_a_message() -> None:
 )
 def test_only_a_header_of_the_runs_own_trace_is_followed(carrier: Any, own: bool) -> None:
     assert of_trace(PayloadConverter.default.to_payloads([carrier])[0], run_trace("c", "r")) is own
+
+
+class Reader(WorkflowInboundInterceptor):
+    """Reads the trace context of a message as the SDK's interceptor does, which raises for junk."""
+
+    def __init__(self) -> None:
+        self.read: list[bool] = []
+
+    def _read(self, input: Any) -> None:
+        _headers_to_context(input.headers)
+        self.read.append(HEADER in input.headers)
+
+    async def execute_workflow(self, input: Any) -> None:
+        self._read(input)
+
+    async def handle_signal(self, input: Any) -> None:
+        self._read(input)
+
+    async def handle_query(self, input: Any) -> None:
+        self._read(input)
+
+    def handle_update_validator(self, input: Any) -> None:
+        self._read(input)
+
+    async def handle_update_handler(self, input: Any) -> None:
+        self._read(input)
+
+
+HANDLERS = ("execute_workflow", "handle_signal", "handle_query", "handle_update_validator", "handle_update_handler")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
+TRACE_HEADERS = st.sampled_from(["traceparent", "tracestate", "baggage"])
+HEADERS = st.one_of(
+    st.builds(lambda encoding, data: Payload(metadata={"encoding": encoding}, data=data), st.binary(), st.binary()),
+    st.builds(
+        lambda carrier: PayloadConverter.default.to_payloads([carrier])[0],
+        st.one_of(JSON, st.dictionaries(TRACE_HEADERS, JSON | st.text("0123456789abcdef-=;,%", max_size=80))),
+    ),
+)
+
+
+@given(header=HEADERS, handler=st.sampled_from(HANDLERS))
+def test_a_header_that_is_no_trace_context_is_removed_before_the_sdk_reads_it(header: Payload, handler: str) -> None:
+    reader = Reader()
+    interceptor_class = RunTraces().workflow_interceptor_class(WorkflowInterceptorClassInput(unsafe_extern_functions={}))
+    message = SimpleNamespace(headers={HEADER: header, "other": header})
+    with patch("cleanroom.temporal.trace_interceptors.workflow.info", lambda: SimpleNamespace(workflow_id="cr/flights/query/q")):
+        handled = getattr(interceptor_class(reader), handler)(message)
+        if handled is not None:
+            asyncio.run(handled)
+    assert reader.read == [HEADER in message.headers]
+    assert message.headers["other"] == header
+
+
+def test_a_trace_context_is_kept() -> None:
+    headers = {HEADER: PayloadConverter.default.to_payloads([{"traceparent": f"00-{1:032x}-{1:016x}-01", "tracestate": "a=b"}])[0]}
+    assert readable(headers) == headers
 
 
 def test_the_trace_of_a_run_differs_by_collaboration_and_run() -> None:

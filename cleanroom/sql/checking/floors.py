@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from functools import cached_property
+from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.context import Context
@@ -19,12 +20,11 @@ from cleanroom.sql.privacy.groups import GROUPS, LateRelation, PersonGroups, joi
 from cleanroom.sql.privacy.joins import decided_by
 from cleanroom.sql.privacy.release import FloorCondition, counted_persons, floor_conditions, test_of
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import conjunction, parenthesised, qualified
+from cleanroom.sql.rendering import columns_in, conjunction, parenthesised, qualified
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.vocabulary import FUNCTIONS, NUMERIC
 
-_SUMS = ("SUM", "TRY_SUM", "AVG", "MEAN", "TRY_AVG")
-"""Aggregates to which a zero contributes nothing."""
+_WHOLE_NUMBERS = frozenset({"long", "integer", "smallint", "tinyint"})
 _COLUMN = re.compile("`[^`]*`[.]`[^`]*`")
 _VALUES = "__cr_v"
 """Alias of the aggregates that are not computed from the rows per person."""
@@ -128,7 +128,7 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         kind: PersonGroups(GROUPS + f"_{number}" * bool(number), texts, person, source)
         for number, (kind, person) in enumerate(persons_of.items())
     }
-    differences = _differences(scope, ctx) if floor > 1 else []
+    differences, unshared = _differences(scope, ctx) if floor > 1 else ([], [])
     always, optional = _optional(scope)
     for condition in floor_conditions(always, scope.divisions, floor):
         _require(condition, kinds[scope.equal.person(condition.identity)], scope)
@@ -147,9 +147,10 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
             if where or len(term) > 1:
                 groups.require(f"{where}{' AND '.join(f'{column} <> 0' for column in term)}", few)
             else:
-                groups.require_contributors(term[0], few)
+                groups.require_contributors(term[0], few, f"{term[0]} <> 0")
         groups.require_counted(tests, repeated, few)
-        for test in differences:
+        groups.require_differences(differences, few)
+        for test in unshared:
             groups.require(test, few)
     number = ctx.findings.release(scope.protected, floor)
     scope.releases |= {(number, item.view) for item in scope.protected}
@@ -199,7 +200,7 @@ def _joined_by_identity(scope: Scope, person: str) -> Iterator[LateRelation]:
 def _counted(scope: Scope) -> list[str]:
     """The identities that aggregates count. That of a UNION is one of several views."""
     columns = {value.sql for relation in scope.relations.values() for value in relation.columns.values() if value.identity}
-    return [text for item in scope.released for arg in item.args for text in _COLUMN.findall(arg.sql) if text in columns]
+    return [text for item in scope.released for arg in item.args for text in columns_in(arg.sql) if text in columns]
 
 
 def _require(condition: FloorCondition, groups: PersonGroups, scope: Scope) -> None:
@@ -231,11 +232,12 @@ def _require_contributors(groups: PersonGroups, scope: Scope, floor: int, ctx: C
         texts = [parenthesised(arg, SUM) for arg in args]
         empty = bool(item.where) or any(arg.sql.startswith(("CASE ", "IF(")) for arg in args)
         enough = f"NOT BETWEEN 1 AND {floor - 1}" if empty else f">= {floor}"
-        if item.name in _SUMS and (not empty or floor > 1):
-            groups.require_contributors(_where(texts[0], item), enough)
+        test = " AND ".join(f"{text} <> 0" if mixture else f"{text} IS NOT NULL" for text in texts)
+        test = f"({item.where}) IS TRUE AND {test}" if item.where else test
+        if mixture and (not empty or floor > 1):
+            groups.require_contributors(_where(texts[0] if len(args) == 1 else _product(*args), item), enough, test)
         elif not empty or floor > 1:
-            test = " AND ".join(f"{text} <> 0" if mixture else f"{text} IS NOT NULL" for text in texts)
-            groups.require(f"({item.where}) IS TRUE AND {test}" if item.where else test, enough)
+            groups.require(test, enough)
 
 
 def _values(item: ReleasedAggregate, ctx: Context) -> list[Value]:
@@ -259,7 +261,7 @@ def _terms(scope: Scope, catalog: Catalog) -> Iterator[tuple[tuple[str, ...], st
         for arg in item.args:
             if FUNCTIONS[item.name].disclosure != "mixture" or not arg.mixed:
                 continue
-            names = dict.fromkeys(_COLUMN.findall(arg.sql))
+            names = dict.fromkeys(columns_in(arg.sql))
             read = [name for name in names if name in columns and aggregates.protected_columns(columns[name], catalog)]
             derived = next((columns[name].name for name in read if columns[name].mixed), None)
             if derived is not None:
@@ -274,19 +276,19 @@ def _terms(scope: Scope, catalog: Catalog) -> Iterator[tuple[tuple[str, ...], st
                 yield from ((pair, where) for pair in itertools.combinations(read, 2))
 
 
-def _differences(scope: Scope, ctx: Context) -> list[str]:
-    """Tests of rows for which two values that the aggregates add up differ: columns, products, and 1 for each row that they count.
+def _differences(scope: Scope, ctx: Context) -> tuple[list[tuple[str, str]], list[str]]:
+    """Pairs of sums and counts of which the result may show the difference, and tests of the rows that two counts do not share.
 
-    If they do for a few persons only, so do their sums. Factors and constants do not matter. A moment contains the squares and
-    products of its arguments. Two sums of one column, and a sum with a constant, show how many rows have a value.
+    The sums are those of columns and products; factors and constants do not matter. A moment contains the squares and products of its
+    arguments. Two sums of one column, and a sum with a constant, show how many rows have a value.
     """
     relations = scope.relations.values()
     numbers = {value.sql: value for relation in relations for value in relation.columns.values() if value.type in NUMERIC}
-    names = [frozenset(_COLUMN.findall(" ".join(arg.sql for arg in item.args))) for item in scope.released]
+    names = [frozenset(columns_in(" ".join(arg.sql for arg in item.args))) for item in scope.released]
     forms: dict[tuple[frozenset[str], str], set[tuple[str, ...]]] = {}
     for read, item in zip(names, scope.released, strict=True):
         forms.setdefault((read, item.where), set()).add((item.name, *(arg.sql for arg in item.args)))
-    sums, conditions, present = dict[str, None](), dict[str, None](), dict[str, None]()
+    sums, conditions, present = dict[_Summand, None](), dict[str, None](), dict[str, None]()
     args_summed, counts_rows, moment = set(), False, False
     for read, item in zip(names, scope.released, strict=True):
         kind, args = FUNCTIONS[item.name].disclosure, _values(item, ctx)
@@ -299,25 +301,65 @@ def _differences(scope: Scope, ctx: Context) -> list[str]:
             present[presence(item)] = None
         elif kind == "mixture" and args:
             args_summed |= {(arg.sql, item.where) for arg in args}
-            sums |= dict.fromkeys(text for arg in args for text in _parts(arg, item, numbers))
+            sums |= dict.fromkeys(part for arg in args for part in _parts(arg, item, numbers))
             if aggregates.POWERS.get(item.name) == aggregates.MAX_POWER:
-                sums, moment = sums | dict.fromkeys(_squares(args, item)), True
+                sums |= {_Summand(text, item.where): None for text in _squares(args)}
+                moment = True
             several = len(args) > 1 or any(arg.mixed for arg in args)
             if several and len(read) > 1:
                 present |= {f"{name} IS NOT NULL": None for name in sorted(read)}
             elif several or len(forms[read, item.where]) > 1:
                 present[presence(item)] = None
             counts_rows = counts_rows or several or item.name not in ("SUM", "TRY_SUM")
-    _check_scaled(sums, numbers, len(args_summed), ctx)
-    pairs = itertools.combinations(sums, 2) if moment or len(args_summed) > 1 else ()
-    found = [f"COALESCE({one}, 0) <> COALESCE({two}, 0)" for one, two in pairs]
-    if counts_rows:
-        plain = [text for text in sums if " * " not in text]
-        found += [f"{text} {'= 0' if text in numbers and _counts(numbers[text], ctx) else '<> 1'}" for text in plain]
-        found += [f"NOT ({test})" for test in present]
-    for one, two in itertools.chain(itertools.combinations(present, 2), itertools.product(present, conditions)):
-        found.append(f"({one}) <> ({two})")
-    return found
+    _check_scaled((part.text for part in sums), numbers, len(args_summed), ctx)
+    released = {item.sql for item in scope.released}
+    pairs = [_totals(one, two, released) for one, two in itertools.combinations(sums, 2) if moment or len(args_summed) > 1]
+    for part in sums if counts_rows else ():
+        if part.text in numbers and _counts(numbers[part.text], ctx):
+            pairs.append((f"COUNT_IF({part.text} <> 0)", part.counted))
+        elif " * " not in part.text:
+            pairs.append((part.total if part.total in released or part.type == "decimal" else part.as_double, part.counted))
+    pairs += [(_count_of(test), "COUNT(*)") for test in present if counts_rows]
+    both = itertools.chain(itertools.combinations(present, 2), itertools.product(present, conditions))
+    return pairs, [f"({one}) <> ({two})" for one, two in both]
+
+
+class _Summand(NamedTuple):
+    """A value that aggregates add up."""
+
+    text: str
+    where: str = ""  # condition of FILTER
+    type: str = "number"
+
+    @property
+    def filter(self) -> str:
+        return f" FILTER(WHERE {self.where})" if self.where else ""
+
+    @property
+    def total(self) -> str:
+        return f"SUM({self.text}){self.filter}"
+
+    @property
+    def counted(self) -> str:
+        return f"COUNT({self.text}){self.filter}"
+
+    @property
+    def as_double(self) -> str:
+        """The sum of doubles. That of whole numbers fails if it is large."""
+        return self.total if self.type == "number" else f"SUM(CAST({self.text} AS DOUBLE)){self.filter}"
+
+
+def _totals(one: _Summand, two: _Summand, released: Set[str]) -> tuple[str, str]:
+    """The sums of two values, which are equal if the values are: exact for two decimals, and for whole numbers whose sums are released."""
+    types = {one.type, two.type}
+    if types == {"decimal"} or ({one.total, two.total} <= released and types <= _WHOLE_NUMBERS):
+        return one.total, two.total
+    return one.as_double, two.as_double
+
+
+def _count_of(test: str) -> str:
+    column = test.removesuffix(" IS NOT NULL")
+    return f"COUNT({column})" if _COLUMN.fullmatch(column) else f"COUNT_IF({test})"
 
 
 def _counts(value: Value, ctx: Context) -> bool:
@@ -337,18 +379,19 @@ def _check_scaled(sums: Iterable[str], numbers: dict[str, Value], several: int, 
         )
 
 
-def _parts(arg: Value, item: ReleasedAggregate, numbers: dict[str, Value]) -> list[str]:
+def _parts(arg: Value, item: ReleasedAggregate, numbers: dict[str, Value]) -> list[_Summand]:
     """Columns and products that an argument consists of; the argument itself if it has a condition or is not a number."""
-    names = _COLUMN.findall(arg.sql)
+    names = columns_in(arg.sql)
     columns = sorted(numbers.keys() & names)
-    products = [_product(numbers[one], numbers[two]) for one, two in itertools.combinations(columns, 2)] if (arg.degree or 1) > 1 else []
+    parts = [_Summand(name, type=numbers[name].type) for name in columns]
     if item.where or arg.sql.startswith(("CASE ", "IF(")) or not numbers.keys() >= set(names):
-        return [_where(arg.sql, item), *columns]
-    return products if products and not arg.mixed else [*columns, *products]
+        return [_Summand(arg.sql, item.where, arg.type), *parts]
+    products = [_product(numbers[one], numbers[two]) for one, two in itertools.combinations(columns, 2)] if (arg.degree or 1) > 1 else []
+    return [*(parts if arg.mixed or not products else ()), *map(_Summand, products)]
 
 
-def _squares(args: Sequence[Value], item: ReleasedAggregate) -> list[str]:
-    return [_where(_product(one, two), item) for one, two in itertools.combinations_with_replacement(args, 2)]
+def _squares(args: Sequence[Value]) -> list[str]:
+    return [_product(one, two) for one, two in itertools.combinations_with_replacement(args, 2)]
 
 
 def _product(one: Value, two: Value) -> str:
@@ -363,5 +406,5 @@ def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:
     if FUNCTIONS[item.name].disclosure != "mixture":
         return []
     args = [arg for arg in item.args if aggregates.protected_columns(arg, catalog) and not aggregates.is_flag(arg, catalog)]
-    squares = _squares(args, item) if aggregates.POWERS.get(item.name) == aggregates.MAX_POWER else []
-    return [*(_where(parenthesised(arg, SUM), item) for arg in args), *squares]
+    squares = _squares(args) if aggregates.POWERS.get(item.name) == aggregates.MAX_POWER else []
+    return [_where(text, item) for text in (*(parenthesised(arg, SUM) for arg in args), *squares)]

@@ -10,17 +10,24 @@ time, as a common table expression.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from cleanroom.sql.model import SUM, ReleasedAggregate
-from cleanroom.sql.rendering import parenthesised, subquery
+from cleanroom.sql.rendering import columns_in, parenthesised, subquery
 
 GROUPS = "__cr_g"
 """Alias of the groups of a release."""
 _PERSONS = "__cr_r"
-_ALIASES = re.compile("`([^`]*)`[.]`")
+_WINDOW = "__cr_w"
+_MOMENTS = {
+    **dict.fromkeys(("STDDEV", "STDDEV_SAMP", "STD"), "SQRT({moment} / {freedom})"),
+    **dict.fromkeys(("VARIANCE", "VAR_SAMP", "COVAR_SAMP"), "({moment}) / {freedom}"),
+    **dict.fromkeys(("VAR_POP", "COVAR_POP"), "({moment}) / {number}"),
+    "STDDEV_POP": "SQRT({moment} / {number})",
+    "CORR": "({moment}) / NULLIF(SQRT({first} * {second}), 0)",
+}
+"""Moments that are computed from those of the persons."""
 
 
 class LateRelation(NamedTuple):
@@ -30,6 +37,19 @@ class LateRelation(NamedTuple):
     text: str  # the join
     column: str  # text of its column that equals the identity
     unique: bool  # it has at most one row per person
+
+
+class _Numbers(NamedTuple):
+    """Values of persons: text, type, and the condition of FILTER."""
+
+    text: str
+    type: str
+    where: str
+
+    def aggregate(self, name: str, *others: _Numbers) -> str:
+        """An aggregate of the values as doubles: a sum of whole numbers fails if it is large."""
+        texts = [part.text if part.type == "number" or name == "COUNT" else f"CAST({part.text} AS DOUBLE)" for part in (self, *others)]
+        return f"{name}({', '.join(texts)})" + (f" FILTER(WHERE {self.where})" if self.where else "")
 
 
 class PersonGroups:
@@ -51,6 +71,7 @@ class PersonGroups:
         self._per_person: dict[str, str] = {}
         self._shares: dict[str, str] = {}
         self._columns: dict[str, str] = {}
+        self._deviations: dict[str, str] = {}
         self._late_joins: dict[str, str] = {}
         self._late_keys: list[str] = []
         self._repeated = False  # a late join may repeat the rows per person
@@ -65,19 +86,29 @@ class PersonGroups:
         They are added as doubles, because a sum of whole numbers fails if it is large, and the failure would show that. The difference
         is not a number if a person has an infinite value.
         """
-        column = self._shares[summand] = self._column(f"COALESCE(SUM(ABS(CAST({summand} AS DOUBLE))), 0)")
+        one, _, two = summand.partition(" * ")
+        number = f"CAST({summand} AS DOUBLE)"
+        column = self._shares[summand] = self._column(f"COALESCE(SUM({number if one == two else f'ABS({number})'}), 0)")
         self.conditions[f"MAX({column}) - {percent / 100} * SUM({column}) <= 0"] = None
 
-    def require_contributors(self, summand: str, enough: str) -> None:
-        """Require that ``summand`` is neither NULL nor 0 for ``enough`` distinct persons."""
+    def require_contributors(self, summand: str, enough: str, test: str) -> None:
+        """Require that ``summand`` is neither NULL nor 0 for ``enough`` distinct persons: those who have a row that meets ``test``."""
         if summand in self._shares:
             self._require(f"{self._shares[summand]} > 0", enough)
         else:
-            self.require(f"{summand} <> 0", enough)
+            self.require(test, enough)
 
     def require(self, test: str, enough: str) -> None:
         """Require that ``enough`` distinct persons have a row that meets ``test``."""
         self._require(self._column(f"BOOL_OR({test})"), enough)
+
+    def require_differences(self, pairs: Iterable[tuple[str, str]], few: str) -> None:
+        """Require that the persons for whom two aggregates differ are not ``few`` (``NOT BETWEEN 1 AND 4``).
+
+        Each person adds the difference of both to the difference of those of the group, so that the others do not matter.
+        """
+        for one, two in pairs:
+            self._require(" <> ".join(f"COALESCE({self._column(text)}, 0)" for text in (one, two)), few)
 
     def require_counted(self, tests: Iterable[str], repeated: bool, few: str) -> None:
         """Require that persons whom differences of counts of persons show are not ``few``.
@@ -120,6 +151,8 @@ class PersonGroups:
             if not where and not arg.outer_join_markers:
                 return f"COUNT(`{_PERSONS}`.`__cr_p`)"
             return f"COUNT(`{_PERSONS}`.`__cr_p`) FILTER(WHERE {self._column(f'BOOL_OR({presence(item)})')})"
+        if item.name in _MOMENTS and not item.distinct:
+            return self._moment(item)
         if item.distinct or (arg is not None and arg.type == "decimal"):
             return None
         if item.name in ("COUNT", "COUNT_IF", "SUM"):
@@ -127,10 +160,47 @@ class PersonGroups:
         if item.name in ("MIN", "MAX"):
             return f"{item.name}({self._column(item.sql)})"
         if item.name in ("AVG", "MEAN") and arg is not None:
-            number = arg.sql if arg.type == "number" else f"CAST({arg.sql} AS DOUBLE)"
-            total, count = self._column(f"SUM({number}){where}"), self._column(f"COUNT({arg.sql}){where}")
+            numbers = _Numbers(arg.sql, arg.type, item.where)
+            total, count = self._column(numbers.aggregate("SUM")), self._column(numbers.aggregate("COUNT"))
             return f"SUM({total}) / NULLIF(SUM({count}), 0)"
         return None
+
+    def _moment(self, item: ReleasedAggregate) -> str:
+        """A moment from the numbers, means and moments of the persons. That of two values reads the rows that have both."""
+        values = [_Numbers(arg.sql, arg.type, item.where) for arg in item.args]
+        if len(values) > 1:
+            pairs = zip(item.args, reversed(item.args), strict=True)
+            values = [
+                _Numbers(f"CASE WHEN {parenthesised(other, SUM)} IS NOT NULL THEN {arg.sql} END", arg.type, item.where)
+                for arg, other in pairs
+            ]
+        one, two, formula = values[0], values[-1], _MOMENTS[item.name]
+        parts = {
+            name: self._central(*pair)
+            for name, pair in {"moment": (one, two), "first": (one, one), "second": (two, two)}.items()
+            if f"{{{name}}}" in formula
+        }
+        number = f"SUM({self._column(one.aggregate('COUNT'))})"
+        return formula.format(number=f"NULLIF({number}, 0)", freedom=f"NULLIF(GREATEST({number} - 1, 0), 0)", **parts)
+
+    def _central(self, one: _Numbers, two: _Numbers) -> str:
+        """The sum of the products of the deviations of two values from their means.
+
+        The means of persons are compared with the largest of them first, because their squares may have no digits left for it.
+        """
+        inner = self._column(one.aggregate("VAR_POP") if one == two else one.aggregate("COVAR_POP", two))
+        number, first, second = self._column(one.aggregate("COUNT")), self._deviation(one), self._deviation(two)
+        text = f"SUM({number} * {inner} + {number} * {first} * {second})"
+        text += f" - SUM({number} * {first}) * SUM({number} * {second}) / NULLIF(SUM({number}), 0)"
+        return f"GREATEST({text}, 0)" if one == two else text
+
+    def _deviation(self, numbers: _Numbers) -> str:
+        """The difference of a person's mean from the largest mean of the group: exactly 0 if all values are equal."""
+        variance, largest, total, number = (self._column(numbers.aggregate(name)) for name in ("VAR_POP", "MAX", "SUM", "COUNT"))
+        mean = f"CASE WHEN {variance} = 0 THEN {largest} ELSE {total} / NULLIF({number}, 0) END".replace(_PERSONS, _WINDOW)
+        keys = ", ".join(self._keys(_WINDOW))
+        deviation = f"{mean} - MAX({mean}) OVER ({f'PARTITION BY {keys}' if keys else ''})"
+        return f"`{_PERSONS}`.`{self._deviations.setdefault(deviation, f'__cr_d{len(self._deviations)}')}`"
 
     def _column(self, text: str) -> str:
         """The column of the rows per person that contains ``text``."""
@@ -141,7 +211,7 @@ class PersonGroups:
         source, where = self.source
         for alias, text, column, unique in relations:
             rest = source.replace(text, "", 1)
-            late = [key for key in self.keys if set(_ALIASES.findall(key)) == {alias}]
+            late = [key for key in self.keys if {name.split("`")[1] for name in columns_in(key)} == {alias}]
             read = [rest, where, self.person, *self._per_person, *(key for key in self.keys if key not in late)]
             if rest != source and not any(f"`{alias}`." in part for part in read):
                 source = rest
@@ -152,6 +222,15 @@ class PersonGroups:
 
     def rows(self) -> str:
         """The subquery that computes the rows per person."""
+        rows = self._joined_rows()
+        if not self._deviations:
+            return rows
+        names = [*(f"__cr_k{number}" for number in range(len(self.keys))), "__cr_p", *self._per_person.values()]
+        columns = [f"`{_WINDOW}`.`{name}` AS `{name}`" for name in names]
+        columns += [f"{text} AS `{name}`" for text, name in self._deviations.items()]
+        return subquery(f"{_select(columns)}\nFROM {rows} AS `{_WINDOW}`")
+
+    def _joined_rows(self) -> str:
         keys = dict(zip(aliased(self.keys), self.keys, strict=True))
         early = {text: key for text, key in keys.items() if key not in self._late_keys}
         inner = [*early, f"{self.person} AS `__cr_p`", *(f"{text} AS `{name}`" for text, name in self._per_person.items())]
@@ -218,7 +297,7 @@ def presence(item: ReleasedAggregate) -> str:
 def _again(text: str) -> str:
     """The aggregate that combines the results of ``text`` for parts of the rows."""
     name = text[: text.index("(")]
-    return {"COALESCE": "SUM", "COUNT": "SUM", "COUNT_IF": "SUM"}.get(name, name)
+    return {**dict.fromkeys(("COALESCE", "COUNT", "COUNT_IF"), "SUM"), "VAR_POP": "MAX", "COVAR_POP": "MAX"}.get(name, name)
 
 
 def _select(columns: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from localcloud.standins.kubernetes.store import Object
 APP_LABEL = "sparkoperator.k8s.io/app-name"
 DRIVER_CONTAINER = "spark-kubernetes-driver"
 MAX_ARGUMENT = 131_071
+LOCAL_DIR_VOLUME = "spark-local-dir-"
 
 
 def driver_pod(application: Object, name: str, submission: str, app_id: str) -> Object:
@@ -19,7 +20,8 @@ def driver_pod(application: Object, name: str, submission: str, app_id: str) -> 
     driver = spec["driver"]
     cores, memory = driver.get("cores", 1), memory_mib(driver.get("memory", "1g"))
     conf_map = f"spark-drv-{app_id.removeprefix('spark-')[:16]}-conf-map"
-    quantities = {"cpu": str(cores), "memory": f"{memory + max(384, math.ceil(memory * 0.1))}Mi"}
+    overhead = memory_mib(driver["memoryOverhead"]) if "memoryOverhead" in driver else max(384, math.ceil(memory * 0.1))
+    quantities = {"cpu": str(cores), "memory": f"{memory + overhead}Mi"}
     container = {
         "name": DRIVER_CONTAINER,
         "image": driver.get("image") or spec.get("image") or "",
@@ -102,6 +104,11 @@ def spark_properties(application: Object, app_id: str, driver_pod: str | None) -
         "spark.executor.cores": str(executor.get("cores", 1)),
         "spark.executor.instances": str(executor.get("instances", 1)),
         "spark.executor.memory": executor.get("memory", "1g"),
+        **{
+            f"spark.{role}.memoryOverhead": spec[role]["memoryOverhead"]
+            for role in ("driver", "executor")
+            if "memoryOverhead" in spec[role]
+        },
         "spark.kubernetes.container.image": spec.get("image", ""),
         "spark.kubernetes.namespace": application["metadata"]["namespace"],
         "spark.submit.deployMode": "cluster",
@@ -114,6 +121,8 @@ def _executor_properties(application: Object, driver_pod: str) -> dict[str, str]
     """Return the properties that ``spark-submit`` and the operator add so that a driver can create executor pods."""
     executor, metadata = application["spec"]["executor"], application["metadata"]
     labels = {**executor.get("labels", {}), APP_LABEL: metadata["name"], "sparkoperator.k8s.io/launched-by-spark-operator": "true"}
+    # The operator passes volumes of this name to Spark, whose executors then write below their mount paths.
+    local = {item["name"]: item["mountPath"] for item in executor.get("volumeMounts", ()) if item["name"].startswith(LOCAL_DIR_VOLUME)}
     return {
         "spark.master": f"k8s://{API_SERVER}",
         "spark.driver.host": "127.0.0.1",
@@ -124,6 +133,7 @@ def _executor_properties(application: Object, driver_pod: str) -> dict[str, str]
         "spark.kubernetes.authenticate.driver.mounted.oauthTokenFile": f"{SERVICE_ACCOUNT}/token",
         "spark.kubernetes.authenticate.driver.mounted.caCertFile": f"{SERVICE_ACCOUNT}/ca.crt",
         "spark.kubernetes.executor.deleteOnTermination": str(executor.get("deleteOnTermination", True)).lower(),
+        **{f"spark.kubernetes.executor.volumes.emptyDir.{name}.mount.path": path for name, path in local.items()},
         **{f"spark.kubernetes.executor.label.{name}": value for name, value in labels.items()},
         **{f"spark.kubernetes.executor.annotation.{name}": value for name, value in executor.get("annotations", {}).items()},
         **{f"spark.executorEnv.{item['name']}": item["value"] for item in executor.get("env", ()) if "value" in item},

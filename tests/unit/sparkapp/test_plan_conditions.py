@@ -50,7 +50,7 @@ def text_of(items: Items) -> str:
 ABSOLUTE = of("Abs", of("Cast", X, dataType="double"))
 
 
-def require(condition: Items, count: Items, first: Items = IS_X, summed: Items = ABSOLUTE) -> Floors:
+def require(condition: Items, count: Items, first: Items = IS_X, summed: Items = ABSOLUTE, size: Items | None = None) -> Floors:
     """What ``condition`` on the group's attribute 20, which is ``count``, requires."""
     values = {20: tree(count), 21: tree(aggregate("Max", attribute(SIZE))), 22: tree(aggregate("Sum", attribute(SIZE)))}
     values[23] = tree(aggregate("Sum", attribute(ROWS)))
@@ -59,7 +59,7 @@ def require(condition: Items, count: Items, first: Items = IS_X, summed: Items =
         ROWS: tree(aggregate("Count", literal(1))),
         FIRST: tree(aggregate("BoolOr", first)),
         SECOND: tree(aggregate("BoolOr", IS_Y)),
-        SIZE: tree(of("Coalesce", aggregate("Sum", summed), literal(0))),
+        SIZE: tree(size or of("Coalesce", aggregate("Sum", summed), literal(0))),
     }
     floors = Floors()
     Condition(tree(condition), values, inputs, {PERSON}, Canonical()).read(floors)
@@ -160,26 +160,54 @@ def test_several_tests_are_counted_together() -> None:
     assert not meets
 
 
+TOTALS = {
+    "sum": (aggregate("Sum", of("Cast", X, dataType="double")), "{}"),
+    "product": (aggregate("Sum", of("Multiply", X, X)), "{0} * {0}"),
+    "filtered sum": (aggregate("Sum", X, IS_Y), "{} WHERE {}"),
+    "rows": (aggregate("Count", literal(1)), "1"),
+    "values": (aggregate("Count", X), "1 IF {} IS NOT NULL"),
+    "filtered values": (aggregate("Count", X, IS_Y), "1 IF {} IS NOT NULL AND {} IS TRUE"),
+    "rows that meet a test": (aggregate("CountIf", IS_X), "1 IF {} IS NOT NULL"),
+}
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_sums_and_counts_that_are_compared_are_recorded(name: str) -> None:
+    total, text = TOTALS[name]
+    condition = unequal(coalesced(attribute(SIZE)), of("Cast", coalesced(attribute(ROWS)), dataType="double"))
+    canonical = Canonical()
+    texts = canonical.text(tree(X)), canonical.text(tree(IS_Y))
+    if name.startswith("filtered"):  # the condition is read first
+        canonical = Canonical()
+        texts = canonical.text(tree(IS_Y)), canonical.text(tree(X))
+        texts = texts[::-1]
+    ((found,),) = [require(few(4), counted(condition), size=total).differences]
+    assert found == {"1", text.format(*texts)}
+
+
 @pytest.mark.parametrize(
-    ("test", "count"),
+    "condition",
     [
-        (unequal(coalesced(X), coalesced(Y)), 2),
-        (unequal(of("Cast", coalesced(X), dataType="double"), coalesced(of("Multiply", X, Y))), 2),
-        (unequal(X, literal(1)), 2),
-        (of("Not", IS_X), 2),
-        (unequal(IS_X, IS_Y), 2),
-        (of("EqualTo", coalesced(X), coalesced(Y)), 0),
-        (IS_X, 0),
+        of("EqualTo", coalesced(attribute(SIZE)), coalesced(attribute(ROWS))),
+        unequal(attribute(SIZE), coalesced(attribute(ROWS))),
+        unequal(of("Coalesce", attribute(SIZE), literal(1)), coalesced(attribute(ROWS))),
+        unequal(of("Cast", coalesced(attribute(SIZE)), dataType="integer"), coalesced(attribute(ROWS))),
+        unequal(coalesced(attribute(PERSON)), coalesced(attribute(ROWS))),
+        unequal(coalesced(attribute(FIRST)), coalesced(attribute(ROWS))),
+        unequal(coalesced(attribute(99)), coalesced(attribute(ROWS))),
     ],
 )
-def test_differences_of_two_values_are_recorded(test: Items, count: int) -> None:
-    found = require(few(4), counted(attribute(FIRST)), test).differences
-    assert [len(pair) for pair in found] == [count] * bool(count)
+def test_other_comparisons_are_no_differences(condition: Items) -> None:
+    require(few(4), counted(unequal(coalesced(attribute(SIZE)), coalesced(attribute(ROWS)))), size=aggregate("Sum", X))
+    with pytest.raises(Refused, match="contain another one"):
+        require(few(4), counted(condition), size=aggregate("Sum", X))
 
 
-def test_difference_with_another_constant_is_not_one_with_nothing() -> None:
-    first = require(few(4), counted(attribute(FIRST)), unequal(coalesced(X), of("Coalesce", Y, literal(1)))).differences
-    assert all(text.startswith("1 IF ") for pair in first for text in pair)
+def test_rows_that_two_counts_do_not_share_are_recorded() -> None:
+    (found,) = require(few(4), counted(attribute(FIRST)), unequal(IS_X, IS_Y)).differences
+    assert len(found) == 2
+    for other in (of("EqualTo", IS_X, IS_Y), IS_X, of("Not", IS_X)):
+        assert not require(few(4), counted(attribute(FIRST)), other).differences
 
 
 @pytest.mark.parametrize(
@@ -233,6 +261,20 @@ def test_share_of_one_person_is_limited(part: str, percent: int) -> None:
 def test_other_limits_of_a_share_are_refused(condition: Items) -> None:
     with pytest.raises(Refused, match="contain another one"):
         require(condition, aggregate("Sum", attribute(ROWS)))
+
+
+def test_square_is_its_absolute_value() -> None:
+    square = of("Cast", of("Multiply", X, X), dataType="double")
+    assert require(share("0.8"), literal(0), summed=square).shares == {f"{text_of(X)} * {text_of(X)}": 80}
+    with pytest.raises(Refused, match="contain another one"):
+        require(share("0.8"), literal(0), summed=of("Cast", of("Multiply", X, Y), dataType="double"))
+
+
+def test_contributors_to_a_product_have_both_factors() -> None:
+    product = of("Abs", of("Cast", of("Multiply", X, Y), dataType="double"))
+    both, each = require(AT_LEAST_5, counted(of("GreaterThan", attribute(SIZE), literal(0))), summed=product).tests
+    assert len(each) == 2
+    assert " * ".join(sorted(text.removesuffix(" <> 0") for text in each)) + " <> 0" in both
 
 
 @pytest.mark.parametrize("summed", [of("Abs", X), of("Abs", of("Cast", X, dataType="long")), of("Cast", X, dataType="double")])

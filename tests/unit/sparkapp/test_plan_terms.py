@@ -9,7 +9,7 @@ import pytest
 
 from cleanroom.errors import Refused
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.conditions import Floors, product_text
+from sparkapp.plan.conditions import Floors, product_text, row_text
 from sparkapp.plan.release import Groups
 from sparkapp.plan.rows import Column, Rows
 from sparkapp.plan.terms import Terms
@@ -81,13 +81,15 @@ test.__test__ = False  # type: ignore[attr-defined]
 SQUARE = f"{A} * {A}"
 COUNT = call("Count", ONE)
 HAS = test(f"{A} IS NOT NULL")
+VALUES = f"1 IF {A} IS NOT NULL"
+"""The number of values."""
 DIVIDED = [test(f"{C} IS TRUE"), test(f"{C} IS NOT TRUE")]
 CASES = {
     "sum": ([call("Sum", AMOUNT)], Floors(5, 5, [test(f"{A} <> 0")], shares={A: 80})),
-    "sum and rows": ([call("Sum", AMOUNT), COUNT], Floors(5, 5, [test(f"{A} <> 0")], shares={A: 80}, differences={pair(A, "1")})),
+    "sum and rows": ([call("Sum", AMOUNT), COUNT], Floors(5, 5, [test(f"{A} <> 0")], shares={A: 80}, differences={pair(A, VALUES)})),
     "deviation": (
         [call("StddevSamp", AMOUNT)],
-        Floors(5, 5, [test(f"{A} <> 0")], shares={A: 80, SQUARE: 80}, differences={pair(A, SQUARE), pair(A, "1")}),
+        Floors(5, 5, [test(f"{A} <> 0")], shares={A: 80, SQUARE: 80}, differences={pair(A, SQUARE), pair(A, VALUES)}),
     ),
     "filtered sum": (
         [call("Sum", AMOUNT, where=NORTH)],
@@ -101,8 +103,8 @@ CASES = {
             [test(f"{A} <> 0", f"{C} IS TRUE"), *DIVIDED],
             shares={f"{A} WHERE {C}": 80, f"{SQUARE} WHERE {C}": 80},
             differences={
-                pair("1", A),
-                pair("1", f"{A} WHERE {C}"),
+                pair(VALUES, A),
+                pair(f"1 IF {A} IS NOT NULL AND {C} IS TRUE", f"{A} WHERE {C}"),
                 pair(A, f"{A} WHERE {C}"),
                 pair(A, f"{SQUARE} WHERE {C}"),
                 pair(f"{A} WHERE {C}", f"{SQUARE} WHERE {C}"),
@@ -137,7 +139,7 @@ CASES = {
             5,
             [test(f"{A} WHERE {C} <> 0"), *DIVIDED],
             shares={f"{A} WHERE {C}": 80},
-            differences={pair("1", f"{A} WHERE {C}"), pair("1", A)},
+            differences={pair(f"1 IF {A} WHERE {C} IS NOT NULL", f"{A} WHERE {C}"), pair(VALUES, A)},
         ),
     ),
 }
@@ -204,7 +206,8 @@ def mixed(items: Items) -> Floors:
     columns = [text for text in (A, D, W) if text in SameNumbers().text(tree(items))]
     stored = [one for one in columns if one != W]
     present = [f"1 IF {one}{NULL}" for one in (columns if len(columns) > 1 else [text])]
-    differences = {pair("1", one) for one in (*present, *columns)} | ({pair(*present)} if len(columns) > 1 else set())
+    differences = {pair("1", one) for one in present} | {pair(f"1 IF {one}{NULL}", one) for one in columns}
+    differences |= {pair(*present)} if len(columns) > 1 else set()
     tests = [test(f"{one} <> 0") for one in (text, *stored)]
     return with_tests(Floors(5, 5, shares=dict.fromkeys((text, *stored), 80), differences=differences), tests)
 
@@ -238,7 +241,7 @@ def test_terms_of_a_filtered_sum_are_those_of_its_rows() -> None:
     text = product_text(tree(SUM), SameNumbers())
     where = f"{text} WHERE {C}"
     parts = [test(f"{one} <> 0", f"{C} IS TRUE") for one in (A, D)]
-    pairs = {pair("1", where), *(pair(where, one) for one in (A, D)), pair(A, D)}
+    pairs = {pair(row_text(test(f"{text}{NULL}", f"{C} IS TRUE")), where), *(pair(where, one) for one in (A, D)), pair(A, D)}
     full = replace(full, tests=[test(f"{where} <> 0"), *parts, *DIVIDED], shares={**full.shares, where: 80})
     full = replace(full, differences=full.differences | pairs)
     found = terms(call("Sum", SUM, where=NORTH), rows=ORDERED)
@@ -261,7 +264,7 @@ def test_sum_with_zero_is_not_one_of_several_terms(zero: str) -> None:
 def test_comparison_of_two_columns_shows_how_many_rows_have_both() -> None:
     found = terms(call("RegrAvgX", AMOUNT, DISCOUNT), rows=ORDERED)
     present = [f"1 IF {one}{NULL}" for one in (A, D)]
-    pairs = {pair("1", one) for one in (A, D, *present)} | {pair(*present), pair(A, D)}
+    pairs = {pair("1", one) for one in present} | {pair(f"1 IF {one}{NULL}", one) for one in (A, D)} | {pair(*present), pair(A, D)}
     full = with_tests(Floors(5, shares={A: 80, D: 80}, differences=pairs), [test(f"{A} <> 0", f"{D} <> 0")])
     assert not requires(found, full)
     for one in pairs:
@@ -427,7 +430,7 @@ def test_arithmetic_with_whole_numbers_may_overflow(kind: str, type: str) -> Non
 
 def test_mean_per_person_does_not_count_values() -> None:
     mean = [call("Sum", of("Cast", AMOUNT, dataType="double")), call("Count", AMOUNT)]
-    floors = with_tests(Floors(5, shares={A: 80}, differences={pair(A, "1")}), [test(f"{A} <> 0")])
+    floors = with_tests(Floors(5, shares={A: 80}, differences={pair(A, VALUES)}), [test(f"{A} <> 0")])
     assert requires(terms(*mean, merged=True), replace(floors, differences=set()))
     assert not requires(terms(*mean, merged=True), floors)
     assert requires(terms(*mean), floors)
@@ -534,3 +537,43 @@ def test_identity_that_an_outer_join_supplies_may_be_absent() -> None:
     optional = replace(ROWS, persons=[person._replace(found=frozenset([8]))])
     assert lacks(terms(call("Count", PERSON, distinct=True), rows=optional), (groups(), ID))
     assert not lacks(terms(call("Count", PERSON, distinct=True), rows=optional), (groups(none_of(frozenset([f"{P} IS NOT NULL"]))), ID))
+
+
+# -- powers and weights -----------------------------------------------------------------------------------------------
+
+MINUS_TWO = of("UnaryMinus", of("Literal", value="2", dataType="integer"))
+SQUARED = replace(ORDERED, columns={**ORDERED.columns, 11: replace(ROWS.columns[3], value=11, power=2, computed=True)})
+BOTH = frozenset([*ROWS.columns[3].shows, ("own", "value")])
+SQUARED.columns[12] = Column(12, BOTH, power=2, computed=True)
+SQUARED.columns[13] = Column(13, BOTH, united=True)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        call("Sum", of("Multiply", AMOUNT, of("Multiply", AMOUNT, DISCOUNT))),
+        call("StddevPop", of("Multiply", AMOUNT, DISCOUNT)),
+        call("Sum", of("Multiply", attribute(11), AMOUNT)),
+        call("VariancePop", attribute(11)),
+        call("Sum", of("Multiply", AMOUNT, OWN)),
+        call("Corr", AMOUNT, OWN),
+        call("Sum", attribute(12)),
+        call("Sum", of("Round", AMOUNT, MINUS_TWO)),
+    ],
+)
+def test_sums_with_higher_powers_weights_or_coarse_rounding_are_refused(items: Items) -> None:
+    with pytest.raises(Refused) as caught:
+        terms(items, rows=SQUARED)
+    assert caught.value.code == "PlanRowsOfPersons"
+
+
+def test_sums_of_two_factors_are_read() -> None:
+    two = of("Literal", value="2", dataType="integer")
+    for items in (of("Multiply", AMOUNT, DISCOUNT), attribute(11), of("Multiply", attribute(11), two), of("Round", AMOUNT, two)):
+        terms(call("Sum", items), rows=SQUARED)
+
+
+def test_sum_of_whole_numbers_of_a_union_could_overflow() -> None:
+    terms(call("Sum", attribute(13)), rows=SQUARED)
+    with pytest.raises(Refused, match="arithmetic with whole numbers"):
+        terms(call("Sum", attribute(13, "long")), rows=SQUARED)

@@ -17,6 +17,7 @@ from cleanroom.sql import Catalog, check_sql, locked_spark_conf, split_statement
 from sparkapp.reading import SPARK_TYPES
 from tests.unit.sql.honest import GENERAL, TPCH
 from tests.unit.sql.test_floors import ALLOWED_OVER_FLOORS, populate
+from tests.unit.sql.test_privacy_groups import LOW
 from tests.unit.sql.world import GUARDED, OPEN, create, open_rows, run_verdict, same_rows
 
 pytestmark = pytest.mark.spark
@@ -99,6 +100,16 @@ def test_rewritten_query_returns_the_same_rows_in_spark_and_duckdb(sql: str, cat
             pytest.skip("DuckDB rounds where Spark truncates")
         expected = _plain(run_verdict(connection, verdict))
     assert same_rows(_execute(spark, verdict.sql), expected, ordered=False)
+
+
+def test_moments_of_persons_make_those_of_the_rows_in_spark(spark: Any) -> None:
+    data = populate(3, 900)
+    data["orders"] = [(*row[:5], None if row[0] % 3 == 0 else row[5], *row[6:]) for row in data["orders"]]
+    load(spark, LOW, data)
+    sql = "SELECT region, STDDEV(amount) AS d, CORR(amount, discount) AS c, COVAR_POP(age, discount) AS v FROM orders GROUP BY region"
+    verdict = check_sql(sql, LOW)
+    assert verdict.sql.count("FROM `orders`") == 1, verdict.reasons
+    assert same_rows(_execute(spark, verdict.sql), _execute(spark, sql), ordered=False)
 
 
 def test_types_in_the_verdict_equal_the_types_in_spark(spark: Any) -> None:

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import duckdb
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from cleanroom.sql import Catalog, check_sql
 from tests.unit.sql.test_floors import populate
 from tests.unit.sql.world import GUARDED, create, run, run_verdict, same_rows
+
+Row = tuple[Any, ...]
 
 
 def with_floor(size: int) -> Catalog:
@@ -41,6 +44,15 @@ MERGED = {
     "window": "SELECT region, RANK() OVER (ORDER BY COUNT(*), region) AS r, SUM(COUNT(*)) OVER () AS t, COUNT(*) OVER () AS g FROM orders GROUP BY region",
     "qualify": "SELECT region, COUNT(*) AS n, ROW_NUMBER() OVER (ORDER BY COUNT(*), region) AS r FROM orders GROUP BY region QUALIFY r < 3",
     "text like a key": "SELECT region, CONCAT(region, '`orders`.`region` COUNT(*)') AS t, COUNT(*) AS n FROM orders GROUP BY region",
+    "deviation": "SELECT region, STDDEV(amount) AS d, COUNT(*) AS n FROM orders GROUP BY region",
+    "deviation of all": "SELECT STDDEV(amount) AS d FROM orders",
+    "deviations": "SELECT region, STDDEV_POP(amount) AS p, VARIANCE(discount) AS v FROM orders GROUP BY region",
+    "deviation of whole numbers": "SELECT region, VAR_POP(age) AS v, COUNT(*) AS n FROM orders GROUP BY region",
+    "deviation of decimals": "SELECT region, STDDEV(amount * 1.5) AS d FROM orders GROUP BY region",
+    "filtered deviation": "SELECT region, STDDEV(amount) FILTER (WHERE status = 'void') AS d FROM orders GROUP BY region",
+    "correlation": "SELECT region, CORR(amount, age) AS c, AVG(age) AS a FROM orders GROUP BY region",
+    "covariance": "SELECT COVAR_POP(amount, discount) AS p FROM orders",
+    "filtered covariance": "SELECT region, COVAR_SAMP(amount, discount) FILTER (WHERE status = 'paid') AS c FROM orders GROUP BY region",
     "no keys": "SELECT COUNT(*) AS n, AVG(amount) AS m FROM orders",
     "distinct": "SELECT DISTINCT region, upper(status) AS s FROM orders",
     "distinct groups": "SELECT DISTINCT COUNT(DISTINCT user_key) > 3 AS big FROM orders GROUP BY region, status",
@@ -49,8 +61,8 @@ MERGED = {
     "case as a key": "SELECT CASE WHEN status = 'paid' THEN 1 ELSE 0 END AS k, COUNT(*) AS n FROM orders GROUP BY 1",
 }
 READS_ROWS = {
-    "deviation": "SELECT region, STDDEV(amount) AS d, COUNT(*) AS n FROM orders GROUP BY region",
-    "deviation of all": "SELECT STDDEV(amount) AS d FROM orders",
+    "sums of squares": "SELECT region, REGR_SXX(amount, discount) AS d, COUNT(*) AS n FROM orders GROUP BY region",
+    "slope of all": "SELECT REGR_SLOPE(amount, discount) AS d FROM orders",
     "distinct values": "SELECT region, COUNT(DISTINCT order_id) AS n FROM orders GROUP BY region",
     "decimal": "SELECT region, SUM(order_id * 1.5) AS s FROM orders GROUP BY region",
     "compared key": "SELECT YEAR(day) + 1 > 2013 AS late, COUNT(*) AS n FROM orders GROUP BY YEAR(day) + 1 HAVING YEAR(day) + 1 < 2100",
@@ -75,7 +87,7 @@ def test_rewritten_query_returns_the_rows_of_the_original(name: str, connection:
 
 
 def test_query_that_reads_its_rows_again_does_not_compute_its_aggregates_twice() -> None:
-    assert check_sql(READS_ROWS["deviation"], GUARDED).sql.count("COUNT(*)") == 1
+    assert check_sql(READS_ROWS["sums of squares"], GUARDED).sql.count("COUNT(*)") == 1
 
 
 def test_sum_without_contributors_is_null_and_not_a_failure(connection: duckdb.DuckDBPyConnection) -> None:
@@ -160,6 +172,7 @@ def test_groups_by_a_column_that_is_not_unique_per_person_are_compared() -> None
 LATE = {
     "group key": f"SELECT t.device, COUNT(*) AS n, SUM(o.amount) AS s FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
     "expression of it": f"SELECT upper(t.device) AS d, AVG(o.amount) AS m FROM orders o JOIN {_DEVICES} ON t.user_key = o.user_key WHERE o.status = 'paid' GROUP BY upper(t.device)",
+    "moment": f"SELECT t.device, STDDEV(o.amount) AS d, CORR(o.amount, o.discount) AS c FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
     "another table": f"SELECT t.device, COUNT(w.seg) AS n FROM orders o JOIN {_DEVICES} ON t.user_key = o.user_key JOIN weights w ON o.user_key = w.user_key GROUP BY t.device",
 }
 EARLY = {
@@ -167,7 +180,7 @@ EARLY = {
     "condition of the join": f"SELECT t.device, COUNT(*) AS n FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key AND o.status = 'paid' GROUP BY t.device",
     "aggregate": f"SELECT t.device, COUNT(t.device) AS n FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
     "key of both": f"SELECT COALESCE(t.device, o.region) AS k, COUNT(*) AS n FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY COALESCE(t.device, o.region)",
-    "other aggregates": f"SELECT t.device, STDDEV(o.amount) AS d FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
+    "other aggregates": f"SELECT t.device, REGR_SXX(o.amount, o.discount) AS d FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
 }  # fmt: skip
 
 
@@ -186,6 +199,7 @@ REPEATED = {
     "group key": "SELECT c.device, COUNT(*) AS n, COUNT(o.amount) AS k, SUM(o.amount) AS s, AVG(o.amount) AS m, MAX(o.day) AS d, COUNT(DISTINCT o.user_key) AS p FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.device",
     "two keys": "SELECT o.region, upper(c.device) AS d, SUM(o.amount) AS s, COUNT_IF(o.status = 'paid') AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.region, upper(c.device)",
     "filter": "SELECT c.device, SUM(o.amount) FILTER (WHERE o.status = 'paid') AS s FROM orders o JOIN clicks c ON c.user_key = o.user_key WHERE o.region <> 'north' GROUP BY c.device",
+    "moments": "SELECT c.device, STDDEV(o.amount) AS d, CORR(o.amount, o.discount) AS r FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.device",
     "no key": "SELECT o.region, COUNT(*) AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.region",
 }  # fmt: skip
 
@@ -196,7 +210,51 @@ def test_table_with_several_rows_per_person_is_joined_with_the_rows_per_person(n
     for catalog in (LOW, with_unique("clicks", "user_key", "device")):
         text = check_sql(sql, catalog).sql
         assert "GROUP BY " in text[text.index("AS `__cr_q`") : text.index("FROM `__cr_rows1`" if "__cr_rows1" in text else "AS `__cr_r`")]
-    data = populate(3, 900)
+    data, catalog = populate(3, 900), LOW if name == "moments" else with_floor(1)
     with duckdb.connect() as connection:  # equal rows count twice
         create(connection, GUARDED, {**data, "clicks": [*data["clicks"], *data["clicks"][::2]]})
-        assert same_rows(run_verdict(connection, check_sql(sql, with_floor(1))), run(connection, sql), ordered=False)
+        assert same_rows(run_verdict(connection, check_sql(sql, catalog)), run(connection, sql), ordered=False)
+
+
+# -- moments ----------------------------------------------------------------------------------------------------------
+
+MOMENTS = "SELECT STDDEV(amount) AS d, CORR(amount, discount) AS c, COVAR_POP(amount, discount) AS v FROM orders"
+
+
+@pytest.mark.parametrize(
+    ("amount", "discount"),
+    [
+        pytest.param(lambda row: 0.1, lambda row: row[5], id="constant"),
+        pytest.param(lambda row: 1.7e9 + row[4], lambda row: 3e8 - row[4], id="far from zero"),
+        pytest.param(lambda row: row[4], lambda row: None if row[0] % 3 else row[4] ** 2, id="missing"),
+        pytest.param(lambda row: 1e6 * row[4] if row[0] == 7 else row[4], lambda row: row[5], id="one large value"),
+        pytest.param(lambda row: None, lambda row: row[5], id="none"),
+    ],
+)
+def test_moments_of_persons_make_those_of_the_rows(amount: Callable[[Row], object], discount: Callable[[Row], object]) -> None:
+    data = populate(5, 300)
+    data["orders"] = [(*row[:4], amount(row), discount(row), *row[6:]) for row in data["orders"]]
+    with duckdb.connect() as connection:
+        create(connection, LOW, data)
+        text = check_sql(MOMENTS, LOW).sql
+        found = run(connection, text[: text.index("HAVING")] + ") AS `__cr_g`")
+        expected = run(connection, MOMENTS)
+    if amount(data["orders"][0]) == 0.1:
+        expected = [(0.0, None, 0.0)]
+    if None in expected[0]:
+        assert found == expected
+    else:
+        assert found == [pytest.approx(expected[0], rel=1e-7)]  # a value far from zero has no more digits
+
+
+@pytest.mark.parametrize(("different", "shown"), [(0, True), (1, False), (4, False), (5, True)])
+def test_sums_are_shown_if_those_of_no_or_enough_persons_differ(different: int, shown: bool) -> None:
+    """The values of every person differ, but most persons have the same sum of both."""
+    orders: list[Row] = []
+    for number in range(20):
+        for amount, discount in ((3.0, 7.0), (7.0, 3.0 + (number < different))):
+            orders.append((len(orders), f"u{number}", "north", "paid", amount, discount, 30, "2024-01-01", ""))
+    with duckdb.connect() as connection:
+        create(connection, GUARDED, {"orders": orders})
+        for sql in ("SELECT SUM(amount) AS s, SUM(discount) AS d FROM orders", "SELECT AVG(amount) - AVG(discount) AS d FROM orders"):
+            assert bool(run_verdict(connection, check_sql(sql, GUARDED))) == shown

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -41,6 +41,7 @@ from activities.spark_service import SparkServiceActivities
 from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.failures import error_from_failure, translated
 from cleanroom.temporal.guards import MessageGuard
+from cleanroom.temporal.runners import InputRunner
 from cleanroom.temporal.workers import FAILURE_TYPES
 from tests.metric_recorder import MetricRecorder
 
@@ -131,6 +132,8 @@ class Driver:
     kind: type
     input: Any
     answers: dict[str, Any]
+    arguments: Sequence[Any] | None = None
+    """The workflow's arguments, if they are not the input alone."""
     now: datetime = START
     calls: list[Call] = field(default_factory=list)
     attributes: dict[str, Any] = field(default_factory=dict)
@@ -167,7 +170,8 @@ class Driver:
         job = WorkflowActivationJob()
         job.initialize_workflow.workflow_type = self._definition.name or ""
         job.initialize_workflow.workflow_id = "w"
-        job.initialize_workflow.arguments.extend(CONVERTER.payload_converter.to_payloads([self.input]))
+        arguments = [self.input] if self.arguments is None else self.arguments
+        job.initialize_workflow.arguments.extend(CONVERTER.payload_converter.to_payloads(arguments) if arguments else ())
         self._post(job)
 
     async def _create(self) -> WorkflowInstance:
@@ -179,7 +183,7 @@ class Driver:
             workflow_start_time=self.now, workflow_type=self._definition.name or "",
         )  # fmt: skip
         guard: Any = MessageGuard().workflow_interceptor_class(WorkflowInterceptorClassInput(unsafe_extern_functions={}))
-        return UnsandboxedWorkflowRunner().create_instance(
+        return InputRunner(UnsandboxedWorkflowRunner()).create_instance(
             WorkflowInstanceDetails(
                 payload_converter_factory=lambda: CONVERTER.payload_converter,
                 failure_converter_class=type(CONVERTER.failure_converter),
@@ -246,14 +250,14 @@ class Driver:
             self._activate(*jobs)
         self._work()
 
-    def update(self, name: str, argument: Any) -> str:
+    def update(self, name: str, *arguments: Any) -> str:
         """Send an update, and return its ID."""
         key = f"{name}-{len(self.updates)}"
         self.updates[key] = HELD
         job = WorkflowActivationJob()
         job.do_update.id = job.do_update.protocol_instance_id = key
         job.do_update.name, job.do_update.run_validator = name, True
-        job.do_update.input.extend(CONVERTER.payload_converter.to_payloads([argument]))
+        job.do_update.input.extend(CONVERTER.payload_converter.to_payloads(arguments) if arguments else ())
         self._post(job)
         return key
 
