@@ -24,7 +24,7 @@ ROWS = "*"
 NO_ORIGINS: frozenset[Origin] = frozenset()
 NO_COLUMNS: frozenset[ColumnKey] = frozenset()
 NO_NAMES: frozenset[str] = frozenset()
-NUMERIC_FACTS = ("transformed", "filled", "made_by_text", "whole", "mixed")
+NUMERIC_FACTS = ("transformed", "filled", "made_by_text", "whole", "united", "mixed")
 """Facts about a number that hold for whatever is computed from it; see :class:`Value`."""
 
 
@@ -58,6 +58,7 @@ class Value:
     transformed: bool = False  # not linear in a column: rounded, capped, or a logarithm. It is not multiplied any further
     filled: bool = False  # NULL is replaced by 0
     whole: bool = False  # arithmetic of whole numbers, which fails if a value is too large
+    united: bool = False  # whole numbers of persons, and others that an author may know: their sum may overflow
     mixed: bool = False  # a sum of several columns, or of a column and a constant: combinations with others show its parts
 
     def copy(self) -> Value:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from cleanroom.sql.model import PREDICATE, Value
 
 HIDDEN_COLUMN = "__cr_id_"
 """Prefix of the columns that carry identities through subqueries. The lexer rejects such names in an author's text."""
+
+
+_COLUMN = re.compile(r"'(?:[^'\\]|\\.)*'|(`[^`]*`[.]`[^`]*`)")
+"""A literal, which may look like a column, or a column."""
+
+
+def columns_in(text: str) -> list[str]:
+    """The columns that a rendered expression names."""
+    return [name for name in _COLUMN.findall(text) if name]
 
 
 def quote(name: str) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 Kind = Literal["scalar", "aggregate", "window", "generator"]
-DegreeRule = Literal["none", "first_argument", "days_between", "transforms"]
+DegreeRule = Literal["none", "first_argument", "days_between", "transforms", "rounds"]
 Disclosure = Literal["count", "condition", "mixture", "extreme", "value"]
 
 
@@ -48,7 +48,8 @@ def _functions(kind: Kind, table: str, disclosure: Disclosure = "value") -> dict
 _TRAITS: dict[str, dict[str, Any]] = {
     **{name: {"degree_rule": "days_between"} for name in ("DATE_DIFF", "DATEDIFF")},
     **{name: {"degree_rule": "first_argument"} for name in ("COALESCE", "NVL", "IFNULL")},
-    **{name: {"degree_rule": "transforms"} for name in ("LEAST", "ROUND", "BROUND", "LN", "LOG10", "LOG2", "LOG1P")},
+    **{name: {"degree_rule": "transforms"} for name in ("LEAST", "LN", "LOG10", "LOG2", "LOG1P")},
+    **{name: {"degree_rule": "rounds"} for name in ("ROUND", "BROUND")},
     **{
         name: {"normalises_identity": True}
         for name in ("LOWER", "UPPER", "LCASE", "UCASE", "TRIM", "BTRIM", "SHA2", "SHA1", "SHA", "MD5", "STRING", "HEX")

@@ -127,7 +127,7 @@ class _Typed(EncodingPayloadConverter):
 
 def _of_type(value: Any, type_hint: Any) -> Any:
     """Return ``value`` if it has the expected type."""
-    if type_hint is None or (isinstance(type_hint, type) and isinstance(value, type_hint)):
+    if type_hint is None or type_hint is Any or (isinstance(type_hint, type) and isinstance(value, type_hint)):
         return value
     try:
         return _adapter(type_hint).validate_python(value, strict=True)

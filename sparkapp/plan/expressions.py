@@ -19,6 +19,8 @@ MOMENTS = frozenset(
     }
 )  # fmt: skip
 """Aggregates that mix the values of a group."""
+POWERS = {"Sum": 1, "Average": 1, "RegrAvgX": 1, "RegrAvgY": 1, "Skewness": 3, "Kurtosis": 4}
+"""Powers of their arguments that aggregates contain, if not two."""
 EXTREMES = frozenset({"Min", "Max"})
 CHOICES = frozenset({"CaseWhen", "If"})
 
@@ -77,6 +79,18 @@ def is_flag(node: Node, columns: Columns) -> bool:
     if node.kind in CHOICES:
         return all(part.kind == "Literal" and str(part.fields.get("value")) in ("0", "1", "None") for part in results_of(node))
     return False
+
+
+def power(node: Node, columns: Columns) -> int:
+    """The largest number of columns that an expression multiplies. A total of products is a product as well."""
+    if node.kind == "AttributeReference":
+        return columns[node.id].power if node.id in columns else 1
+    if node.kind == "AggregateExpression":
+        function = node.children[0].kind
+        largest = max((power(child, columns) for child in node.children[0].children), default=1)
+        return 1 if function in COUNTS else largest * (POWERS.get(function, 2) if function not in EXTREMES else 1)
+    parts = [power(child, columns) for child in results_of(node)]
+    return sum(parts) if node.kind in ("Multiply", "Divide") else max(parts, default=0)
 
 
 def conditions_of(node: Node) -> list[Node]:

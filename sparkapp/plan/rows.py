@@ -57,6 +57,8 @@ class Column:
         null: The constant NULL.
         counts: Values by which a window partitions the rows that this column counts.
         computed: Not one unchanged input column: how many different values it has tells more than those of a column.
+        power: The largest number of columns that it multiplies.
+        united: Values of persons, and others that an author may know.
         optional: For each outer join that may find no row with this column, the compared values, one of which is then NULL.
     """
 
@@ -67,6 +69,8 @@ class Column:
     null: bool = False
     counts: frozenset[int] | None = None
     computed: bool = False
+    power: int = 1
+    united: bool = False
     optional: frozenset[frozenset[int]] = frozenset()
 
 

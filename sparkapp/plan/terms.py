@@ -27,12 +27,13 @@ from sparkapp.plan.conditions import (
     constant,
     flag_text,
     found_text,
+    number_of,
     product_text,
     row_test,
     row_text,
     truth_text,
 )
-from sparkapp.plan.expressions import CHOICES, COUNTS, EXTREMES, MOMENTS, Columns, conditions_of, require_shown, results_of
+from sparkapp.plan.expressions import CHOICES, COUNTS, EXTREMES, MOMENTS, Columns, conditions_of, power, require_shown, results_of
 from sparkapp.plan.release import Groups
 from sparkapp.plan.rows import NOTHING, Column, Rows
 from sparkapp.plan.tree import Node, refused
@@ -202,6 +203,7 @@ class Terms:
 
     def _read_moment(self, values: Sequence[Node], function: str, where: str) -> None:
         protected = []
+        self._require_moment(values, function)
         for value in values:
             text = product_text(value, self.canonical)
             if self._shows_persons([value]):
@@ -226,6 +228,21 @@ class Terms:
             conditional = any(value.kind in CHOICES for value in values)
             pairs = itertools.combinations(mine, 2) if any(part.kind == "Multiply" for value in mixed for part in value.walk()) else ()
             self._terms.append(Term(tuple(protected), function, where, conditional, tuple(mine), tuple(pairs)))
+
+    def _require_moment(self, values: Sequence[Node], function: str) -> None:
+        """Require that a moment contains two factors at most, which are columns of one dataset."""
+        squares = function not in SUMS | _MEANS
+        powers = [power(value, self.columns) for value in values]
+        shows = NOTHING.union(*(self.walk.shown(value, self.columns) for value in values))
+        if not any(self.walk.catalog.has_floor(name) for name, _ in shows):
+            return
+        if max(powers, default=1) * (2 if squares else 1) > 2:
+            raise refused("PlanRowsOfPersons", f"{function.upper()} contains powers above two, which show values of single persons")
+        if ((squares and len(values) > 1) or max(powers, default=1) > 1) and len({name for name, _ in shows}) > 1:
+            raise refused("PlanRowsOfPersons", f"{function.upper()} multiplies columns of several datasets, which could mark persons")
+        rounds = [part for value in values for part in value.walk() if part.kind in ("Round", "BRound")]
+        if any(number_of(part.children[1]) is None for part in rounds):
+            raise refused("PlanRowsOfPersons", f"{function.upper()} reads values that are the same for all but a few persons")
 
     def _is_stored_number(self, leaf: Node) -> bool:
         return self._shows_persons([leaf]) and str(leaf.fields.get("dataType")).startswith(_NUMBERS)
@@ -260,8 +277,14 @@ class Terms:
         """Refuse arithmetic with whole numbers that queries may not filter by: it fails if one of them is large."""
         for part in call.walk():
             types = {str(leaf.fields.get("dataType")) for leaf in part.walk() if leaf.kind in ("AttributeReference", "Cast", "Literal")}
-            if part.kind in ("Add", "Subtract", "Multiply") and types <= _WHOLE:
+            if (part.kind in ("Add", "Subtract", "Multiply") and types <= _WHOLE) or self._sums_united(part):
                 require_shown(self.walk.shown(part, self.columns), "arithmetic with whole numbers reads", self.walk.catalog)
+
+    def _sums_united(self, node: Node) -> bool:
+        """Whether a sum of whole numbers of a union may overflow by a number that the author knows."""
+        leaf = node.child if node.kind == "Sum" else node
+        whole = leaf.kind == "AttributeReference" and str(leaf.fields.get("dataType")) in _WHOLE
+        return whole and node is not leaf and self.columns[leaf.id].united
 
     # -- conditions ---------------------------------------------------------------------------------------------------
 

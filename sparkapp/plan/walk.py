@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from cleanroom.sql import Catalog
-from sparkapp.plan.comparisons import normalised, plain, unchanged
+from sparkapp.plan.comparisons import attributes, normalised, plain, unchanged
 from sparkapp.plan.conditions import without_alias
-from sparkapp.plan.expressions import Columns, is_flag, require_conditions, require_shown, shown
+from sparkapp.plan.expressions import Columns, is_flag, is_stored, power, require_conditions, require_shown, shown
 from sparkapp.plan.groups import Aggregates
 from sparkapp.plan.late_joins import joined_before
 from sparkapp.plan.moments import computed_columns, renamed
@@ -113,6 +113,8 @@ class PlanWalk:
         if kind == "Generate":
             generator = node.expression("generator")
             self._require_read([generator], columns)
+            if rows.persons and not _splits_a_column(generator, columns):
+                raise refused("PlanRowsOfPersons", "EXPLODE of rows of persons reads an array that the text makes")
             shows = self.shown(generator, columns)
             made = {item.id: Column(item.id, shows) for item in node.expressions("generatorOutput")}
             persons = bool(rows.persons)
@@ -220,6 +222,8 @@ class PlanWalk:
                 identity,
                 all(column.flag for column in group),
                 computed=any(column.computed for column in group) or len({column.shows for column in group}) > 1,
+                power=max(column.power for column in group),
+                united=any(column.united for column in group) or len({column.shows for column in group}) > 1,
             )
         return Rows(columns, overlapping=any(part.overlapping or part.multiplied for part in parts))
 
@@ -242,7 +246,9 @@ class PlanWalk:
         base = normalised(inner)
         identity = base is not None and base in columns and columns[base].identity
         null = _is_null(inner, columns)
-        return Column(fresh(), self.shown(inner, columns), identity, is_flag(inner, columns), null, computed=True)
+        united = any(columns[part.id].united for part in inner.walk() if part.kind == "AttributeReference" and part.id in columns)
+        shows, flag = self.shown(inner, columns), is_flag(inner, columns)
+        return Column(fresh(), shows, identity, flag, null, computed=True, power=power(inner, columns), united=united)
 
     def shown(self, node: Node, columns: Columns, *, persons: bool = False) -> frozenset[tuple[str, str]]:
         """Input columns whose values an expression shows; see :func:`sparkapp.plan.expressions.shown`."""
@@ -287,6 +293,15 @@ class PlanWalk:
         """Whether a relation has one row at most for each value of an attribute."""
         rows = self.settled(relation, {})
         return id in rows.columns and any(ids <= {rows.columns[id].value} for ids in rows.unique)
+
+
+def _splits_a_column(generator: Node, columns: Columns) -> bool:
+    """Whether a generator yields the elements of a stored column, or the parts of its text."""
+    array = generator
+    while array.kind in ("Explode", "PosExplode", "GeneratorOuter"):
+        array = array.child
+    text, *others = array.children if array.kind == "StringSplit" else [array]
+    return text.kind == "AttributeReference" and is_stored(text, columns) and not any(any(attributes(other)) for other in others)
 
 
 def _is_null(node: Node, columns: Columns) -> bool:

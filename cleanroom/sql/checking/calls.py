@@ -125,7 +125,7 @@ def _scalar(name: str, ctx: Context) -> Value:
     kind = result_type(function, [arg.type for arg in args])
     out = combine(sql, kind, ATOM, args, degree=degree, identity=normalised, scale=scale)
     out.joinable = normalised and args[0].joinable and args[0].type == "string"  # the text of a number is another value
-    out.transformed = out.transformed or (function.degree_rule == "transforms" and out.degree == 1)
+    out.transformed = out.transformed or (function.degree_rule in ("transforms", "rounds") and out.degree == 1)
     out.filled = out.filled or (function.degree_rule == "first_argument" and out.degree == 1)
     return out
 

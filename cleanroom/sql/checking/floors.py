@@ -20,7 +20,7 @@ from cleanroom.sql.privacy.groups import GROUPS, LateRelation, PersonGroups, joi
 from cleanroom.sql.privacy.joins import decided_by
 from cleanroom.sql.privacy.release import FloorCondition, counted_persons, floor_conditions, test_of
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import conjunction, parenthesised, qualified
+from cleanroom.sql.rendering import columns_in, conjunction, parenthesised, qualified
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.vocabulary import FUNCTIONS, NUMERIC
 
@@ -200,7 +200,7 @@ def _joined_by_identity(scope: Scope, person: str) -> Iterator[LateRelation]:
 def _counted(scope: Scope) -> list[str]:
     """The identities that aggregates count. That of a UNION is one of several views."""
     columns = {value.sql for relation in scope.relations.values() for value in relation.columns.values() if value.identity}
-    return [text for item in scope.released for arg in item.args for text in _COLUMN.findall(arg.sql) if text in columns]
+    return [text for item in scope.released for arg in item.args for text in columns_in(arg.sql) if text in columns]
 
 
 def _require(condition: FloorCondition, groups: PersonGroups, scope: Scope) -> None:
@@ -261,7 +261,7 @@ def _terms(scope: Scope, catalog: Catalog) -> Iterator[tuple[tuple[str, ...], st
         for arg in item.args:
             if FUNCTIONS[item.name].disclosure != "mixture" or not arg.mixed:
                 continue
-            names = dict.fromkeys(_COLUMN.findall(arg.sql))
+            names = dict.fromkeys(columns_in(arg.sql))
             read = [name for name in names if name in columns and aggregates.protected_columns(columns[name], catalog)]
             derived = next((columns[name].name for name in read if columns[name].mixed), None)
             if derived is not None:
@@ -284,7 +284,7 @@ def _differences(scope: Scope, ctx: Context) -> tuple[list[tuple[str, str]], lis
     """
     relations = scope.relations.values()
     numbers = {value.sql: value for relation in relations for value in relation.columns.values() if value.type in NUMERIC}
-    names = [frozenset(_COLUMN.findall(" ".join(arg.sql for arg in item.args))) for item in scope.released]
+    names = [frozenset(columns_in(" ".join(arg.sql for arg in item.args))) for item in scope.released]
     forms: dict[tuple[frozenset[str], str], set[tuple[str, ...]]] = {}
     for read, item in zip(names, scope.released, strict=True):
         forms.setdefault((read, item.where), set()).add((item.name, *(arg.sql for arg in item.args)))
@@ -381,7 +381,7 @@ def _check_scaled(sums: Iterable[str], numbers: dict[str, Value], several: int, 
 
 def _parts(arg: Value, item: ReleasedAggregate, numbers: dict[str, Value]) -> list[_Summand]:
     """Columns and products that an argument consists of; the argument itself if it has a condition or is not a number."""
-    names = _COLUMN.findall(arg.sql)
+    names = columns_in(arg.sql)
     columns = sorted(numbers.keys() & names)
     parts = [_Summand(name, type=numbers[name].type) for name in columns]
     if item.where or arg.sql.startswith(("CASE ", "IF(")) or not numbers.keys() >= set(names):

@@ -6,6 +6,7 @@ several parts is never a relation: in Spark it could read a file (``csv.`/path``
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -31,6 +32,8 @@ _JOINS = {
     "ANTI JOIN": "LEFT ANTI JOIN",
 }  # fmt: skip
 """Keywords of the rendered join, by those of the author."""
+_SPLIT = re.compile(r"SPLIT\(`[^`]*`[.]`[^`]*`, '(?:[^'\\]|\\.)*'\)")
+"""The parts of a column."""
 _JOIN_WORDS = {word for words in _JOINS for word in words.split()}
 
 
@@ -314,6 +317,9 @@ def _lateral_view(ctx: Context) -> str:
     if value.type != "array":
         raise Refusal("TypeNotAllowed", f"{name} needs an array (split, collect_list, array …), not {value.type}")
     check_condition([value], ctx.catalog, name)
+    if scope.protected:
+        stored = [column.sql for column in scope.visible if column.plain and _SPLIT.fullmatch(value.sql) and column.sql in value.sql]
+        rows.check_array(stored)
     alias = text.name() if text.is_alias(text.at) else "exploded"
     text.accept("AS")
     columns = text.listed(text.name)

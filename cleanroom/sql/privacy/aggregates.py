@@ -16,7 +16,7 @@ class Disclosure(NamedTuple):
     """What an aggregate reveals."""
 
     exposed: frozenset[ColumnKey]  # input columns whose values can be read from the result
-    degree: int | None  # 1 if a later aggregate may combine the results like values of a column, None otherwise
+    degree: int | None  # the power of columns in the result, if a later aggregate may combine it like values of a column; None otherwise
     divisions: tuple[Division, ...] = ()  # divisions of the group that the result depends on
 
 
@@ -37,12 +37,13 @@ def aggregate_disclosure(
     _check_overflow(name, args, catalog)
     divisions = _allowed_divisions(name, args, distinct, catalog) if released else ()
     combinable = disclosure != "value" and all(arg.degree is not None and not (released and arg.outer_join_markers) for arg in args)
-    return Disclosure(_exposed(disclosure, args, released), 1 if combinable else None, divisions)
+    return Disclosure(_exposed(disclosure, args, released), _degree(name, args) if combinable else None, divisions)
 
 
 def _check_overflow(name: str, args: Sequence[Value], catalog: Catalog) -> None:
     """Refuse arithmetic with whole numbers of persons, which fails if one of them is large."""
-    for view, column, _ in sorted(origin for arg in args if arg.whole for origin in arg.origins):
+    summed = [arg for arg in args if arg.whole or (arg.united and name == "SUM" and arg.type in ("integer", "long"))]
+    for view, column, _ in sorted(origin for arg in summed for origin in arg.origins):
         owner = catalog.view(view)
         if owner is not None and owner.min_group_size > 0 and not owner.may_output(column):
             raise Refusal(
@@ -50,6 +51,13 @@ def _check_overflow(name: str, args: Sequence[Value], catalog: Catalog) -> None:
                 f"{name} of arithmetic with whole numbers of {column} fails if one value is large, and the failure would show that; "
                 f"write CAST({column} AS DOUBLE)",
             )
+
+
+def _degree(name: str, args: Sequence[Value]) -> int:
+    """The largest number of columns that the result multiplies. Totals of products per person are products as well."""
+    if FUNCTIONS[name].disclosure in ("count", "condition"):
+        return 1
+    return POWERS.get(name, 1) * max((arg.degree or 1 for arg in args), default=1)
 
 
 def _exposed(disclosure: str, args: Sequence[Value], released: Sequence[ProtectedInput]) -> frozenset[ColumnKey]:
@@ -72,8 +80,14 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
     disclosure = FUNCTIONS[name].disclosure
     if disclosure == "count":
         distinct = distinct or name == "APPROX_COUNT_DISTINCT"
-        if not all(arg.degree == 0 or arg.plain or (arg.degree is not None and not distinct and not arg.transformed) for arg in args):
-            raise Refusal("ConditionalAggregate", f"{name} over rows under a privacy floor counts rows or plain columns only")
+        for arg in args:
+            if arg.degree == 0 or arg.plain or (not distinct and (_reads_dimensions(arg, catalog) or (arg.degree and not arg.transformed))):
+                continue
+            raise Refusal(
+                "ConditionalAggregate",
+                f"{name} over rows under a privacy floor counts rows, columns and values of dimensions; write COUNT(<column>), "
+                "or COUNT_IF of a condition on dimensions",
+            )
         return found
     if disclosure == "condition":
         return (*found, *condition_divisions(args[:1], catalog))
@@ -94,14 +108,13 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
 
 def is_flag(value: Value, catalog: Catalog) -> bool:
     """Whether ``value`` is 0 or 1 and depends on dimensions only."""
-    return (
-        value.flag
-        and not value.sql.startswith(("CASE ", "IF("))
-        and bool(value.exposed)
-        and all(
-            (view := catalog.view(name)) is not None and view.min_group_size > 0 and view.may_output(column)
-            for name, column in value.exposed
-        )
+    return value.flag and not value.sql.startswith(("CASE ", "IF(")) and _reads_dimensions(value, catalog)
+
+
+def _reads_dimensions(value: Value, catalog: Catalog) -> bool:
+    """Whether ``value`` is computed from dimensions of views with a floor, and from nothing else."""
+    return bool(value.exposed) and all(
+        (view := catalog.view(name)) is not None and view.min_group_size > 0 and view.may_output(column) for name, column in value.exposed
     )
 
 

@@ -10,12 +10,11 @@ time, as a common table expression.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from cleanroom.sql.model import SUM, ReleasedAggregate
-from cleanroom.sql.rendering import parenthesised, subquery
+from cleanroom.sql.rendering import columns_in, parenthesised, subquery
 
 GROUPS = "__cr_g"
 """Alias of the groups of a release."""
@@ -29,7 +28,6 @@ _MOMENTS = {
     "CORR": "({moment}) / NULLIF(SQRT({first} * {second}), 0)",
 }
 """Moments that are computed from those of the persons."""
-_ALIASES = re.compile("`([^`]*)`[.]`")
 
 
 class LateRelation(NamedTuple):
@@ -213,7 +211,7 @@ class PersonGroups:
         source, where = self.source
         for alias, text, column, unique in relations:
             rest = source.replace(text, "", 1)
-            late = [key for key in self.keys if set(_ALIASES.findall(key)) == {alias}]
+            late = [key for key in self.keys if {name.split("`")[1] for name in columns_in(key)} == {alias}]
             read = [rest, where, self.person, *self._per_person, *(key for key in self.keys if key not in late)]
             if rest != source and not any(f"`{alias}`." in part for part in read):
                 source = rest

@@ -81,7 +81,9 @@ def call(function: Function, args: Sequence[Value]) -> tuple[int | None, float]:
     columns = [arg for arg in args if arg.degree != 0]
     # Of a column only: LN(x - 30) would count the rows above 30.
     single = len(columns) == 1 and columns[0].degree == 1 and not columns[0].mixed and _COLUMN.fullmatch(columns[0].sql) is not None
-    if function.degree_rule == "transforms" and single:
+    if function.degree_rule == "transforms" and single and all(arg is columns[0] or arg.constant is not None for arg in args):
+        return 1, columns[0].scale
+    if function.degree_rule == "rounds" and single and all((arg.constant or 0) >= 0 for arg in args[1:]):  # to tens, it would count rows
         return 1, columns[0].scale
     if function.degree_rule == "days_between" and all(arg.type == "date" for arg in args):
         degree = highest_degree(args)

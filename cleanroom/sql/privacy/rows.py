@@ -136,6 +136,19 @@ def check_from(protected: Sequence[ProtectedInput], may_copy_rows: bool) -> None
         )
 
 
+def check_array(columns: Sequence[str]) -> None:
+    """Refuse an array that the text makes for protected rows; ``columns`` are the stored columns whose parts it contains.
+
+    The text could put each row into any groups, and combine the counts of several groups to that of a few persons.
+    """
+    if not columns:
+        raise Refusal(
+            "FanOutOverFloor",
+            "EXPLODE over rows under a privacy floor takes the parts of one column: "
+            "write LATERAL VIEW EXPLODE(SPLIT(<dimension>, ',')) t AS x",
+        )
+
+
 def check_exploded(scope: Scope, merged: bool) -> None:
     """Refuse a SELECT with LATERAL VIEW over protected rows that does more than to count persons. ``merged``: it reads groups only."""
     counts = (item.name == "COUNT" and item.distinct and all(arg.identity and arg.plain for arg in item.args) for item in scope.released)

@@ -180,6 +180,18 @@ def test_explode_repeats_the_rows_of_persons() -> None:
     assert code_of(explode(ORDERS, 3)) == "PlanColumnNotAllowed"
 
 
+def test_explode_of_an_array_that_the_text_makes_is_refused() -> None:
+    def made(kind: str, *children: Items) -> Items:
+        generator = node(f"{EXPRESSIONS}.Explode", node(f"{EXPRESSIONS}.{kind}", *children))
+        return node(f"{LOGICAL}.Generate", ORDERS, generator=generator, generatorOutput=[attribute(70)])
+
+    separator = node(f"{EXPRESSIONS}.Literal", value=",", dataType="string")
+    assert rows(made("StringSplit", attribute(2), separator)).exploded
+    for items in (made("CreateArray", attribute(2), separator), made("StringSplit", attribute(2), attribute(2))):
+        with pytest.raises(Refused, match="an array that the text makes"):
+            rows(items)
+
+
 @pytest.mark.parametrize("sides", [(explode(ORDERS, 2), OWN), (OWN, explode(ORDERS, 2))])
 def test_exploded_rows_of_persons_are_not_in_a_union(sides: tuple[Items, Items]) -> None:
     with pytest.raises(Refused, match="a union of exploded rows"):

@@ -537,3 +537,43 @@ def test_identity_that_an_outer_join_supplies_may_be_absent() -> None:
     optional = replace(ROWS, persons=[person._replace(found=frozenset([8]))])
     assert lacks(terms(call("Count", PERSON, distinct=True), rows=optional), (groups(), ID))
     assert not lacks(terms(call("Count", PERSON, distinct=True), rows=optional), (groups(none_of(frozenset([f"{P} IS NOT NULL"]))), ID))
+
+
+# -- powers and weights -----------------------------------------------------------------------------------------------
+
+MINUS_TWO = of("UnaryMinus", of("Literal", value="2", dataType="integer"))
+SQUARED = replace(ORDERED, columns={**ORDERED.columns, 11: replace(ROWS.columns[3], value=11, power=2, computed=True)})
+BOTH = frozenset([*ROWS.columns[3].shows, ("own", "value")])
+SQUARED.columns[12] = Column(12, BOTH, power=2, computed=True)
+SQUARED.columns[13] = Column(13, BOTH, united=True)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        call("Sum", of("Multiply", AMOUNT, of("Multiply", AMOUNT, DISCOUNT))),
+        call("StddevPop", of("Multiply", AMOUNT, DISCOUNT)),
+        call("Sum", of("Multiply", attribute(11), AMOUNT)),
+        call("VariancePop", attribute(11)),
+        call("Sum", of("Multiply", AMOUNT, OWN)),
+        call("Corr", AMOUNT, OWN),
+        call("Sum", attribute(12)),
+        call("Sum", of("Round", AMOUNT, MINUS_TWO)),
+    ],
+)
+def test_sums_with_higher_powers_weights_or_coarse_rounding_are_refused(items: Items) -> None:
+    with pytest.raises(Refused) as caught:
+        terms(items, rows=SQUARED)
+    assert caught.value.code == "PlanRowsOfPersons"
+
+
+def test_sums_of_two_factors_are_read() -> None:
+    two = of("Literal", value="2", dataType="integer")
+    for items in (of("Multiply", AMOUNT, DISCOUNT), attribute(11), of("Multiply", attribute(11), two), of("Round", AMOUNT, two)):
+        terms(call("Sum", items), rows=SQUARED)
+
+
+def test_sum_of_whole_numbers_of_a_union_could_overflow() -> None:
+    terms(call("Sum", attribute(13)), rows=SQUARED)
+    with pytest.raises(Refused, match="arithmetic with whole numbers"):
+        terms(call("Sum", attribute(13, "long")), rows=SQUARED)

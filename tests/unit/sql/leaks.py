@@ -8,6 +8,8 @@ Each line is a catalogue of the test module and a query. The gate refuses it, or
 
 from __future__ import annotations
 
+from tests.unit.sql.leaks_of_parts import LEAKS_OF_PARTS
+
 LEAKS: dict[str, list[tuple[str, str]]] = {
     "overlapping rows": [
         ("g", "SELECT a.status, SUM(b.s) AS s, COUNT(*) AS n, COUNT(DISTINCT b.user_key) AS d FROM orders a JOIN (SELECT user_key, region, SUM(amount) AS s, COUNT_IF(order_id = 17) AS f FROM orders GROUP BY user_key, region) b ON a.region = b.region WHERE a.region = 'north' AND NOT (a.status = 'paid' AND b.f = 1) GROUP BY a.status"),
@@ -416,4 +418,5 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
         ("twins", "SELECT SUM(UNIX_DATE(day)) AS s, COUNT(*) AS n FROM orders"),
         ("twins", "SELECT AVG(DATEDIFF(day, DATE '2024-01-01')) AS s FROM orders"),
     ],
+    **LEAKS_OF_PARTS,
 }  # fmt: skip

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -83,7 +83,7 @@ GUARDED = Catalog.model_validate(
 
 
 def create(
-    connection: duckdb.DuckDBPyConnection, catalog: Catalog, rows: dict[str, Sequence[tuple[Any, ...]]], *, visible: bool = False
+    connection: duckdb.DuckDBPyConnection, catalog: Catalog, rows: Mapping[str, Sequence[tuple[Any, ...]]], *, visible: bool = False
 ) -> None:
     """Create a table for each view and fill it. ``visible`` omits columns that are neither allowed nor identities."""
     for view in catalog.views:

@@ -187,6 +187,11 @@ def test_junk_at_any_workflow_leaves_it_as_it_is(kind: type) -> None:
         assert (driver.running(), driver.ended) == (running, False)
 
 
+@pytest.mark.parametrize("hint", [Any, None, dict[str, int] | None, type(None)])
+def test_null_is_accepted_where_it_is_expected(hint: Any) -> None:
+    assert CONVERTER.payload_converter.from_payloads(CONVERTER.payload_converter.to_payloads([None]), [hint]) == [None]
+
+
 def test_a_payload_under_an_unknown_key_is_no_error_of_the_workflow() -> None:
     """The operator can still add the key. Until then the workflow task fails, which `cleanroom doctor` and an alert show."""
     [payload] = CONVERTER.payload_converter.to_payloads([text({})])

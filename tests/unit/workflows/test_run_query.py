@@ -11,7 +11,7 @@ from temporalio.exceptions import TimeoutError, TimeoutType
 from cleanroom.errors import CleanRoomError, PreconditionFailed, Refused, Unavailable
 from cleanroom.messages.run import ConsentWithdrawn, JobOutcome, Revoked
 from tests.unit.workflows.driver import HELD, START, UNTIL_CANCELLED, Driver
-from tests.unit.workflows.worlds import JOB, PREPARED, PROOF, RECEIPT, TICKET, conclude_run, prepare, run_query
+from tests.unit.workflows.worlds import JOB, PREPARED, PROOF, RECEIPT, STAGED, TICKET, conclude_run, prepare, run_query
 
 STEPS = (
     "Prepare phase",
@@ -110,7 +110,7 @@ def test_state_and_stage_follow_the_steps() -> None:
         assert "cleanroom run cancel run-1" in run.details
         run.finish("Prepare", PREPARED)
         assert seen() == ("Submitting", "submit", "")
-        run.finish("issue_consent_receipt")
+        run.finish("issue_consent_receipt", STAGED)
         run.advance(seconds=3)
         run.finish("submit_job", {"name": "job-1", "namespace": "n", "uid": "u"})
         assert seen() == ("Running", "watch", "job-1")
@@ -257,7 +257,7 @@ def test_the_end_waits_a_bounded_time_for_the_consent_watch_to_stop() -> None:
 @pytest.mark.parametrize("step", ["Prepare", "issue_consent_receipt", "submit_job"])
 def test_a_step_with_an_effect_ends_before_it_is_undone(step: str) -> None:
     """Otherwise it could take effect after it was undone."""
-    result = {"Prepare": PREPARED, "submit_job": {"name": "job-1", "namespace": "n", "uid": "u"}}.get(step)
+    result = {"Prepare": PREPARED, "issue_consent_receipt": STAGED, "submit_job": {"name": "job-1", "namespace": "n", "uid": "u"}}[step]
     with run_query(**{step: HELD}) as run:
         run.cancel()
         assert run.call(step).cancelled

@@ -98,12 +98,14 @@ RECEIPT = ResultReceipt(
     run_id="run-1", query_digest=ZERO, job_digest=JOB.digest(), dataset="totals", objects=(), rows=42, digest="9" * 64, columns=("region",)
 )  # fmt: skip
 
+STAGED = StagedSecret(dataset="d", kind="consent", secret_id="s")
+
 
 def run_query_answers() -> dict[str, Any]:
     """Answers with which ``RunQuery`` completes."""
     return {
         "Prepare": PREPARED,
-        "issue_consent_receipt": StagedSecret(dataset="d", kind="consent", secret_id="s"),
+        "issue_consent_receipt": STAGED,
         "record_event": None,
         "submit_job": TrackingId(name="job-1", namespace="n", uid="u"),
         "watch_job": JobOutcome(completed=True),
