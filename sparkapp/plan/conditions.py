@@ -11,7 +11,7 @@ from sparkapp.plan.tree import Node, refused
 
 Test = frozenset[str]
 """A test of rows: the canonical texts of the parts that AND combines."""
-FOUND, TRUE, NOT_TRUE = " IS NOT NULL", " IS TRUE", " IS NOT TRUE"
+FOUND, EMPTY, TRUE, NOT_TRUE = " IS NOT NULL", " IS NULL", " IS TRUE", " IS NOT TRUE"
 """The ends of the texts of those parts that :mod:`sparkapp.plan.terms` compares."""
 SUMS = frozenset({"Sum", "Average"})
 """Functions to which a zero contributes nothing, and in which one person may dominate."""
@@ -293,6 +293,8 @@ def _part_of_test(node: Node, canonical: Canonical) -> str:
     inner = node.child if node.kind == "Not" else node
     if node.kind == "IsNotNull":
         return f"{product_text(node.child, canonical)}{FOUND}"
+    if inner.kind == "IsNotNull":
+        return f"{product_text(inner.child, canonical)}{EMPTY}"
     if inner.kind == "EqualNullSafe" and inner.children[1].kind == "Literal" and inner.children[1].fields.get("value") == "true":
         return f"{truth_text(inner.children[0], canonical)}{NOT_TRUE if node.kind == 'Not' else TRUE}"
     return truth_text(node, canonical)
@@ -375,13 +377,24 @@ def product_text(node: Node, canonical: Canonical) -> str:
     return canonical.text(node)
 
 
-def covers(tests: Collection[Test], part: Test) -> bool:
-    """Whether tests count the persons of a part, or those of the parts into which a further condition divides it."""
+def covers(tests: Collection[Test], part: Test, always: tuple[str, ...] = ()) -> bool:
+    """Whether tests count the persons of a part, or those of the parts into which a further condition divides it.
+
+    Args:
+        tests: The tests.
+        part: The part.
+        always: Ends of the texts that every row about a person meets: those which find the identity.
+    """
     wider = [test for test in tests if part <= test]
-    if any(all(text.endswith(FOUND) for text in test - part) for test in wider):
+    if any(all(text.endswith(always) for text in test - part) for test in wider):
         return True
-    further = sorted({text.removesuffix(TRUE).removesuffix(NOT_TRUE) for test in wider for text in test - part if text.endswith("TRUE")})
-    return any(covers(wider, part | {text + TRUE}) and covers(wider, part | {text + NOT_TRUE}) for text in further)
+    further = sorted({text for test in wider for text in test - part if text.endswith((TRUE, FOUND))})
+    return any(covers(wider, part | {text}, always) and covers(wider, part | {_opposite(text)}, always) for text in further)
+
+
+def _opposite(text: str) -> str:
+    """The text of the rows that do not meet a test."""
+    return text.removesuffix(TRUE) + NOT_TRUE if text.endswith(TRUE) else text.removesuffix(FOUND) + EMPTY
 
 
 def row_text(test: Test) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import unchanged
-from sparkapp.plan.conditions import MERGED, conjuncts, counts_rows, is_aggregate, number_of, without_alias
+from sparkapp.plan.conditions import conjuncts, number_of, without_alias
 from sparkapp.plan.expressions import EXTREMES, Columns, is_stored, require_conditions, require_shown
 from sparkapp.plan.overlap import OverlappingGroups
 from sparkapp.plan.release import Groups, Release, counted_test, groups_of, require_floors, require_merges
@@ -219,8 +219,7 @@ class Aggregates:
     @staticmethod
     def _require_values_compared(groups: Groups, overlap: OverlappingGroups) -> None:
         """Require that a person with another sum in another group is a difference, for each sum that is shown."""
-        sums = [part for value in groups.released() for part in groups.merged(value) if is_aggregate(part, MERGED["Sum"])]
-        texts = {groups.canonical.text(part) for part in sums if not counts_rows(part)}
+        texts = {groups.canonical.text(part) for part in groups.sums()}
         if groups.canonical.text(groups.person) == overlap.person and not texts <= overlap.values:
             raise refused("PlanFloorMissing", "groups are compared by their persons only, but show sums of their values")
 

@@ -18,12 +18,12 @@ Persons contribute to a sum if one of their values is neither NULL nor 0, which 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.conditions import MERGED, Condition, Floors, argument, conjuncts, is_aggregate, without_alias
+from sparkapp.plan.conditions import MERGED, Condition, Floors, argument, conjuncts, counts_rows, is_aggregate, without_alias
 from sparkapp.plan.moments import Moments
 from sparkapp.plan.rows import Person, Rows
 from sparkapp.plan.tree import Node, refused
@@ -76,6 +76,13 @@ class Groups:
     def merged(self, node: Node) -> list[Node]:
         """Expressions over the rows that an expression of ``upper`` combines."""
         return [self.inputs[part.id] for part in node.walk() if part.kind == "AttributeReference" and part.id in self.inputs]
+
+    def sums(self) -> Iterator[Node]:
+        """What the released values add up, except rows: expressions over the rows of a person."""
+        for part in (part for value in self.released() for part in value.walk() if part.kind == "AttributeReference"):
+            if is_aggregate(self.inputs.get(part.id), MERGED["Sum"]) and not counts_rows(self.inputs[part.id]):
+                yield self.inputs[abs(part.id)]
+            yield from (self.inputs[id] for id in sorted(self.moments.parts.get(part.id, ())))
 
 
 @dataclass

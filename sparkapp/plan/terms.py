@@ -347,6 +347,12 @@ class Terms:
         self._require_divisions(floors)
         self.parts.require(floors, self._all_divisions(floors.tests), share, self._known)
 
+    def _always(self) -> tuple[str, ...]:
+        """Ends of the texts of the tests which find an identity: every row about its person meets them."""
+        values = frozenset[int]().union(*(person.all_ids for person in self.source.persons))
+        ids = [id for id, column in self.source.columns.items() if column.value in values]
+        return tuple(f"#{self.canonical.number(id)}){FOUND}" for id in ids)
+
     def _is_partial(self) -> bool:
         """Whether some rows are about no person of some kind, because they come from another part of a union."""
         always = frozenset[int]().union(*(person.ids for person in self.source.persons if not person.partial))
@@ -358,7 +364,7 @@ class Terms:
         found = floors.strict if strict else floors.tests
         divisions = self._all_divisions(found)
         for parts in itertools.product(*divisions) if divisions else ():
-            if not covers(found, frozenset[str]().union(*parts)):
+            if not covers(found, frozenset[str]().union(*parts), self._always()):
                 raise refused("PlanFloorMissing", "the persons in a part of a group are not counted")
 
     def _all_divisions(self, tests: Iterable[Test]) -> set[tuple[Test, ...]]:

@@ -73,6 +73,7 @@ class PersonGroups:
         self._shares: dict[str, str] = {}
         self._columns: dict[str, str] = {}
         self._deviations: dict[str, str] = {}
+        self._moments: dict[str, None] = {}  # columns from which moments are computed
         self._late_joins: dict[str, str] = {}
         self._late_keys: list[str] = []
         self._repeated = False  # a late join may repeat the rows per person
@@ -195,6 +196,7 @@ class PersonGroups:
         """
         inner = self._column(one.aggregate("VAR_POP") if one == two else one.aggregate("COVAR_POP", two))
         number, first, second = self._column(one.aggregate("COUNT")), self._deviation(one), self._deviation(two)
+        self._moments |= dict.fromkeys([number, inner, *(self._column(numbers.aggregate("SUM")) for numbers in (one, two))])
         text = f"SUM({number} * {inner} + {number} * {first} * {second})"
         text += f" - SUM({number} * {first}) * SUM({number} * {second}) / NULLIF(SUM({number}), 0)"
         return f"GREATEST({text}, 0)" if one == two else text
@@ -277,7 +279,7 @@ class PersonGroups:
     def overlapping(self, floor: int) -> str:
         """A subquery with the keys of every group whose persons differ from those of another group by one to ``floor - 1`` persons."""
         summed = [name for text in self._columns if text.startswith("SUM(") for name in columns_in(text)]
-        values = [name.split("`")[3] for name in dict.fromkeys([*summed, *([self._rows] if self._rows else [])])]
+        values = [name.split("`")[3] for name in dict.fromkeys([*summed, *self._moments, *([self._rows] if self._rows else [])])]
         same = ["`__cr_a`.`__cr_p` = `__cr_b`.`__cr_p`"]
         # As FLOAT, because the order in which a sum is computed may differ.
         same += [f"CAST(`__cr_a`.`{name}` AS FLOAT) <=> CAST(`__cr_b`.`{name}` AS FLOAT)" for name in values]

@@ -14,6 +14,7 @@ QUERIES = {
     "least": "SELECT region, SUM(LEAST(amount, 500)) AS s FROM orders GROUP BY region",
     "products per person": "SELECT region, SUM(x) AS s FROM (SELECT user_key, region, SUM(amount * discount) AS x FROM orders GROUP BY user_key, region) t GROUP BY region",
     "values of persons": "SELECT COUNT(DISTINCT CASE WHEN status = 'paid' THEN order_id END) AS n, COUNT(DISTINCT order_id) AS m FROM orders",
+    "counted rows": "SELECT COUNT(order_id) FILTER (WHERE status = 'paid') AS n FROM orders",
     "sum": "SELECT region, SUM(amount) AS s, COUNT(*) AS n FROM orders GROUP BY region",
     "mean": "SELECT region, CORR(amount, discount) AS c FROM orders GROUP BY region",
     "filter": "SELECT region, SUM(amount) FILTER (WHERE status = 'paid') AS s FROM orders GROUP BY region",
@@ -102,6 +103,7 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("overlap", "PlanFloorMissing", [(" AND CAST(`__cr_a`.`__cr_c1` AS FLOAT) <=> CAST(`__cr_b`.`__cr_c1` AS FLOAT)", "")]),
     ("overlap", "PlanFloorMissing", [("CAST(`__cr_a`.`__cr_c2` AS FLOAT) <=> CAST(`__cr_b`.`__cr_c2` AS FLOAT)", "CAST(`__cr_a`.`__cr_c2` AS FLOAT) <=> CAST(`__cr_a`.`__cr_c2` AS FLOAT)")]),
     ("guarded overlap", "PlanFloorMissing", [(" AND CAST(`__cr_a`.`__cr_c", " AND CAST(`__cr_b`.`__cr_c")]),
+    *(("guarded overlap", "PlanFloorMissing", [(f" AND CAST(`__cr_a`.`{name}` AS FLOAT) <=> CAST(`__cr_b`.`{name}` AS FLOAT)", "")]) for name in ("__cr_c2", "__cr_c4", "__cr_c6")),
     ("values of persons", "PlanFloorMissing", [(" AND COUNT(`__cr_r`.`__cr_p`) FILTER(WHERE NOT `__cr_r`.`__cr_c2` AND NOT `__cr_r`.`__cr_c3`) NOT BETWEEN 1 AND 4", "")]),
     ("values of persons", "PlanFloorMissing", [(" AND COUNT(`__cr_r`.`__cr_p`) FILTER(WHERE NOT `__cr_r`.`__cr_c3`) NOT BETWEEN 1 AND 4", "")]),
     # Differences of sums, and of counts of persons.
@@ -196,7 +198,7 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("overlap", "PlanFloorMissing", [("`__cr_g`.`__cr_k0` <=> `__cr_overlapping0`", "`__cr_g`.`__cr_a0` > 9 AND `__cr_g`.`__cr_k0` <=> `__cr_overlapping0`")]),
     ("overlap", "PlanFloorMissing", [("LEFT ANTI JOIN", "CROSS JOIN (SELECT 1 AS `z`) AS `zz`\nLEFT ANTI JOIN")]),
     ("overlap", "PlanFloorMissing", [("ON `__cr_g`.`__cr_k0` <=> `__cr_overlapping0`.`__cr_k0` AND", "ON")]),
-    ("overlap", "PlanFloorMissing", [("FROM `__cr_rows1` AS `__cr_o`", "FROM (SELECT 'x' AS `__cr_k0`, 'y' AS `__cr_k1`, 'z' AS `__cr_p`) AS `__cr_o`")]),
+    ("overlap", "PlanFloorMissing", [("FROM `__cr_rows1` AS `__cr_o`", "FROM (SELECT 'x' AS `__cr_k0`, 'y' AS `__cr_k1`, 'z' AS `__cr_p`, 1 AS `__cr_c1`, 1 AS `__cr_c2`, 1 AS `__cr_c3`) AS `__cr_o`")]),
     ("overlap", "PlanFloorMissing", [("- COUNT(*) BETWEEN 1 AND 4", "- COUNT(*) BETWEEN 1 AND 3")]),
     ("overlap", "PlanFloorMissing", [("- COUNT(*) BETWEEN 1 AND 4", "- COUNT(*) BETWEEN 2 AND 4")]),
     ("overlap", "PlanFloorMissing", [(" OR `__cr_b`.`__cr_n` - COUNT(*) BETWEEN 1 AND 4", "")]),
@@ -285,7 +287,10 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("condition", "PlanFloorMissing", [("BOOL_OR((`orders`.`status` = 'paid') IS TRUE)", "BOOL_OR((`orders`.`status` = 'void') IS TRUE)")]),
     ("condition", "PlanFloorMissing", [("BOOL_OR((`orders`.`status` = 'paid') IS NOT TRUE)", "BOOL_OR((`orders`.`status` = 'void') IS NOT TRUE)")]),
     ("filter", "PlanFloorMissing", [("BOOL_OR((`orders`.`status` = 'paid') IS NOT TRUE)", "BOOL_OR((`orders`.`status` = 'paid') IS TRUE)")]),
-    ("chosen rows", "PlanFloorMissing", [("BOOL_OR((`orders`.`status` = 'paid') IS NOT TRUE)", "BOOL_OR((`orders`.`status` = 'paid') IS TRUE)")]),
+    # Without AND, the condition follows from those on the rows of the part with and without an amount.
+    ("chosen rows", "PlanFloorMissing", [("BOOL_OR((`orders`.`status` = 'paid') IS NOT TRUE", "BOOL_OR((`orders`.`status` = 'paid') IS TRUE")]),
+    ("chosen rows", "PlanFloorMissing", [("IS NOT TRUE AND NOT (`orders`.`amount` IS NOT NULL)", "IS NOT TRUE AND `orders`.`amount` IS NOT NULL")]),
+    ("counted rows", "PlanFloorMissing", [("BOOL_OR((`orders`.`status` = 'paid') IS TRUE)", "BOOL_OR((`orders`.`status` = 'paid') IS NOT TRUE)")]),
     ("own condition", "PlanFloorMissing", [("FILTER(WHERE `__cr_r`.`__cr_c1`) >= 5", "FILTER(WHERE `__cr_r`.`__cr_c1`) NOT BETWEEN 1 AND 4")]),
     ("flag", "PlanFloorMissing", [("BOOL_OR((`t`.`f` <> 0) IS TRUE)", "BOOL_OR((`t`.`f` <> 2) IS TRUE)")]),
     # Rows per person that are joined with several rows of a person.
@@ -300,7 +305,7 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("several rows of keys", "PlanFloorMissing", [("`__cr_q`.`__cr_k0` AS `__cr_k0`", "MAX(`__cr_q`.`__cr_k0`) AS `__cr_k0`"), ("UPPER(`c`.`device`), `__cr_q`.`__cr_k0`", "UPPER(`c`.`device`)")]),
     # Columns.
     ("sum", "PlanColumnNotAllowed", [("`orders`.`region` AS `__cr_k0`", "`orders`.`age` AS `__cr_k0`"), ("GROUP BY `orders`.`region`", "GROUP BY `orders`.`age`")]),
-    ("sum", "PlanColumnNotAllowed", [("FROM `orders` AS `orders`", "FROM `orders` AS `orders`\n    WHERE `orders`.`order_id` <> 17")]),
+    ("sum", "PlanColumnNotAllowed", [("WHERE `orders`.`user_key` IS NOT NULL", "WHERE `orders`.`order_id` <> 17 AND `orders`.`user_key` IS NOT NULL")]),
     ("sum", "PlanColumnNotAllowed", [("`orders`.`region` AS `__cr_k0`", "`orders`.`age` AS `__cr_k0`"), ("GROUP BY `orders`.`region`", "GROUP BY `orders`.`age`"), ("    `__cr_r`.`__cr_k0` AS `__cr_k0`", "    CONCAT('x', `__cr_r`.`__cr_k0`) AS `__cr_k0`")]),
     ("read again", "PlanColumnNotAllowed", [("`orders`.`region` AS `__cr_k0`", "`orders`.`age` AS `__cr_k0`"), ("GROUP BY `orders`.`region`", "GROUP BY `orders`.`age`"), ("`__cr_g`.`__cr_k0` AS `region`", "CONCAT('x', `__cr_v`.`__cr_k0`) AS `region`")]),
     ("condition", "PlanColumnNotAllowed", [("`orders`.`status` = 'paid'", "`orders`.`age` > 30")]),
