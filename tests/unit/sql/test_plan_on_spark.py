@@ -139,7 +139,7 @@ def test_view_that_replaces_a_registered_one_is_refused(guarded: Any, spark: Any
 def test_view_with_rows_without_an_identity_is_refused(guarded: Any, spark: Any) -> None:
     from sparkapp.plan_check import PlanCheck
 
-    spark.sql("CREATE OR REPLACE TEMPORARY VIEW orders AS SELECT * FROM orders_of_all")
+    spark.createDataFrame([], spark.table("orders").schema).createOrReplaceTempView("orders")
     try:
         with pytest.raises(Refused) as caught:
             PlanCheck(spark, GUARDED)
