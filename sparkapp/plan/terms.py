@@ -38,6 +38,7 @@ from sparkapp.plan.expressions import CHOICES, COUNTS, EXTREMES, MOMENTS, Column
 from sparkapp.plan.parts import Parts, forms_in
 from sparkapp.plan.release import Groups
 from sparkapp.plan.rows import NOTHING, Column, Rows
+from sparkapp.plan.shared_rows import SharedRows
 from sparkapp.plan.tree import Node, refused
 from sparkapp.plan.walking import Walk
 
@@ -90,6 +91,7 @@ class Terms:
     # To counts and extremes, by test and class; whether there may be none, and what is counted
     _contributors: dict[tuple[Test, str], tuple[bool, tuple[str, str]]] = field(default_factory=dict)
     _conditions: set[str] = field(default_factory=set)  # counts of rows that meet a condition
+    _shared: list[SharedRows] = field(default_factory=list)
     _moment: bool = False
     _known: bool = False  # how many rows there are
     _summed: set[tuple[str, str]] = field(default_factory=set)
@@ -135,6 +137,7 @@ class Terms:
             for flag in flags if self._shows_persons(flags) else ():
                 self._divisions.setdefault(tuple(_parts([flag_text(flag, self.canonical)])), False)
             self._read_moment([value for value in values if value not in flags], kind, where)
+            self._read_shared([arg for arg, value in zip(function.children, values, strict=True) if value not in flags], kind, where)
         if merged:
             self._contributors = {test: found for test, found in self._contributors.items() if found[1] not in self._summed}
         for part, sum in list(self._present.items()) if merged else ():
@@ -239,6 +242,13 @@ class Terms:
             pairs = itertools.combinations(mine, 2) if any(part.kind == "Multiply" for value in mixed for part in value.walk()) else ()
             self._terms.append(Term(tuple(protected), function, where, conditional, tuple(mine), tuple(pairs)))
 
+    def _read_shared(self, args: Sequence[Node], function: str, where: str) -> None:
+        values = [arg.child if arg.kind == "Cast" else arg for arg in args if any(attributes(arg))]
+        texts = [product_text(value, self.canonical) for value in values]
+        if len(values) == 2 and texts[0] != texts[1]:
+            protected = {text for text, value in zip(texts, values, strict=True) if self._shows_persons([value])}
+            self._shared.append(SharedRows(args, texts, protected, where, function not in SUMS | _MEANS))
+
     def _require_moment(self, values: Sequence[Node], function: str) -> None:
         """Require that a moment contains two factors at most, which are columns of one dataset."""
         squares = function not in SUMS | _MEANS
@@ -334,6 +344,8 @@ class Terms:
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in a term of {function.upper()}")
         if floors.persons < 2:
             return
+        for rows in self._shared:
+            rows.require(floors, share, self.canonical)
         if not all(_counts(floors, test, empty) for (test, _), (empty, _) in self._contributors.items()):
             raise refused("PlanFloorMissing", "the persons who contribute to a count or an extreme are not counted")
         pairs = [*itertools.combinations(self._sums, 2)] if self._moment or len(self._summed) > 1 else []

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.checking.parts import Parts, form_of, product, values_of_persons
+from cleanroom.sql.checking.shared_rows import SharedRows
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ATOM, SUM, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.privacy import aggregates, rows
@@ -173,6 +174,7 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         groups.compare(f"__cr_rows{number}{groups.alias.removeprefix(GROUPS)}", rows=not persons_only)
     found = ReleasedGroups(list(kinds.values()), floor, keys, scope)
     found.merge(scope.released, is_person)
+    SharedRows(ctx, floor).require(kinds.values(), share, few)
     counts = [item for item in scope.released if item.distinct or item.name == "APPROX_COUNT_DISTINCT"]
     distinct = dict.fromkeys(item.sql for item in counts if not any(arg.identity for arg in item.args))
     found.conditions = [f"{found.replaced(text)} >= {floor}" for text in distinct]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -294,10 +295,32 @@ def test_comparison_of_two_columns_shows_how_many_rows_have_both() -> None:
     found = terms(call("RegrAvgX", AMOUNT, DISCOUNT), rows=ORDERED)
     present = [f"1 IF {one}{NULL}" for one in (A, D)]
     pairs = {pair("1", one) for one in present} | {pair(f"1 IF {one}{NULL}", one) for one in (A, D)} | {pair(*present), pair(A, D)}
-    full = with_tests(Floors(5, shares={A: 80, D: 80}, differences=pairs), [test(f"{A} <> 0", f"{D} <> 0")])
+    shared = [f"{A} WHERE IsNotNull({D}, child=0)", f"{D} WHERE IsNotNull({A}, child=0)"]
+    pairs |= {pair(A, shared[0]), pair(D, shared[1]), pair(*shared), *(pair(one, f"1 IF {one}{NULL}") for one in shared)}
+    full = with_tests(Floors(5, shares=dict.fromkeys([A, D, *shared], 80), differences=pairs), [test(f"{A} <> 0", f"{D} <> 0")])
     assert not requires(found, full)
     for one in pairs:
         assert requires(found, replace(full, differences=pairs - {one}))
+    for text in shared:
+        assert requires(found, replace(full, shares={**full.shares, text: 81}))
+
+
+def test_squares_of_shared_rows_are_compared_and_limited() -> None:
+    found = terms(call("Corr", AMOUNT, DISCOUNT), rows=ORDERED)
+    (rows,) = found._shared
+    one, two = (
+        (f"{text} WHERE IsNotNull({other}, child=0)", f"{text} * {text} WHERE IsNotNull({other}, child=0)")
+        for text, other in ((A, D), (D, A))
+    )
+    pairs = {pair(A, one[0]), pair(D, two[0]), pair(one[0], f"1 IF {one[0]}{NULL}"), pair(two[0], f"1 IF {two[0]}{NULL}")}
+    pairs |= {pair(*both) for both in itertools.combinations([*one, *two, " * ".join(sorted([A, D]))], 2)}
+    full = Floors(5, shares=dict.fromkeys([*one, *two], 80), differences=pairs)
+    rows.require(full, 80, SameNumbers())
+    lacking = [replace(full, differences=pairs - {left_out}) for left_out in pairs]
+    lacking += [replace(full, shares={**full.shares, text: 81}) for text in full.shares]
+    for floors in lacking:
+        with pytest.raises(Refused):
+            rows.require(floors, 80, SameNumbers())
 
 
 # -- parts of groups --------------------------------------------------------------------------------------------------

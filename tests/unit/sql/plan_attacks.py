@@ -14,6 +14,7 @@ QUERIES = {
     "least": "SELECT region, SUM(LEAST(amount, 500)) AS s FROM orders GROUP BY region",
     "products per person": "SELECT region, SUM(x) AS s FROM (SELECT user_key, region, SUM(amount * discount) AS x FROM orders GROUP BY user_key, region) t GROUP BY region",
     "values of persons": "SELECT COUNT(DISTINCT CASE WHEN status = 'paid' THEN order_id END) AS n, COUNT(DISTINCT order_id) AS m FROM orders",
+    "mean of shared rows": "SELECT region, REGR_AVGX(amount, discount) AS m FROM orders GROUP BY region",
     "counted rows": "SELECT COUNT(order_id) FILTER (WHERE status = 'paid') AS n FROM orders",
     "sum": "SELECT region, SUM(amount) AS s, COUNT(*) AS n FROM orders GROUP BY region",
     "mean": "SELECT region, CORR(amount, discount) AS c FROM orders GROUP BY region",
@@ -261,6 +262,10 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("terms of products", "PlanFloorMissing", [("AND `orders`.`discount` <> 0)", "AND `orders`.`discount` <> 1)")]),
     ("terms of some rows", "PlanFloorMissing", [("(`orders`.`status` = 'paid') IS TRUE AND `orders`.`discount` <> 0", "`orders`.`discount` <> 0")]),
     ("pairs of values", "PlanFloorMissing", [("COALESCE(`__cr_r`.`__cr_c11`, 0) <> COALESCE(`__cr_r`.`__cr_c12`, 0)", "COALESCE(`__cr_r`.`__cr_c10`, 0) <> COALESCE(`__cr_r`.`__cr_c12`, 0)")]),
+    # Rows that two columns share.
+    ("mean", "PlanFloorMissing", [("ABS(CAST(CASE WHEN `orders`.`discount` IS NOT NULL THEN `orders`.`amount` END AS DOUBLE))", "ABS(CAST(CASE WHEN `orders`.`amount` IS NOT NULL THEN `orders`.`amount` END AS DOUBLE))")]),
+    ("mean of shared rows", "PlanFloorMissing", [("ABS(CAST(CASE WHEN `orders`.`amount` IS NOT NULL THEN `orders`.`discount` END AS DOUBLE))", "ABS(CAST(`orders`.`discount` AS DOUBLE))")]),
+    ("mean of shared rows", "PlanFloorMissing", [("COUNT(CASE WHEN `orders`.`amount` IS NOT NULL THEN `orders`.`discount` END)", "COUNT(`orders`.`discount`)")]),
     # Moments of the persons.
     ("deviation", "PlanRowsOfPersons", [("OVER (PARTITION BY `__cr_w`.`__cr_k0`)", "OVER ()")]),
     ("deviation", "PlanRowsOfPersons", [("OVER (PARTITION BY `__cr_w`.`__cr_k0`)", "OVER (PARTITION BY `__cr_w`.`__cr_k0`, `__cr_w`.`__cr_p`)")]),

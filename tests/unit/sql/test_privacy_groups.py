@@ -280,3 +280,39 @@ def test_sums_are_shown_if_those_of_no_or_enough_persons_differ(different: int, 
         create(connection, GUARDED, {"orders": orders})
         for sql in ("SELECT SUM(amount) AS s, SUM(discount) AS d FROM orders", "SELECT AVG(amount) - AVG(discount) AS d FROM orders"):
             assert bool(run_verdict(connection, check_sql(sql, GUARDED))) == shown
+
+
+# -- rows that two columns share --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "use",
+    ["REGR_AVGX(discount, amount)", "REGR_AVGY(amount, discount)", "COVAR_POP(amount, discount)", "CORR(discount, amount)", "REGR_SXX(discount, amount)", "REGR_AVGX(discount, amount) FILTER (WHERE status = 'paid')"],
+)  # fmt: skip
+@pytest.mark.parametrize("large", [False, True])
+def test_one_person_does_not_dominate_the_rows_that_two_columns_share(use: str, large: bool, connection: duckdb.DuckDBPyConnection) -> None:
+    verdict = check_sql(f"SELECT {use} AS s FROM orders", GUARDED)
+    assert verdict.allowed, verdict.reasons
+    # Persons without a discount have large amounts as well, so that nobody dominates all amounts.
+    rows = [
+        (n, f"u{n}", "north", "paid", 2000.0 + n if n > 20 or (large and n == 3) else 2.0 + n, None if n > 20 else 0.1 * (n % 7 + 1), 30, None, None)
+        for n in range(40)
+    ]  # fmt: skip
+    create(connection, GUARDED, {"orders": rows})
+    shown = [row for row in run_verdict(connection, verdict) if row[0] is not None]
+    assert len(shown) == (0 if large else 1)
+
+
+@pytest.mark.parametrize("use", ["REGR_AVGX(discount, amount)", "COVAR_POP(amount, discount)"])
+@pytest.mark.parametrize("different", [0, 1, 5])
+def test_a_sum_of_all_rows_and_one_of_shared_rows_are_equal_or_differ_for_enough(
+    use: str, different: int, connection: duckdb.DuckDBPyConnection
+) -> None:
+    verdict = check_sql(f"SELECT SUM(amount) AS a, {use} AS s FROM orders", GUARDED)
+    assert verdict.allowed, verdict.reasons
+    rows = [
+        (n, f"u{n}", "north", "paid", (30.0 + n if n < 30 + different else 0.0), None if n >= 30 else 0.1 * (n % 7 + 1), 30, None, None)
+        for n in range(40)
+    ]
+    create(connection, GUARDED, {"orders": rows})
+    assert len(run_verdict(connection, verdict)) == (0 if different == 1 else 1)
