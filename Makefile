@@ -21,7 +21,7 @@ BENCH ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check demo classes test test-lag test-life test-faults test-recovery test-install test-companies test-guides test-kills mutants lint reference docs histories bench clean test-load test-executors \
-	cluster-binaries cluster-up cluster-down test-cluster
+	cluster-binaries cluster-up cluster-down test-cluster test-demo-cluster
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,6 +116,9 @@ CLUSTER_MINUTES ?= 60
 test-cluster: setup ## run the Kubernetes tests on a real cluster, of KUBECONFIG or started here (TIERS="stand-in fast full")
 	@$(if $(KUBECONFIG),true,$(PY) -m tools.cluster build $(if $(filter full,$(TIERS)),--tier full --spark) --minutes $(CLUSTER_MINUTES)) || test $$? = 3
 	@CLEANROOM_TEST_TIERS="$(TIERS)" $(PY) -m pytest -q --durations=5 tests/cluster $(PYTEST_ARGS)
+
+test-demo-cluster: setup ## play the demo in pods of a real cluster, compare its result, and look for what it leaves; needs root
+	@CLEANROOM_TEST_DEMO_CLUSTER=1 $(PY) -m pytest -q -rP --durations=3 tests/scenario/test_demo_on_cluster.py $(PYTEST_ARGS)
 
 lint: $(STAMP) ## run ruff, mypy --strict, the import contracts, and the check of generated pages
 	@$(VENV)/bin/ruff format --check .

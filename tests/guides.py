@@ -65,6 +65,8 @@ ELSEWHERE = {
 """The beginnings of commands that another test executes, and that test."""
 
 
+ROOTS = ".cleanroom/state/snp/attestation-trust.json"
+"""Roots of the local cloud's evidence, which an auditor of real hardware does not name."""
 WHOLE = {"docs/guides/backups.md": "tests/scenario/test_lost_temporal_server.py"}
 """Pages whose commands another test executes, with more around them, and that test."""
 
@@ -145,6 +147,8 @@ class Guides:
             line = line.replace("fabrikam-delays", "delays")
         if page == "docs/guides/data-owner.md" and re.search(r"dataset|flights\.csv", line):
             line = line.replace("contosso-flights", "contosso-guide")
+        if "audit report" in line:
+            return f"{line} --trust {ROOTS}"
         if "audit verify" in line:
             line = self.reference_values(line)
         return line.replace("keyring.json --use 8c1f0a4be27d9351", f"keyring.json --use {self.key_id()}")
@@ -152,8 +156,13 @@ class Guides:
     def reference_values(self, line: str) -> str:
         """Replace the values that an auditor gets from a trusted source by those of this cloud, and name its roots."""
         found = self.json("cleanroom collaboration show --profile operator")
-        line = line.replace("8b71…", found["cleanRooms"][0]).replace("6e40…", found["trust"]["sparkServices"][0])
-        return re.sub(r" --trust \S+|$", " --trust .cleanroom/snp/attestation-trust.json", line, count=1)
+        user, keys = next(iter(self.json(f"cleanroom audit verify {line.split()[3]} --trust {ROOTS}")["signers"].items()))
+        line = (
+            line.replace("738d85d9…=THUMBPRINT", f"{user}={keys[0]}")
+            .replace("8b71…", found["cleanRooms"][0])
+            .replace("6e40…", found["trust"]["sparkServices"][0])
+        )
+        return re.sub(r" --trust \S+|$", f" --trust {ROOTS}", line, count=1)
 
     def key_id(self) -> str:
         file = self.folder / "keyring.json"

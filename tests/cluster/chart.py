@@ -16,15 +16,18 @@ import kubernetes
 import yaml
 
 from cleanroom.secret import write_secret_file
+from cleanroom.spark.policy import POLICY_ANNOTATION, PodPolicy
 from tests.cluster.place import Place
 from tests.cluster.runs import PATIENCE
-from tools.cluster.binaries import HELM, KUBE, operator_source
+from tests.cluster.worker_policies import worker_policy
+from tools.cluster.binaries import HELM, KUBE, KUBERNETES, operator_source
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/kubernetes.md"
 EXAMPLE = ROOT / "deploy/chart/ci/example-values.yaml"
 RELEASE, NAMESPACE = "cr", "cleanroom"
 OPERATOR_NAMESPACE = "spark-operator"
+ATTESTED = ("clean-room", "spark-service")
 FILES = ("keyring.json", "governance.pem", "s3.json")
 
 
@@ -52,7 +55,7 @@ class Chart:
         for name in FILES:
             (self.folder / name).write_text(name)
         (self.folder / "deploy").symlink_to(ROOT / "deploy")
-        (self.folder / "my-values.yaml").write_text(yaml.safe_dump(self.values()))
+        (self.folder / "my-values.yaml").write_text(yaml.safe_dump(values := self.values()))
         kubeconfig: dict[str, Any] = json.loads(self.place.kubeconfig("admin").read_text())
         for namespace in (NAMESPACE, OPERATOR_NAMESPACE):
             for context in kubeconfig["contexts"]:
@@ -60,6 +63,9 @@ class Chart:
             write_secret_file(self.folder / namespace, json.dumps(kubeconfig).encode())
         with self.place.api() as api:
             create_what_a_cluster_has(api)
+        for boundary, policy in self._policies().items():
+            values["boundaries"][boundary]["podAnnotations"] = {POLICY_ANNOTATION: policy.rego_base64}
+        (self.folder / "my-values.yaml").write_text(yaml.safe_dump(values))
         for command in documented_commands():
             self.outputs[command] = self._documented(shlex.split(command))
 
@@ -71,11 +77,24 @@ class Chart:
         del values["draining"]
         for boundary in (*values["boundaries"].values(), *values["collaborators"].values()):
             boundary |= {"replicas": 1, "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}}}
-            for name in ("nodeSelector", "podAnnotations"):
-                boundary.pop(name, None)
+            boundary.pop("nodeSelector", None)
+            if "podAnnotations" in boundary:
+                # The policy measures the rest of the pod.
+                del boundary["podAnnotations"]
             for sidecar in boundary.get("sidecars", ()):
                 sidecar |= {"image": self.place.image, "command": ["/bin/sleep", "86400"]}
         return values
+
+    def _policies(self) -> dict[str, PodPolicy]:
+        """Return the policies of the attested boundaries, which measure what `helm template` renders."""
+        options = ["--namespace", NAMESPACE, "--values", "my-values.yaml", "--kube-version", KUBERNETES]
+        rendered = list(yaml.safe_load_all(self.run("helm", "template", RELEASE, "deploy/chart", *options)))
+        deployments = {
+            item["metadata"]["labels"]["app.kubernetes.io/component"]: item["spec"]["template"]["spec"]
+            for item in rendered
+            if item and item["kind"] == "Deployment"
+        }
+        return {boundary: worker_policy(self.place, deployments[boundary]) for boundary in ATTESTED}
 
     def _documented(self, command: list[str]) -> str:
         if command[:3] == ["kubectl", "create", "namespace"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +17,10 @@ from cleanroom.identifiers import job_name
 from cleanroom.messages.query import QueryState
 from cleanroom.messages.run import RunResult
 from cleanroom.spark.kubernetes import APP_LABEL
-from cleanroom.spark.policy import POLICY_ANNOTATION
+from cleanroom.spark.policy import POLICY_ANNOTATION, PodPolicy
+from starters.operations.consent import set_consent
 from starters.operations.results import open_result, read_receipt
+from starters.operations.runs import cancel_run
 from starters.operations.session import run_async
 from starters.terminal.result_view import result_rows
 from tests.cluster.network import in_network
@@ -58,6 +61,10 @@ class Kubernetes:
         """Wait until the run's driver runs, and return its pod."""
         return wait_for(lambda: next((pod for name, pod in self.pods(run).items() if name == "driver" and _runs(pod)), None))
 
+    def kill(self, pod: Any) -> None:
+        """Delete a pod at once."""
+        self.core.delete_namespaced_pod(pod.metadata.name, self.namespace, grace_period_seconds=0)
+
     def copy(self, pod: Any, name: str, change: Callable[[Any], None]) -> None:
         """Create a copy of a pod with a change. It requests no resources, because the run has those of the node."""
         spec = copy.deepcopy(pod.spec)
@@ -66,6 +73,12 @@ class Kubernetes:
         made = kubernetes.client.V1Pod(metadata=metadata, spec=spec)
         change(made)
         self.core.create_namespaced_pod(self.namespace, made)
+
+    def termination(self, name: str) -> str | None:
+        """The message of a pod's container that has ended."""
+        statuses = self.core.read_namespaced_pod(name, self.namespace).status.container_statuses
+        terminated = statuses[0].state.terminated if statuses else None
+        return None if terminated is None else terminated.message or str(terminated.exit_code)
 
     def refusal(self, name: str) -> str | None:
         """The event of a pod that says that its container was refused, if there is one."""
@@ -116,11 +129,11 @@ def approved(cloud: Cloud, world: World, cluster: Cluster) -> QueryState:
         return cloud.approved_query(world.query(), max_runs=50)
 
 
-def require_nothing_left(operator: Kubernetes, run: Run) -> None:
-    """A run that has ended has no grants, no readable secrets and no running pods. Only a completed one keeps its application."""
+def require_nothing_left(operator: Kubernetes, run: Run, *, stopped: bool = False) -> None:
+    """A run that has ended has no grants, no readable secrets and no running pods; one that was ``stopped`` has no application."""
     wait_for(lambda: not any(_runs(pod) or pod.status.phase == "Pending" for pod in operator.pods(run).values()))
-    applications = {item["metadata"]["name"] for item in run.cloud.leftovers.applications()}
-    assert (run.application in applications) == (run.result().state == "COMPLETED")
+    if stopped:
+        assert run.application not in {item["metadata"]["name"] for item in run.cloud.leftovers.applications()}
     assert run.cloud.leftovers.grants() == {}
     assert run.cloud.leftovers.secrets(run.run_id) == []
 
@@ -139,6 +152,8 @@ class Observed:
     executor: Any
     result: RunResult
     refusals: dict[str, str]
+    message: str
+    """What the copy with another policy reported when it ended."""
 
 
 def another_image(pod: Any) -> None:
@@ -150,16 +165,22 @@ def another_program(pod: Any) -> None:
     pod.spec.containers[0].args = ["-c", "env"]
 
 
-def path_of_the_node(pod: Any) -> None:
-    volume = kubernetes.client.V1Volume(name="host", host_path=kubernetes.client.V1HostPathVolumeSource(path="/etc"))
-    pod.spec.volumes.append(volume)
-    pod.spec.containers[0].volume_mounts.append(kubernetes.client.V1VolumeMount(name="host", mount_path="/host"))
+def volume_over_the_program(pod: Any) -> None:
+    pod.spec.containers[0].volume_mounts.append(
+        kubernetes.client.V1VolumeMount(name="spark-local-dir-1", mount_path="/opt/cleanroom/sparkapp")
+    )
+
+
+def another_policy(pod: Any) -> None:
+    rego = base64.b64decode(pod.metadata.annotations[POLICY_ANNOTATION]).decode()
+    assert "LANG=C.UTF-8" in rego
+    pod.metadata.annotations[POLICY_ANNOTATION] = PodPolicy.of(rego.replace("LANG=C.UTF-8", "LANG=C")).rego_base64
 
 
 REFUSED = {
     "another-image": (another_image, "no matching containers for overlay"),
     "another-program": (another_program, "invalid command"),
-    "path-of-the-node": (path_of_the_node, "invalid mount list"),
+    "volume-over-the-program": (volume_over_the_program, "invalid mount list"),
 }
 
 
@@ -169,12 +190,13 @@ def observed(cloud: Cloud, cluster: Cluster, approved: QueryState) -> Iterator[O
     with in_network(cluster.network), operator_of(cluster) as operator:
         run = Run(cloud, approved)
         driver = operator.running_driver(run)
-        for name, (change, _) in REFUSED.items():
+        for name, change in {**{name: change for name, (change, _) in REFUSED.items()}, "another-policy": another_policy}.items():
             operator.copy(driver, name, change)
             names.append(name)
         executor = operator.running_executor(run)
         refusals = {name: wait_for(lambda name=name: operator.refusal(name)) for name in REFUSED}
-        yield Observed(run, driver, executor, run.result(), refusals)
+        message = wait_for(lambda: operator.termination("another-policy"))
+        yield Observed(run, driver, executor, run.result(), refusals, message)
         for name in names:
             operator.core.delete_namespaced_pod(name, operator.namespace, grace_period_seconds=0)
 
@@ -197,3 +219,71 @@ def test_driver_and_executor_in_containers_give_the_result_of_duckdb(
 def test_pod_that_differs_from_its_policy_does_not_start(observed: Observed, name: str) -> None:
     """The runtime of the node refuses the container, whatever the API server accepts."""
     assert REFUSED[name][1] in observed.refusals[name]
+
+
+def test_pod_with_another_policy_gets_no_secret(observed: Observed) -> None:
+    """It starts, because it fits its policy. Its report names that policy, and governance has no grant for it."""
+    assert "VerifySnpAttestationFailed" in observed.message
+
+
+def test_withdrawn_consent_stops_the_pods(cloud: Cloud, operator: Kubernetes, approved: QueryState) -> None:
+    run = Run(cloud, approved)
+    operator.running_driver(run)
+    run_async(set_consent(cloud.contosso, approved.query, enabled=False))
+    try:
+        result = run.result()
+    finally:
+        run_async(set_consent(cloud.contosso, approved.query, enabled=True))
+    assert result.failure is not None
+    assert (result.state, result.failure.code) == ("FAILED", "ConsentWithdrawn")
+    require_nothing_left(operator, run, stopped=True)
+
+
+def test_cancelled_run_stops_the_pods(cloud: Cloud, operator: Kubernetes, approved: QueryState) -> None:
+    run = Run(cloud, approved)
+    operator.running_executor(run)
+    shown = run_async(cancel_run(cloud.fabrikam, run.run_id))
+    assert (shown["state"], shown["failure"]["code"]) == ("CANCELLED", "RunCancelled")
+    require_nothing_left(operator, run, stopped=True)
+
+
+def test_killed_driver_is_lost_and_leaves_nothing(cloud: Cloud, operator: Kubernetes, approved: QueryState) -> None:
+    run = Run(cloud, approved)
+    operator.running_executor(run)
+    operator.kill(operator.running_driver(run))
+    result = run.result()
+    assert result.failure is not None
+    assert (result.state, result.failure.code) == ("FAILED", "SparkNodeLost")
+    require_nothing_left(operator, run)
+
+
+def test_drained_node_loses_the_run(cloud: Cloud, world: World, operator: Kubernetes, approved: QueryState) -> None:
+    run = Run(cloud, approved)
+    node = operator.running_executor(run).spec.node_name
+    operator.core.patch_node(node, {"spec": {"unschedulable": True}})
+    try:
+        for pod in operator.pods(run).values():
+            eviction = kubernetes.client.V1Eviction(metadata={"name": pod.metadata.name, "namespace": operator.namespace})
+            operator.core.create_namespaced_pod_eviction(pod.metadata.name, operator.namespace, eviction)
+        result = run.result()
+    finally:
+        operator.core.patch_node(node, {"spec": {"unschedulable": None}})
+    assert result.failure is not None
+    assert (result.state, result.failure.code) == ("FAILED", "SparkNodeLost")
+    require_nothing_left(operator, run)
+
+
+def test_killed_executor_is_replaced_by_one_that_attests_itself(
+    cloud: Cloud, world: World, operator: Kubernetes, approved: QueryState
+) -> None:
+    """Also the first run after a killed driver and a drained node."""
+    run = Run(cloud, approved)
+    first = operator.running_executor(run)
+    operator.kill(first)
+    second = wait_for(
+        lambda: next((pod for name, pod in operator.pods(run).items() if name not in ("driver", first.metadata.name) and _runs(pod)), None)
+    )
+    assert second.metadata.annotations[POLICY_ANNOTATION] == first.metadata.annotations[POLICY_ANNOTATION]
+    assert run.result().state == "COMPLETED"
+    require_right_result(cloud, world, run)
+    require_nothing_left(operator, run)

@@ -76,6 +76,29 @@ def test_a_worker_of_each_boundary_is_admitted_by_the_restricted_profile_and_sta
         assert "-namespace-" in job.metadata.name
 
 
+def test_attested_worker_with_another_command_than_its_policy_measures_does_not_start(
+    chart: Chart, place: Place, core: kubernetes.client.CoreV1Api
+) -> None:
+    """The node holds the pods of the attested boundaries to their policies, as it does those of runs."""
+    place.require("full", why="no containers")
+    with place.api() as api:
+        template = api.sanitize_for_serialization(chart.deployments["clean-room"].spec.template)
+    worker = template["spec"]["containers"][0]
+    worker["args"][worker["args"].index("--bootstrap-digest") + 1] = f"sha256:{'0' * 64}"
+    template["metadata"]["labels"] = {"app": "changed"}
+    core.create_namespaced_pod(NAMESPACE, {**template, "metadata": {**template["metadata"], "name": "changed"}})
+
+    def refusal(pods: list[Any]) -> str:
+        """What the node says about the container that it did not start: that of the last attempt, or of the one before."""
+        found = [item for pod in pods if pod.metadata.name == "changed" for item in pod.status.container_statuses or ()]
+        states = [state for item in found for state in (item.state.waiting, item.state.terminated, item.last_state.terminated)]
+        return " ".join(state.message or "" for state in states if state is not None)
+
+    pods = wait_for(core.list_namespaced_pod, lambda pods: "denied" in refusal(pods), NAMESPACE)
+    core.delete_namespaced_pod("changed", NAMESPACE, grace_period_seconds=0)
+    assert "invalid command" in refusal(pods)
+
+
 @pytest.mark.parametrize(
     ("namespace", "security", "profile"), [(NAMESPACE, {}, "restricted"), ("analytics", {"privileged": True}, "baseline")]
 )

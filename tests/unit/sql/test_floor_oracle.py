@@ -1,0 +1,237 @@
+"""Generated queries, and what their results show of single persons.
+
+Each query is executed as its author wrote it on the data, and on the data without one person, for each person. A number of a result, and
+a sum or difference of the numbers of a row, must depend on no person, or on at least as many as the floor requires: otherwise the
+rewritten query must not show it.
+``CLEANROOM_ORACLE_EXAMPLES`` sets how many queries are generated.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import duckdb
+import pytest
+import sqlglot
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from cleanroom.sql import Catalog, check_sql, split_statements
+from tests.unit.sql.world import create
+
+FLOOR = 3
+PERSONS = 14
+EXAMPLES = int(os.environ.get("CLEANROOM_ORACLE_EXAMPLES", "30"))
+CATALOG = Catalog.model_validate(
+    {
+        "views": [
+            {
+                "name": "orders",
+                "columns": {
+                    "user_key": "string", "region": "string", "status": "string", "amount": "number", "twin": "number", "score": "number",
+                    "email": "string",
+                },
+                "floors": {"minGroupSize": FLOOR, "identity": "user_key", "dimensions": ["region", "status"]},
+            },
+            {
+                "name": "clicks",
+                "columns": {"user_key": "string", "campaign": "string", "spend": "number"},
+                "floors": {"minGroupSize": 2, "identity": "user_key", "dimensions": ["campaign"]},
+            },
+            {"name": "own", "columns": {"user_key": "string", "seg": "string", "w": "number"}, "uniqueColumns": ["user_key"]},
+        ]
+    }
+)  # fmt: skip
+Data = dict[str, list[tuple[Any, ...]]]
+
+
+def data(number: int) -> Data:
+    """Data in which few persons differ from the others: by their status, an amount, a missing value, or their number of rows."""
+    rnd = random.Random(number)
+    orders, clicks = [], []
+    for person in range(PERSONS):
+        for _ in range(rnd.choice((1, 1, 1, 2))):
+            amount = rnd.choice((0.0, None, *(float(rnd.randint(5, 90)) for _ in range(4))))
+            twin = amount if rnd.random() < 0.9 else 1.0
+            status = rnd.choice(("paid", "paid", "open", "void"))
+            orders.append((f"u{person}", rnd.choice("ns"), status, amount, twin, rnd.choice((1.0, 1.0, 0.25)), f"e{person}"))
+        for campaign in rnd.sample(("a", "b", "c"), rnd.choice((0, 1, 2, 2))):
+            clicks += [(f"u{person}", campaign, float(rnd.randint(1, 9)))] * rnd.choice((1, 1, 1, 2))
+    own = [(f"u{person}", rnd.choice("xy"), 1.0) for person in range(PERSONS - 2)]
+    return {"orders": orders, "clicks": clicks, "own": own}
+
+
+# -- queries ----------------------------------------------------------------------------------------------------------
+
+
+class Source(NamedTuple):
+    """A FROM clause, and what the SELECT over it may name."""
+
+    text: str
+    keys: Sequence[str]  # dimensions, and columns of the author
+    conditions: Sequence[str]
+    numbers: Sequence[str]
+    person: str
+    counts_rows: bool = True  # a person without rows of the floor has no row either
+
+
+_STATES = ("status = 'paid'", "status = 'open'", "status IN ('paid', 'open')", "status <> 'void'", "region = 'n'")
+
+
+def _of(alias: str, conditions: Sequence[str]) -> list[str]:
+    return [f"{alias}.{condition}" for condition in conditions]
+
+
+_PERSON_ROWS = (
+    "(SELECT user_key, MIN(status) AS status, MAX(region) AS region, SUM(amount) AS amount, SUM(twin) AS twin, AVG(score) AS score, "
+    "MAX(CASE WHEN status = 'paid' THEN 1 ELSE 0 END) AS paid, COUNT(*) AS n FROM orders GROUP BY user_key) t"
+)
+SOURCES = [
+    Source("orders", ("region", "status", "status = 'paid'"), _STATES, ("amount", "twin", "score"), "user_key"),
+    Source(
+        "orders o JOIN own w ON o.user_key = w.user_key",
+        ("o.region", "o.status", "w.seg"),
+        [*_of("o", _STATES), "w.seg = 'x'"],
+        ("o.amount", "o.twin", "o.score"),
+        "o.user_key",
+    ),
+    Source(
+        "orders o LEFT JOIN own w ON o.user_key = w.user_key",
+        ("o.region", "w.seg", "CASE WHEN w.user_key IS NULL THEN 'other' ELSE 'listed' END"),
+        [*_of("o", _STATES), "w.user_key IS NULL"],
+        ("o.amount", "o.twin"),
+        "o.user_key",
+    ),
+    Source(
+        _PERSON_ROWS, ("region", "status", "paid", "LEAST(n, 2)"), (*_STATES, "paid = 1", "n > 1"), ("amount", "twin", "score"), "user_key"
+    ),
+    Source(
+        "own w LEFT JOIN orders o ON w.user_key = o.user_key",
+        ("w.seg", "o.region"),
+        _of("o", _STATES),
+        ("o.amount", "o.twin"),
+        "o.user_key",
+        counts_rows=False,
+    ),
+]
+
+
+@st.composite
+def aggregates(draw: st.DrawFn, source: Source) -> str:
+    """An aggregate whose result a sum over the persons is."""
+    number, condition = draw(st.sampled_from(source.numbers)), draw(st.sampled_from(source.conditions))
+    forms = [
+        *(("COUNT(*)", f"COUNT_IF({condition})") if source.counts_rows else ()),
+        f"COUNT({number})",
+        f"COUNT(DISTINCT {source.person})",
+        f"COUNT(DISTINCT CASE WHEN {condition} THEN {source.person} END)",
+        f"SUM({number})",
+        f"SUM({number} + {draw(st.sampled_from(source.numbers))})",
+        f"SUM({number} * {draw(st.sampled_from(source.numbers))})",
+    ]
+    form: str = draw(st.sampled_from(forms))
+    return form
+
+
+@st.composite
+def queries(draw: st.DrawFn) -> tuple[str, Source, int]:
+    """A query, its source, and the number of its group keys."""
+    source = draw(st.sampled_from(SOURCES))
+    keys = draw(st.lists(st.sampled_from(source.keys), max_size=2, unique=True))
+    shown = draw(st.lists(aggregates(source), min_size=1, max_size=4, unique=True))
+    items = [f"{key} AS k{index}" for index, key in enumerate(keys)] + [f"{text} AS a{index}" for index, text in enumerate(shown)]
+    where = f" WHERE {draw(st.sampled_from(source.conditions))}" if draw(st.integers(0, 3)) == 0 else ""
+    group = f" GROUP BY {', '.join(map(str, range(1, len(keys) + 1)))}" if keys else ""
+    return f"SELECT {', '.join(items)} FROM {source.text}{where}{group}", source, len(keys)
+
+
+# -- the oracle -------------------------------------------------------------------------------------------------------
+
+Numbers = dict[tuple[Any, ...], list[float]]
+
+
+def numbers(rows: Sequence[tuple[Any, ...]], keys: int) -> Numbers:
+    """The numbers of each row of a result, by its group keys."""
+    return {row[:keys]: [float(value or 0) for value in row[keys:]] for row in rows}
+
+
+def few_depend(contributions: Sequence[float]) -> bool:
+    """Whether a number depends on some persons, but not on enough: these are the differences that they make."""
+    return 0 < sum(abs(value) > 1e-9 for value in contributions) < FLOOR
+
+
+def combinations(persons_counted: Sequence[bool]) -> Iterator[tuple[int, ...]]:
+    """Factors of sums and differences of the numbers of a row: of two counts of persons, or of any number of other values.
+
+    How many rows a person has is not protected, so that counts of persons are not combined with the others.
+    """
+    for factors in itertools.product((-1, 0, 1), repeat=len(persons_counted)):
+        kinds = [counted for counted, factor in zip(persons_counted, factors, strict=True) if factor]
+        if len({*kinds}) == 1 and (len(kinds) < 3 or not kinds[0]):
+            yield factors
+
+
+def problems(shown: Numbers, whole: Numbers, without: Sequence[Numbers], persons_counted: Sequence[bool]) -> Iterator[str]:
+    """What a result shows of single persons."""
+    width = len(next(iter(whole.values()), []))
+    nothing = [0.0] * width
+    made = {key: [[a - b for a, b in zip(whole[key], one.get(key, nothing), strict=True)] for one in without] for key in shown}
+    for key, persons in made.items():
+        for factors in combinations(persons_counted):
+            if few_depend([sum(f * value for f, value in zip(factors, person, strict=True)) for person in persons]):
+                yield f"{factors} of the row {key}"
+
+
+def without_person(rows: Mapping[str, Sequence[tuple[Any, ...]]], person: str) -> Data:
+    """The data of the floors without those of one person. The author's data stay."""
+    return {view: [row for row in found if view == "own" or row[0] != person] for view, found in rows.items()}
+
+
+@cache
+def worlds(number: int) -> list[duckdb.DuckDBPyConnection]:
+    """Databases: with all data, and without each person."""
+    rows = data(number)
+    versions = [rows, *(without_person(rows, f"u{person}") for person in range(PERSONS))]
+    connections = [duckdb.connect(config={"threads": 1}) for _ in versions]
+    for connection, version in zip(connections, versions, strict=True):
+        create(connection, CATALOG, version)
+    return connections
+
+
+def executed(sql: str, connections: Sequence[duckdb.DuckDBPyConnection], keys: int) -> list[Numbers]:
+    """The results of a query in several databases."""
+    (text,) = sqlglot.transpile(sql, read="spark", write="duckdb")
+    return [numbers(connection.execute(text).fetchall(), keys) for connection in connections]
+
+
+ACCEPTED: list[str] = []
+
+
+@seed(20261130)
+@settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(query=queries(), world=st.integers(0, 2))
+def test_results_of_generated_queries_show_nothing_of_few_persons(query: tuple[str, Source, int], world: int) -> None:
+    sql, _, keys = query
+    verdict = check_sql(split_statements(sql), CATALOG)
+    if not verdict.allowed:
+        assert all(reason.code not in ("UnstableRendering", "Unparsable", "UnknownColumn") for reason in verdict.reasons), verdict.reasons
+        return
+    connections = worlds(world)
+    (shown,) = executed(verdict.sql, connections[:1], keys)
+    if not shown:
+        return
+    ACCEPTED.append(sql)
+    whole, *without = executed(sql, connections, keys)
+    for key, values in shown.items():
+        assert values == pytest.approx(whole[key]), (sql, key)
+    persons_counted = ["COUNT(DISTINCT" in part for part in sql.partition(" FROM ")[0].split(" AS a")[:-1]]
+    assert not list(problems(shown, whole, without, persons_counted)), sql
+
+
+def test_generated_queries_show_results() -> None:
+    assert len(ACCEPTED) >= EXAMPLES // 10
