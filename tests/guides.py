@@ -143,6 +143,8 @@ class Guides:
         today = dt.datetime.now(dt.UTC).date()
         line = re.sub(r"\b(RUN|r-1)\b", self.run, line).replace("revoke THUMBPRINT", f"revoke {self.thumbprint}")
         line = line.replace("2026-12-20", str(today)).replace("2027-01-10", str(today + dt.timedelta(days=14)))
+        if page == "docs/web-ui.md" and "query approve" in line:
+            line = line.replace("fabrikam-delays", "open")
         if line.startswith("cleanroom query reject"):
             line = line.replace("fabrikam-delays", "delays")
         if page == "docs/guides/data-owner.md" and re.search(r"dataset|flights\.csv", line):
@@ -190,6 +192,12 @@ def _rejected(guides: Guides) -> None:
     guides.bash("cleanroom query create delays.yaml --propose --profile fabrikam")
 
 
+def _open(guides: Guides) -> None:
+    text = (guides.folder / "delays.yaml").read_text()
+    guides.write("open.yaml", text.replace("name: delays", "name: open"))
+    guides.bash("cleanroom query create open.yaml --propose --profile fabrikam")
+
+
 def _deputy(guides: Guides) -> None:
     config = guides.folder / ".cleanroom/cleanroom.toml"
     profile = re.search(r"^\[profile\.contosso\]\n.*?(?=^\[profile\.(?!contosso))", config.read_text(), re.M | re.S)
@@ -217,6 +225,7 @@ BEFORE: dict[tuple[str, str], Callable[[Guides], object]] = {
     ("docs/guides/data-owner.md", "cleanroom dataset init"): _dataset,
     ("docs/guides/data-owner.md", "cleanroom query reject"): _rejected,
     ("docs/guides/data-owner.md", "cleanroom deputy key"): _deputy,
+    ("docs/web-ui.md", "cleanroom query approve"): _open,
     ("docs/guides/operator.md", "cleanroom run cancel"): _running,
     ("docs/guides/operator.md", "cleanroom codec-keys"): _keyring,
     ("docs/guides/auditor.md", "cleanroom audit list"): _ended,

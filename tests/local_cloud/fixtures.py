@@ -42,7 +42,9 @@ def cloud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     demo: subprocess.CompletedProcess[str] | None = None
     try:
         if any("demo" in getattr(item, "fixturenames", ()) for item in _together(request.config, request.session.items)):
-            demo = python("starters.cli", "demo", "--keep", "--observe", "--output", "json", "--state", str(state / "cloud"), seconds=600)
+            demo = python(
+                "tests.local_cloud.command", "demo", "--keep", "--observe", "--output", "json", "--state", str(state / "cloud"), seconds=600
+            )
         if demo is None or (read_status(state / "cloud") or {}).get("status") != "ready":
             if demo is None:
                 (state / "cloud").mkdir(mode=0o700)

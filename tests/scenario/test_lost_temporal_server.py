@@ -102,7 +102,9 @@ def pending_query(folder: Path) -> Path:
 
 
 def test_a_lost_temporal_server_loses_no_query_and_no_result(cloud: Recovered, tmp_path: Path) -> None:
-    started = python("starters.cli", "demo", "--keep", "--rows", "20000", "--output", "json", "--state", str(cloud.state), seconds=600)
+    started = python(
+        "tests.local_cloud.command", "demo", "--keep", "--rows", "20000", "--output", "json", "--state", str(cloud.state), seconds=600
+    )
     assert started.returncode == 0, started.stderr
     finished = json.loads(started.stdout.splitlines()[-1])["run_id"]
     cloud.run("query", "create", str(pending_query(tmp_path)))
