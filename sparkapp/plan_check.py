@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cleanroom.errors import Refused
 from cleanroom.sql import Catalog
 from sparkapp.plan.canonical import Canonical
+from sparkapp.plan.conditions import conjuncts
 from sparkapp.plan.tree import Node, parse_plan, refused
 from sparkapp.plan.vocabulary import require_known, view_name
 from sparkapp.plan.walk import PlanWalk
@@ -31,6 +32,8 @@ class PlanCheck:
         self._registered: dict[str, str] = {}
         for view in catalog.views:
             (found,) = [node for node in analysed_plan(spark.table(view.name)).walk() if node.kind == "View"]
+            if view.min_group_size and not _has_persons_only(found.child, view.identity_columns):
+                raise refused("PlanLeafUnknown", f"the view {view.name} has rows without an identity, which its floor cannot count")
             self._registered[view.name.lower()] = Canonical().text(found.child)
 
     def require_safe(self, frame: DataFrame) -> None:
@@ -69,6 +72,13 @@ def analysed_plan(frame: DataFrame) -> Node:
     return parse_plan(frame._jdf.queryExecution().analyzed().toJSON())
 
 
+def _has_persons_only(plan: Node, identities: Iterable[str]) -> bool:
+    """Whether a plan leaves out the rows without an identity."""
+    conditions = conjuncts(plan.expression("condition")) if plan.kind == "Filter" else []
+    found = {part.child.name.lower() for part in conditions if part.kind == "IsNotNull" and part.child.kind == "AttributeReference"}
+    return found >= set(identities)
+
+
 def check_on_empty_views(statements: Sequence[str], catalog: Catalog, spark: SparkSession | None = None) -> None:
     """Check the plans of a rewritten query without data.
 
@@ -85,7 +95,10 @@ def check_on_empty_views(statements: Sequence[str], catalog: Catalog, spark: Spa
         for view in catalog.views:
             names = {column.name.lower() for column in view.visible()} | set(view.identity_columns)
             schema = ", ".join(f"`{item.name}` {SPARK_TYPES[item.type]}" for item in view.columns if item.name.lower() in names)
-            session.createDataFrame([], schema).createOrReplaceTempView(view.name)
+            frame = session.createDataFrame([], schema)
+            if view.min_group_size:  # as the pod does
+                frame = frame.filter(" AND ".join(f"`{identity}` IS NOT NULL" for identity in view.identity_columns))
+            frame.createOrReplaceTempView(view.name)
         check = PlanCheck(session, catalog)
         for statement in statements:
             frame = session.sql(statement)

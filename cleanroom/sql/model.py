@@ -24,7 +24,7 @@ ROWS = "*"
 NO_ORIGINS: frozenset[Origin] = frozenset()
 NO_COLUMNS: frozenset[ColumnKey] = frozenset()
 NO_NAMES: frozenset[str] = frozenset()
-NUMERIC_FACTS = ("transformed", "filled", "made_by_text", "whole", "united", "mixed")
+NUMERIC_FACTS = ("transformed", "filled", "made_by_text", "whole", "united", "capped", "mixed")
 """Facts about a number that hold for whatever is computed from it; see :class:`Value`."""
 
 
@@ -59,6 +59,9 @@ class Value:
     filled: bool = False  # NULL is replaced by 0
     whole: bool = False  # arithmetic of whole numbers, which fails if a value is too large
     united: bool = False  # whole numbers of persons, and others that an author may know: their sum may overflow
+    capped: bool = False  # LEAST of a column and a constant, or of a sum: it may be the same for all but a few persons
+    caps: frozenset[str] = NO_NAMES  # conditions that are true where LEAST in this expression does not give its constant
+    selector: str = ""  # condition under which a CASE is a column, if it is 0 or NULL otherwise
     mixed: bool = False  # a sum of several columns, or of a column and a constant: combinations with others show its parts
 
     def copy(self) -> Value:
@@ -117,6 +120,7 @@ class ProtectedInput(NamedTuple):
     outer_join_marker: str = ""  # condition that is true where an outer join found the row that carries the identity
     output_position: int | None = None  # index of the identity among the output columns of a checked query, if it is one of them
     enclosing_column: Value | None = None  # column of an enclosing query that equals the identity in every row
+    partial: bool = False  # the rows include those of another part of a UNION, in which the identity is NULL
 
 
 class Division(NamedTuple):

@@ -11,7 +11,7 @@ from sparkapp.plan.tree import Node, refused
 
 Test = frozenset[str]
 """A test of rows: the canonical texts of the parts that AND combines."""
-FOUND, TRUE, NOT_TRUE = " IS NOT NULL", " IS TRUE", " IS NOT TRUE"
+FOUND, EMPTY, TRUE, NOT_TRUE = " IS NOT NULL", " IS NULL", " IS TRUE", " IS NOT TRUE"
 """The ends of the texts of those parts that :mod:`sparkapp.plan.terms` compares."""
 SUMS = frozenset({"Sum", "Average"})
 """Functions to which a zero contributes nothing, and in which one person may dominate."""
@@ -30,7 +30,10 @@ class Floors:
         strict: Those which the group's persons must meet, so that no group without such persons is shown.
         tested: Attributes that the tests read.
         shares: For each sum of absolute values, in canonical text, the largest part of one person in percent.
+        part_shares: The same for sums of the rows that meet a test.
+        unguarded: A sum of absolute values includes rows that are about no person, if there are any.
         differences: Pairs of columns or products that are equal for all persons, or different for enough.
+        part_differences: The same in the rows that meet a test.
         counted: Tests that are counted together, and whether a person meets each.
         repeated: Persons with several rows are counted.
     """
@@ -41,7 +44,10 @@ class Floors:
     strict: set[Test] = field(default_factory=set)
     tested: set[int] = field(default_factory=set)
     shares: dict[str, int] = field(default_factory=dict)
+    part_shares: dict[tuple[str, Test], int] = field(default_factory=dict)
+    unguarded: bool = False
     differences: set[frozenset[str]] = field(default_factory=set)
+    part_differences: set[tuple[frozenset[str], Test]] = field(default_factory=set)
     counted: set[frozenset[tuple[Test, bool]]] = field(default_factory=set)
     repeated: bool = False
 
@@ -91,6 +97,7 @@ class Condition:
         inputs: Outputs of the lower aggregate, by the attributes that the upper one reads.
         persons: Attributes of the rows per person that are the identity.
         canonical: Texts of expressions over the rows.
+        person: Text of the identity over the rows.
     """
 
     node: Node
@@ -98,6 +105,7 @@ class Condition:
     inputs: dict[int, Node]
     persons: set[int]
     canonical: Canonical
+    person: str = ""
 
     def read(self, floors: Floors) -> None:
         """Add what the condition requires."""
@@ -142,6 +150,9 @@ class Condition:
                 factors = (value, *value.split(" * "))
                 for parts in dict.fromkeys((factors[:1], factors[1:])):
                     floors.tests.append(frozenset(f"{part}{where}{condition_text} <> 0" for part in parts))
+                if summed.kind == "CaseWhen" and len(summed.children) == 2:
+                    part = row_test(summed.children[0], self.canonical)
+                    floors.tests.append(part | {f"{product_text(summed.children[1], self.canonical)} <> 0"})
             elif rows is not None and rows.kind == "Literal" and number == 1:
                 floors.repeated = True
             else:
@@ -187,6 +198,7 @@ class Condition:
                 floors.tests.append(row_test(test, self.canonical))
                 floors.tested |= {leaf.id for leaf in test.walk() if leaf.kind == "AttributeReference"}
                 floors.differences |= self._difference(test)
+                floors.part_differences |= self._part_differences(test)
         floors.counted.add(frozenset(found))
         return True
 
@@ -195,6 +207,29 @@ class Condition:
         if test.kind != "Not" or test.child.kind != "EqualTo":
             return set()
         return {frozenset(row_text(row_test(side, self.canonical)) for side in test.child.children)}
+
+    def _part_differences(self, test: Node) -> set[tuple[frozenset[str], Test]]:
+        """The values that differ where one condition of AND holds, in the rows that meet the others."""
+        parts = conjuncts(test)
+        rests = [[*parts[:index], *parts[index + 1 :]] for index in range(len(parts))]
+        return {
+            (pair, frozenset[str]().union(*(row_test(other, self.canonical) for other in rest)))
+            for part, rest in zip(parts, rests, strict=True)
+            for pair in self._row_difference(part)
+        }
+
+    def _row_difference(self, test: Node) -> set[frozenset[str]]:
+        """The values that differ in a row: ``COALESCE(x, 0) <> COALESCE(y, 0)``, ``x <> 1``, ``NOT test``, ``test <> other``."""
+        if test.kind != "Not":
+            return set()
+        if test.child.kind != "EqualTo":
+            return {frozenset({"1", row_text(row_test(test.child, self.canonical))})}
+        sides = [side.child if side.kind == "Cast" else side for side in test.child.children]
+        if all(side.kind == "Coalesce" and number_of(side.children[1]) == 0 for side in sides):
+            return {frozenset(product_text(side.children[0], self.canonical) for side in sides)}
+        if number_of(sides[1]) == 1:
+            return {frozenset({product_text(sides[0], self.canonical), "1"})}
+        return {frozenset(row_text(row_test(side, self.canonical)) for side in sides)}
 
     def _none_or_enough(self, node: Node, floors: Floors) -> bool:
         """``NOT (n BETWEEN 1 AND N - 1)``."""
@@ -213,6 +248,10 @@ class Condition:
             return False
         text = product_text(summed, self.canonical)
         floors.shares[text] = min(floors.shares.get(text, 100), percent)
+        if summed.kind == "CaseWhen" and len(summed.children) == 2:
+            key = product_text(summed.children[1], self.canonical), row_test(summed.children[0], self.canonical)
+            floors.part_shares[key] = min(floors.part_shares.get(key, 100), percent)
+        floors.unguarded = floors.unguarded or not self._is_guarded(largest)
         return True
 
     def _absolute_sum(self, node: Node) -> Node | None:
@@ -222,9 +261,22 @@ class Condition:
             return None
         summed = argument(column.children[0], "Sum")
         number = summed.child if summed is not None and summed.kind == "Abs" else summed
-        if number is not None and number is summed and not _is_square(number, self.canonical):
+        if number is None or (number is summed and not _is_square(number, self.canonical)):
             return None
-        return number if number is not None and number.kind == "Cast" and number.fields.get("dataType") == "double" else None
+        if number.kind != "Cast" or number.fields.get("dataType") != "double":
+            return None
+        return number.child.children[1] if self._is_about_persons(number.child) else number.child
+
+    def _is_guarded(self, node: Node) -> bool:
+        """Whether a sum of absolute values leaves out the rows that are about no person."""
+        column = self._input(node)
+        return column is not None and any(self._is_about_persons(part) for part in column.walk())
+
+    def _is_about_persons(self, node: Node) -> bool:
+        """``CASE WHEN identity IS NOT NULL THEN x END``."""
+        if node.kind != "CaseWhen" or len(node.children) != 2 or node.children[0].kind != "IsNotNull":
+            return False
+        return self.canonical.text(node.children[0].child) == self.person
 
 
 def _is_square(node: Node, canonical: Canonical) -> bool:
@@ -241,6 +293,8 @@ def _part_of_test(node: Node, canonical: Canonical) -> str:
     inner = node.child if node.kind == "Not" else node
     if node.kind == "IsNotNull":
         return f"{product_text(node.child, canonical)}{FOUND}"
+    if inner.kind == "IsNotNull":
+        return f"{product_text(inner.child, canonical)}{EMPTY}"
     if inner.kind == "EqualNullSafe" and inner.children[1].kind == "Literal" and inner.children[1].fields.get("value") == "true":
         return f"{truth_text(inner.children[0], canonical)}{NOT_TRUE if node.kind == 'Not' else TRUE}"
     return truth_text(node, canonical)
@@ -303,6 +357,12 @@ def argument(node: Node | None, function: str) -> Node | None:
     return call.child if len(call.children) == 1 else None
 
 
+def counts_rows(node: Node | None) -> bool:
+    """Whether an expression is ``COUNT(*)``."""
+    counted = argument(node, "Count")
+    return counted is not None and counted.kind == "Literal" and counted.fields.get("value") == "1"
+
+
 def product_text(node: Node, canonical: Canonical) -> str:
     """The text of a value, without casts to other numbers. The factors of a product are in the order of their texts."""
     if node.kind == "Multiply":
@@ -315,6 +375,26 @@ def product_text(node: Node, canonical: Canonical) -> str:
             return row_text(row_test(condition, canonical))
         return f"{product_text(value, canonical)} WHERE {canonical.text(condition)}"
     return canonical.text(node)
+
+
+def covers(tests: Collection[Test], part: Test, always: tuple[str, ...] = ()) -> bool:
+    """Whether tests count the persons of a part, or those of the parts into which a further condition divides it.
+
+    Args:
+        tests: The tests.
+        part: The part.
+        always: Ends of the texts that every row about a person meets: those which find the identity.
+    """
+    wider = [test for test in tests if part <= test]
+    if any(all(text.endswith(always) for text in test - part) for test in wider):
+        return True
+    further = sorted({text for test in wider for text in test - part if text.endswith((TRUE, FOUND))})
+    return any(covers(wider, part | {text}, always) and covers(wider, part | {_opposite(text)}, always) for text in further)
+
+
+def _opposite(text: str) -> str:
+    """The text of the rows that do not meet a test."""
+    return text.removesuffix(TRUE) + NOT_TRUE if text.endswith(TRUE) else text.removesuffix(FOUND) + EMPTY
 
 
 def row_text(test: Test) -> str:

@@ -146,7 +146,10 @@ class Aggregates:
         if how == "LeftAnti":
             overlap = OverlappingGroups(self._walk, release.groups.source, set(texts.values()), release.floor)
             found = overlap.columns(right)
-            release = replace(release, compared=release.compared - {overlap.person})
+            self._require_values_compared(release.groups, overlap)
+            by_persons = release.by_persons or "rows" not in overlap.values
+            release = replace(release, compared=release.compared - {overlap.person}, by_persons=by_persons)
+            self._require_rows_compared(release)
         elif how == "LeftSemi":
             groups, reads = self._other_groups(right, outer)
             found = groups.key_texts()
@@ -199,6 +202,7 @@ class Aggregates:
             require_conditions(item, columns, self._walk.subquery, self._walk.catalog)
         terms: Terms = replace(release.terms, columns=columns, canonical=canonical)
         terms.read(items.values())
+        self._require_rows_compared(release)
         for groups in release.kinds:
             terms.require(groups.floors)
         terms.require_counted(release.counted)
@@ -211,6 +215,19 @@ class Aggregates:
         if terms.different != set(different.values()):
             raise refused("PlanFloorMissing", "an expression contains a count of different values, which no condition limits")
         return found, {id: text for id, text in texts.items() if text in keys}, different
+
+    @staticmethod
+    def _require_values_compared(groups: Groups, overlap: OverlappingGroups) -> None:
+        """Require that a person with another sum in another group is a difference, for each sum that is shown."""
+        texts = {groups.canonical.text(part) for part in groups.sums()}
+        if groups.canonical.text(groups.person) == overlap.person and not texts <= overlap.values:
+            raise refused("PlanFloorMissing", "groups are compared by their persons only, but show sums of their values")
+
+    @staticmethod
+    def _require_rows_compared(release: Release) -> None:
+        """Require that groups differ by persons with other numbers of rows as well, if more than whose rows they are is shown."""
+        if release.by_persons and release.terms.parts.selected:
+            raise refused("PlanFloorMissing", "groups are compared by their persons only, but show how many rows these have")
 
     @staticmethod
     def _require_same(source: str, release: Release) -> None:

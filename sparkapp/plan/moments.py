@@ -64,11 +64,14 @@ class Moments:
         inputs: Outputs of the rows per person, by the attributes that the aggregates read. Those of moments are added.
         canonical: Texts of expressions over the rows.
         deviations: The attributes that are differences of means, and the values.
+        parts: For each attribute that stands for a covariance, those of the numbers, covariances and sums that the moment combines.
     """
 
     inputs: dict[int, Node]
     canonical: Canonical
     deviations: dict[int, _Values] = field(default_factory=dict)
+    parts: dict[int, set[int]] = field(default_factory=dict)
+    _sums: dict[int, int] = field(default_factory=dict)  # of the values of deviations
 
     def add(self, id: int, node: Node, keys: Collection[int]) -> None:
         """Add a computed column of the rows per person, if it is the difference of a mean from the largest of its group.
@@ -83,7 +86,7 @@ class Moments:
         read = {name: int(text[1:]) for name, text in found.groupdict().items()} if found else {}
         values = {self._values(read.get(name), kind) for name, kind in _PARTS.items()}
         if len(values) == 1 and (same := values.pop()) is not None:
-            self.deviations[id] = same
+            self.deviations[id], self._sums[id] = same, read["s"]
 
     def _values(self, id: int | None, kind: str) -> _Values | None:
         call = self.inputs.get(id) if id is not None else None
@@ -97,7 +100,9 @@ class Moments:
         found = _MOMENT.fullmatch(_form(node)) if node.kind == "Subtract" else None
         covariance = self._covariance(*(int(found[name][1:]) for name in "ncxy")) if found else None
         if found is not None and covariance is not None:
-            return self._merge("Moment", int(found["c"][1:]), covariance)
+            inner, number, *deviations = (int(found[name][1:]) for name in "cnxy")
+            self.parts.setdefault(-inner, set()).update([inner, number, *(self._sums[id] for id in deviations)])
+            return self._merge("Moment", inner, covariance)
         read = argument(node, "Sum")
         if read is not None and read.kind == "AttributeReference" and self._values(read.id, "Count") in self.deviations.values():
             return self._merge("Sum", read.id, _of_both(self.inputs[read.id], "RegrCount"))

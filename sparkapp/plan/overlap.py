@@ -4,7 +4,7 @@ It has this form::
 
 Filter (size of one group - COUNT(*) BETWEEN 1 AND N - 1 OR size of the other group - COUNT(*) BETWEEN 1 AND N - 1)
 +- Aggregate (by the keys and sizes of both groups)
-   +- Join (by the person)
+   +- Join (by the person, and by what the aggregates add up for each)
       :- Join (by the keys)
       :  :- rows per person
       :  +- Filter (size >= N)
@@ -18,12 +18,12 @@ from __future__ import annotations
 from collections.abc import Set
 
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.conditions import argument, conjuncts, number_of, one_to, without_alias
+from sparkapp.plan.conditions import argument, conjuncts, counts_rows, number_of, one_to, without_alias
 from sparkapp.plan.tree import Node, join_kind, refused, tree
 from sparkapp.plan.walking import Walk
 
 Meanings = dict[int, str]
-"""What the attributes of an operator are: the text of a group key, ``person``, ``size`` or ``common``."""
+"""What the attributes of an operator are: ``person``, ``rows``, ``size``, ``common``, or the text of a group key or an aggregate."""
 
 
 class OverlappingGroups:
@@ -37,10 +37,13 @@ class OverlappingGroups:
 
     Attributes:
         person: Canonical text of the identity whose persons are compared. Known after :meth:`columns`.
+        values: Persons for whom one of these is not the same in two groups are different: canonical texts of aggregates per person, and
+            ``rows``. Known after :meth:`columns`.
     """
 
     def __init__(self, walk: Walk, source: str, keys: Set[str], floor: int) -> None:
         self._walk, self._source, self._keys, self._floor = walk, source, keys, floor
+        self.values: set[str] = set()
         self._table = self.person = ""
 
     def columns(self, node: Node) -> Meanings:
@@ -59,9 +62,7 @@ class OverlappingGroups:
         aggregate, join = having.child, having.child.child
         left, right = (self._sized(child) for child in join.children)
         found = {id: f"first {meaning}" for id, meaning in left.items()} | {id: f"second {meaning}" for id, meaning in right.items()}
-        if join_kind(join) != "Inner" or self._compared(tree(join.fields["condition"]), found, "EqualTo") != {
-            ("first person", "second person")
-        }:
+        if join_kind(join) != "Inner" or self._same_persons(tree(join.fields["condition"]), found) != {"person"}:
             raise self._refused()
         grouped = sorted(
             found.get(item.id, "") if item.kind == "AttributeReference" else "" for item in aggregate.expressions("groupingExpressions")
@@ -133,7 +134,30 @@ class OverlappingGroups:
         if not self._keys <= grouping or len(grouping - self._keys) != 1:
             raise self._refused()
         (self.person,) = grouping - self._keys
-        return {id: text if text in self._keys else "person" for id, text in found.items()}
+        meanings = {id: text if text in self._keys else "person" for id, text in found.items()}
+        calls = {item.id: without_alias(item) for item in lower[0].expressions("aggregateExpressions")}
+        for read, output in lower[1].items():
+            meanings.setdefault(read, "rows" if counts_rows(calls.get(output)) else texts[output])
+        return meanings
+
+    def _same_persons(self, condition: Node, found: Meanings) -> set[str]:
+        """What the conditions of the join compare. Values per person are compared as FLOAT, because the order of a sum may differ."""
+        compared = set()
+        for part in conjuncts(condition):
+            sides = part.children
+            if part.kind == "EqualNullSafe" and all(side.kind == "Cast" and side.fields.get("dataType") == "float" for side in sides):
+                meanings = [found.get(side.child.id, "") if side.child.kind == "AttributeReference" else "" for side in sides]
+                self.values.add(self._of_both(meanings))
+            else:
+                compared.add(self._of_both([found.get(side.id, "") if side.kind == "AttributeReference" else "" for side in sides]))
+                compared |= set() if part.kind == "EqualTo" else {""}
+        return compared
+
+    @staticmethod
+    def _of_both(meanings: list[str]) -> str:
+        """The common meaning of an attribute of the first groups and one of the second; empty if there is none."""
+        first = meanings[0].removeprefix("first ")
+        return first if len(meanings) == 2 and meanings == [f"first {first}", f"second {first}"] else ""
 
     @staticmethod
     def _compared(condition: Node, found: Meanings, kind: str) -> set[tuple[str, str]]:

@@ -18,12 +18,12 @@ Persons contribute to a sum if one of their values is neither NULL nor 0, which 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.conditions import MERGED, Condition, Floors, argument, conjuncts, is_aggregate, without_alias
+from sparkapp.plan.conditions import MERGED, Condition, Floors, argument, conjuncts, counts_rows, is_aggregate, without_alias
 from sparkapp.plan.moments import Moments
 from sparkapp.plan.rows import Person, Rows
 from sparkapp.plan.tree import Node, refused
@@ -77,6 +77,13 @@ class Groups:
         """Expressions over the rows that an expression of ``upper`` combines."""
         return [self.inputs[part.id] for part in node.walk() if part.kind == "AttributeReference" and part.id in self.inputs]
 
+    def sums(self) -> Iterator[Node]:
+        """What the released values add up, except rows: expressions over the rows of a person."""
+        for part in (part for value in self.released() for part in value.walk() if part.kind == "AttributeReference"):
+            if is_aggregate(self.inputs.get(part.id), MERGED["Sum"]) and not counts_rows(self.inputs[part.id]):
+                yield self.inputs[abs(part.id)]
+            yield from (self.inputs[id] for id in sorted(self.moments.parts.get(part.id, ())))
+
 
 @dataclass
 class Release:
@@ -91,6 +98,7 @@ class Release:
         counted: All groups with conditions, and the numbers of the attributes that are the identity which each of them counts.
         kinds: Those of them that count the persons of a view.
         different: Counts of different values that no condition limits yet.
+        by_persons: Groups are compared by their persons only, and not by how many rows these have.
     """
 
     groups: Groups
@@ -101,6 +109,7 @@ class Release:
     counted: list[tuple[Groups, frozenset[int]]]
     kinds: list[Groups]
     different: dict[int, str] = field(default_factory=dict)
+    by_persons: bool = False
 
     @property
     def missing(self) -> bool:
@@ -145,7 +154,7 @@ def groups_of(filter: Node, upper: Node, lower: Node, names: Mapping[int, int], 
     values = {item.id: without_alias(item) for item in upper.expressions("aggregateExpressions") if item.kind == "Alias"}
     floors = Floors()
     for condition in conjuncts(filter.expression("condition")):
-        Condition(condition, values, inputs, persons, canonical).read(floors)
+        Condition(condition, values, inputs, persons, canonical, canonical.text(person)).read(floors)
     moments = Moments({**outputs, **inputs}, canonical)
     for id, node in computed.items():
         moments.add(id, node, [output for output, value in outputs.items() if canonical.text(value) in texts])

@@ -26,6 +26,7 @@ class Person(NamedTuple):
         share: Largest part of a sum, in percent, that may come from one person.
         ids: Values that are the identity in every row about such a person, and NULL in other rows.
         found: Values that are the identity in every row about such a person, and may be another person's in other rows.
+        partial: The rows include those of another part of a union.
     """
 
     view: str
@@ -33,6 +34,7 @@ class Person(NamedTuple):
     share: int
     ids: frozenset[int]
     found: frozenset[int] = frozenset()
+    partial: bool = False
 
     @property
     def all_ids(self) -> frozenset[int]:
@@ -58,6 +60,7 @@ class Column:
         counts: Values by which a window partitions the rows that this column counts.
         computed: Not one unchanged input column: how many different values it has tells more than those of a column.
         power: The largest number of columns that it multiplies.
+        capped: LEAST limits it, so that it may be the same for all but a few persons.
         united: Values of persons, and others that an author may know.
         optional: For each outer join that may find no row with this column, the compared values, one of which is then NULL.
     """
@@ -70,6 +73,7 @@ class Column:
     counts: frozenset[int] | None = None
     computed: bool = False
     power: int = 1
+    capped: bool = False
     united: bool = False
     optional: frozenset[frozenset[int]] = frozenset()
 

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from sparkapp.plan.conditions import (
     Test,
     conjuncts,
     constant,
+    covers,
     flag_text,
     found_text,
     number_of,
@@ -34,6 +35,7 @@ from sparkapp.plan.conditions import (
     truth_text,
 )
 from sparkapp.plan.expressions import CHOICES, COUNTS, EXTREMES, MOMENTS, Columns, conditions_of, power, require_shown, results_of
+from sparkapp.plan.parts import Parts, forms_in
 from sparkapp.plan.release import Groups
 from sparkapp.plan.rows import NOTHING, Column, Rows
 from sparkapp.plan.tree import Node, refused
@@ -72,6 +74,7 @@ class Terms:
 
     Attributes:
         different: Canonical texts of the aggregates that count different values.
+        parts: What they show of the parts into which their conditions divide a group.
     """
 
     walk: Walk
@@ -79,6 +82,7 @@ class Terms:
     columns: Columns
     canonical: Canonical
     different: set[str] = field(default_factory=set)
+    parts: Parts = field(default_factory=Parts)
     _terms: list[Term] = field(default_factory=list)
     _sums: dict[str, None] = field(default_factory=dict)  # columns and products that are summed
     _stored: dict[str, str] = field(default_factory=dict)  # those of views with floors, and the count of their values
@@ -108,8 +112,11 @@ class Terms:
         for call in (part for node in calls for part in node.walk() if part.kind == "AggregateExpression"):
             function, kind = call.children[0], call.children[0].kind
             where = self.canonical.text(call.children[1]) if len(call.children) > 1 else ""
+            self.parts.canonical = self.canonical
             self._require_no_overflow(call)
             self._read_divisions(call)
+            if not any(column.identity for column in self._returned(function).values()):
+                self.parts.select(function, where)
             distinct = bool(call.fields.get("isDistinct")) or kind == "HyperLogLogPlusPlus"
             if kind in COUNTS and distinct and not self._read_persons(function, where):
                 self.different.add(self.canonical.text(call))
@@ -188,6 +195,8 @@ class Terms:
             read = [leaf for arg in args for leaf in arg.walk() if leaf.kind == "AttributeReference"]
             self._present |= {f"1 IF {self.canonical.text(leaf)}{FOUND}": ("", "") for leaf in read}
         else:
+            read = [leaf for arg in args for leaf in _results(arg) if leaf.kind == "AttributeReference"]
+            self.parts.present |= {f"{self.canonical.text(leaf)}{FOUND}": None for leaf in read}
             test = tests | {f"{product_text(arg, self.canonical)}{FOUND}" for arg in args}
             self._present[row_text(test)] = product_text(args[0], self.canonical), where
 
@@ -209,6 +218,7 @@ class Terms:
             if self._shows_persons([value]):
                 protected.append(text)
                 self._stored |= self._parts_of(value, where)
+            self._read_parts(value, function not in SUMS | _MEANS)
             if any(attributes(value)):
                 self._summed.add((text, where))
                 self._sums |= dict.fromkeys(self._parts_of(value, where))
@@ -239,10 +249,19 @@ class Terms:
         if max(powers, default=1) * (2 if squares else 1) > 2:
             raise refused("PlanRowsOfPersons", f"{function.upper()} contains powers above two, which show values of single persons")
         if ((squares and len(values) > 1) or max(powers, default=1) > 1) and len({name for name, _ in shows}) > 1:
-            raise refused("PlanRowsOfPersons", f"{function.upper()} multiplies columns of several datasets, which could mark persons")
+            raise refused(
+                "PlanRowsOfPersons", f"{function.upper()} multiplies columns of several datasets: one could mark persons of another"
+            )
+        leaves = [self.columns[leaf.id] for value in values for leaf in _results(value) if leaf.kind == "AttributeReference"]
         rounds = [part for value in values for part in value.walk() if part.kind in ("Round", "BRound")]
-        if any(number_of(part.children[1]) is None for part in rounds):
+        if any(leaf.capped for leaf in leaves) or any(number_of(part.children[1]) is None for part in rounds):
             raise refused("PlanRowsOfPersons", f"{function.upper()} reads values that are the same for all but a few persons")
+
+    def _read_parts(self, value: Node, squares: bool) -> None:
+        leaves = {self.canonical.text(leaf): leaf for leaf in _results(value) if leaf.kind == "AttributeReference"}
+        numbers = {text: leaf for text, leaf in leaves.items() if str(leaf.fields.get("dataType")).startswith(_NUMBERS)}
+        protected = {text for text, leaf in numbers.items() if self._shows_persons([leaf])}
+        self.parts.add(value, numbers, squares=squares, protected=protected)
 
     def _is_stored_number(self, leaf: Node) -> bool:
         return self._shows_persons([leaf]) and str(leaf.fields.get("dataType")).startswith(_NUMBERS)
@@ -251,7 +270,9 @@ class Terms:
         """The columns and products that a summand consists of, whatever its factors and constants, and how often they have a value."""
         leaves = [leaf for leaf in _results(value) if leaf.kind == "AttributeReference"]
         numbers = [leaf for leaf in leaves if str(leaf.fields.get("dataType")).startswith(_NUMBERS)]
-        columns = {text: row_text(Test([f"{text}{FOUND}"])) for text in dict.fromkeys(self.canonical.text(leaf) for leaf in numbers)}
+        forms = forms_in(value, self.canonical)
+        texts = dict.fromkeys(forms.get(text, text) for text in (self.canonical.text(leaf) for leaf in numbers))
+        columns = {text: row_text(Test([f"{text}{FOUND}"])) for text in texts}
         whole = product_text(value, self.canonical)
         if where:
             return {f"{whole} WHERE {where}": row_text(Test([f"{whole}{FOUND}", *_is_true(where)])), **columns}
@@ -265,9 +286,10 @@ class Terms:
         """Add COUNT(DISTINCT …) of identities; False if it counts other values."""
         args = function.children
         identities = {id: column.value for id, column in self._returned(function).items() if column.identity}
-        if not identities:
-            return False
         parts = [*(f"{product_text(arg, self.canonical)}{FOUND}" for arg in args), *_is_true(where)]
+        if not identities:  # another column may be different for each person as well
+            self._counted.append((frozenset(), frozenset(parts)))
+            return False
         plain = all(arg.kind == "AttributeReference" for arg in args) and not where
         always = plain and not any(person.found and not person.ids.isdisjoint(identities.values()) for person in self.source.persons)
         self._count(None if always else frozenset(parts), frozenset(map(self.canonical.number, identities)))
@@ -295,6 +317,8 @@ class Terms:
             Refused: ``PlanFloorMissing``.
         """
         share = min(person.share for person in self.source.persons)
+        if self._terms and floors.unguarded and self._is_partial():
+            raise refused("PlanFloorMissing", "the part of one person is one of a sum that includes rows about no person")
         for values, function, where, conditional, columns, products in self._terms:
             summands = [f"{value} WHERE {where}" if where else value for value in values]
             tests = [{f"{summand} <> 0" for summand in summands}, {*(f"{value} <> 0" for value in values), where + TRUE}]
@@ -304,7 +328,7 @@ class Terms:
             if any(floors.shares.get(summand, 100) > share for summand in summands):
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in {function.upper()}")
             for term in [*((text,) for text in columns), *products] if floors.persons > 1 else ():
-                if not _covers(floors.tests, frozenset([*(f"{text} <> 0" for text in term), *_is_true(where)])):
+                if not covers(floors.tests, frozenset([*(f"{text} <> 0" for text in term), *_is_true(where)])):
                     raise refused("PlanFloorMissing", f"the persons who contribute to a term of {function.upper()} are not counted")
             if any(floors.shares.get(text, 100) > share for text in columns):
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in a term of {function.upper()}")
@@ -317,18 +341,34 @@ class Terms:
             pairs += [(part, self._stored[part]) for part in self._sums if part in self._stored and " * " not in part]
             pairs += [(part, "1") for part in self._present]
         pairs += [*itertools.combinations(self._present, 2), *itertools.product(self._present, self._conditions)]
-        if not {frozenset(pair) for pair in pairs} <= floors.differences:
+        limits = {(pair, Test()) for pair in self.parts.caps}
+        if not {frozenset(pair) for pair in pairs} <= floors.differences or not limits <= floors.part_differences:
             raise refused("PlanFloorMissing", "the persons for whom two sums differ are not counted")
         self._require_divisions(floors)
+        self.parts.require(floors, self._all_divisions(floors.tests), share, self._known)
+
+    def _always(self) -> tuple[str, ...]:
+        """Ends of the texts of the tests which find an identity: every row about its person meets them."""
+        values = frozenset[int]().union(*(person.all_ids for person in self.source.persons))
+        ids = [id for id, column in self.source.columns.items() if column.value in values]
+        return tuple(f"#{self.canonical.number(id)}){FOUND}" for id in ids)
+
+    def _is_partial(self) -> bool:
+        """Whether some rows are about no person of some kind, because they come from another part of a union."""
+        always = frozenset[int]().union(*(person.ids for person in self.source.persons if not person.partial))
+        return any(person.partial and always.isdisjoint(person.ids) for person in self.source.persons)
 
     def _require_divisions(self, floors: Floors) -> None:
         """Require that enough persons are in each part of a group, or none if the part may be empty."""
         strict = bool(self._optional) or any(self._divisions.values())
         found = floors.strict if strict else floors.tests
-        divisions = {*self._divisions, *(self._found(group, found) for group in self._optional)}
+        divisions = self._all_divisions(found)
         for parts in itertools.product(*divisions) if divisions else ():
-            if not _covers(found, frozenset[str]().union(*parts)):
+            if not covers(found, frozenset[str]().union(*parts), self._always()):
                 raise refused("PlanFloorMissing", "the persons in a part of a group are not counted")
+
+    def _all_divisions(self, tests: Iterable[Test]) -> set[tuple[Test, ...]]:
+        return {*self._divisions, *(self._found(group, tests) for group in self._optional)}
 
     def _found(self, group: frozenset[int], tests: Iterable[Test]) -> tuple[Test, ...]:
         """The parts with and without a row of an outer join. Any of the compared columns tells them apart."""
@@ -356,8 +396,8 @@ class Terms:
         divided = [part for parts in self._divisions for part in parts]
         divided += [part for group in self._optional for part in self._found(group, releases[0][0].floors.tests)]
         several = made or any(len(ids) > 1 for ids in self.source.unique)
-        for person in self._identities:
-            tests = [test for counted, test in self._counted if counted == person] + (divided if several else [])
+        for person in {*self._identities, *(counted for counted, _ in self._counted)}:
+            tests = [test for _, test in self._counted] + (divided if several else [])
             repeated = made and self._counts_rows
             if not tests and not repeated:
                 continue
@@ -381,8 +421,8 @@ def _squares(texts: Sequence[str], where: str) -> list[str]:
 
 
 def _conditions(tests: Sequence[Test]) -> set[frozenset[tuple[Test, bool]]]:
-    """Conditions on persons who meet none of each test, both of two, or one of two."""
-    found = {frozenset([(test, False)]) for test in tests}
+    """Conditions on persons who meet none of each test, none of all, both of two, or one of two."""
+    found = {frozenset([(test, False)]) for test in tests} | ({frozenset((test, False) for test in tests)} if tests else set())
     for one, two in itertools.combinations(dict.fromkeys(tests), 2):
         found |= {frozenset([(one, first), (two, second)]) for first, second in ((True, True), (True, False), (False, True))}
     return found
@@ -401,16 +441,7 @@ def _counts(floors: Floors, test: Test, empty: bool) -> bool:
 
     If enough persons meet a test that contains the parts of another one, they also meet the other one.
     """
-    return _covers(floors.tests, test) if empty else any(test <= strict for strict in floors.strict)
-
-
-def _covers(tests: Collection[Test], part: Test) -> bool:
-    """Whether tests count the persons of a part, or those of the parts into which a further condition divides it."""
-    wider = [test for test in tests if part <= test]
-    if any(all(text.endswith(FOUND) for text in test - part) for test in wider):
-        return True
-    further = sorted({text.removesuffix(TRUE).removesuffix(NOT_TRUE) for test in wider for text in test - part if text.endswith("TRUE")})
-    return any(_covers(wider, part | {text + TRUE}) and _covers(wider, part | {text + NOT_TRUE}) for text in further)
+    return covers(floors.tests, test) if empty else any(test <= strict for strict in floors.strict)
 
 
 def _parts(texts: Sequence[str]) -> Iterator[Test]:

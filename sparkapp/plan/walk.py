@@ -205,7 +205,7 @@ class PlanWalk:
             for id, column, group in zip(ids, part.columns.values(), others, strict=True):
                 if all(other.null for other in group):  # otherwise it names persons of several views
                     names.setdefault(column.value, []).append(rows.columns[id].value)
-            rows.persons += [person.renamed(names) for person in part.persons]
+            rows.persons += [person.renamed(names)._replace(partial=True) for person in part.persons]
         views = [view for part in parts for view in {person.view for person in part.persons}]
         if len(views) != len(set(views)):
             raise refused("PlanRowsOfPersons", "a union contains rows of a view twice")
@@ -223,6 +223,7 @@ class PlanWalk:
                 all(column.flag for column in group),
                 computed=any(column.computed for column in group) or len({column.shows for column in group}) > 1,
                 power=max(column.power for column in group),
+                capped=any(column.capped for column in group),
                 united=any(column.united for column in group) or len({column.shows for column in group}) > 1,
             )
         return Rows(columns, overlapping=any(part.overlapping or part.multiplied for part in parts))
@@ -246,9 +247,18 @@ class PlanWalk:
         base = normalised(inner)
         identity = base is not None and base in columns and columns[base].identity
         null = _is_null(inner, columns)
-        united = any(columns[part.id].united for part in inner.walk() if part.kind == "AttributeReference" and part.id in columns)
-        shows, flag = self.shown(inner, columns), is_flag(inner, columns)
-        return Column(fresh(), shows, identity, flag, null, computed=True, power=power(inner, columns), united=united)
+        leaves = [columns[part.id] for part in inner.walk() if part.kind == "AttributeReference" and part.id in columns]
+        return Column(
+            fresh(),
+            self.shown(inner, columns),
+            identity,
+            is_flag(inner, columns),
+            null,
+            computed=True,
+            power=power(inner, columns),
+            capped=any(leaf.capped for leaf in leaves) or any(part.kind == "Least" for part in inner.walk()),
+            united=any(leaf.united for leaf in leaves),
+        )
 
     def shown(self, node: Node, columns: Columns, *, persons: bool = False) -> frozenset[tuple[str, str]]:
         """Input columns whose values an expression shows; see :func:`sparkapp.plan.expressions.shown`."""

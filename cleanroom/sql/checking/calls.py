@@ -71,6 +71,8 @@ def _conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value]
     present = [result for result in results if result.type != "null"]
     one = len({result.sql for result in present}) == 1 or all(result.identity for result in present)
     out.plain = divides and bool(present) and one and all(result.plain for result in present)
+    if len(conditions) == 1 and divides and len(present) - sum(result.constant == 0 for result in present) == 1:
+        out.selector = conditions[0].sql if all(result.plain or result.constant == 0 for result in present) else ""
     out.flag = all(result.constant in (0, 1) or result.flag or result.type == "null" for result in results)
     return out
 
@@ -126,6 +128,10 @@ def _scalar(name: str, ctx: Context) -> Value:
     out = combine(sql, kind, ATOM, args, degree=degree, identity=normalised, scale=scale)
     out.joinable = normalised and args[0].joinable and args[0].type == "string"  # the text of a number is another value
     out.transformed = out.transformed or (function.degree_rule in ("transforms", "rounds") and out.degree == 1)
+    if name == "LEAST" and out.degree == 1:
+        below = [f"{sql} <> {parenthesised(arg, SUM)}" for arg in args if arg.constant is not None]
+        missing = [f"NOT ({arg.sql} IS NOT NULL)" for arg in args if arg.constant is None]  # LEAST(NULL, 5) is 5
+        out.capped, out.caps = True, frozenset([*below, *missing])
     out.filled = out.filled or (function.degree_rule == "first_argument" and out.degree == 1)
     return out
 

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
+from cleanroom.sql.checking.parts import Parts, form_of, product, values_of_persons
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ATOM, SUM, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.privacy import aggregates, rows
@@ -124,11 +125,13 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
     persons_of = _persons(scope)
     for text in _counted(scope) if tests or repeated else ():
         persons_of.setdefault(scope.equal.person(text), text)
+    partial = {item.reference for item in scope.protected if item.partial}
     kinds = {
-        kind: PersonGroups(GROUPS + f"_{number}" * bool(number), texts, person, source)
+        kind: PersonGroups(GROUPS + f"_{number}" * bool(number), texts, person, source, partial=person in partial)
         for number, (kind, person) in enumerate(persons_of.items())
     }
     differences, unshared = _differences(scope, ctx) if floor > 1 else ([], [])
+    parts = Parts(ctx, floor)
     always, optional = _optional(scope)
     for condition in floor_conditions(always, scope.divisions, floor):
         _require(condition, kinds[scope.equal.person(condition.identity)], scope)
@@ -152,6 +155,7 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         groups.require_differences(differences, few)
         for test in unshared:
             groups.require(test, few)
+        parts.require(groups, share, few)
     number = ctx.findings.release(scope.protected, floor)
     scope.releases |= {(number, item.view) for item in scope.protected}
     overlap = bool(keys) and floor > 1 and (scope.overlapping or scope.multiplied)
@@ -165,7 +169,8 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         decided = decided_by(groups.person, scope.relations.values(), scope.equal)
         if all(key.sources <= decided and not key.outer_join_markers and "SELECT" not in key.sql for key in keys):
             continue  # each person is in one group
-        groups.table = f"__cr_rows{number}{groups.alias.removeprefix(GROUPS)}"
+        persons_only = all(any(arg.identity for arg in item.args) for item in scope.released)
+        groups.compare(f"__cr_rows{number}{groups.alias.removeprefix(GROUPS)}", rows=not persons_only)
     found = ReleasedGroups(list(kinds.values()), floor, keys, scope)
     found.merge(scope.released, is_person)
     counts = [item for item in scope.released if item.distinct or item.name == "APPROX_COUNT_DISTINCT"]
@@ -181,7 +186,7 @@ def _persons(scope: Scope) -> dict[str, str]:
         found.setdefault(scope.equal.person(item.reference), []).append(item)
     persons = {}
     for kind, items in found.items():
-        certain = [item.reference for item in items if not item.outer_join_marker]
+        certain = [item.reference for item in sorted(items, key=lambda item: item.partial) if not item.outer_join_marker]
         every = list(dict.fromkeys(certain[:1] or [item.reference for item in items]))
         persons[kind] = every[0] if len(every) == 1 else f"COALESCE({', '.join(every)})"
     return persons
@@ -226,7 +231,7 @@ def _optional(scope: Scope) -> tuple[list[ProtectedInput], list[ProtectedInput]]
 def _require_contributors(groups: PersonGroups, scope: Scope, floor: int, ctx: Context) -> None:
     """Require contributors to each aggregate."""
     for item in scope.released:
-        args, mixture = _values(item, ctx), FUNCTIONS[item.name].disclosure == "mixture"
+        args, mixture = values_of_persons(item, ctx), FUNCTIONS[item.name].disclosure == "mixture"
         if not args or FUNCTIONS[item.name].disclosure == "condition":
             continue
         texts = [parenthesised(arg, SUM) for arg in args]
@@ -235,14 +240,9 @@ def _require_contributors(groups: PersonGroups, scope: Scope, floor: int, ctx: C
         test = " AND ".join(f"{text} <> 0" if mixture else f"{text} IS NOT NULL" for text in texts)
         test = f"({item.where}) IS TRUE AND {test}" if item.where else test
         if mixture and (not empty or floor > 1):
-            groups.require_contributors(_where(texts[0] if len(args) == 1 else _product(*args), item), enough, test)
+            groups.require_contributors(_where(texts[0] if len(args) == 1 else product(*args), item), enough, test)
         elif not empty or floor > 1:
             groups.require(test, enough)
-
-
-def _values(item: ReleasedAggregate, ctx: Context) -> list[Value]:
-    """Arguments that are values of persons."""
-    return [arg for arg in item.args if arg.sources and not arg.identity and not aggregates.is_flag(arg, ctx.catalog)]
 
 
 def _where(text: str, item: ReleasedAggregate) -> str:
@@ -291,7 +291,7 @@ def _differences(scope: Scope, ctx: Context) -> tuple[list[tuple[str, str]], lis
     sums, conditions, present = dict[_Summand, None](), dict[str, None](), dict[str, None]()
     args_summed, counts_rows, moment = set(), False, False
     for read, item in zip(names, scope.released, strict=True):
-        kind, args = FUNCTIONS[item.name].disclosure, _values(item, ctx)
+        kind, args = FUNCTIONS[item.name].disclosure, values_of_persons(item, ctx)
         if kind == "condition" or not any(arg.sources for arg in item.args):
             counts_rows = True
             if presence(item):
@@ -321,7 +321,8 @@ def _differences(scope: Scope, ctx: Context) -> tuple[list[tuple[str, str]], lis
             pairs.append((part.total if part.total in released or part.type == "decimal" else part.as_double, part.counted))
     pairs += [(_count_of(test), "COUNT(*)") for test in present if counts_rows]
     both = itertools.chain(itertools.combinations(present, 2), itertools.product(present, conditions))
-    return pairs, [f"({one}) <> ({two})" for one, two in both]
+    caps = dict.fromkeys(cap for item in scope.released for arg in item.args for cap in sorted(arg.caps))
+    return pairs, [*(f"({one}) <> ({two})" for one, two in both), *caps]
 
 
 class _Summand(NamedTuple):
@@ -383,21 +384,15 @@ def _parts(arg: Value, item: ReleasedAggregate, numbers: dict[str, Value]) -> li
     """Columns and products that an argument consists of; the argument itself if it has a condition or is not a number."""
     names = columns_in(arg.sql)
     columns = sorted(numbers.keys() & names)
-    parts = [_Summand(name, type=numbers[name].type) for name in columns]
+    parts = [_Summand(form_of(name, arg), type=numbers[name].type) for name in columns]
     if item.where or arg.sql.startswith(("CASE ", "IF(")) or not numbers.keys() >= set(names):
         return [_Summand(arg.sql, item.where, arg.type), *parts]
-    products = [_product(numbers[one], numbers[two]) for one, two in itertools.combinations(columns, 2)] if (arg.degree or 1) > 1 else []
+    products = [product(numbers[one], numbers[two]) for one, two in itertools.combinations(columns, 2)] if (arg.degree or 1) > 1 else []
     return [*(parts if arg.mixed or not products else ()), *map(_Summand, products)]
 
 
 def _squares(args: Sequence[Value]) -> list[str]:
-    return [_product(one, two) for one, two in itertools.combinations_with_replacement(args, 2)]
-
-
-def _product(one: Value, two: Value) -> str:
-    """The product as a double: that of two whole numbers may overflow."""
-    factors = (value.sql if value.plain and value.type == "number" else f"CAST({value.sql} AS DOUBLE)" for value in (one, two))
-    return " * ".join(factors)
+    return [product(one, two) for one, two in itertools.combinations_with_replacement(args, 2)]
 
 
 def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:

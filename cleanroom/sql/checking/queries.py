@@ -108,7 +108,9 @@ def _merged(operator: str, branches: Sequence[CheckedQuery], hidden: bool, ctx: 
         texts.append(subquery(_with_identities(branch, before, len(protected)) if protected and hidden else branch.sql))
         before += len(branch.protected)
     mixed = rows.union_mixes_rows(protected_of)
-    named = [ProtectedInput(item.view, item.identity_column, f"{HIDDEN_COLUMN}{index}") for index, item in enumerate(protected)]
+    named = [
+        ProtectedInput(item.view, item.identity_column, f"{HIDDEN_COLUMN}{index}", partial=True) for index, item in enumerate(protected)
+    ]
     return CheckedQuery(
         f"\n{operator}\n".join(texts),
         [_merged_field([branch.fields[index] for branch in branches], mixed, ctx) for index in range(width)],

@@ -116,7 +116,7 @@ def _add_query(written: str, query: CheckedQuery, ctx: Context) -> Relation:
     for item in query.protected:
         # The column that shows the identity, if the query has one, so that it can be joined on and grouped by.
         column = item.reference if item.output_position is None else query.fields[item.output_position].name
-        scope.protected.append(ProtectedInput(item.view, item.identity_column, qualified(alias, column)))
+        scope.protected.append(ProtectedInput(item.view, item.identity_column, qualified(alias, column), partial=item.partial))
     scope.overlapping = scope.overlapping or query.overlapping
     scope.releases |= query.releases
     scope.views |= query.views
@@ -198,6 +198,7 @@ def _join(word: str, ctx: Context) -> Source:
         if text.continues(text.at):
             raise text.unexpected()
         raise outside_language(f"ExpressionNotAllowed: a {word} without ON; write ON or USING, or CROSS JOIN", text.position())
+    optional = frozenset[str]()
     if word in ("LEFT JOIN", "RIGHT JOIN"):
         optional = frozenset([right.alias] if word == "LEFT JOIN" else [relation.alias for relation in left])
         found[first:] = [equality._replace(restricts=optional) for equality in found[first:]]
@@ -209,6 +210,9 @@ def _join(word: str, ctx: Context) -> Source:
     names = {name.lower() for name in using}
     scope.show([*merged, *(value for value in visible if value.name.lower() not in names)])
     on = conjunction(conditions)
+    if scope.protected and word in ("LEFT JOIN", "RIGHT JOIN"):
+        compared = [value for pair in found[first:] for value in (pair.first, pair.second)]
+        on += "".join(f" AND {text} IS NOT NULL" for text in rows.optional_identities(scope, optional, compared))
     if word == "JOIN":
         scope.joins[right.alias] = conditions
     return [f"\n{word} ", right, f" ON {on}" if on else ""]

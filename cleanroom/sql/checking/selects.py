@@ -152,6 +152,9 @@ def _rows(joined: Source, ctx: Context) -> tuple[str, str]:
         where = "\nWHERE " + conjunction(conjuncts(ctx.in_clause("filter"), in_every_row=True))
     scope.may_copy_rows = scope.may_copy_rows or not rows.connected(scope.aliases_in_from, scope.equal.links)
     rows.check_from(scope.protected, scope.may_copy_rows)
+    missing = rows.unfiltered_identities(scope)
+    if missing:  # a floor cannot count a row without an identity
+        where += f"{' AND ' if where else f'{chr(10)}WHERE '}{' AND '.join(f'{text} IS NOT NULL' for text in missing)}"
     candidates = [item for item in scope.relations.values() if item.alias not in scope.exploded]
     attached = attach(candidates, scope.protected, scope.equal.found)
     scope.multiplied = attached.overlapping

@@ -45,6 +45,7 @@ def combine(
         out.exposed |= part.exposed
         out.sources |= part.sources
         out.outer_join_markers |= part.outer_join_markers
+        out.caps |= part.caps
         for fact in _INHERITED:
             if getattr(part, fact):
                 setattr(out, fact, True)

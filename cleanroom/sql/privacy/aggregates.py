@@ -134,6 +134,11 @@ def _check_terms(name: str, args: Sequence[Value], catalog: Catalog) -> None:
                 f"{name} over rows under a privacy floor takes columns, their sums and products of two, and LEAST, ROUND, LN, LOG10 or "
                 "LOG1P of one column; this expression could single out rows (round and cast the result, not the rows)",
             )
+        if arg.capped and not arg.caps:
+            raise Refusal(
+                "ConditionalAggregate",
+                f"{name} of {arg.name or arg.sql}, which an earlier SELECT limits by LEAST: write LEAST inside {name}(…)",
+            )
         if arg.type in ("boolean", "string"):
             raise Refusal("ConditionalAggregate", f"{name} over rows under a privacy floor takes numbers")
         protected = protected_columns(arg, catalog)

@@ -59,19 +59,21 @@ class PersonGroups:
         alias: Alias of the groups.
         keys: Texts of the group keys.
         person: Text that reads the identity.
+        partial: Rows of a UNION are among the rows, which are about no person of this kind.
         source: FROM and WHERE clauses of the rows.
         table: Name of the common table expression with the rows per person; empty if they are read once.
         conditions: Conditions that a group must meet to be shown, in the order of the query.
     """
 
-    def __init__(self, alias: str, keys: Sequence[str], person: str, source: Sequence[str]) -> None:
-        self.alias, self.keys, self.person, self.source = alias, keys, person, source
-        self.table = ""
+    def __init__(self, alias: str, keys: Sequence[str], person: str, source: Sequence[str], *, partial: bool = False) -> None:
+        self.alias, self.keys, self.person, self.source, self.partial = alias, keys, person, source, partial
+        self.table = self._rows = ""
         self.conditions: dict[str, None] = {}
         self._per_person: dict[str, str] = {}
         self._shares: dict[str, str] = {}
         self._columns: dict[str, str] = {}
         self._deviations: dict[str, str] = {}
+        self._moments: dict[str, None] = {}  # columns from which moments are computed
         self._late_joins: dict[str, str] = {}
         self._late_keys: list[str] = []
         self._repeated = False  # a late join may repeat the rows per person
@@ -87,8 +89,10 @@ class PersonGroups:
         is not a number if a person has an infinite value.
         """
         one, _, two = summand.partition(" * ")
-        number = f"CAST({summand} AS DOUBLE)"
-        column = self._shares[summand] = self._column(f"COALESCE(SUM({number if one == two else f'ABS({number})'}), 0)")
+        value = f"CASE WHEN {self.person} IS NOT NULL THEN {summand} END" if self.partial else summand
+        number = f"CAST({value} AS DOUBLE)"
+        positive = one == two and not self.partial
+        column = self._shares[summand] = self._column(f"COALESCE(SUM({number if positive else f'ABS({number})'}), 0)")
         self.conditions[f"MAX({column}) - {percent / 100} * SUM({column}) <= 0"] = None
 
     def require_contributors(self, summand: str, enough: str, test: str) -> None:
@@ -114,7 +118,7 @@ class PersonGroups:
         """Require that persons whom differences of counts of persons show are not ``few``.
 
         Args:
-            tests: Tests of rows, which are not NULL. Those are counted who have no such row, who meet two tests, or one of two.
+            tests: Tests of rows, which are not NULL. Those are counted who have no such row, who meet none or two, or one of two.
             repeated: Those are counted who have several rows.
             few: ``NOT BETWEEN 1 AND 4``.
         """
@@ -123,6 +127,8 @@ class PersonGroups:
         columns = [self._column(f"BOOL_OR({test})") for test in tests]
         for column in columns:
             self._require(f"NOT {column}", few)
+        if len(columns) > 1:
+            self._require(" AND ".join(f"NOT {column}" for column in columns), few)
         for one, two in itertools.combinations(columns, 2):
             for test in (f"{one} AND {two}", f"{one} AND NOT {two}", f"NOT {one} AND {two}"):
                 self._require(test, few)
@@ -190,6 +196,7 @@ class PersonGroups:
         """
         inner = self._column(one.aggregate("VAR_POP") if one == two else one.aggregate("COVAR_POP", two))
         number, first, second = self._column(one.aggregate("COUNT")), self._deviation(one), self._deviation(two)
+        self._moments |= dict.fromkeys([number, inner, *(self._column(numbers.aggregate("SUM")) for numbers in (one, two))])
         text = f"SUM({number} * {inner} + {number} * {first} * {second})"
         text += f" - SUM({number} * {first}) * SUM({number} * {second}) / NULLIF(SUM({number}), 0)"
         return f"GREATEST({text}, 0)" if one == two else text
@@ -260,16 +267,31 @@ class PersonGroups:
         group = f"\nGROUP BY {', '.join(self.keys)}" if self.keys else ""
         return subquery(_select(columns) + "".join(self.source) + group)
 
+    def compare(self, table: str, *, rows: bool) -> None:
+        """Compare the groups, whose rows per person are in ``table``.
+
+        A person for whom an aggregate adds up something else in another group is a difference. If the query shows more of the ``rows`` than
+        whose they are, so is a person with another number of rows.
+        """
+        self.table = table
+        self._rows = self._column("COUNT(*)") if rows else ""
+
     def overlapping(self, floor: int) -> str:
         """A subquery with the keys of every group whose persons differ from those of another group by one to ``floor - 1`` persons."""
+        summed = [name for text in self._columns if text.startswith("SUM(") for name in columns_in(text)]
+        values = [name.split("`")[3] for name in dict.fromkeys([*summed, *self._moments, *([self._rows] if self._rows else [])])]
+        same = ["`__cr_a`.`__cr_p` = `__cr_b`.`__cr_p`"]
+        # As FLOAT, because the order in which a sum is computed may differ.
+        same += [f"CAST(`__cr_a`.`{name}` AS FLOAT) <=> CAST(`__cr_b`.`{name}` AS FLOAT)" for name in values]
         size = f"{_select([*aliased(self._keys('__cr_s')), 'COUNT(`__cr_s`.`__cr_p`) AS `__cr_n`'])}\nFROM `{self.table}` AS `__cr_s`"
         size += f"\nGROUP BY {', '.join(self._keys('__cr_s'))}\nHAVING COUNT(`__cr_s`.`__cr_p`) >= {floor}"
         columns = [*aliased(self._keys("__cr_o")), "`__cr_o`.`__cr_p` AS `__cr_p`", "`__cr_n`.`__cr_n` AS `__cr_n`"]
+        columns += [f"`__cr_o`.`{name}` AS `{name}`" for name in values]
         sized = f"{_select(columns)}\nFROM `{self.table}` AS `__cr_o`"
         sized = subquery(sized + joined("JOIN", subquery(size), "__cr_n", self._keys("__cr_o")))
         sizes = ["`__cr_a`.`__cr_n`", "`__cr_b`.`__cr_n`"]
         text = _select(aliased(self._keys("__cr_a")))
-        text += f"\nFROM {sized} AS `__cr_a`\nJOIN {sized} AS `__cr_b` ON `__cr_a`.`__cr_p` = `__cr_b`.`__cr_p`"
+        text += f"\nFROM {sized} AS `__cr_a`\nJOIN {sized} AS `__cr_b` ON {' AND '.join(same)}"
         text += "\nGROUP BY " + ", ".join([*self._keys("__cr_a"), *self._keys("__cr_b"), *sizes])
         text += "\nHAVING (" + " OR ".join(f"{size} - COUNT(*) BETWEEN 1 AND {floor - 1}" for size in sizes) + ")"
         return subquery(text)

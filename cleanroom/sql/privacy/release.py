@@ -86,10 +86,10 @@ def floor_conditions(protected: Sequence[ProtectedInput], divisions: Mapping[tup
     """
     identities = {item.reference: item.outer_join_marker for item in protected}
     conditions = [FloorCondition(reference, floor) for reference in identities]
-    parts_of = [list(_parts(texts)) for texts in divisions]
+    divided = [list(parts_of(texts)) for texts in divisions]
     strict = any(divisions.values())
     total = 1
-    for parts in parts_of:
+    for parts in divided:
         total *= len(parts)
     if total > MAX_PARTS:
         raise Refusal(
@@ -97,7 +97,7 @@ def floor_conditions(protected: Sequence[ProtectedInput], divisions: Mapping[tup
         )
     if not strict and (not divisions or floor <= 1):
         return conditions
-    for part in itertools.product(*parts_of):
+    for part in itertools.product(*divided):
         for reference, marker in identities.items():
             rows_without_person = ((marker, False),) in part
             if not (marker and rows_without_person):
@@ -108,17 +108,19 @@ def floor_conditions(protected: Sequence[ProtectedInput], divisions: Mapping[tup
 def counted_persons(scope: Scope) -> tuple[list[str], bool]:
     """Tests of rows by which aggregates count persons, and whether they also count the rows of the same persons.
 
-    COUNT(DISTINCT …) of some identities counts persons. Where the query text makes the rows of a person, or a person has one row for
-    each value of other columns, every condition and every count of rows may count persons as well.
+    COUNT(DISTINCT …) of some identities counts persons, and so may that of another column, such as an address. Where the query text makes
+    the rows of a person, or a person has one row for each value of other columns, every condition and every count of rows may count
+    persons as well.
     """
     tests, counts, made = [], False, scope.overlapping or scope.multiplied
     for item in scope.released:
-        if (item.distinct or item.name == "APPROX_COUNT_DISTINCT") and any(arg.identity for arg in item.args):
+        if item.distinct or item.name == "APPROX_COUNT_DISTINCT":
             counts = True
-            if item.where or any(arg.outer_join_markers or not (arg.plain and arg.sql.startswith("`")) for arg in item.args):
+            always = all(arg.identity and arg.plain and arg.sql.startswith("`") and not arg.outer_join_markers for arg in item.args)
+            if item.where or not always:
                 tests.append(presence(item))
     if made or any(len(relation.unique_on or ()) > 1 for relation in scope.relations.values()):
-        tests += [test_of(part) for conditions in scope.divisions for part in _parts(conditions)]
+        tests += [test_of(part) for conditions in scope.divisions for part in parts_of(conditions)]
     if len(tests) > MAX_COUNTED:
         raise Refusal("ConditionalAggregate", f"the SELECT counts persons under {len(tests)} conditions; the limit is {MAX_COUNTED}")
     return list(dict.fromkeys(tests)), made and counts and any(_counts_rows(item) for item in scope.released)
@@ -134,7 +136,7 @@ def test_of(part: PartOfDivision) -> str:
     return " AND ".join(f"{text} IS {'' if true else 'NOT '}TRUE" for text, true in part)
 
 
-def _parts(conditions: tuple[str, ...]) -> Iterator[PartOfDivision]:
+def parts_of(conditions: tuple[str, ...]) -> Iterator[PartOfDivision]:
     """Rows that take each branch of a CASE; the last part takes ELSE."""
     for index in range(len(conditions) + 1):
         before = tuple((text, False) for text in conditions[:index])
@@ -149,7 +151,7 @@ def output_field(name: str, value: Value, *, protected: bool) -> Value:
         out.degree = None
     out.plain = value.plain and not value.outer_join_markers
     out.identity = value.identity and protected
-    out.outer_join_markers, out.aggregated, out.windowed = NO_NAMES, False, False
+    out.outer_join_markers, out.caps, out.selector, out.aggregated, out.windowed = NO_NAMES, NO_NAMES, "", False, False
     return out
 
 

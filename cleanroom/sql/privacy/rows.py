@@ -240,6 +240,23 @@ def _rows_in_expression(protected: Sequence[ProtectedInput]) -> Refusal:
     )
 
 
+def unfiltered_identities(scope: Scope) -> list[str]:
+    """Identities of the input views of a SELECT that may be NULL, because no equality is true in every row."""
+    compared = {value.sql for pair in scope.equal.found if pair.in_every_row for value in (pair.first, pair.second)}
+    views = {relation.alias for relation in scope.relations.values() if relation.view}
+    return _not_compared([item for item in scope.protected if not item.outer_join_marker], views, compared)
+
+
+def optional_identities(scope: Scope, optional: Collection[str], compared: Iterable[Value]) -> list[str]:
+    """The same of input views among the ``optional`` relations of an outer join, whose condition compares the columns ``compared``."""
+    views = {relation.alias for relation in scope.relations.values() if relation.view and relation.alias in optional}
+    return _not_compared(scope.protected, views, {value.sql for value in compared})
+
+
+def _not_compared(inputs: Iterable[ProtectedInput], views: Collection[str], compared: Collection[str]) -> list[str]:
+    return [item.reference for item in inputs if item.reference not in compared and item.reference.split("`")[1] in views]
+
+
 def semi_join(found: SemiJoin, scope: Scope, in_every_row: bool) -> None:
     """Protect the rows of a SELECT that a condition on protected rows selects. The condition must be true in every row."""
     if not in_every_row:
@@ -296,5 +313,5 @@ def remaining_inputs(scope: Scope, outputs: Sequence[Value]) -> list[ProtectedIn
             for inner, other in ((first, second), (second, first)):
                 if in_every_row and equal.representative(inner.sql) == same and not (other.sources & aliases):
                     outer = other
-        inputs.append(ProtectedInput(item.view, item.identity_column, reference, output_position=position, enclosing_column=outer))
+        inputs.append(item._replace(reference=reference, outer_join_marker="", output_position=position, enclosing_column=outer))
     return inputs

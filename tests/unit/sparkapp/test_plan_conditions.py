@@ -8,7 +8,7 @@ import pytest
 
 from cleanroom.errors import Refused
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.conditions import Condition, Floors, number_of, product_text, row_test, row_text
+from sparkapp.plan.conditions import Condition, Floors, covers, number_of, product_text, row_test, row_text
 from sparkapp.plan.tree import tree
 from tests.unit.sparkapp.test_plan_operators import attribute
 from tests.unit.sparkapp.test_plan_tree import EXPRESSIONS, node
@@ -107,6 +107,7 @@ def test_text_of_counted_rows_does_not_depend_on_the_order_of_conditions() -> No
     ("test", "text"),
     [
         (IS_X, "{} IS NOT NULL"),
+        (of("Not", IS_X), "{} IS NULL"),
         (TRUE, "{} IS TRUE"),
         (of("EqualNullSafe", unequal(of("Cast", X, dataType="double"), literal(0)), literal("true")), "{} <> 0 IS TRUE"),
         (of("Not", of("EqualNullSafe", IS_X, literal("true"))), "#0 IS NOT NULL IS NOT TRUE"),
@@ -120,10 +121,29 @@ def test_tests_of_one_value_have_a_form(test: Items, text: str) -> None:
 
 
 def test_other_tests_keep_their_text() -> None:
-    for test in (unequal(X, literal(1)), of("Not", IS_X), of("EqualNullSafe", X, literal("false")), of("EqualNullSafe", X, Y)):
+    for test in (unequal(X, literal(1)), of("EqualNullSafe", X, literal("false")), of("EqualNullSafe", X, Y)):
         assert row_test(tree(test), Canonical()) == {Canonical().text(tree(test))}
     assert row_test(tree(of("Cast", X, dataType="integer")), Canonical()) == {Canonical().text(tree(of("Cast", X, dataType="integer")))}
     assert len(row_test(tree(of("And", IS_X, of("And", TRUE, IS_Y))), Canonical())) == 3
+
+
+@pytest.mark.parametrize(
+    ("tests", "covered"),
+    [
+        ([{"a IS TRUE"}], True),
+        ([{"a IS TRUE", "#7) IS NOT NULL"}], True),  # the identity
+        ([{"a IS TRUE", "x IS NOT NULL"}], False),
+        ([{"a IS TRUE", "x IS NOT NULL"}, {"a IS TRUE", "y IS NULL"}], False),
+        ([{"a IS TRUE", "x IS NOT NULL"}, {"a IS TRUE", "x IS NULL"}], True),
+        ([{"a IS TRUE", "b IS TRUE"}, {"a IS TRUE", "b IS NOT TRUE"}], True),
+        ([{"a IS TRUE", "b IS TRUE"}, {"a IS TRUE", "b IS NOT TRUE", "x IS NOT NULL"}], False),
+        ([{"a IS TRUE", "x <> 0"}], False),
+        ([{"b IS TRUE"}], False),
+        ([], False),
+    ],
+)
+def test_part_is_counted_by_its_test_or_by_those_of_all_its_parts(tests: list[set[str]], covered: bool) -> None:
+    assert covers([frozenset(test) for test in tests], frozenset(["a IS TRUE"]), ("#7) IS NOT NULL",)) == covered
 
 
 def test_number_is_a_constant_without_casts() -> None:

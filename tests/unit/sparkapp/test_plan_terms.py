@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -84,6 +85,19 @@ HAS = test(f"{A} IS NOT NULL")
 VALUES = f"1 IF {A} IS NOT NULL"
 """The number of values."""
 DIVIDED = [test(f"{C} IS TRUE"), test(f"{C} IS NOT TRUE")]
+
+
+def in_parts(floors: Floors, *pairs: frozenset[str], sums: Sequence[str] = ()) -> Floors:
+    """``floors`` with the conditions on the rows that meet the condition, and on the others."""
+    tests = [part | {text} for part in DIVIDED for text in (*(f"{text} <> 0" for text in sums), f"{A} IS NOT NULL")]
+    return replace(
+        floors,
+        tests=[*floors.tests, *tests],
+        part_shares={(text, part): 80 for text in sums for part in DIVIDED},
+        part_differences={(one, part) for one in pairs for part in DIVIDED},
+    )
+
+
 CASES = {
     "sum": ([call("Sum", AMOUNT)], Floors(5, 5, [test(f"{A} <> 0")], shares={A: 80})),
     "sum and rows": ([call("Sum", AMOUNT), COUNT], Floors(5, 5, [test(f"{A} <> 0")], shares={A: 80}, differences={pair(A, VALUES)})),
@@ -114,32 +128,43 @@ CASES = {
     "values and rows": ([call("Count", AMOUNT), COUNT], Floors(5, tests=[HAS], differences={pair("1", f"1 IF {A} IS NOT NULL")})),
     "values and a condition": (
         [call("Count", AMOUNT), call("CountIf", NORTH)],
-        Floors(
-            5,
-            tests=[*DIVIDED, HAS],
-            differences={pair("1", f"1 IF {A} IS NOT NULL"), pair(f"1 IF {C} IS TRUE", f"1 IF {A} IS NOT NULL")},
+        in_parts(
+            Floors(
+                5,
+                tests=[*DIVIDED, HAS],
+                differences={pair("1", f"1 IF {A} IS NOT NULL"), pair(f"1 IF {C} IS TRUE", f"1 IF {A} IS NOT NULL")},
+            ),
+            pair("1", f"1 IF {A} IS NOT NULL"),
         ),
     ),
     "two counts of values": (
         [call("Count", AMOUNT), call("Count", AMOUNT, where=NORTH)],
-        Floors(
-            5,
-            tests=[*DIVIDED, HAS, test(f"{A} IS NOT NULL", f"{C} IS TRUE")],
-            differences={
-                pair("1", f"1 IF {A} IS NOT NULL"),
-                pair("1", f"1 IF {A} IS NOT NULL AND {C} IS TRUE"),
-                pair(f"1 IF {A} IS NOT NULL", f"1 IF {A} IS NOT NULL AND {C} IS TRUE"),
-            },
+        in_parts(
+            Floors(
+                5,
+                tests=[*DIVIDED, HAS],
+                differences={
+                    pair("1", f"1 IF {A} IS NOT NULL"),
+                    pair("1", f"1 IF {A} IS NOT NULL AND {C} IS TRUE"),
+                    pair(f"1 IF {A} IS NOT NULL", f"1 IF {A} IS NOT NULL AND {C} IS TRUE"),
+                },
+            ),
+            pair("1", f"1 IF {A} IS NOT NULL"),
         ),
     ),
     "sum of a case": (
         [call("Sum", of("CaseWhen", NORTH, AMOUNT)), COUNT],
-        Floors(
-            5,
-            5,
-            [test(f"{A} WHERE {C} <> 0"), *DIVIDED],
-            shares={f"{A} WHERE {C}": 80},
-            differences={pair(f"1 IF {A} WHERE {C} IS NOT NULL", f"{A} WHERE {C}"), pair(VALUES, A)},
+        in_parts(
+            Floors(
+                5,
+                5,
+                [test(f"{A} WHERE {C} <> 0"), *DIVIDED],
+                shares={f"{A} WHERE {C}": 80},
+                differences={pair(f"1 IF {A} WHERE {C} IS NOT NULL", f"{A} WHERE {C}"), pair(VALUES, A)},
+            ),
+            pair("1", f"1 IF {A} IS NOT NULL"),
+            pair("1", A),
+            sums=[A],
         ),
     ),
 }
@@ -156,7 +181,7 @@ def test_aggregates_require_each_of_these_conditions(name: str) -> None:
     assert requires(found, replace(full, strict=set())) == (summed or HAS in full.tests)
     for one in full.tests:
         others = [other for other in full.tests if other != one]
-        implied = any(one < other and (one == HAS or all(text.endswith(NULL) for text in other - one)) for other in others)
+        implied = one == HAS and any(one < other for other in others)
         assert requires(found, with_tests(full, others)) != implied
         others.append(one | {"x"})
         assert requires(found, with_tests(full, others)) == (not summed and one != HAS and not implied)
@@ -165,6 +190,10 @@ def test_aggregates_require_each_of_these_conditions(name: str) -> None:
         assert requires(found, replace(full, shares={one: share for one, share in full.shares.items() if one != text}))
     for one in CASES[name][1].differences:
         assert requires(found, replace(full, differences=full.differences - {one}))
+    for key in full.part_shares:
+        assert requires(found, replace(full, part_shares={**full.part_shares, key: 81}))
+    for difference in full.part_differences:
+        assert requires(found, replace(full, part_differences=full.part_differences - {difference}))
 
 
 ORDERED = Rows(
@@ -457,8 +486,8 @@ WHERE = frozenset([f"{P} IS NOT NULL", f"{C} IS TRUE"])
 ID = frozenset([1])
 
 
-def none_of(one: frozenset[str]) -> frozenset[tuple[frozenset[str], bool]]:
-    return frozenset([(one, False)])
+def none_of(*tests: frozenset[str]) -> frozenset[tuple[frozenset[str], bool]]:
+    return frozenset([(one, False) for one in tests])
 
 
 def both_of(one: frozenset[str], first: bool, two: frozenset[str], second: bool) -> frozenset[tuple[frozenset[str], bool]]:
@@ -486,21 +515,28 @@ def test_persons_without_a_row_are_counted(items: Items, required: frozenset[str
 
 def test_persons_of_two_counts_are_compared() -> None:
     found = terms(call("Count", IS_NORTH, distinct=True), call("Count", PERSON, where=NORTH, distinct=True))
-    full = [none_of(FOUND), none_of(WHERE)]
+    full = [none_of(FOUND), none_of(WHERE), none_of(FOUND, WHERE)]
     full += [both_of(FOUND, first, WHERE, second) for first, second in ((True, True), (True, False), (False, True))]
     assert not lacks(found, (groups(*full), ID))
     for one in full:
         assert lacks(found, (groups(*(other for other in full if other != one)), ID))
 
 
-def test_all_persons_and_other_values_need_no_condition() -> None:
-    for items in (call("Count", PERSON, distinct=True), call("Count", AMOUNT, distinct=True), call("Count", PERSON), COUNT):
+def test_all_persons_need_no_condition() -> None:
+    for items in (call("Count", PERSON, distinct=True), call("Count", PERSON), COUNT):
         assert not lacks(terms(items), (groups(), ID))
+
+
+def test_persons_without_a_value_are_counted_if_different_values_are() -> None:
+    for items in (call("Count", AMOUNT, distinct=True), call("HyperLogLogPlusPlus", AMOUNT)):
+        assert not lacks(terms(items), (groups(none_of(HAS)), ID))
+        assert lacks(terms(items), (groups(), ID))
 
 
 MADE = replace(ROWS, overlapping=True)
 TRUE, FALSE = frozenset([f"{C} IS TRUE"]), frozenset([f"{C} IS NOT TRUE"])
 PARTS = [
+    none_of(TRUE, FALSE),
     none_of(TRUE),
     none_of(FALSE),
     *(both_of(TRUE, one, FALSE, two) for one, two in ((True, True), (True, False), (False, True))),

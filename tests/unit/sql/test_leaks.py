@@ -119,7 +119,7 @@ _PARTS = Catalog.model_validate(
         ]
     }
 )  # fmt: skip
-CATALOGS |= dict.fromkeys(("void", "ratings", "mail"), _PARTS)
+CATALOGS |= dict.fromkeys(("void", "ratings", "mail", "bare"), _PARTS) | {"often": CATALOGS["mixed"]}
 """The person u17 has the only second order; or is the only one without a paid order; or without a second order."""
 TARGET = 7317.25
 """Amount of the person u17. All other amounts are whole numbers below 1000."""
@@ -152,6 +152,9 @@ def rows(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
         orders += [(99, "u17", "north", "paid", 1.0, *orders[17][5:])] if catalog == "second" else []
         orders += [(n + 100, f"u{n}", "north", "open", *orders[n][4:]) for n in range(8)] if catalog == "open" else []
     rare = [(f"u{n}", "rare", "web") for n in (17, *range(50, 60))]
+    if catalog == "often":
+        clicks = [(f"u{n}", campaign, "web") for n in people for campaign in ("all", "others")]
+        return {"orders": orders, "clicks": [*clicks, ("u17", "all", "web")], "labels": [(f"u{n}", "all") for n in people] * 2}
     if catalog == "mixed":
         orders += [(n + 100, f"u{n}", "north", "open", *orders[n][4:]) for n in others]
     return {
@@ -178,11 +181,11 @@ def _rows_of_parts(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
             amount = TARGET if target else 0.0 if status == "void" else float(rnd.randint(1, 999))
             if catalog == "ratings":
                 amount = float(rnd.randint(2, 4))
+            person = None if catalog == "bare" and target else f"u{number}"
             part = number if status != "void" or target else None
             orders.append(
                 (
-                    len(orders), f"u{number}", "north", status, amount, 0.0 if target else amount, 0.0,
-                    12 if target else rnd.randint(31, 90),
+                    len(orders), person, "north", status, amount, 0.0 if target else amount, 0.0, 12 if target else rnd.randint(31, 90),
                     0.2 if target else 0.9, TARGET * 1000 if target else 1.0, 7317 if target else 5, part, f"e{number}",
                 )
             )  # fmt: skip
@@ -202,7 +205,8 @@ def _with_twins(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 ANY_RESULT = (
     "small cell by NULL", "unlisted column as a count", "identity of another type", "condition on an unlisted column", "powers by steps",
-    "weights by steps", "arrays made by the text", "sums of unions that overflow", "rounding",
+    "weights by steps", "one person in a union", "limits and rounding", "arrays made by the text",
+    "sums of unions that overflow", "rounding",
 )  # fmt: skip
 """Kinds of queries of which every result shows something."""
 
@@ -211,13 +215,17 @@ def shows_target(result: list[tuple[Any, ...]], kind: str) -> bool:
     """Whether a number, or the difference of two numbers of a column or of a row, is the target's value or counts it alone."""
     if kind in ANY_RESULT:
         return bool(result) and any(value is not None for row in result for value in row)
+    if kind in ("sums of parts", "counts of parts", "rows without an identity"):
+        shown = [float(value) for row in result for value in row if isinstance(value, int | float)]
+        combined = [sum(map(float.__mul__, factors, shown)) for factors in itertools.product((-1.0, 0.0, 1.0), repeat=len(shown))]
+        return any(abs(value - TARGET) < 1e-6 or (kind == "counts of parts" and value == 1) for value in combined)
     columns = [[row[index] for row in result] for index in range(len(result[0]))] if result else []
     for numbers in (*columns, *result):
         known = [float(value) for value in numbers if isinstance(value, int | float)]
         values = [*known, *(one - two for one, two in itertools.permutations(known, 2))]
         if any(abs(value - TARGET) < 1e-6 or abs(value / (TARGET * 1e6) - 1) < 1e-3 for value in values):
             return True
-    if kind == "persons counted twice":
+    if kind in ("persons counted twice", "persons by other values"):
         numbers = [[value for value in line if isinstance(value, int)] for line in (*columns, *result)]
         return any(1 <= abs(one - two) < FLOOR for line in numbers for one, two in itertools.combinations([*line, 0], 2))
     return kind == "weights made by the text" and len(result) > 0 and any(1 in row for row in result)

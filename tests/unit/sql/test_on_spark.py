@@ -54,9 +54,10 @@ def load(session: Any, catalog: Catalog, rows: dict[str, Any]) -> None:
         types = {column.name: column.type for _, column in columns}
         data = [{column.name: _value(row[index], column.type) for index, column in columns} for row in rows.get(view.name, ())]
         table = pa.Table.from_pylist(data, schema=arrow_schema(types, list(types)))
-        session.createDataFrame(table, ", ".join(f"`{name}` {SPARK_TYPES[kind]}" for name, kind in types.items())).createOrReplaceTempView(
-            view.name
-        )
+        frame = session.createDataFrame(table, ", ".join(f"`{name}` {SPARK_TYPES[kind]}" for name, kind in types.items()))
+        if view.min_group_size:  # as the pod does
+            frame = frame.filter(" AND ".join(f"`{identity}` IS NOT NULL" for identity in view.identity_columns))
+        frame.createOrReplaceTempView(view.name)
 
 
 def _value(value: Any, kind: str) -> Any:

@@ -136,6 +136,19 @@ def test_view_that_replaces_a_registered_one_is_refused(guarded: Any, spark: Any
         load(spark, GUARDED, {})
 
 
+def test_view_with_rows_without_an_identity_is_refused(guarded: Any, spark: Any) -> None:
+    from sparkapp.plan_check import PlanCheck
+
+    spark.createDataFrame([], spark.table("orders").schema).createOrReplaceTempView("orders")
+    try:
+        with pytest.raises(Refused) as caught:
+            PlanCheck(spark, GUARDED)
+        assert caught.value.code == "PlanLeafUnknown"
+        assert "rows without an identity" in caught.value.message
+    finally:
+        load(spark, GUARDED, {})
+
+
 def test_view_of_a_segment_may_contain_rows_of_persons_but_no_other_functions(guarded: Any, spark: Any) -> None:
     guarded.require_known(spark.sql("SELECT amount FROM orders"))
     with pytest.raises(Refused, match="Rand"):

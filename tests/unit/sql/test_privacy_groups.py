@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import date
 from typing import Any
 
 import duckdb
@@ -165,6 +166,27 @@ def test_groups_that_may_share_persons_are_compared(name: str) -> None:
 def test_groups_by_a_column_that_is_not_unique_per_person_are_compared() -> None:
     assert "LEFT ANTI JOIN" in check_sql(ONE_GROUP["declared unique"], GUARDED).sql
     assert "LEFT ANTI JOIN" in check_sql(ONE_GROUP["declared unique"], with_unique("clicks", "user_key", "device")).sql
+
+
+@pytest.mark.parametrize(
+    "use", ["SUM(amount)", "AVG(amount)", "STDDEV_POP(amount)", "VAR_SAMP(amount)", "COVAR_POP(amount, discount)", "CORR(amount, discount)"]
+)
+@pytest.mark.parametrize("amount", [None, 4.5])
+def test_groups_of_the_same_persons_are_shown_if_their_values_are_the_same_or_differ_for_enough(
+    use: str, amount: float | None, connection: duckdb.DuckDBPyConnection
+) -> None:
+    verdict = check_sql(
+        f"SELECT n, {use} AS s FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY user_key ORDER BY day) AS n FROM orders) t GROUP BY n",
+        GUARDED,
+    )
+    assert verdict.allowed, verdict.reasons
+    rows = [
+        (0, f"u{n}", "north", "paid", amount if amount and (n, day) == (3, 2) else 2.0 + n % 5, 0.1 * (n % 7), 30, date(2026, 1, day), None)
+        for n in range(30)
+        for day in (1, 2)
+    ]
+    create(connection, GUARDED, {"orders": rows})
+    assert len(run_verdict(connection, verdict)) == (2 if amount is None else 0)
 
 
 # -- tables with one row per person -----------------------------------------------------------------------------------
