@@ -63,7 +63,7 @@ demo: $(STAMP) $(NODE_STAMP) $(JVM_STAMP) ## run three companies, two clouds, on
 	@$(VENV)/bin/cleanroom demo $(DEMO_ARGS)
 
 test: setup ## run the tests, on real servers
-	@$(PY) -m pytest --processes 5 $(PYTEST_ARGS)
+	@$(PY) -m pytest -n 4 --dist loadfile $(PYTEST_ARGS)
 
 mutants: setup ## put small faults into the code, and list those that no test notices (MUTANTS="cleanroom/keys --sample 200")
 	@$(PY) -m scripts.mutants $(MUTANTS)

@@ -1,15 +1,18 @@
-"""Fixtures and settings of all tests."""
+"""Fixtures of all tests, and the distribution of tests over processes (``make test`` uses four)."""
 
 from __future__ import annotations
 
 import atexit
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.servers", "tests.processes", "tests.temporal_env"]
+from tests.distribution import piece, rank
+
+pytest_plugins = ["tests.servers", "tests.temporal_env"]
 
 # The duration of an example is not meaningful on a busy machine.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -30,3 +33,24 @@ def pytest_collection() -> Iterator[object]:
         gc.enable()
         # At the very end, so that extensions find no leaks. pytest itself collects garbage five times before.
         atexit.register(gc.unfreeze)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run long pieces first, in the processes of a distributed run."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: rank(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Schedule by piece, in the order of collection."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByPieces(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return piece(nodeid)
+
+    config.option.loadscopereorder = False  # would start with the files that have the most tests
+    return ByPieces(config, log)

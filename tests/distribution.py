@@ -1,4 +1,4 @@
-"""Distributes the tests over a few processes. :mod:`tests.processes` applies it.
+"""Distributes the tests over a few processes. ``tests/conftest.py`` applies it.
 
 A file stays in one process, so that its servers start once. The files on the local cloud form two pieces, each with a cloud of
 its own, because one piece would take half of the total time. Long pieces start first, so that none runs alone at the end.

@@ -44,7 +44,10 @@ def spark_home() -> Path:
     found = find_spec("pyspark")
     if found is None or not found.submodule_search_locations:
         raise PreconditionFailed("SparkNotInstalled", "image: PySpark is not installed.")
-    return Path(next(iter(found.submodule_search_locations)))
+    location = Path(next(iter(found.submodule_search_locations)))
+    # spark-submit puts the archive python/lib/pyspark.zip of the same installation before it on the path.
+    archived = next((parent for parent in location.parents if parent.suffix == ".zip"), None)
+    return location if archived is None else archived.parents[2]
 
 
 def class_path(home: Path) -> str:

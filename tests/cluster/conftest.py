@@ -42,15 +42,17 @@ def cluster(place: Place) -> Cluster:
 def cloud(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A local cloud in the cluster's network. All collaborators have published their signing keys."""
     state = tmp_path_factory.mktemp("cloud")
-    with in_network(cluster.network):
-        try:
+    try:
+        with in_network(cluster.network):
             started = python("localcloud", "up", "--state", str(state), "--detach", "--cluster", str(cluster.description))
             assert started.returncode == 0, started.stderr
             found = Cloud(state)
             for person in found.people:
                 run_async(publish_key(person))
-            yield found
-        finally:
+        # Outside of it: tests that follow may reach the API server at an address of this machine only.
+        yield found
+    finally:
+        with in_network(cluster.network):
             stopped = python("localcloud", "down", "--state", str(state))
             assert stopped.returncode == 0, stopped.stderr
 

@@ -196,7 +196,9 @@ def observed(cloud: Cloud, cluster: Cluster, approved: QueryState) -> Iterator[O
         executor = operator.running_executor(run)
         refusals = {name: wait_for(lambda name=name: operator.refusal(name)) for name in REFUSED}
         message = wait_for(lambda: operator.termination("another-policy"))
-        yield Observed(run, driver, executor, run.result(), refusals, message)
+        found = Observed(run, driver, executor, run.result(), refusals, message)
+    yield found
+    with in_network(cluster.network), operator_of(cluster) as operator:
         for name in names:
             operator.core.delete_namespaced_pod(name, operator.namespace, grace_period_seconds=0)
 

@@ -71,8 +71,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _together(config: pytest.Config, items: list[pytest.Item]) -> list[pytest.Item]:
-    """Return the tests that share a cloud with the current one. With several processes, each runs only some of the tests."""
-    if config.option.processes < 2:
+    """Return the tests that share a cloud with the current one. Each xdist process collects all tests, but runs only some."""
+    if not hasattr(config, "workerinput"):
         return items
     return [item for item in items if piece(item.nodeid) == piece(_CURRENT[0].nodeid)]
 
