@@ -239,7 +239,9 @@ class Terms:
             results = {self.canonical.text(leaf): leaf for value in mixed for leaf in _results(value) if leaf.kind == "AttributeReference"}
             mine = [text for text, leaf in results.items() if self._is_stored_number(leaf)]
             conditional = any(value.kind in CHOICES for value in values)
-            pairs = itertools.combinations(mine, 2) if any(part.kind == "Multiply" for value in mixed for part in value.walk()) else ()
+            products = (part for value in mixed for part in value.walk() if part.kind == "Multiply")
+            multiplied = any(all(any(attributes(child)) for child in part.children) for part in products)  # a constant is no factor
+            pairs = itertools.combinations(mine, 2) if multiplied else ()
             self._terms.append(Term(tuple(protected), function, where, conditional, tuple(mine), tuple(pairs)))
 
     def _read_shared(self, args: Sequence[Node], function: str, where: str) -> None:

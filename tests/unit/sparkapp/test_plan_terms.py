@@ -242,10 +242,12 @@ def mixed(items: Items) -> Floors:
     return with_tests(Floors(5, 5, shares=dict.fromkeys((text, *stored), 80), differences=differences), tests)
 
 
+TWICE = of("Add", of("Multiply", AMOUNT, of("Literal", value="2", dataType="integer")), DISCOUNT)
 SUM, PRODUCT = of("Add", AMOUNT, DISCOUNT), of("Multiply", AMOUNT, of("Subtract", ONE, DISCOUNT))
 MIXED = {
     "sum": (SUM, mixed(SUM)),
     "difference": (of("Subtract", AMOUNT, DISCOUNT), mixed(of("Subtract", AMOUNT, DISCOUNT))),
+    "constant factor": (TWICE, mixed(TWICE)),
     "constant": (of("Add", AMOUNT, ONE), mixed(of("Add", AMOUNT, ONE))),
     "value of the author": (of("Add", AMOUNT, OWN), mixed(of("Add", AMOUNT, OWN))),
     "product": (PRODUCT, with_tests(mixed(PRODUCT), [*mixed(PRODUCT).tests, test(f"{A} <> 0", f"{D} <> 0")])),
