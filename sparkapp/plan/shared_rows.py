@@ -39,14 +39,14 @@ class SharedRows(NamedTuple):
         for index in (0, 1):
             text = self.texts[index]
             found = self._found(text, filter, self.values[1 - index], floors, canonical)
-            mine = [f"{text}{found}{filter}"] + ([f"{text} * {text}{found}{filter}"] if self.squares else [])
+            mine = [f"{text}{found}{filter}"] + ([f"{_product(text, text)}{found}{filter}"] if self.squares else [])
             if text in self.protected and any(floors.shares.get(one, 100) > share for one in mine):
                 raise refused("PlanFloorMissing", "no condition limits the part of one person in the rows that two values share")
             counted = Test([f"{text}{found}{FOUND}", *([f"{self.where}{TRUE}"] if self.where else [])])
             pairs |= {frozenset({f"{text}{filter}", mine[0]}), frozenset({mine[0], row_text(counted)})}
             sums += mine
         if self.squares:
-            sums.append(" * ".join(sorted(self.texts)) + filter)
+            sums.append(f"{_product(*self.texts)}{filter}")
         pairs |= {frozenset(pair) for pair in itertools.combinations(sums, 2)}
         if not pairs <= floors.differences:
             raise refused("PlanFloorMissing", "the persons for whom two sums of the rows that two values share differ are not counted")
@@ -58,3 +58,7 @@ class SharedRows(NamedTuple):
         conditions = [f" WHERE {canonical.text(Node('IsNotNull', value.package, {'child': 0}, [value]))}" for value in values]
         known = frozenset[str]().union(*floors.differences)
         return next((one for one in conditions if f"{text}{one}{filter}" in known), conditions[-1])
+
+
+def _product(one: str, two: str) -> str:
+    return " * ".join(sorted([*one.split(" * "), *two.split(" * ")]))

@@ -334,6 +334,8 @@ class Terms:
         for values, function, where, conditional, columns, products in self._terms:
             summands = [f"{value} WHERE {where}" if where else value for value in values]
             tests = [{f"{summand} <> 0" for summand in summands}, {*(f"{value} <> 0" for value in values), where + TRUE}]
+            factors = {factor for value in values for factor in value.split(" * ")}  # all of them are not 0 if the values are not
+            tests.append({f"{factor} WHERE {where} <> 0" if where else f"{factor} <> 0" for factor in factors})
             if not any(_counts(floors, frozenset(test), bool(where) or conditional) for test in tests):
                 raise refused("PlanFloorMissing", f"the persons who contribute to {function.upper()} are not counted")
             summands += _squares(values, where) if function not in SUMS | _MEANS else []

@@ -307,6 +307,16 @@ def test_comparison_of_two_columns_shows_how_many_rows_have_both() -> None:
         assert requires(found, replace(full, shares={**full.shares, text: 81}))
 
 
+def test_contributors_to_a_product_are_those_to_all_of_its_factors() -> None:
+    items = of("Multiply", AMOUNT, of("Literal", value="2", dataType="double"))
+    text = product_text(tree(items), SameNumbers())
+    factors = [f"{factor} <> 0" for factor in text.split(" * ")]
+    found, full = terms(call("Sum", items), rows=ORDERED), Floors(5, shares={text: 80})
+    assert len(factors) == 2
+    assert not requires(found, with_tests(full, [frozenset(factors)]))
+    assert requires(found, with_tests(full, [frozenset([factor]) for factor in factors]))
+
+
 def test_squares_of_shared_rows_are_compared_and_limited() -> None:
     found = terms(call("Corr", AMOUNT, DISCOUNT), rows=ORDERED)
     (rows,) = found._shared
