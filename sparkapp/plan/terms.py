@@ -361,6 +361,8 @@ class Terms:
         if not {frozenset(pair) for pair in pairs} <= floors.differences or not limits <= floors.part_differences:
             raise refused("PlanFloorMissing", "the persons for whom two sums differ are not counted")
         self._require_divisions(floors)
+        if self._shared and self.parts.combined:
+            raise refused("PlanFloorMissing", "an aggregate of two values is next to aggregates with other conditions")
         self.parts.require(floors, self._all_divisions(floors.tests), share, self._known)
 
     def _always(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from cleanroom.sql.model import ReleasedAggregate, Value
 from cleanroom.sql.privacy import aggregates
 from cleanroom.sql.privacy.groups import PersonGroups
 from cleanroom.sql.privacy.release import parts_of, test_of
+from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import columns_in
 from cleanroom.sql.vocabulary import FUNCTIONS, NUMERIC
 
@@ -39,6 +40,8 @@ class Parts:
         self.differences: dict[str, None] = {}
         if floor > 1 and scope.divisions and not _has_one_selector(items):
             self.tests = [" AND ".join(map(test_of, part)) for part in itertools.product(*map(parts_of, scope.divisions))]
+            for item in items:
+                _require_one_column(item)
             self._read(items, ctx)
 
     def _read(self, items: Sequence[ReleasedAggregate], ctx: Context) -> None:
@@ -77,6 +80,16 @@ class Parts:
                 groups.require_contributors(summand, few, f"{test} AND {text} <> 0")
             for difference in self.differences:
                 groups.require(f"{test} AND {difference}", few)
+
+
+def _require_one_column(item: ReleasedAggregate) -> None:
+    """Refuse an aggregate that reads the rows which two columns share: the conditions are on all rows of a part."""
+    if FUNCTIONS[item.name].disclosure == "mixture" and len({arg.sql for arg in item.args}) > 1:
+        raise Refusal(
+            "ConditionalAggregate",
+            f"{item.name} of two columns next to aggregates with other conditions; give all aggregates of the SELECT the same condition, "
+            "or write it in a query of its own",
+        )
 
 
 def _has_one_selector(items: Sequence[ReleasedAggregate]) -> bool:

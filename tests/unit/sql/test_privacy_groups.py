@@ -316,3 +316,14 @@ def test_a_sum_of_all_rows_and_one_of_shared_rows_are_equal_or_differ_for_enough
     ]
     create(connection, GUARDED, {"orders": rows})
     assert len(run_verdict(connection, verdict)) == (0 if different == 1 else 1)
+
+
+@pytest.mark.parametrize(
+    "other", ["SUM(amount) FILTER (WHERE status = 'paid')", "COUNT_IF(status = 'paid')", "SUM(CASE WHEN status = 'paid' THEN amount END)"]
+)
+def test_two_columns_next_to_other_conditions_are_refused(other: str) -> None:
+    """The rows that two columns share could differ by one person in a part of the group."""
+    (reason,) = check_sql([f"SELECT region, CORR(amount, discount) AS c, {other} AS s FROM orders GROUP BY region"], GUARDED).reasons
+    assert (reason.code, "CORR of two columns" in reason.message) == ("ConditionalAggregate", True)
+    same = "CORR(amount, discount) FILTER (WHERE status = 'paid') AS c, SUM(amount) FILTER (WHERE status = 'paid') AS s"
+    assert check_sql([f"SELECT region, {same} FROM orders GROUP BY region"], GUARDED).reasons == ()
