@@ -6,7 +6,6 @@ The leaks of the corpus run here on Spark as well.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -153,14 +152,6 @@ def test_view_of_a_segment_may_contain_rows_of_persons_but_no_other_functions(gu
     guarded.require_known(spark.sql("SELECT amount FROM orders"))
     with pytest.raises(Refused, match="Rand"):
         guarded.require_known(spark.sql("SELECT RAND() AS r FROM orders"))
-
-
-def test_plan_is_checked_in_less_than_a_fifth_of_a_second(guarded: Any, spark: Any) -> None:
-    frame = frame_of(spark, rewritten(QUERIES["overlap"], GUARDED))
-    guarded.require_safe(frame)
-    start = time.process_time()
-    guarded.require_safe(frame)
-    assert time.process_time() - start < 0.2
 
 
 @pytest.mark.parametrize("name", CATALOGS)
