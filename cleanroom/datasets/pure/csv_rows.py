@@ -178,12 +178,11 @@ class PureCsv:
         Raises:
             InvalidInput: ``SchemaMismatch``.
         """
-        usual = self._common is not None and block.endswith(b"\n") and not block.startswith(BOM) and is_utf8(block)
+        usual = block.endswith(b"\n") and not block.startswith(BOM) and is_utf8(block)
         if usual and self._common is not None and self._common.fullmatch(block):
             return block.count(b"\n"), False
         count, breaks = 0, False
-        for row, quoted_break in self._parsed(block, first_row):
-            del row
+        for _, quoted_break in self._parsed(block, first_row):
             count += 1
             breaks = breaks or quoted_break
         return count, breaks
