@@ -5,7 +5,6 @@ The cluster has a network of its own. A process that enters it reaches the clust
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import subprocess
@@ -31,6 +30,8 @@ class LocalCluster:
 
     def enter(self) -> None:
         """Move this thread, and the threads and processes that it starts from now on, to the cluster's network."""
+        import ctypes  # not at the top, because `cleanroom ps` and `cleanroom up` do not need it
+
         handle = os.open(self.network, os.O_RDONLY)
         try:
             # Python has os.setns from 3.12 on.
