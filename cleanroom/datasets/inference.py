@@ -19,8 +19,7 @@ from cleanroom.datasets.pure.csv_rows import PureCsv, PureCsvRows, csv_header
 from cleanroom.datasets.pure.json_rows import json_objects, kind_of
 from cleanroom.datasets.pure.values import INTEGER_LIMITS
 from cleanroom.datasets.row_blocks import BOM
-from cleanroom.datasets.sources import SUFFIXES
-from cleanroom.documents.dataset import CsvDialect, FieldType
+from cleanroom.documents.dataset import SUFFIXES, CsvDialect, FieldType
 from cleanroom.errors import InvalidInput, NotFound
 
 SAMPLE_BYTES: Final = 4 << 20
