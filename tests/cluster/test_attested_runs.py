@@ -189,20 +189,19 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def observed(cloud: Cloud, cluster: Cluster, approved: QueryState) -> Iterator[Observed]:
-    names: list[str] = []
+    changes = {name: change for name, (change, _) in REFUSED.items()} | {"another-policy": another_policy}
     with in_network(cluster.network), operator_of(cluster) as operator:
         run = Run(cloud, approved)
         driver = operator.running_driver(run)
-        for name, change in {**{name: change for name, (change, _) in REFUSED.items()}, "another-policy": another_policy}.items():
+        for name, change in changes.items():
             operator.copy(driver, name, change)
-            names.append(name)
         executor = operator.running_executor(run)
         refusals = {name: wait_for(lambda name=name: operator.refusal(name)) for name in REFUSED}
         message = wait_for(lambda: operator.termination("another-policy"))
         found = Observed(run, driver, executor, run.result(), refusals, message)
     yield found
     with in_network(cluster.network), operator_of(cluster) as operator:
-        for name in names:
+        for name in changes:
             operator.core.delete_namespaced_pod(name, operator.namespace, grace_period_seconds=0)
 
 
