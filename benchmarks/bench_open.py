@@ -12,7 +12,8 @@ import time
 import psutil
 
 from benchmarks.framework import Benchmark, Growth, Value, at_most, reported
-from benchmarks.growth import FEW, MANY, query_server
+from benchmarks.growth import FEW, MANY
+from benchmarks.load_server import WORKER_MIB, load_server
 from tests.load_world import COLLABORATION, Load, load
 from tests.temporal_env import TEST_KEYRING
 from workers.watch_keeper import ensure_watcher
@@ -21,7 +22,6 @@ from workflows.publish_query import PublishQuery
 EXTRAPOLATED = 10_000
 SIGNALS = 40
 SETTLE_SECONDS = 30
-WORKER_MIB = 600
 
 
 class Cpu:
@@ -55,8 +55,8 @@ async def measure(window: float = 60) -> dict[str, Value]:
     started: dict[int, float] = {}
     idle: dict[int, float] = {}
     memory: dict[int, float] = {}
-    async with query_server() as (client, folder), load(client, folder, TEST_KEYRING) as world:
-        await ensure_watcher(client, COLLABORATION)
+    async with load_server() as server, load(server.client, server.folder, TEST_KEYRING) as world:
+        await ensure_watcher(server.client, COLLABORATION)
         cpu = Cpu(world)
         # Imports modules. The measured line begins at no query.
         await world.start(["first"])

@@ -1,4 +1,4 @@
-"""The Temporal server of the benchmarks that put load on it, and the workflow tasks that failed on it."""
+"""The Temporal server of the benchmarks with many queries or runs, and the workflow tasks that failed on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from temporalio.testing import WorkflowEnvironment
 from benchmarks.framework import Benchmark
 from localcloud.launcher.processes import free_ports
 from tests.load_world import HARMLESS, failed_workflow_tasks
-from tests.temporal_env import server_options
+from tests.temporal_env import TEST_KEYRING, client_with, server_options
 
 WORKER_MIB = 600
 """Largest resident memory of the workflows' worker, which caches at most 1,000 workflows."""
@@ -45,7 +45,8 @@ async def load_server() -> AsyncIterator[LoadServer]:
     options["dev_server_extra_args"] += ["--metrics-port", str(port)]
     with tempfile.TemporaryDirectory() as folder:
         async with await WorkflowEnvironment.start_local(**options) as env:
-            yield LoadServer(env.client, Path(folder), f"http://127.0.0.1:{port}")
+            client = await client_with(env, TEST_KEYRING, accept_unbound=True)
+            yield LoadServer(client, Path(folder), f"http://127.0.0.1:{port}")
 
 
 def measured(benchmark: Benchmark, found: Mapping[str, Any]) -> dict[str, float]:
