@@ -37,11 +37,10 @@ from tests.completion import completed_event
 from tests.prepare_world import QUERY, SPARK_HOST, Guest, PrepareWorld, prepare_world
 from tests.recovery_world import WorldSession, deployment
 from tests.scenario.kubernetes.support import follow
-from tests.temporal_env import temporal_env, unique
+from tests.temporal_env import unique
 from tests.unit.spark_support import make_trust_document
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(300)]
-_ = temporal_env
 
 CRD = f"{PLURAL}.{GROUP}"
 
