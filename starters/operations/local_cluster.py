@@ -118,9 +118,9 @@ _REMEDIES = {
     "namespaces": "Run the command on a machine or in a container with CAP_SYS_ADMIN, or without --cluster.",
     "another full cluster": "Stop the other cluster (`make cluster-down`, `cleanroom down`), then retry.",
 }
-"""By words in the reason of the tools, what to do. The first that occur decide."""
+"""What to do, by a part of the reason."""
 
 
 def _remedy(reason: str) -> str:
-    found = next((remedy for words, remedy in _REMEDIES.items() if words in reason), None)
+    found = next((remedy for part, remedy in _REMEDIES.items() if part in reason), None)
     return found or "docs/guides/test-cluster.md says what a machine needs. Without --cluster the demo needs none of it."
