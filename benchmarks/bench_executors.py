@@ -27,12 +27,11 @@ from cleanroom.datasets.csv_text import TextLayout, read_csv
 from cleanroom.datasets.encryption import SEGMENT_BYTES, SealedFile, SealedObject, generate_dataset_key, seal_bytes
 from cleanroom.datasets.parquet import open_parquet, read_parquet
 from cleanroom.documents.dataset import FieldType
-from cleanroom.spark.profile import PodResources
 from localcloud.tls import LocalAuthority
 from sparkapp.object_server import ObjectServer, object_url
 from sparkapp.splits import FETCH_SEGMENTS, WHOLE_OBJECT, InputSplit
 from tests.executor_data import JOIN, JOINED, RESULT, flights, planes
-from tests.executor_pods import figures, run_on_pods, watched
+from tests.executor_pods import figures, rows_of, run_on_pods, size_of, watched
 from tests.payload_world import payload_world, prepare
 from tests.servers import s3_server
 from tests.unit.sparkapp_dataset import DatasetWorld
@@ -145,9 +144,8 @@ async def pods(folder: Path) -> dict[str, float | dict[int, float]]:
             prepared = await prepare(world, f"bench-{executors}", JOIN, inputs, RESULT)
             stored = {rows.name: world.stored_bytes(rows.name) for rows in inputs}
             traffic.clear()
-            size = PodResources(driver_memory="1g", executor_cores=1, executor_memory="1g", executor_instances=executors)
-            run = await run_on_pods(world, prepared, folder / f"node-{executors}", size)
-            assert world.result(prepared, run.receipt()).sort_by("maker").to_pylist() == JOINED
+            run = await run_on_pods(world, prepared, folder / f"node-{executors}", size_of(executors, "1g"))
+            assert rows_of(world, prepared, run) == JOINED
             values = figures(run, traffic, stored)
             print(f"{executors} executors: {values}", flush=True)
             for name, value in values.items():
