@@ -43,9 +43,13 @@ ROWS = 1_500_000
 CONTEXT = "collaboration/dataset/object"
 
 
+def _table() -> pa.Table:
+    return pa.table({"id": range(ROWS), "name": [f"name of row {n}" for n in range(ROWS)], "amount": [n / 7 for n in range(ROWS)]})
+
+
 def rates() -> dict[str, float]:
     """Stored MB that a core opens per second of its time: decryption alone, with parsing as CSV, and with decoding as Parquet."""
-    table = pa.table({"id": range(ROWS), "name": [f"name of row {n}" for n in range(ROWS)], "amount": [n / 7 for n in range(ROWS)]})
+    table = _table()
     text, file, key = io.BytesIO(), io.BytesIO(), generate_dataset_key()
     pa.csv.write_csv(table, text, pa.csv.WriteOptions(include_header=False))
     pq.write_table(table, file, row_group_size=1 << 18)
@@ -57,8 +61,8 @@ def rates() -> dict[str, float]:
 
     def decrypt() -> None:
         source = opened("csv")
-        for first in range(0, source.segments, 8):
-            source.open_segments(first, first + 8)
+        for first in range(0, source.segments, FETCH_SEGMENTS):
+            source.open_segments(first, first + FETCH_SEGMENTS)
 
     def parse() -> None:
         stream = io.BufferedReader(SealedFile(opened("csv")))
@@ -89,10 +93,9 @@ def _rate(work: Callable[[], None], size: int) -> float:
 
 def serving_rate(folder: Path) -> float:
     """Plaintext MB that a pod's object server hands to a JVM per second of its processor time, apart from the store's part."""
-    table = pa.table({"id": range(ROWS), "name": [f"name of row {n}" for n in range(ROWS)], "amount": [n / 7 for n in range(ROWS)]})
     world = DatasetWorld(folder, format="parquet")
     file = io.BytesIO()
-    pq.write_table(table, file, compression="none", use_dictionary=False)
+    pq.write_table(_table(), file, compression="none", use_dictionary=False)
     world.put_sealed("x.parquet", file.getvalue())
     size = world.store.size("x.parquet")
     server = ObjectServer(world.pod()).start()
