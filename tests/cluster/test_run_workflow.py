@@ -149,8 +149,8 @@ async def test_withdrawn_consent_stops_the_pods_and_is_the_cause(runs: Runs) -> 
     finally:
         await set_consent(owner, "contosso-0", enabled=True)
     assert error_from_failure(caught.value).code == "ConsentWithdrawn"
-    with runs.place.api() as api:
-        pods = kubernetes.client.CoreV1Api(api).list_namespaced_pod(runs.place.namespace).items
+    with runs.place.core() as core:
+        pods = core.list_namespaced_pod(runs.place.namespace).items
         assert [pod.metadata.name for pod in pods if pod.metadata.name.startswith(name)] == []
     failure = (await show_run(runs.sessions["fabrikam"], run.id.rsplit("/", 1)[-1]))["failure"]
     assert (failure["cause"], failure["meaning"]) == ("CONSENT_WITHDRAWN", MEANINGS[Cause.CONSENT_WITHDRAWN])
