@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from cleanroom.datasets import readers
 from cleanroom.datasets.inferred import InferredColumn, InferredFile, require_names
-from cleanroom.datasets.pure.csv_rows import PureCsv, PureCsvRows, csv_header
+from cleanroom.datasets.pure.csv_rows import PureCsvRows, csv_header
 from cleanroom.datasets.pure.json_rows import json_objects, kind_of
 from cleanroom.datasets.pure.values import INTEGER_LIMITS
 from cleanroom.datasets.row_blocks import BOM
@@ -109,10 +109,10 @@ def _infer_csv(path: Path, header: bool) -> InferredFile:
     if not rows.strip():
         raise InvalidInput("SourceEmpty", f"{path}: the header is followed by nothing.", hint="Name a file with rows.")
     texts: dict[str, FieldType] = dict.fromkeys(names, "string")
-    table = list(PureCsv(texts, str(path), names, dialect).read(rows, 1))
-    columns = [_text_column(name, Counter(values)) for name, values in zip(names, zip(*table, strict=True), strict=True)]
+    tables = list(readers.read_csv(io.BytesIO(rows), texts, names, where=str(path), header=names, dialect=dialect))
+    columns = [_text_column(name, Counter(value for table in tables for value in table.column(name).to_pylist())) for name in names]
     columns = _as_the_reader_reads(rows, columns, names, dialect)
-    return InferredFile("csv", tuple(columns), len(table), whole, header, dialect)
+    return InferredFile("csv", tuple(columns), sum(table.num_rows for table in tables), whole, header, dialect)
 
 
 def _sample(path: Path) -> tuple[bytes, bool]:
