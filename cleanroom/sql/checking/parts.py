@@ -136,6 +136,11 @@ def values_of_persons(item: ReleasedAggregate, ctx: Context) -> list[Value]:
     return [arg for arg in item.args if arg.sources and not arg.identity and not aggregates.is_flag(arg, ctx.catalog)]
 
 
+def filtered(text: str, item: ReleasedAggregate) -> str:
+    """A value that is NULL in the rows which FILTER leaves out."""
+    return f"CASE WHEN {item.where} THEN {text} END" if item.where else text
+
+
 def product(one: Value, two: Value) -> str:
     """The product as a double: that of two whole numbers may overflow."""
     factors = (value.sql if value.plain and value.type == "number" else f"CAST({value.sql} AS DOUBLE)" for value in (one, two))
