@@ -47,7 +47,7 @@ class Parts:
     def _read(self, items: Sequence[ReleasedAggregate], ctx: Context) -> None:
         relations = ctx.scope.relations.values()
         numbers = {value.sql: value for relation in relations for value in relation.columns.values() if value.type in NUMERIC}
-        summed, present, counts_rows, moment = dict[str, None](), dict[str, None](), False, False
+        summed, present, counts_rows = dict[str, None](), dict[str, None](), False
         for item in items:
             kind, args = FUNCTIONS[item.name].disclosure, values_of_persons(item, ctx)
             if kind == "count" and args:
@@ -55,7 +55,6 @@ class Parts:
             self.differences |= dict.fromkeys(cap for arg in args for cap in sorted(arg.caps))
             counts_rows = counts_rows or kind != "mixture" or item.name not in ("SUM", "TRY_SUM") or any(arg.mixed for arg in args)
             power = aggregates.POWERS.get(item.name, 1) if kind == "mixture" else 0
-            moment = moment or power == aggregates.MAX_POWER
             for arg in args if power else ():
                 for names in _summands(arg, power, numbers):
                     text = form_of(names[0], arg) if len(names) == 1 else product(*(numbers[name] for name in names))
