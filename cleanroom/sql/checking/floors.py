@@ -205,8 +205,8 @@ def _joined_by_identity(scope: Scope, person: str) -> Iterator[LateRelation]:
 
 def _counted(scope: Scope) -> list[str]:
     """The identities that aggregates count. That of a UNION is one of several views."""
-    columns = {value.sql for relation in scope.relations.values() for value in relation.columns.values() if value.identity}
-    return [text for item in scope.released for arg in item.args for text in columns_in(arg.sql) if text in columns]
+    identities = {text for text, value in scope.columns.items() if value.identity}
+    return [text for item in scope.released for arg in item.args for text in columns_in(arg.sql) if text in identities]
 
 
 def _require(condition: FloorCondition, groups: PersonGroups, scope: Scope) -> None:
@@ -251,7 +251,7 @@ def _terms(scope: Scope, catalog: Catalog) -> Iterator[tuple[tuple[str, ...], st
 
     Aggregates of other terms could take the sum apart, so that the floor applies to each column and to each product.
     """
-    columns = {value.sql: value for relation in scope.relations.values() for value in relation.columns.values()}
+    columns = scope.columns
     for item in scope.released:
         where = f"({item.where}) IS TRUE AND " if item.where else ""
         for arg in item.args:
@@ -278,8 +278,7 @@ def _differences(scope: Scope, ctx: Context) -> tuple[list[tuple[str, str]], lis
     The sums are those of columns and products; factors and constants do not matter. A moment contains the squares and products of its
     arguments. Two sums of one column, and a sum with a constant, show how many rows have a value.
     """
-    relations = scope.relations.values()
-    numbers = {value.sql: value for relation in relations for value in relation.columns.values() if value.type in NUMERIC}
+    numbers = scope.numbers
     names = [frozenset(columns_in(" ".join(arg.sql for arg in item.args))) for item in scope.released]
     forms: dict[tuple[frozenset[str], str], set[tuple[str, ...]]] = {}
     for read, item in zip(names, scope.released, strict=True):

@@ -18,7 +18,7 @@ from cleanroom.sql.privacy.groups import PersonGroups
 from cleanroom.sql.privacy.release import parts_of, test_of
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import columns_in
-from cleanroom.sql.vocabulary import FUNCTIONS, NUMERIC
+from cleanroom.sql.vocabulary import FUNCTIONS
 
 _FORMS = re.compile(r"(?:LEAST|B?ROUND|LN|LOG10|LOG2|LOG1P|COALESCE|NVL|IFNULL)\([^()']*\)")
 
@@ -45,8 +45,7 @@ class Parts:
             self._read(items, ctx)
 
     def _read(self, items: Sequence[ReleasedAggregate], ctx: Context) -> None:
-        relations = ctx.scope.relations.values()
-        numbers = {value.sql: value for relation in relations for value in relation.columns.values() if value.type in NUMERIC}
+        numbers = ctx.scope.numbers
         summed, present, counts_rows = dict[str, None](), dict[str, None](), False
         for item in items:
             kind, args = FUNCTIONS[item.name].disclosure, values_of_persons(item, ctx)
