@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import attributes
-from sparkapp.plan.conditions import FOUND, Floors, Test, constant, covers, number_of, product_text, row_text
+from sparkapp.plan.conditions import FOUND, Floors, Test, constant, covers, number_of, product_text, row_text, without_cast
 from sparkapp.plan.expressions import CHOICES, conditions_of, results_of
 from sparkapp.plan.tree import Node, refused
 
@@ -43,7 +43,7 @@ class Parts:
     def select(self, function: Node, where: str) -> None:
         """Note which rows an aggregate reads."""
         chosen = set()
-        for arg in (arg.child if arg.kind == "Cast" else arg for arg in function.children):
+        for arg in map(without_cast, function.children):
             if function.kind == "CountIf":
                 chosen.add(self.canonical.text(arg))
             elif any(part.kind in CHOICES for part in arg.walk()):
@@ -81,7 +81,7 @@ class Parts:
         """``LEAST(x, c) <> c`` and ``NOT (x IS NOT NULL)``: LEAST ignores NULL."""
         text = self.canonical.text(least)
         for child in least.children:
-            inner = child.child if child.kind == "Cast" else child
+            inner = without_cast(child)
             if any(attributes(child)):
                 yield frozenset({"1", row_text(frozenset([f"{product_text(child, self.canonical)}{FOUND}"]))})
             elif number_of(inner) == 1:
@@ -125,7 +125,7 @@ def _selector(value: Node) -> Node | None:
     conditions = conditions_of(value)
     if value.kind not in CHOICES or len(conditions) != 1:
         return None
-    results = [result.child if result.kind == "Cast" else result for result in results_of(value)]
+    results = [without_cast(result) for result in results_of(value)]
     columns = [result for result in results if result.kind == "AttributeReference"]
     others = [result for result in results if result.kind != "AttributeReference"]
     empty = all(result.kind == "Literal" and constant(result) in (None, "0", "0.0") for result in others)

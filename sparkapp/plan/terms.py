@@ -33,6 +33,7 @@ from sparkapp.plan.conditions import (
     row_test,
     row_text,
     truth_text,
+    without_cast,
 )
 from sparkapp.plan.expressions import CHOICES, COUNTS, EXTREMES, MOMENTS, Columns, conditions_of, power, require_shown, results_of
 from sparkapp.plan.parts import Parts, forms_in
@@ -132,7 +133,7 @@ class Terms:
                 continue
             if kind not in MOMENTS or distinct:
                 raise refused("PlanRowsOfPersons", f"{kind.upper()} shows values of single persons")
-            values = [arg.child if arg.kind == "Cast" else arg for arg in function.children]
+            values = [without_cast(arg) for arg in function.children]
             flags = [value for value in values if value.kind == "AttributeReference" and self.columns[value.id].flag]
             for flag in flags if self._shows_persons(flags) else ():
                 self._divisions.setdefault(tuple(_parts([flag_text(flag, self.canonical)])), False)
@@ -245,7 +246,7 @@ class Terms:
             self._terms.append(Term(tuple(protected), function, where, conditional, tuple(mine), tuple(pairs)))
 
     def _read_shared(self, args: Sequence[Node], function: str, where: str) -> None:
-        values = [arg.child if arg.kind == "Cast" else arg for arg in args if any(attributes(arg))]
+        values = [without_cast(arg) for arg in args if any(attributes(arg))]
         texts = [product_text(value, self.canonical) for value in values]
         if len(values) == 2 and texts[0] != texts[1]:
             protected = {text for text, value in zip(texts, values, strict=True) if self._shows_persons([value])}
