@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 
@@ -143,8 +143,11 @@ class Condition:
 
     def _aggregate(self, node: Node, function: str) -> Node | None:
         """The argument of an aggregate of the groups."""
-        value = self.values.get(node.id) if node.kind == "AttributeReference" else None
-        return argument(value, function)
+        return argument(self._output(node), function)
+
+    def _output(self, node: Node) -> Node | None:
+        """The expression of the groups that an attribute is."""
+        return self.values.get(node.id) if node.kind == "AttributeReference" else None
 
     def _input(self, node: Node) -> Node | None:
         """The expression of the rows per person that an attribute is."""
@@ -152,7 +155,7 @@ class Condition:
 
     def _test(self, node: Node, least: int, floors: Floors) -> bool:
         """``COUNT(person) FILTER(WHERE c)``: persons with a row that meets a test, or who contribute to a sum of absolute values."""
-        call = self.values.get(node.id) if node.kind == "AttributeReference" else None
+        call = self._output(node)
         if call is None or not is_aggregate(call, ("Count",)) or len(call.children) != 2:
             return False
         counted, condition = call.children
@@ -381,7 +384,7 @@ def counts_rows(node: Node | None) -> bool:
 def product_text(node: Node, canonical: Canonical) -> str:
     """The text of a value, without casts to other numbers. The factors of a product are in the order of their texts."""
     if node.kind == "Multiply":
-        return " * ".join(sorted(part for child in node.children for part in product_text(child, canonical).split(" * ")))
+        return product_of(product_text(child, canonical) for child in node.children)
     if node.kind == "Cast" and str(node.fields.get("dataType")).startswith(("double", "decimal")):
         return product_text(node.child, canonical)
     if case := case_of(node):  # as that of an aggregate with FILTER
@@ -390,6 +393,21 @@ def product_text(node: Node, canonical: Canonical) -> str:
             return row_text(row_test(condition, canonical))
         return f"{product_text(value, canonical)} WHERE {canonical.text(condition)}"
     return canonical.text(node)
+
+
+def product_of(texts: Iterable[str]) -> str:
+    """The text of a product of values, as :func:`product_text` writes it."""
+    return " * ".join(sorted(part for text in texts for part in text.split(" * ")))
+
+
+def filtered(text: str, where: str) -> str:
+    """The text of a value in the rows that FILTER keeps, as :func:`product_text` writes it."""
+    return f"{text} WHERE {where}" if where else text
+
+
+def is_true(where: str) -> list[str]:
+    """The part of a test that the condition of FILTER is, if there is one."""
+    return [f"{where}{TRUE}"] if where else []
 
 
 def covers(tests: Collection[Test], part: Test, always: tuple[str, ...] = ()) -> bool:

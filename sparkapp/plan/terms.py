@@ -26,9 +26,12 @@ from sparkapp.plan.conditions import (
     conjuncts,
     constant,
     covers,
+    filtered,
     flag_text,
     found_text,
+    is_true,
     number_of,
+    product_of,
     product_text,
     row_test,
     row_text,
@@ -191,7 +194,7 @@ class Terms:
         if function.kind != "CountIf" and any(column.identity or column.flag for column in self._returned(function).values()):
             return
         counted = args if function.kind == "CountIf" else []
-        tests = frozenset([*_is_true(where), *(f"{self.canonical.text(arg)}{TRUE}" for arg in counted)])
+        tests = frozenset([*is_true(where), *(f"{self.canonical.text(arg)}{TRUE}" for arg in counted)])
         if function.kind == "CountIf" or not any(any(attributes(arg)) for arg in args):
             self._known = True
             self._conditions |= {row_text(tests)} - {"1"}
@@ -209,7 +212,7 @@ class Terms:
         args, columns = function.children, self._returned(function).values()
         if function.kind in ("CountIf", "RegrCount") or not columns or any(column.identity or column.flag for column in columns):
             return
-        test = frozenset([*(f"{product_text(arg, self.canonical)}{FOUND}" for arg in args), *_is_true(where)])
+        test = frozenset([*(f"{product_text(arg, self.canonical)}{FOUND}" for arg in args), *is_true(where)])
         empty = bool(where) or any(arg.kind in CHOICES for arg in args)
         part = (product_text(args[0], self.canonical), where) if function.kind == "Count" else ("", "")
         self._contributors[test, function.kind] = empty, part
@@ -233,7 +236,7 @@ class Terms:
         mixed = [value for value in values if _is_mixed(value)]
         leaves = {self.canonical.text(leaf): leaf for value in values for leaf in value.walk() if leaf.kind == "AttributeReference"}
         if mixed or len(texts) > 1:
-            several, one = [{f"{text}{FOUND}"} for text in leaves], [{f"{text}{FOUND}", *_is_true(where)} for text in texts]
+            several, one = [{f"{text}{FOUND}"} for text in leaves], [{f"{text}{FOUND}", *is_true(where)} for text in texts]
             self._present |= {row_text(frozenset(test)): ("", "") for test in (several if len(several) > 1 else one)}
         self._known = self._known or bool(mixed) or len(texts) > 1 or (bool(texts) and function != "Sum")
         if protected:
@@ -288,7 +291,7 @@ class Terms:
         columns = {text: row_text(Test([f"{text}{FOUND}"])) for text in texts}
         whole = product_text(value, self.canonical)
         if where:
-            return {f"{whole} WHERE {where}": row_text(Test([f"{whole}{FOUND}", *_is_true(where)])), **columns}
+            return {filtered(whole, where): row_text(Test([f"{whole}{FOUND}", *is_true(where)])), **columns}
         if value.kind in CHOICES or len(numbers) < len(leaves):
             return {whole: row_text(Test([f"{whole}{FOUND}"])), **columns}
         if len(columns) > 1 and all(part.kind not in ("Add", "Subtract") for part in value.walk()):
@@ -299,7 +302,7 @@ class Terms:
         """Add COUNT(DISTINCT …) of identities; False if it counts other values."""
         args = function.children
         identities = {id: column.value for id, column in self._returned(function).items() if column.identity}
-        parts = [*(f"{product_text(arg, self.canonical)}{FOUND}" for arg in args), *_is_true(where)]
+        parts = [*(f"{product_text(arg, self.canonical)}{FOUND}" for arg in args), *is_true(where)]
         if not identities:  # another column may be different for each person as well
             self._counted.append((frozenset(), frozenset(parts)))
             return False
@@ -333,17 +336,17 @@ class Terms:
         if self._terms and floors.unguarded and self._is_partial():
             raise refused("PlanFloorMissing", "the part of one person is one of a sum that includes rows about no person")
         for values, function, where, conditional, columns, products in self._terms:
-            summands = [f"{value} WHERE {where}" if where else value for value in values]
+            summands = [filtered(value, where) for value in values]
             tests = [{f"{summand} <> 0" for summand in summands}, {*(f"{value} <> 0" for value in values), where + TRUE}]
             factors = {factor for value in values for factor in value.split(" * ")}  # all of them are not 0 if the values are not
-            tests.append({f"{factor} WHERE {where} <> 0" if where else f"{factor} <> 0" for factor in factors})
+            tests.append({f"{filtered(factor, where)} <> 0" for factor in factors})
             if not any(_counts(floors, frozenset(test), bool(where) or conditional) for test in tests):
                 raise refused("PlanFloorMissing", f"the persons who contribute to {function.upper()} are not counted")
             summands += _squares(values, where) if function not in SUMS | _MEANS else []
             if any(floors.shares.get(summand, 100) > share for summand in summands):
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in {function.upper()}")
             for term in [*((text,) for text in columns), *products] if floors.persons > 1 else ():
-                if not covers(floors.tests, frozenset([*(f"{text} <> 0" for text in term), *_is_true(where)])):
+                if not covers(floors.tests, frozenset([*(f"{text} <> 0" for text in term), *is_true(where)])):
                     raise refused("PlanFloorMissing", f"the persons who contribute to a term of {function.upper()} are not counted")
             if any(floors.shares.get(text, 100) > share for text in columns):
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in a term of {function.upper()}")
@@ -427,16 +430,9 @@ class Terms:
             raise refused("PlanFloorMissing", "the persons whom a condition leaves out are not counted")
 
 
-def _is_true(where: str) -> list[str]:
-    return [f"{where}{TRUE}"] if where else []
-
-
 def _squares(texts: Sequence[str], where: str) -> list[str]:
     """Texts of the squares and products of values."""
-    pairs = itertools.combinations_with_replacement(texts, 2)
-    return [
-        " * ".join(sorted(part for text in pair for part in text.split(" * "))) + (f" WHERE {where}" if where else "") for pair in pairs
-    ]
+    return [filtered(product_of(pair), where) for pair in itertools.combinations_with_replacement(texts, 2)]
 
 
 def _conditions(tests: Sequence[Test]) -> set[frozenset[tuple[Test, bool]]]:
