@@ -118,11 +118,10 @@ class Terms:
         for call in (part for node in calls for part in node.walk() if part.kind == "AggregateExpression"):
             function, kind = call.children[0], call.children[0].kind
             where = self.canonical.text(call.children[1]) if len(call.children) > 1 else ""
-            self.parts.canonical = self.canonical
             self._require_no_overflow(call)
             self._read_divisions(call)
             if not any(column.identity for column in self._returned(function).values()):
-                self.parts.select(function, where)
+                self.parts.select(function, where, self.canonical)
             distinct = bool(call.fields.get("isDistinct")) or kind == "HyperLogLogPlusPlus"
             if kind in COUNTS and distinct and not self._read_persons(function, where):
                 self.different.add(self.canonical.text(call))
@@ -185,7 +184,7 @@ class Terms:
 
     def _returned(self, function: Node) -> dict[int, Column]:
         """The columns that are the operands of an aggregate, or of which a CASE or IF in it chooses one."""
-        leaves = (leaf for arg in function.children for leaf in _results(arg) if leaf.kind == "AttributeReference")
+        leaves = (leaf for arg in function.children for leaf in _columns(arg))
         return {leaf.id: self.columns[leaf.id] for leaf in leaves if leaf.id in self.columns}
 
     def _read_rows(self, function: Node, where: str) -> None:
@@ -202,7 +201,7 @@ class Terms:
             read = [leaf for arg in args for leaf in arg.walk() if leaf.kind == "AttributeReference"]
             self._present |= {f"1 IF {self.canonical.text(leaf)}{FOUND}": ("", "") for leaf in read}
         else:
-            read = [leaf for arg in args for leaf in _results(arg) if leaf.kind == "AttributeReference"]
+            read = [leaf for arg in args for leaf in _columns(arg)]
             self.parts.present |= {f"{self.canonical.text(leaf)}{FOUND}": None for leaf in read}
             test = tests | {f"{product_text(arg, self.canonical)}{FOUND}" for arg in args}
             self._present[row_text(test)] = product_text(args[0], self.canonical), where
@@ -221,14 +220,14 @@ class Terms:
         protected = []
         self._require_moment(values, function)
         for value in values:
-            text = product_text(value, self.canonical)
+            text, parts = product_text(value, self.canonical), self._parts_of(value, where)
             if self._shows_persons([value]):
                 protected.append(text)
-                self._stored |= self._parts_of(value, where)
+                self._stored |= parts
             self._read_parts(value, function not in SUMS | _MEANS)
             if any(attributes(value)):
                 self._summed.add((text, where))
-                self._sums |= dict.fromkeys(self._parts_of(value, where))
+                self._sums |= dict.fromkeys(parts)
         texts = [product_text(value, self.canonical) for value in values if any(attributes(value))]
         if function not in SUMS | _MEANS:
             self._sums |= dict.fromkeys(_squares(texts, where))
@@ -240,8 +239,8 @@ class Terms:
             self._present |= {row_text(frozenset(test)): ("", "") for test in (several if len(several) > 1 else one)}
         self._known = self._known or bool(mixed) or len(texts) > 1 or (bool(texts) and function != "Sum")
         if protected:
-            results = {self.canonical.text(leaf): leaf for value in mixed for leaf in _results(value) if leaf.kind == "AttributeReference"}
-            mine = [text for text, leaf in results.items() if self._is_stored_number(leaf)]
+            results = {self.canonical.text(leaf): leaf for value in mixed for leaf in _columns(value)}
+            mine = [text for text, leaf in results.items() if _is_number(leaf) and self._shows_persons([leaf])]
             conditional = any(value.kind in CHOICES for value in values)
             products = (part for value in mixed for part in value.walk() if part.kind == "Multiply")
             multiplied = any(all(any(attributes(child)) for child in part.children) for part in products)  # a constant is no factor
@@ -268,24 +267,21 @@ class Terms:
             raise refused(
                 "PlanRowsOfPersons", f"{function.upper()} multiplies columns of several datasets: one could mark persons of another"
             )
-        leaves = [self.columns[leaf.id] for value in values for leaf in _results(value) if leaf.kind == "AttributeReference"]
+        leaves = [self.columns[leaf.id] for value in values for leaf in _columns(value)]
         rounds = [part for value in values for part in value.walk() if part.kind in ("Round", "BRound")]
         if any(leaf.capped for leaf in leaves) or any(number_of(part.children[1]) is None for part in rounds):
             raise refused("PlanRowsOfPersons", f"{function.upper()} reads values that are the same for all but a few persons")
 
     def _read_parts(self, value: Node, squares: bool) -> None:
-        leaves = {self.canonical.text(leaf): leaf for leaf in _results(value) if leaf.kind == "AttributeReference"}
-        numbers = {text: leaf for text, leaf in leaves.items() if str(leaf.fields.get("dataType")).startswith(_NUMBERS)}
+        leaves = {self.canonical.text(leaf): leaf for leaf in _columns(value)}
+        numbers = {text: leaf for text, leaf in leaves.items() if _is_number(leaf)}
         protected = {text for text, leaf in numbers.items() if self._shows_persons([leaf])}
-        self.parts.add(value, numbers, squares=squares, protected=protected)
-
-    def _is_stored_number(self, leaf: Node) -> bool:
-        return self._shows_persons([leaf]) and str(leaf.fields.get("dataType")).startswith(_NUMBERS)
+        self.parts.add(value, numbers, self.canonical, squares=squares, protected=protected)
 
     def _parts_of(self, value: Node, where: str) -> dict[str, str]:
         """The columns and products that a summand consists of, whatever its factors and constants, and how often they have a value."""
-        leaves = [leaf for leaf in _results(value) if leaf.kind == "AttributeReference"]
-        numbers = [leaf for leaf in leaves if str(leaf.fields.get("dataType")).startswith(_NUMBERS)]
+        leaves = list(_columns(value))
+        numbers = [leaf for leaf in leaves if _is_number(leaf)]
         forms = forms_in(value, self.canonical)
         texts = dict.fromkeys(forms.get(text, text) for text in (self.canonical.text(leaf) for leaf in numbers))
         columns = {text: row_text(Test([f"{text}{FOUND}"])) for text in texts}
@@ -443,12 +439,16 @@ def _conditions(tests: Sequence[Test]) -> set[frozenset[tuple[Test, bool]]]:
     return found
 
 
-def _results(node: Node) -> Iterator[Node]:
-    """The leaves of the values of an expression, without those of its conditions."""
-    if not node.children:
+def _columns(node: Node) -> Iterator[Node]:
+    """The columns in the values of an expression, without those of its conditions."""
+    if node.kind == "AttributeReference":
         yield node
     for result in results_of(node):
-        yield from _results(result)
+        yield from _columns(result)
+
+
+def _is_number(column: Node) -> bool:
+    return str(column.fields.get("dataType")).startswith(_NUMBERS)
 
 
 def _counts(floors: Floors, test: Test, empty: bool) -> bool:
@@ -468,7 +468,7 @@ def _parts(texts: Sequence[str]) -> Iterator[Test]:
 def _is_mixed(value: Node) -> bool:
     """Whether a value is a sum of several terms, of which one is a column, or one of several columns."""
     parts = [*value.walk()]
-    if any(part.kind in CHOICES and len({leaf.id for leaf in _results(part) if leaf.kind == "AttributeReference"}) > 1 for part in parts):
+    if any(part.kind in CHOICES and len({leaf.id for leaf in _columns(part)}) > 1 for part in parts):
         return True
     sums = [part for part in parts if part.kind in ("Add", "Subtract")]
     return any(any(attributes(part)) and not any(_is_zero(child) for child in part.children) for part in sums)
