@@ -91,8 +91,8 @@ test-recovery: setup ## delete the database of a local cloud's Temporal server, 
 test-companies: setup ## play three companies from nothing to a result, with the commands of docs/getting-started.md
 	@CLEANROOM_TEST_COMPANIES=1 $(PY) -m pytest -q -s tests/scenario/test_three_companies.py $(PYTEST_ARGS)
 
-test-executors: setup ## run 1, 2 and 4 executors in attested pods, and count what they read
-	@CLEANROOM_TEST_EXECUTORS=1 $(PY) -m pytest -q -s tests/scenario/test_executors.py $(PYTEST_ARGS)
+test-executors: setup ## run 1, 2 and 4 executors in attested pods, count what they read, and kill one that has spilled
+	@CLEANROOM_TEST_EXECUTORS=1 $(PY) -m pytest -q -s tests/scenario/test_executors.py tests/scenario/test_executor_loss.py $(PYTEST_ARGS)
 
 test-guides: setup ## execute the commands of the guides, one after the other, on a local cloud
 	@CLEANROOM_TEST_GUIDES=1 $(PY) -m pytest -q -s tests/scenario/test_guides.py $(PYTEST_ARGS)

@@ -27,12 +27,11 @@ from cleanroom.datasets.csv_text import TextLayout, read_csv
 from cleanroom.datasets.encryption import SEGMENT_BYTES, SealedFile, SealedObject, generate_dataset_key, seal_bytes
 from cleanroom.datasets.parquet import open_parquet, read_parquet
 from cleanroom.documents.dataset import FieldType
-from cleanroom.spark.profile import PodResources
 from localcloud.tls import LocalAuthority
 from sparkapp.object_server import ObjectServer, object_url
 from sparkapp.splits import FETCH_SEGMENTS, WHOLE_OBJECT, InputSplit
 from tests.executor_data import JOIN, JOINED, RESULT, flights, planes
-from tests.executor_pods import figures, run_on_pods, watched
+from tests.executor_pods import figures, rows_of, run_on_pods, size_of, watched
 from tests.payload_world import payload_world, prepare
 from tests.servers import s3_server
 from tests.unit.sparkapp_dataset import DatasetWorld
@@ -44,9 +43,13 @@ ROWS = 1_500_000
 CONTEXT = "collaboration/dataset/object"
 
 
+def _table() -> pa.Table:
+    return pa.table({"id": range(ROWS), "name": [f"name of row {n}" for n in range(ROWS)], "amount": [n / 7 for n in range(ROWS)]})
+
+
 def rates() -> dict[str, float]:
     """Stored MB that a core opens per second of its time: decryption alone, with parsing as CSV, and with decoding as Parquet."""
-    table = pa.table({"id": range(ROWS), "name": [f"name of row {n}" for n in range(ROWS)], "amount": [n / 7 for n in range(ROWS)]})
+    table = _table()
     text, file, key = io.BytesIO(), io.BytesIO(), generate_dataset_key()
     pa.csv.write_csv(table, text, pa.csv.WriteOptions(include_header=False))
     pq.write_table(table, file, row_group_size=1 << 18)
@@ -58,8 +61,8 @@ def rates() -> dict[str, float]:
 
     def decrypt() -> None:
         source = opened("csv")
-        for first in range(0, source.segments, 8):
-            source.open_segments(first, first + 8)
+        for first in range(0, source.segments, FETCH_SEGMENTS):
+            source.open_segments(first, first + FETCH_SEGMENTS)
 
     def parse() -> None:
         stream = io.BufferedReader(SealedFile(opened("csv")))
@@ -90,10 +93,9 @@ def _rate(work: Callable[[], None], size: int) -> float:
 
 def serving_rate(folder: Path) -> float:
     """Plaintext MB that a pod's object server hands to a JVM per second of its processor time, apart from the store's part."""
-    table = pa.table({"id": range(ROWS), "name": [f"name of row {n}" for n in range(ROWS)], "amount": [n / 7 for n in range(ROWS)]})
     world = DatasetWorld(folder, format="parquet")
     file = io.BytesIO()
-    pq.write_table(table, file, compression="none", use_dictionary=False)
+    pq.write_table(_table(), file, compression="none", use_dictionary=False)
     world.put_sealed("x.parquet", file.getvalue())
     size = world.store.size("x.parquet")
     server = ObjectServer(world.pod()).start()
@@ -145,9 +147,8 @@ async def pods(folder: Path) -> dict[str, float | dict[int, float]]:
             prepared = await prepare(world, f"bench-{executors}", JOIN, inputs, RESULT)
             stored = {rows.name: world.stored_bytes(rows.name) for rows in inputs}
             traffic.clear()
-            size = PodResources(driver_memory="1g", executor_cores=1, executor_memory="1g", executor_instances=executors)
-            run = await run_on_pods(world, prepared, folder / f"node-{executors}", size)
-            assert world.result(prepared, run.receipt()).sort_by("maker").to_pylist() == JOINED
+            run = await run_on_pods(world, prepared, folder / f"node-{executors}", size_of(executors, "1g"))
+            assert rows_of(world, prepared, run) == JOINED
             values = figures(run, traffic, stored)
             print(f"{executors} executors: {values}", flush=True)
             for name, value in values.items():

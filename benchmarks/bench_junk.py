@@ -7,14 +7,13 @@ its cache.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from typing import Any
 
 from temporalio.service import RPCError
 
 from benchmarks.framework import Benchmark, at_least, at_most, reported
-from benchmarks.load_server import WORKER_MIB, load_server
+from benchmarks.load_server import FAILED, WORKER_MIB, load_server, measured
 from tests.load_world import CONCURRENT, Load, load
 from tests.temporal_env import TEST_KEYRING
 from workers.freed_memory import INTERVAL_SECONDS
@@ -28,7 +27,7 @@ KINDS: list[tuple[str, Any]] = [
     ("withdraw", "x" * 2_000),
     ("update", {"party": "nobody", "authorisation": "x"}),
 ]
-ACCEPTED, FAILED = "accepted after the junk", "causes of failed workflow tasks"
+ACCEPTED = "accepted after the junk"
 BEFORE_MIB, ANSWERED_MIB, AFTER_MIB = "worker MiB before the junk", "worker MiB when the query answered", "worker MiB after the junk"
 UNTIL_SENT, UNTIL_ANSWERED = "seconds to send the junk", "seconds until the query answered"
 
@@ -98,14 +97,12 @@ async def _answered(handle: Any, decision: Any) -> None:
 
 
 async def _histories(world: Load) -> int:
-    return len([run async for run in world.client.list_workflows(f'WorkflowId = "{world.queries[NAME].id}"')])
+    return (await world.client.count_workflows(f'WorkflowId = "{world.queries[NAME].id}"')).count
 
 
 async def measure(queries: int = 1000, junk: int = 10_000) -> dict[str, float]:
     """Run the load and return its figures."""
-    found = await flood(queries, junk, settle=2 * INTERVAL_SECONDS)
-    print(json.dumps(found, indent=2))
-    return {figure.name: found[figure.name] for figure in BENCHMARK.figures} | {FAILED: len(found[FAILED])}
+    return measured(BENCHMARK, await flood(queries, junk, settle=2 * INTERVAL_SECONDS))
 
 
 BENCHMARK = Benchmark(

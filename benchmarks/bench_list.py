@@ -14,7 +14,8 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from activities.query_watch import Watcher
 from benchmarks.bench_governance import start
 from benchmarks.framework import Benchmark, Value, at_most, reported
-from benchmarks.growth import Requests, query_server
+from benchmarks.growth import Requests
+from benchmarks.load_server import load_server
 from cleanroom.concurrency import gather_limited
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.governance import GovernanceUserClient
@@ -47,8 +48,8 @@ class Ended:
 
 async def measure() -> dict[str, Value]:
     """List queries, of which more and more are closed."""
-    async with query_server() as (client, folder):
-        return await _measure(client, folder)
+    async with load_server() as server:
+        return await _measure(server.client, server.folder)
 
 
 async def _measure(client: Client, folder: Path) -> dict[str, Value]:

@@ -6,17 +6,16 @@ owner decides on every query, in random order, with 10 % duplicates and 5 % forg
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
 from benchmarks.framework import Benchmark, at_most, reported
-from benchmarks.load_server import WORKER_MIB, load_server
+from benchmarks.load_server import FAILED, WORKER_MIB, load_server, measured
 from tests.load_world import Load, load, until
 from tests.temporal_env import TEST_KEYRING
 
 SEED = 20261130
-WRONG, FAILED = "queries with a wrong end", "causes of failed workflow tasks"
+WRONG = "queries with a wrong end"
 UNTIL_WAITING, UNTIL_COUNTED = "seconds until all wait", "seconds until all decisions count"
 WAITING_MIB, COUNTED_MIB = "worker MiB while all wait", "worker MiB after the decisions"
 
@@ -56,9 +55,7 @@ async def settled(world: Load, rejected: set[str]) -> dict[str, Any]:
 
 async def measure(queries: int = 1000) -> dict[str, float]:
     """Run the load and return its figures."""
-    found = await load_queries(queries)
-    print(json.dumps(found, indent=2))
-    return {figure.name: found[figure.name] for figure in BENCHMARK.figures} | {FAILED: len(found[FAILED])}
+    return measured(BENCHMARK, await load_queries(queries))
 
 
 BENCHMARK = Benchmark(

@@ -12,7 +12,8 @@ import time
 import psutil
 
 from benchmarks.framework import Benchmark, Growth, Value, at_most, reported
-from benchmarks.growth import FEW, MANY, query_server
+from benchmarks.growth import FEW, MANY
+from benchmarks.load_server import WORKER_MIB, load_server
 from tests.load_world import COLLABORATION, Load, load
 from tests.temporal_env import TEST_KEYRING
 from workers.watch_keeper import ensure_watcher
@@ -21,7 +22,6 @@ from workflows.publish_query import PublishQuery
 EXTRAPOLATED = 10_000
 SIGNALS = 40
 SETTLE_SECONDS = 30
-WORKER_MIB = 600
 
 
 class Cpu:
@@ -54,24 +54,21 @@ async def measure(window: float = 60) -> dict[str, Value]:
     found: dict[str, Value] = {}
     started: dict[int, float] = {}
     idle: dict[int, float] = {}
-    memory: dict[int, float] = {}
-    async with query_server() as (client, folder), load(client, folder, TEST_KEYRING) as world:
-        await ensure_watcher(client, COLLABORATION)
+    async with load_server() as server, load(server.client, server.folder, TEST_KEYRING) as world:
+        await ensure_watcher(server.client, COLLABORATION)
         cpu = Cpu(world)
         # Imports modules. The measured line begins at no query.
         await world.start(["first"])
         world.queries.clear()
-        begin, count = cpu.seconds(), 0
         for n in (0, FEW, MANY):
             if n:
                 began = cpu.seconds()
-                await world.start(f"q-{number:04}" for number in range(count, n))
-                started[n] = (started[FEW] if n > FEW else 0) + cpu.seconds() - began
-                memory[n] = world.worker.memory_info().rss / 2**20
+                await world.start(f"q-{number:04}" for number in range(len(world.queries), n))
+                started[n] = started.get(FEW, 0) + cpu.seconds() - began
+                found["open queries: memory of their worker"] = world.worker_mib()
                 times = await visible(world, SIGNALS)
                 found[f"signal to visible vote, {n:,} open queries, median"] = statistics.median(times) * 1000
                 found[f"signal to visible vote, {n:,} open queries, 95 %"] = sorted(times)[int(0.95 * len(times))] * 1000
-                count = n
                 world.queries = dict(reversed(world.queries.items()))
             # Until the watcher has compared what has changed, and the server has settled.
             await asyncio.sleep(SETTLE_SECONDS + n / 100)
@@ -80,7 +77,6 @@ async def measure(window: float = 60) -> dict[str, Value]:
             idle[max(n, 1)] = (cpu.seconds() - begin) / window
     slope = (idle[MANY] - idle[FEW]) / (MANY - FEW)
     found["open queries: CPU until they wait"] = started
-    found["open queries: memory of their worker"] = memory[MANY]
     found["open queries: cores while they wait"] = idle
     found[f"cores for {EXTRAPOLATED:,} waiting queries, extrapolated"] = idle[FEW] + max(slope, 0) * (EXTRAPOLATED - FEW)
     return found

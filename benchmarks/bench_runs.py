@@ -6,11 +6,11 @@ import asyncio
 import json
 
 from benchmarks.framework import Benchmark, at_most, reported
-from benchmarks.load_server import load_server
+from benchmarks.load_server import FAILED, load_server
 from tests.audit_world import AuditWorld
 from tests.load_runs import WITHDRAWN, concurrent_runs
 
-WRONG, LEFT, FAILED = "runs with a wrong end", "runs that left something", "causes of failed workflow tasks"
+WRONG, LEFT = "runs with a wrong end", "runs that left something"
 UNTIL_ENDED, UNTIL_DELETED = "seconds until all runs ended", "seconds from withdrawn consent to the last deleted job"
 
 

@@ -1,23 +1,26 @@
-"""The Temporal server of the benchmarks that put load on it, and the workflow tasks that failed on it."""
+"""The Temporal server of the benchmarks with many queries or runs, and the workflow tasks that failed on it."""
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 
+from benchmarks.framework import Benchmark
 from localcloud.launcher.processes import free_ports
 from tests.load_world import HARMLESS, failed_workflow_tasks
-from tests.temporal_env import server_options
+from tests.temporal_env import TEST_KEYRING, client_with, server_options
 
 WORKER_MIB = 600
 """Largest resident memory of the workflows' worker, which caches at most 1,000 workflows."""
+FAILED = "causes of failed workflow tasks"
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,12 @@ class LoadServer:
 
     client: Client
     folder: Path
-    failed: Callable[[], Counter[str]]
-    """Returns the failed workflow tasks by cause."""
+    metrics: str
+    """URL of the server's metrics."""
 
     def unexpected_failures(self) -> set[str]:
         """Return the causes of failed workflow tasks other than messages that arrived in the meantime."""
-        return set(self.failed()) - HARMLESS
+        return set(failed_workflow_tasks(self.metrics)) - HARMLESS
 
 
 @asynccontextmanager
@@ -42,4 +45,11 @@ async def load_server() -> AsyncIterator[LoadServer]:
     options["dev_server_extra_args"] += ["--metrics-port", str(port)]
     with tempfile.TemporaryDirectory() as folder:
         async with await WorkflowEnvironment.start_local(**options) as env:
-            yield LoadServer(env.client, Path(folder), lambda: failed_workflow_tasks(f"http://127.0.0.1:{port}"))
+            client = await client_with(env, TEST_KEYRING, accept_unbound=True)
+            yield LoadServer(client, Path(folder), f"http://127.0.0.1:{port}")
+
+
+def measured(benchmark: Benchmark, found: Mapping[str, Any]) -> dict[str, float]:
+    """Print what happened, and return the figures of ``benchmark``. That of :data:`FAILED` is their number."""
+    print(json.dumps(found, indent=2))
+    return {figure.name: found[figure.name] for figure in benchmark.figures} | {FAILED: len(found[FAILED])}

@@ -7,8 +7,8 @@ from datetime import date, timedelta
 
 from cleanroom.datasets.encryption import decode_dataset_key
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
-from cleanroom.datasets.sources import SUFFIXES, is_data, is_day
-from cleanroom.documents.dataset import CsvDialect
+from cleanroom.datasets.sources import is_data, is_day
+from cleanroom.documents.dataset import SUFFIXES, CsvDialect
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.secret import Secret
 from cleanroom.spark.job import JobDataset, JobParameters

@@ -12,7 +12,7 @@ from sparkapp.plan.conditions import conjuncts
 from sparkapp.plan.tree import Node, parse_plan, refused
 from sparkapp.plan.vocabulary import require_known, view_name
 from sparkapp.plan.walk import PlanWalk
-from sparkapp.reading import SPARK_TYPES
+from sparkapp.reading import SPARK_TYPES, rows_of_persons
 from sparkapp.session import open_session
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ def check_on_empty_views(statements: Sequence[str], catalog: Catalog, spark: Spa
             names = {column.name.lower() for column in view.visible()} | set(view.identity_columns)
             schema = ", ".join(f"`{item.name}` {SPARK_TYPES[item.type]}" for item in view.columns if item.name.lower() in names)
             frame = session.createDataFrame([], schema)
-            if view.min_group_size:  # as the pod does
-                frame = frame.filter(" AND ".join(f"`{identity}` IS NOT NULL" for identity in view.identity_columns))
+            if view.min_group_size:
+                frame = rows_of_persons(frame, view.identity_columns)
             frame.createOrReplaceTempView(view.name)
         check = PlanCheck(session, catalog)
         for statement in statements:

@@ -7,7 +7,7 @@ reads the rest, so that a result leaves the pod only after every row of every in
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -104,6 +104,11 @@ def read_tasks(
 def ddl(dataset: JobDataset, columns: Sequence[str]) -> str:
     """Return the schema of ``columns`` in Spark's notation."""
     return ", ".join(f"`{name.replace('`', '``')}` {SPARK_TYPES[dataset.schema_fields[name]]}" for name in columns)
+
+
+def rows_of_persons(frame: DataFrame, identities: Iterable[str]) -> DataFrame:
+    """Leave out the rows without an identity. A floor counts persons by their identities, so it could not protect such a row."""
+    return frame.filter(" AND ".join(f"`{name.replace('`', '``')}` IS NOT NULL" for name in identities))
 
 
 class RowsPerTask:

@@ -19,7 +19,7 @@ from sparkapp.failures import redact_error, unread_dataset
 from sparkapp.listing import DatasetListing, list_objects
 from sparkapp.native_parquet import NativeParquet, native_parquet
 from sparkapp.pod import Pod
-from sparkapp.reading import TaskReading, ddl
+from sparkapp.reading import TaskReading, ddl, rows_of_persons
 from sparkapp.references import is_read_once, needed_columns
 from sparkapp.splits import plan_splits, read_task
 
@@ -192,8 +192,7 @@ def _register(spark: SparkSession, pod: Pod, job: JobConfig, opened: OpenedDatas
             rows = listing.rows
     require_unique(frame, dataset)
     if identity := _counted_identity(dataset, opened.columns):
-        # A floor counts persons by their identity: it could not protect a row without one.
-        frame = frame.filter(f"`{identity.replace('`', '``')}` IS NOT NULL")
+        frame = rows_of_persons(frame, [identity])
     frame.createOrReplaceTempView(dataset.view_name)
     return View(listing, rows, reading)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import time
 from collections import Counter
@@ -14,9 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import psutil
+import pytest
 
 from cleanroom.attestation import parse_report
 from cleanroom.datasets.encryption import HEADER_BYTES, SEGMENT_BYTES
@@ -31,10 +34,17 @@ from localcloud.launcher.processes import free_ports
 from localcloud.standins.kubernetes.image import build_sparkapp_image
 from localcloud.tls import LocalAuthority
 from tests.faults.proxy import FaultProxy, Message
-from tests.payload_world import ADMIN, Prepared, World, grant
+from tests.payload_world import ADMIN, Prepared, World, grant, payload_world
+from tests.servers import S3Server
 from tests.unit.spark_support import Cluster, cluster, make_profile
 
 BACKEND = "KubernetesExecutorBackend"
+ON_REQUEST = [
+    pytest.mark.scenario,
+    pytest.mark.spark,
+    pytest.mark.skipif(os.environ.get("CLEANROOM_TEST_EXECUTORS") != "1", reason="starts a JVM per pod; run it with make test-executors"),
+]
+"""Marks of tests that run Spark in pods."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,20 @@ def watched(world: World, authority: LocalAuthority) -> Iterator[tuple[World, Tr
         yield replace(world, s3_url=f"https://localhost:{ports['s3']}", governance_url=f"https://localhost:{ports['cgs']}"), traffic
 
 
+@pytest.fixture(scope="module")
+def watched_world(
+    tmp_path_factory: pytest.TempPathFactory, local_authority: LocalAuthority, seaweedfs: S3Server
+) -> Iterator[tuple[World, Traffic]]:
+    """A contract whose pods are watched."""
+    with payload_world(tmp_path_factory.mktemp("executors"), local_authority, seaweedfs) as made, watched(made, local_authority) as found:
+        yield found
+
+
+def size_of(instances: int, memory: str = "512m") -> PodResources:
+    """Executors with one core each, and memory of every JVM."""
+    return PodResources(driver_memory=memory, executor_cores=1, executor_memory=memory, executor_instances=instances)
+
+
 @dataclass
 class PodRun:
     """A finished run."""
@@ -130,6 +154,12 @@ class PodRun:
         """The result receipt."""
         assert self.outcome.succeeded, self.outcome
         return ResultReceipt.model_validate_json(self.outcome.termination_message)
+
+
+def rows_of(world: World, prepared: Prepared, run: PodRun) -> list[dict[str, Any]]:
+    """The rows of a result of :mod:`tests.executor_data`, in the order of their makers."""
+    rows: list[dict[str, Any]] = world.result(prepared, run.receipt()).sort_by("maker").to_pylist()
+    return rows
 
 
 def figures(run: PodRun, traffic: Traffic, stored: dict[str, int]) -> dict[str, float]:

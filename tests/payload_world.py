@@ -27,6 +27,7 @@ from cleanroom.attestation import GuestAttestor
 from cleanroom.clients.s3 import S3Store
 from cleanroom.datasets.download import download_result
 from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key
+from cleanroom.datasets.sources import is_data
 from cleanroom.datasets.upload import upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, Format, SchemaField
 from cleanroom.documents.query import QuerySegment
@@ -99,7 +100,7 @@ class World:
 
     def stored_bytes(self, dataset: str) -> int:
         """The size of a dataset's objects, without its manifest."""
-        return sum(item.size for item in self.store(dataset).list() if not item.key.startswith("_"))
+        return sum(item.size for item in self.store(dataset).list() if is_data(item.key))
 
     def pod(self, job: JobConfig, attestation_url: str) -> subprocess.CompletedProcess[str]:
         """Run the payload in a new process that is the guest of an attestation URL."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cleanroom.datasets.mismatch import schema_mismatch
+from cleanroom.datasets.csv_problems import BARE_RETURN, MISPLACED_QUOTE, OPEN_QUOTE, CsvProblem, dialect_mismatch, wrong_escape
 from cleanroom.documents.dataset import CsvDialect
 from cleanroom.errors import InvalidInput
 
@@ -74,8 +74,7 @@ class CsvRows:
         quotes = self._quotes(block)
         problem = self._wrong_escape(block, quotes) or self._wrong_quote(block, quotes) or self._bare_return(block, quotes)
         if problem is not None:
-            place, actual, hint = problem
-            raise self._error(block, quotes, place, actual, hint, names, where, first_row)
+            raise self._error(block, quotes, *problem, names, where, first_row)
 
     def _quotes(self, text: bytes) -> np.ndarray:
         """Return the positions of all quotes that are not escaped."""
@@ -88,7 +87,7 @@ class CsvRows:
     def _masked(self, text: bytes) -> bytes:
         return self._escaped.sub(b"xx", text) if self._escaped and self._escape in text else text
 
-    def _wrong_escape(self, block: bytes, quotes: np.ndarray) -> tuple[int, str, str] | None:
+    def _wrong_escape(self, block: bytes, quotes: np.ndarray) -> tuple[int, CsvProblem] | None:
         if not self._escaped or self._escape not in block:
             return None
         place = self._masked(block).find(self._escape)
@@ -96,12 +95,9 @@ class CsvRows:
             starts = np.array([match.start() for match in self._escaped.finditer(block)])
             outside = starts[np.searchsorted(quotes, starts) % 2 == 0]
             place = int(outside[0]) if len(outside) else -1
-        if place < 0:
-            return None
-        meaning = "a quote or itself, within a quoted value" if self._quoted else "a delimiter or itself"
-        return place, f"an escape character that does not precede {meaning}", "Write the escape character twice where it is data."
+        return None if place < 0 else (place, wrong_escape(quoted=self._quoted))
 
-    def _wrong_quote(self, block: bytes, quotes: np.ndarray) -> tuple[int, str, str] | None:
+    def _wrong_quote(self, block: bytes, quotes: np.ndarray) -> tuple[int, CsvProblem] | None:
         if not len(quotes):
             return None
         data = np.frombuffer(block, np.uint8)
@@ -113,40 +109,30 @@ class CsvRows:
         bad_opening = opening[(before != self._delimiter) & (before != _FEED) & (before != doubled)]
         bad_closing = closing[(after != self._delimiter) & (after != _FEED) & (after != _RETURN) & (after != doubled)]
         first = min([int(bad[0]) for bad in (bad_opening, bad_closing) if len(bad)], default=-1)
-        if first < 0:
-            if len(quotes) % 2 == 0:
-                return None
-            return int(quotes[-1]), "a quote that is never closed", "Close the quote."
-        hint = (
-            'Write a quote within a value as "" and enclose the value in quotes (RFC 4180), '
-            "or declare csvDialect: escapeCharacter, or quoting: none if quotes are data."
-        )
-        return first, "a quote within a value, or text after a closing quote", hint
+        if first >= 0:
+            return first, MISPLACED_QUOTE
+        return (int(quotes[-1]), OPEN_QUOTE) if len(quotes) % 2 else None
 
-    def _bare_return(self, block: bytes, quotes: np.ndarray) -> tuple[int, str, str] | None:
+    def _bare_return(self, block: bytes, quotes: np.ndarray) -> tuple[int, CsvProblem] | None:
         if b"\r" not in block or block.count(b"\r") == block.count(b"\r\n"):
             return None
         data = np.frombuffer(block, np.uint8)
         returns = np.flatnonzero(data == _RETURN)
         following = np.where(returns == len(data) - 1, 0, data[np.minimum(returns + 1, len(data) - 1)])
         bare = returns[(following != _FEED) & (np.searchsorted(quotes, returns) % 2 == 0)]
-        if not len(bare):
-            return None
-        hint = "End rows with CRLF or LF, and enclose values with line breaks in quotes."
-        return int(bare[0]), "a carriage return without a line feed", hint
+        return (int(bare[0]), BARE_RETURN) if len(bare) else None
 
     def _error(
         self,
         block: bytes,
         quotes: np.ndarray,
         place: int,
-        actual: str,
-        hint: str,
+        problem: CsvProblem,
         names: Sequence[str],
         where: str,
         first_row: int | None,
     ) -> InvalidInput:
-        """Return the error for the value at ``place``. It never contains the value."""
+        """Return the error for the value at ``place``."""
         data = np.frombuffer(block, np.uint8)[:place]
 
         def outside(byte: int) -> np.ndarray:
@@ -159,8 +145,7 @@ class CsvRows:
         number = int(np.count_nonzero(outside(self._delimiter) >= start))
         skipped = 0 if len(names) == 1 else _empty_rows(block, feeds)
         row = None if first_row is None else first_row + len(feeds) - skipped
-        column = names[number] if number < len(names) else None
-        return schema_mismatch(where, column, "CSV (RFC 4180, or as csvDialect declares)", actual, row=row, hint=hint)
+        return dialect_mismatch(problem, names, number, where, row)
 
 
 def _empty_rows(block: bytes, feeds: np.ndarray) -> int:

@@ -19,8 +19,7 @@ from cleanroom.datasets.pure.csv_rows import PureCsv, PureCsvRows, csv_header
 from cleanroom.datasets.pure.json_rows import json_objects, kind_of
 from cleanroom.datasets.pure.values import INTEGER_LIMITS
 from cleanroom.datasets.row_blocks import BOM
-from cleanroom.datasets.sources import SUFFIXES
-from cleanroom.documents.dataset import CsvDialect, FieldType
+from cleanroom.documents.dataset import SUFFIXES, CsvDialect, FieldType
 from cleanroom.errors import InvalidInput, NotFound
 
 SAMPLE_BYTES: Final = 4 << 20
@@ -98,21 +97,19 @@ def _infer_csv(path: Path, header: bool) -> InferredFile:
     dialect = _dialect(text)
     if not whole:
         text = _whole_rows(path, text, dialect)
-    where = str(path)
+    names, start = csv_header(text, str(path), dialect)
     if header:
-        names, start = csv_header(text, where, dialect)
         _require_header(path, names)
         require_names(path, list(names), "Rename these columns in the header of the file.")
         rows = text[start:]
     else:
-        count = len(csv_header(text, where, dialect)[0])
-        names, rows = tuple(f"c{number}" for number in range(1, count + 1)), text.removeprefix(BOM)
+        names, rows = tuple(f"c{number}" for number in range(1, len(names) + 1)), text.removeprefix(BOM)
     if not rows.strip() and not whole:
         raise InvalidInput("SchemaMismatch", f"{path}: its first row has more than {SAMPLE_BYTES} bytes.", hint="Check that it is CSV.")
     if not rows.strip():
         raise InvalidInput("SourceEmpty", f"{path}: the header is followed by nothing.", hint="Name a file with rows.")
     texts: dict[str, FieldType] = dict.fromkeys(names, "string")
-    table = list(PureCsv(texts, where, names, dialect).read(rows, 1))
+    table = list(PureCsv(texts, str(path), names, dialect).read(rows, 1))
     columns = [_text_column(name, Counter(values)) for name, values in zip(names, zip(*table, strict=True), strict=True)]
     columns = _as_the_reader_reads(rows, columns, names, dialect)
     return InferredFile("csv", tuple(columns), len(table), whole, header, dialect)

@@ -58,7 +58,7 @@ def _rows(opened: SegmentedObject, schema: DatasetSchema, columns: Sequence[str]
     types = schema.types()
     stream = SealedFile(opened)
     if schema.format == "parquet":
-        return readers.read_parquet(cast(BinaryIO, stream), types, columns, where=where)
+        return readers.read_parquet(cast(BinaryIO, stream), types, columns, where=where, by_group=True)
     if schema.format == "json":
         return readers.read_json_lines(stream, types, columns, where=where)
     header = None

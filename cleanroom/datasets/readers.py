@@ -91,13 +91,18 @@ def read_json_lines(
     return json_rows.read_json_lines(stream, types, columns, where=where, at_start=at_start, require_members=require_members)
 
 
-def read_parquet(file: BinaryIO, types: Mapping[str, FieldType], columns: Sequence[str], *, where: str) -> Iterable[Rows]:
-    """Read a Parquet file row group by row group; see :func:`cleanroom.datasets.parquet.read_parquet`."""
+def read_parquet(
+    file: BinaryIO, types: Mapping[str, FieldType], columns: Sequence[str], *, where: str, by_group: bool = False
+) -> Iterable[Rows]:
+    """Read a Parquet file; see :func:`cleanroom.datasets.parquet.read_parquet`.
+
+    ``by_group`` is for callers that stop early: then no row group is read before its rows are taken. It is slower for many small groups.
+    """
     from cleanroom.datasets import parquet
 
     opened = parquet.open_parquet(file, types, columns, where=where)
-    for group in range(opened.num_row_groups):
-        yield from parquet.read_parquet(opened, types, columns, where=where, row_groups=[group])
+    for groups in [[group] for group in range(opened.num_row_groups)] if by_group else [None]:
+        yield from parquet.read_parquet(opened, types, columns, where=where, row_groups=groups)
 
 
 def joined(batches: Sequence[Rows], types: Mapping[str, FieldType]) -> Rows:

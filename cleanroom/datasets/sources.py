@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from cleanroom.documents.dataset import DatasetSchema, Format
+from cleanroom.documents.dataset import SUFFIXES, DatasetSchema
 from cleanroom.errors import InvalidInput, NotFound
-
-SUFFIXES: dict[Format, tuple[str, ...]] = {"csv": (".csv",), "json": (".json", ".jsonl", ".ndjson"), "parquet": (".parquet",)}
-"""File name suffixes of each format. Files with other suffixes are not data of the dataset."""
 
 _DAY = re.compile(r"^\d{4}-\d{2}-\d{2}$")
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from cleanroom.datasets.pure.values import INTEGER_LIMITS
 from cleanroom.datasets.schema import arrow_schema
 from cleanroom.documents.dataset import FieldType
 from cleanroom.sql import Refusal, Tokens
@@ -209,7 +210,7 @@ def _near(kind: FieldType, literal: str, chosen: random.Random) -> Any:
         return literal.replace("%", "x").replace("_", "a")
     try:
         if kind in ("integer", "long"):
-            low, high = (-(2**31), 2**31 - 1) if kind == "integer" else (-(2**63), 2**63 - 1)
+            low, high = INTEGER_LIMITS[kind]
             return min(max(int(float(literal)) + chosen.choice((-1, 0, 0, 1)), low), high)
         if kind == "number":
             return float(literal) + chosen.choice((-1.0, 0.0, 0.5, 1.0))

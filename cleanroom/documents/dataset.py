@@ -23,6 +23,9 @@ from cleanroom.identifiers import HexDigest, Name
 
 FieldType = Literal["string", "integer", "number", "boolean", "date", "long", "timestamp"]
 Format = Literal["csv", "json", "parquet"]
+SUFFIXES: dict[Format, tuple[str, ...]] = {"csv": (".csv",), "json": (".json", ".jsonl", ".ndjson"), "parquet": (".parquet",)}
+"""File name suffixes of each format. Files with other suffixes are not data of the dataset."""
+
 EncryptionMode = Literal["CSE", "CPK", "SSE"]
 """``CSE``: the owner encrypts before the upload (default; Tink AES256-GCM-HKDF-1MB). ``CPK``: each request to the store contains the
 key. ``SSE``: the store encrypts."""

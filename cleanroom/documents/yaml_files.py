@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from cleanroom.documents.dataset import SUFFIXES
 from cleanroom.errors import InvalidInput, NotFound
 from cleanroom.identifiers import MAX_NAME, NAME_PATTERN
 
@@ -107,7 +108,7 @@ def load_yaml(model: type[T], path: Path, code: str) -> T:
 
 def _of_rows(path: Path) -> str:
     """Return the hint for a file of rows in place of the YAML file that describes it."""
-    if path.suffix.lower() not in (".csv", ".json", ".jsonl", ".ndjson", ".parquet"):
+    if not any(path.suffix.lower() in endings for endings in SUFFIXES.values()):
         return ""
     return f"{path.name} has rows. Name the YAML file that describes them; `cleanroom dataset init {path.name}` writes one."
 

@@ -109,19 +109,20 @@ def failed_outcome(status: JobStatus, code: FailureCode, message: str, **facts: 
 
 
 def creation_error(error: CleanRoomError) -> CleanRoomError:
-    """Return the API's refusal of an application with the code and hint of the same refusal of a pod: a right, a webhook or a quota.
+    """Return the API's refusal of an application with code, hint and party of the same refusal of a pod: a right, a webhook or a quota.
 
-    Category, party and whether a retry may succeed stay those of the API's answer. Other errors are returned unchanged.
+    Category and whether a retry may succeed stay those of the API's answer. Other errors are returned unchanged.
     """
     rule = next((rule for rule in MESSAGE_RULES if rule.code in _CREATION_FAILURES and rule.matches(error.message, None)), None)
     if rule is None:
         return error
+    remedy = REMEDIES[rule.code]
     return type(error)(
         f"Spark{rule.code.value}",
         error.message,
         cause=error.cause,
-        hint=REMEDIES[rule.code].hint,
-        party=REMEDIES[rule.code].party,
+        hint=remedy.hint,
+        party=remedy.party,
         details={**error.details, "reason": error.code},
         retryable=error.retryable,
     )

@@ -17,7 +17,7 @@ from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput, Refused
 from cleanroom.identifiers import HexDigest, RunSize, canonical_json, sha256_hex
 from cleanroom.models import FrozenModel
-from cleanroom.settings import Settings, SparkSettings
+from cleanroom.settings import Settings, SizeSettings, SparkSettings
 
 Role = Literal["driver", "executor"]
 
@@ -55,20 +55,21 @@ class PodResources(FrozenModel):
             InvalidInput: ``PodProfileInvalid``.
             Refused: ``SizeNotOffered``.
         """
+        if size is None:
+            where, values = "spark", {name: getattr(settings, name) for name in PodResources.model_fields}
+        elif size in offered_sizes(settings):
+            changed = settings.sizes.get(size, SizeSettings())
+            where, values = f"spark.sizes.{size}", SIZES[size].model_dump() | changed.model_dump(exclude_none=True)
+        else:
+            raise Refused(
+                "SizeNotOffered",
+                f"run: size {size!r} is larger than this deployment offers; its largest is {settings.largest_size!r}.",
+                hint="Start the run with a smaller --size, or ask the operator to raise spark.largest_size.",
+                party="operator",
+            )
         try:
-            if size is None:
-                return PodResources(**{name: getattr(settings, name) for name in PodResources.model_fields})
-            if size not in offered_sizes(settings):
-                raise Refused(
-                    "SizeNotOffered",
-                    f"run: size {size!r} is larger than this deployment offers; its largest is {settings.largest_size!r}.",
-                    hint="Start the run with a smaller --size, or ask the operator to raise spark.largest_size.",
-                    party="operator",
-                )
-            changed = settings.sizes[size].model_dump(exclude_none=True) if size in settings.sizes else {}
-            return PodResources(**{**SIZES[size].model_dump(), **changed})
+            return PodResources(**values)
         except ValidationError as error:
-            where = "spark" if size is None else f"spark.sizes.{size}"
             raise InvalidInput(
                 "PodProfileInvalid",
                 f"pod profile, {where}: {describe_validation(error)}.",

@@ -143,7 +143,7 @@ class SparkService:
         try:
             found, created = self._client.create_or_get(build_application(job, profile, policies))
         except CleanRoomError as error:
-            raise creation_error(error) from error
+            raise creation_error(error) from error.__cause__
         metadata = found["metadata"]
         return Submission(tracking_id=metadata["name"], uid=metadata["uid"], created=created, namespace=metadata["namespace"])
 

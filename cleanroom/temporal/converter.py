@@ -122,17 +122,13 @@ class _Typed(EncodingPayloadConverter):
         return self._converter.to_payload(value)
 
     def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
-        return _of_type(self._converter.from_payload(payload, type_hint), type_hint)
-
-
-def _of_type(value: Any, type_hint: Any) -> Any:
-    """Return ``value`` if it has the expected type."""
-    if type_hint is None or type_hint is Any or (isinstance(type_hint, type) and isinstance(value, type_hint)):
-        return value
-    try:
-        return _adapter(type_hint).validate_python(value, strict=True)
-    except pydantic.ValidationError:
-        raise _malformed(f"A payload is not a {_name(type_hint)} ({type(value).__name__}).") from None
+        value = self._converter.from_payload(payload, type_hint)
+        if type_hint is None or type_hint is Any or (isinstance(type_hint, type) and isinstance(value, type_hint)):
+            return value
+        try:
+            return _adapter(type_hint).validate_python(value, strict=True)
+        except pydantic.ValidationError:
+            raise _malformed(f"A payload is not a {_name(type_hint)} ({type(value).__name__}).") from None
 
 
 # Shared by all instances. The SDK creates a converter per workflow run, and rebuilding the pydantic adapters would cost more than the run.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 # malloc.h of glibc; https://www.gnu.org/software/libc/manual/html_node/Malloc-Tunable-Parameters.html
 _M_TRIM_THRESHOLD: Final = -1
@@ -22,11 +22,8 @@ def keep_freed_memory() -> bool:
     By default glibc returns blocks of the size of a large payload to the kernel when they are freed, and the kernel clears a new block for
     the next payload. At 1 MiB this takes a fifth of the codec's time.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False  # another C library
-    return bool(mallopt(_M_MMAP_THRESHOLD, LARGEST_BLOCK) and mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES))
+    mallopt = _function("mallopt")
+    return mallopt is not None and bool(mallopt(_M_MMAP_THRESHOLD, LARGEST_BLOCK) and mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES))
 
 
 def return_freed_memory() -> bool:
@@ -34,11 +31,8 @@ def return_freed_memory() -> bool:
 
     glibc returns only what is free at the end of its heap. A large workflow task leaves free memory between blocks that are in use.
     """
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):
-        return False  # another C library
-    return bool(trim(0))
+    trim = _function("malloc_trim")
+    return trim is not None and bool(trim(0))
 
 
 class _Info(ctypes.Structure):
@@ -52,9 +46,8 @@ class _Info(ctypes.Structure):
 
 def allocated_bytes() -> int:
     """Return the bytes of the blocks that are in use; 0 where the C library does not tell it (glibc does since 2.33)."""
-    try:
-        mallinfo = ctypes.CDLL(None).mallinfo2
-    except (AttributeError, OSError, TypeError):
+    mallinfo = _function("mallinfo2")
+    if mallinfo is None:
         return 0
     mallinfo.restype = _Info
     info = mallinfo()
@@ -73,3 +66,11 @@ def resident_bytes() -> int:
     except OSError:
         return 0
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _function(name: str) -> Any:
+    """Return a function of the C library; None if it is another one, without that function."""
+    try:
+        return getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):
+        return None

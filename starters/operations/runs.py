@@ -21,7 +21,7 @@ from cleanroom.identifiers import (
     require_name,
     run_workflow_id,
 )
-from cleanroom.lifecycle.query import DRAFT, NOT_APPROVED
+from cleanroom.lifecycle.query import QueryFacts, query_state
 from cleanroom.lifecycle.run import failure_code, next_command, run_state
 from cleanroom.messages.run import RunFailure, RunQueryInput, RunResult, RunTicket
 from cleanroom.runs.parameters import require_days, verify_parameters
@@ -79,10 +79,9 @@ async def current_digest(session: Session, query: str, parameters: JobParameters
     async with session.governance() as governance:
         found = await session.documents(governance).get(query)
     if found.state != "Accepted":
-        word = (DRAFT if found.state == "Draft" else NOT_APPROVED).word
         raise PreconditionFailed(
             "QueryNotApproved",
-            f"query {query!r} is {word}, so no run was started.",
+            f"query {query!r} is {query_state(QueryFacts(found.state)).word}, so no run was started.",
             hint=f"`cleanroom query show {query}` says who acts next.",
         )
     data = str(found.data)

@@ -93,6 +93,12 @@ class Place:
         with kubernetes.config.new_client_from_config(config_file=str(self.kubeconfig(account))) as api:
             yield api
 
+    @contextmanager
+    def core(self, account: str = "admin") -> Iterator[kubernetes.client.CoreV1Api]:
+        """The official client of the core API, as ``account``."""
+        with self.api(account) as api:
+            yield kubernetes.client.CoreV1Api(api)
+
     def profile(self, *arguments: str, image: str | None = None, **changes: Any) -> PodProfile:
         """A profile whose driver does what ``arguments`` say."""
         values = {"spark_version": SPARK, "arguments": arguments or ("wait",), "namespace": self.namespace}
@@ -112,8 +118,7 @@ class Place:
 
     def end_driver(self, pod: str, code: Literal[0, 11]) -> None:
         """Let a driver that waits end with ``code``. The node of the fast tier reports it, as a kubelet does."""
-        with self.api() as api:
-            core = kubernetes.client.CoreV1Api(api)
+        with self.core() as core:
             if self.tier == "fast":
                 state = core.read_namespaced_pod(pod, self.namespace).status.container_statuses[0]
                 terminated = {"exitCode": code, "reason": "Error" if code else "Completed", "startedAt": state.state.running.started_at}

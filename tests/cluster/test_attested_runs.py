@@ -53,13 +53,16 @@ class Kubernetes:
         found = self.core.list_namespaced_pod(self.namespace, label_selector=f"{APP_LABEL}={run.application}").items
         return {pod.metadata.name if pod.metadata.labels["spark-role"] == "executor" else "driver": pod for pod in found}
 
-    def running_executor(self, run: Run) -> Any:
-        """Wait until an executor of the run runs, and return its pod."""
-        return wait_for(lambda: next((pod for name, pod in self.pods(run).items() if name != "driver" and _runs(pod)), None))
+    def running_executor(self, run: Run, *, other_than: str = "") -> Any:
+        """Wait until an executor of the run runs, one with another name than ``other_than``, and return its pod."""
+        return self._running(run, lambda name: name not in ("driver", other_than))
 
     def running_driver(self, run: Run) -> Any:
         """Wait until the run's driver runs, and return its pod."""
-        return wait_for(lambda: next((pod for name, pod in self.pods(run).items() if name == "driver" and _runs(pod)), None))
+        return self._running(run, lambda name: name == "driver")
+
+    def _running(self, run: Run, wanted: Callable[[str], bool]) -> Any:
+        return wait_for(lambda: next((pod for name, pod in self.pods(run).items() if wanted(name) and _runs(pod)), None))
 
     def kill(self, pod: Any) -> None:
         """Delete a pod at once."""
@@ -186,20 +189,19 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def observed(cloud: Cloud, cluster: Cluster, approved: QueryState) -> Iterator[Observed]:
-    names: list[str] = []
+    changes = {name: change for name, (change, _) in REFUSED.items()} | {"another-policy": another_policy}
     with in_network(cluster.network), operator_of(cluster) as operator:
         run = Run(cloud, approved)
         driver = operator.running_driver(run)
-        for name, change in {**{name: change for name, (change, _) in REFUSED.items()}, "another-policy": another_policy}.items():
+        for name, change in changes.items():
             operator.copy(driver, name, change)
-            names.append(name)
         executor = operator.running_executor(run)
         refusals = {name: wait_for(lambda name=name: operator.refusal(name)) for name in REFUSED}
         message = wait_for(lambda: operator.termination("another-policy"))
         found = Observed(run, driver, executor, run.result(), refusals, message)
     yield found
     with in_network(cluster.network), operator_of(cluster) as operator:
-        for name in names:
+        for name in changes:
             operator.core.delete_namespaced_pod(name, operator.namespace, grace_period_seconds=0)
 
 
@@ -282,9 +284,7 @@ def test_killed_executor_is_replaced_by_one_that_attests_itself(
     run = Run(cloud, approved)
     first = operator.running_executor(run)
     operator.kill(first)
-    second = wait_for(
-        lambda: next((pod for name, pod in operator.pods(run).items() if name not in ("driver", first.metadata.name) and _runs(pod)), None)
-    )
+    second = operator.running_executor(run, other_than=first.metadata.name)
     assert second.metadata.annotations[POLICY_ANNOTATION] == first.metadata.annotations[POLICY_ANNOTATION]
     assert run.result().state == "COMPLETED"
     require_right_result(cloud, world, run)

@@ -89,8 +89,8 @@ def assert_lost(outcome: Outcome) -> None:
 
 async def test_driver_pod_that_someone_deletes_is_lost_and_not_the_querys_failure(place: Place, service: SparkService) -> None:
     async def delete_driver(status: JobStatus) -> None:
-        with place.api() as api:
-            kubernetes.client.CoreV1Api(api).delete_namespaced_pod(status.driver_pod, place.namespace, grace_period_seconds=1)
+        with place.core() as core:
+            core.delete_namespaced_pod(status.driver_pod, place.namespace, grace_period_seconds=1)
 
     outcome = await finish(place, service, "deleted-driver", place.profile(), while_running=delete_driver)
     assert_lost(outcome)
@@ -107,8 +107,7 @@ async def test_evicted_driver_is_lost_and_not_the_querys_failure(place: Place, s
 
     async def evict_driver(status: JobStatus) -> None:
         metadata = {"name": status.driver_pod, "namespace": place.namespace}
-        with place.api() as api:
-            core = kubernetes.client.CoreV1Api(api)
+        with place.core() as core:
             options = {"gracePeriodSeconds": 1}
             core.create_namespaced_pod_eviction(status.driver_pod, place.namespace, {"metadata": metadata, "deleteOptions": options})
 
@@ -121,8 +120,7 @@ async def test_driver_on_a_node_that_is_lost_is_lost_and_not_the_querys_failure(
     place.require("fast", "full", why="needs a node whose pods may be removed")
 
     async def lose_node(status: JobStatus) -> None:
-        with place.api() as api:
-            core = kubernetes.client.CoreV1Api(api)
+        with place.core() as core:
             node = core.read_namespaced_pod(status.driver_pod, place.namespace).spec.node_name
             core.patch_node(node, {"spec": {"taints": [{"key": "test/lost", "effect": "NoExecute"}]}})
             try:
@@ -140,8 +138,7 @@ async def test_executors_that_fail_again_and_again_are_the_cause(place: Place, s
     async def fail_executors(status: JobStatus) -> None:
         driver = status.driver()
         assert driver is not None
-        with place.api("spark") as api:
-            core = kubernetes.client.CoreV1Api(api)
+        with place.core("spark") as core:
             for number in (1, 2, 3):
                 core.create_namespaced_pod(place.namespace, executor_pod(place, status.tracking_id, driver, number))
         await asyncio.to_thread(follow, place.client(), status.tracking_id, lambda status: failed_executors(status) == 3, PATIENCE)
@@ -175,9 +172,9 @@ def executor_pod(place: Place, application: str, driver: PodStatus, number: int)
 
 async def test_pod_with_another_policy_than_its_application_is_refused(place: Place, service: SparkService) -> None:
     async def change_policy(status: JobStatus) -> None:
-        with place.api() as api:
+        with place.core() as core:
             patch = {"metadata": {"annotations": {POLICY_ANNOTATION: "cGFja2FnZSBwb2xpY3k="}}}
-            kubernetes.client.CoreV1Api(api).patch_namespaced_pod(status.driver_pod, place.namespace, patch)
+            core.patch_namespaced_pod(status.driver_pod, place.namespace, patch)
 
     outcome = await finish(place, service, "other-policy", place.profile(), while_running=change_policy)
     assert (outcome.code, outcome.retryable, outcome.party) == (FailureCode.POLICY_MISMATCH, False, "operator")
@@ -190,8 +187,7 @@ async def test_driver_whose_name_is_taken_cannot_be_submitted(place: Place, serv
     application = place.application("name-taken")
     name = application["metadata"]["name"]
     pod = {"metadata": {"name": f"{name}-driver"}, "spec": {"containers": [{"name": "left", "image": place.image}]}}
-    with place.api() as api:
-        core = kubernetes.client.CoreV1Api(api)
+    with place.core() as core:
         core.create_namespaced_pod(place.namespace, pod)
         outcome = await finish(place, service, "name-taken", place.profile())
         # With the application, the operator deletes the pod that has the driver's name.
@@ -202,8 +198,7 @@ async def test_driver_whose_name_is_taken_cannot_be_submitted(place: Place, serv
 
 
 async def test_quota_without_room_is_a_lack_of_capacity_with_the_quotas_name(place: Place, service: SparkService) -> None:
-    with place.api() as api:
-        core = kubernetes.client.CoreV1Api(api)
+    with place.core() as core:
         core.create_namespaced_resource_quota(place.namespace, {"metadata": {"name": "no-pods"}, "spec": {"hard": {"pods": "0"}}})
         try:
             outcome = await finish(place, service, "no-quota", place.profile())

@@ -32,8 +32,8 @@ RUN = {"app.kubernetes.io/name": "cleanroom-sparkapp"}
 
 @pytest.fixture(scope="module")
 def core(place: Place) -> Iterator[kubernetes.client.CoreV1Api]:
-    with place.api() as api:
-        yield kubernetes.client.CoreV1Api(api)
+    with place.core() as found:
+        yield found
 
 
 def test_page_installs_the_operator_of_the_tests_and_every_step_succeeds(chart: Chart) -> None:

@@ -37,11 +37,10 @@ from tests.completion import completed_event
 from tests.prepare_world import QUERY, SPARK_HOST, Guest, PrepareWorld, prepare_world
 from tests.recovery_world import WorldSession, deployment
 from tests.scenario.kubernetes.support import follow
-from tests.temporal_env import temporal_env, unique
+from tests.temporal_env import unique
 from tests.unit.spark_support import make_trust_document
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(300)]
-_ = temporal_env
 
 CRD = f"{PLURAL}.{GROUP}"
 
@@ -150,8 +149,8 @@ async def test_withdrawn_consent_stops_the_pods_and_is_the_cause(runs: Runs) -> 
     finally:
         await set_consent(owner, "contosso-0", enabled=True)
     assert error_from_failure(caught.value).code == "ConsentWithdrawn"
-    with runs.place.api() as api:
-        pods = kubernetes.client.CoreV1Api(api).list_namespaced_pod(runs.place.namespace).items
+    with runs.place.core() as core:
+        pods = core.list_namespaced_pod(runs.place.namespace).items
         assert [pod.metadata.name for pod in pods if pod.metadata.name.startswith(name)] == []
     failure = (await show_run(runs.sessions["fabrikam"], run.id.rsplit("/", 1)[-1]))["failure"]
     assert (failure["cause"], failure["meaning"]) == ("CONSENT_WITHDRAWN", MEANINGS[Cause.CONSENT_WITHDRAWN])

@@ -8,44 +8,17 @@ import contextlib
 import fnmatch
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
-import pytest
 
-from cleanroom.spark.profile import PodResources
 from cleanroom.spark.status import JobStatus
-from localcloud.tls import LocalAuthority
 from tests.executor_data import CANARY, RESULT, SPILLED, SPILLING, copies, planes
-from tests.executor_pods import ExecutorPod, PodRun, Traffic, run_on_pods, running_executors, watched
-from tests.payload_world import NETWORK_SECRET, Prepared, World, payload_world, prepare
-from tests.servers import S3Server
+from tests.executor_pods import ON_REQUEST, ExecutorPod, Traffic, rows_of, run_on_pods, running_executors, size_of
+from tests.payload_world import NETWORK_SECRET, World, prepare
 from tests.unit.spark_support import Cluster
 
-pytestmark = [
-    pytest.mark.scenario,
-    pytest.mark.spark,
-    pytest.mark.skipif(os.environ.get("CLEANROOM_TEST_EXECUTORS") != "1", reason="starts a JVM per pod; run it with make test-executors"),
-]
-
-
-@pytest.fixture(scope="module")
-def watched_world(
-    tmp_path_factory: pytest.TempPathFactory, local_authority: LocalAuthority, seaweedfs: S3Server
-) -> Iterator[tuple[World, Traffic]]:
-    with payload_world(tmp_path_factory.mktemp("executors"), local_authority, seaweedfs) as made, watched(made, local_authority) as found:
-        yield found
-
-
-def size_of(instances: int) -> PodResources:
-    return PodResources(driver_memory="512m", executor_cores=1, executor_memory="512m", executor_instances=instances)
-
-
-def rows_of(world: World, prepared: Prepared, run: PodRun) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = world.result(prepared, run.receipt()).sort_by("maker").to_pylist()
-    return rows
+pytestmark = ON_REQUEST
 
 
 class Killer:

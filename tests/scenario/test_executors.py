@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cleanroom.datasets.encryption import segment_count
-from cleanroom.spark.profile import PodResources
-from localcloud.tls import LocalAuthority
 from tests.executor_data import JOIN, JOINED, RESULT, flights, planes
-from tests.executor_pods import PodRun, Traffic, figures, run_on_pods, watched
-from tests.payload_world import Prepared, World, payload_world, prepare
-from tests.servers import S3Server
+from tests.executor_pods import ON_REQUEST, Traffic, figures, rows_of, run_on_pods, size_of
+from tests.payload_world import World, prepare
 
-pytestmark = [
-    pytest.mark.scenario,
-    pytest.mark.spark,
-    pytest.mark.skipif(os.environ.get("CLEANROOM_TEST_EXECUTORS") != "1", reason="starts a JVM per pod; run it with make test-executors"),
-]
-
-
-@pytest.fixture(scope="module")
-def watched_world(
-    tmp_path_factory: pytest.TempPathFactory, local_authority: LocalAuthority, seaweedfs: S3Server
-) -> Iterator[tuple[World, Traffic]]:
-    with payload_world(tmp_path_factory.mktemp("executors"), local_authority, seaweedfs) as made, watched(made, local_authority) as found:
-        yield found
-
-
-def size_of(instances: int) -> PodResources:
-    return PodResources(driver_memory="512m", executor_cores=1, executor_memory="512m", executor_instances=instances)
-
-
-def rows_of(world: World, prepared: Prepared, run: PodRun) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = world.result(prepared, run.receipt()).sort_by("maker").to_pylist()
-    return rows
+pytestmark = ON_REQUEST
 
 
 @pytest.mark.parametrize("executors", [1, 2, 4])

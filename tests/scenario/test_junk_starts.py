@@ -20,10 +20,9 @@ from starters.operations.doctor.temporal import FAILING
 from tests.codec_models import Note
 from tests.codec_workflows import Waiting
 from tests.histories.fingerprints import WORKFLOWS
-from tests.temporal_env import TEST_KEYRING, client_with, temporal_env, unique
+from tests.temporal_env import TEST_KEYRING, client_with, unique
 
 pytestmark = pytest.mark.scenario
-_ = temporal_env
 
 PLAIN = Payload(metadata={"encoding": b"json/plain"}, data=b"{}")
 SEALED = {

@@ -11,6 +11,7 @@ from temporalio.testing import WorkflowEnvironment
 from benchmarks import bench_junk, bench_load
 from benchmarks.bench_junk import flood
 from benchmarks.bench_load import load_queries
+from benchmarks.load_server import FAILED
 from tests.audit_world import AuditWorld
 from tests.load_runs import WITHDRAWN, concurrent_runs
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.scenario
 
 async def test_decisions_in_random_order_with_duplicates_and_forged_ones_give_the_right_states() -> None:
     figures = await load_queries(6)
-    assert (figures["decisions"], figures[bench_load.WRONG], figures[bench_load.FAILED]) == (6 * 3 + 2 + 1, 0, [])
+    assert (figures["decisions"], figures[bench_load.WRONG], figures[FAILED]) == (6 * 3 + 2 + 1, 0, [])
     refused = figures["refused messages"]
     assert sum(refused.values()) >= 1, "the forged decision"
     assert set(refused) <= {
@@ -30,7 +31,7 @@ async def test_decisions_in_random_order_with_duplicates_and_forged_ones_give_th
 
 async def test_a_query_answers_after_junk_signals() -> None:
     figures = await flood(1, 60)
-    assert (figures[bench_junk.ACCEPTED], figures[bench_junk.FAILED], figures["junk signals that the server rejected"]) == (1, [], 0)
+    assert (figures[bench_junk.ACCEPTED], figures[FAILED], figures["junk signals that the server rejected"]) == (1, [], 0)
 
 
 async def test_concurrent_runs_keep_the_owners_limit_and_leave_nothing(temporal_env: WorkflowEnvironment, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -83,7 +84,15 @@ def test_next_key_replaces_the_key_in_a_private_folder_only(tmp_path: Path) -> N
     assert repr(successor) == f"SigningKey(kid={successor.public.kid!r})"
 
 
-NO_KEYS = pytest.mark.parametrize(
+@pytest.mark.parametrize(
+    ("load", "name", "code"),
+    [
+        (load_or_create_signing_key, "signing-key.pem", "SigningKeyInvalid"),
+        (load_or_create_sealing_key, "sealing-key.pem", "SealingKeyInvalid"),
+    ],
+    ids=["signing", "sealing"],
+)
+@pytest.mark.parametrize(
     "content",
     [
         b"not a key",
@@ -93,23 +102,13 @@ NO_KEYS = pytest.mark.parametrize(
     ],
     ids=["text", "with a passphrase", "another kind", "a public key"],
 )
-
-
-@NO_KEYS
-def test_a_file_that_is_not_a_signing_key_is_rejected_and_kept(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "signing-key.pem"
+def test_a_file_that_is_not_such_a_key_is_rejected_and_kept(
+    tmp_path: Path, content: bytes, load: Callable[[Path], object], name: str, code: str
+) -> None:
+    file = tmp_path / name
     write_secret_file(file, content)
-    with pytest.raises(InvalidInput, match="SigningKeyInvalid"):
-        load_or_create_signing_key(tmp_path)
-    assert file.read_bytes() == content
-
-
-@NO_KEYS
-def test_a_file_that_is_not_a_sealing_key_is_rejected_and_kept(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "sealing-key.pem"
-    write_secret_file(file, content)
-    with pytest.raises(InvalidInput, match="SealingKeyInvalid"):
-        load_or_create_sealing_key(tmp_path)
+    with pytest.raises(InvalidInput, match=code):
+        load(tmp_path)
     assert file.read_bytes() == content
 
 

@@ -146,12 +146,13 @@ class ContainerNode:
             (self.programs / name).symlink_to(self._root / "usr/sbin/xtables-nft-multi")
 
     def _answers(self) -> bool:
-        return self._ctr("version", check=False).returncode == 0
+        done = subprocess.run(self._ctr("version"), capture_output=True, check=False, env={**os.environ, **self.environment()})
+        return done.returncode == 0
 
     def _import(self, image: Image) -> None:
         """Give containerd an image. The archive is written into a pipe: one with Spark has a gigabyte."""
-        options = ["images", "import", "--digests", "--base-name", f"localhost/{image.name}", "--no-unpack", "-"]
-        command = [str(self._root / "usr/bin/ctr"), "--address", str(self._socket), "--namespace", "k8s.io", *options]
+        options = ["--digests", "--base-name", f"localhost/{image.name}", "--no-unpack"]
+        command = self._ctr("--namespace", "k8s.io", "images", "import", *options, "-")
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **self.environment()}
         ) as process:
@@ -163,12 +164,9 @@ class ContainerNode:
         if process.returncode != 0:
             raise ServerFailed(f"the image {image.name} was not imported: {message.strip()[-300:]}")
 
-    def _ctr(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        command = [str(self._root / "usr/bin/ctr"), "--address", str(self._socket), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **self.environment()})
-        if check and done.returncode != 0:
-            raise ServerFailed(f"{' '.join(arguments[:4])}: {done.stderr.strip()[-300:]}")
-        return done
+    def _ctr(self, *arguments: str) -> list[str]:
+        """Return a command of containerd's own client."""
+        return [str(self._root / "usr/bin/ctr"), "--address", str(self._socket), *arguments]
 
     # --- configurations
 

@@ -9,7 +9,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -18,7 +18,7 @@ class Stage:
     """One stage: the stage or image that it starts from, and its instructions, as keyword and arguments."""
 
     base: str
-    instructions: tuple[tuple[str, str], ...]
+    instructions: list[tuple[str, str]] = field(default_factory=list)
 
     def arguments(self, keyword: str) -> tuple[str, ...]:
         """Return the arguments of all instructions with this keyword."""
@@ -30,15 +30,12 @@ class Containerfile:
 
     def __init__(self, file: Path) -> None:
         self.stages: dict[str, Stage] = {}
-        found: list[tuple[str, str]] = []
         for keyword, arguments in _instructions(file.read_text()):
             if keyword == "FROM":
                 base, _, name = arguments.split()
-                found = []
-                self.stages[name] = Stage(base, ())
+                stage = self.stages[name] = Stage(base)
             elif self.stages:
-                found.append((keyword, arguments))
-                self.stages[name] = Stage(base, tuple(found))
+                stage.instructions.append((keyword, arguments))
 
     def ancestry(self, name: str) -> list[Stage]:
         """Return the stages that ``name`` consists of, the first one first."""

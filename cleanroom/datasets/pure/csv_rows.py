@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cleanroom.datasets.csv_header import read_header, require_columns
+from cleanroom.datasets.csv_problems import BARE_RETURN, MISPLACED_QUOTE, OPEN_QUOTE, CsvProblem, dialect_mismatch, wrong_escape
 from cleanroom.datasets.csv_spellings import row_pattern
 from cleanroom.datasets.mismatch import schema_mismatch
 from cleanroom.datasets.pure.table import Table
@@ -28,8 +29,7 @@ SPELLING_HINT = (
 class _Wrong(Exception):
     """What the dialect does not allow, and the number of the column, from 0."""
 
-    actual: str
-    hint: str
+    problem: CsvProblem
     column: int
 
 
@@ -99,10 +99,8 @@ class PureCsvRows:
             try:
                 row, place = self._row(text, place)
             except _Wrong as error:
-                column = names[error.column] if error.column < len(names) else None
                 row_number = None if first_row is None else first_row + number
-                expected = "CSV (RFC 4180, or as csvDialect declares)"
-                raise schema_mismatch(where, column, expected, error.actual, row=row_number, hint=error.hint) from None
+                raise dialect_mismatch(error.problem, names, error.column, where, row_number) from None
             number += 1
             yield row
 
@@ -123,29 +121,19 @@ class PureCsvRows:
             elif text.startswith("\r\n", place):
                 return values, place + 2
             else:
-                raise self._wrong(text, place, len(values) - 1, opened=text[found.start()] == '"' and not quoted)
+                opened = self._quoted and text[found.start()] == '"' and not quoted
+                raise _Wrong(OPEN_QUOTE if opened else self._problem(text[place]), len(values) - 1)
 
     def _unescaped(self, value: str, quoted: bool) -> str:
         if self._escaped is not None:
             return self._escaped.sub(lambda match: match[0][1], value)
         return value.replace('""', '"') if quoted else value
 
-    def _wrong(self, text: str, place: int, column: int, *, opened: bool) -> _Wrong:
-        if opened and self._quoted:
-            return _Wrong("a quote that is never closed", "Close the quote.", column)
-        if text[place] == "\r":
-            hint = "End rows with CRLF or LF, and enclose values with line breaks in quotes."
-            return _Wrong("a carriage return without a line feed", hint, column)
-        if text[place] == self._dialect.escape_character:
-            meaning = "a quote or itself, within a quoted value" if self._quoted else "a delimiter or itself"
-            return _Wrong(
-                f"an escape character that does not precede {meaning}", "Write the escape character twice where it is data.", column
-            )
-        hint = (
-            'Write a quote within a value as "" and enclose the value in quotes (RFC 4180), '
-            "or declare csvDialect: escapeCharacter, or quoting: none if quotes are data."
-        )
-        return _Wrong("a quote within a value, or text after a closing quote", hint, column)
+    def _problem(self, character: str) -> CsvProblem:
+        """Return what is wrong with a character that follows a value and does not end it."""
+        if character == "\r":
+            return BARE_RETURN
+        return wrong_escape(quoted=self._quoted) if character == self._dialect.escape_character else MISPLACED_QUOTE
 
     def _count(self, masked: bytes, start: int, end: int) -> int:
         return masked.count(b'"', start, end) if self._quoted else 0
@@ -190,12 +178,11 @@ class PureCsv:
         Raises:
             InvalidInput: ``SchemaMismatch``.
         """
-        usual = self._common is not None and block.endswith(b"\n") and not block.startswith(BOM) and is_utf8(block)
+        usual = block.endswith(b"\n") and not block.startswith(BOM) and is_utf8(block)
         if usual and self._common is not None and self._common.fullmatch(block):
             return block.count(b"\n"), False
         count, breaks = 0, False
-        for row, quoted_break in self._parsed(block, first_row):
-            del row
+        for _, quoted_break in self._parsed(block, first_row):
             count += 1
             breaks = breaks or quoted_break
         return count, breaks

@@ -25,7 +25,6 @@ EVIDENCE, CLUSTER = "evidence of this guest", "connection to Kubernetes"
 OPERATOR_VERSION, OLDEST_OPERATOR = "version of the Spark operator", 2
 """The chart of that major version installs the webhook that applies the pods' templates (docs/kubernetes.md)."""
 RIGHTS = "rights of the Spark operator and of drivers"
-SIZES_OF_RUNS, DEFAULT_SIZE = "sizes of runs", "default"
 
 
 def cluster_checks(session: Session) -> Iterator[Check]:
@@ -59,7 +58,7 @@ def cluster_checks(session: Session) -> Iterator[Check]:
     if settings.boundary in ("clean-room", "spark-service"):
         yield Check("services", EVIDENCE, evidence, (GOVERNANCE, TRUST))
     if settings.boundary == "spark-service":
-        yield Check("services", SIZES_OF_RUNS, sizes)
+        yield Check("services", "sizes of runs", sizes)
         yield Check("services", CLUSTER, version)
         yield Check("services", "Spark operator", operator, (CLUSTER,))
         yield Check("services", OPERATOR_VERSION, operator_version, (CLUSTER,))
@@ -142,7 +141,7 @@ def _resources(settings: Settings) -> dict[str, PodResources]:
     from cleanroom.spark.profile import PodResources, offered_sizes
 
     spark = settings.spark
-    return {DEFAULT_SIZE: PodResources.deployed(spark)} | {size: PodResources.deployed(spark, size) for size in offered_sizes(spark)}
+    return {"default": PodResources.deployed(spark)} | {size: PodResources.deployed(spark, size) for size in offered_sizes(spark)}
 
 
 def _require_quota(settings: Settings) -> str:
@@ -152,7 +151,9 @@ def _require_quota(settings: Settings) -> str:
             quotas = client.pod_quotas()
     except (NotFound, Refused) as error:
         raise NotApplicable(f"quotas cannot be listed ({error.code})") from error
-    size, pods = max(((name, 1 + item.executor_instances) for name, item in _resources(settings).items()), key=lambda item: item[1])
+    pods_of = {name: 1 + item.executor_instances for name, item in _resources(settings).items()}
+    size = max(pods_of, key=pods_of.__getitem__)
+    pods = pods_of[size]
     for name, left in quotas.items():
         if left < pods:
             raise PreconditionFailed(

@@ -1,15 +1,14 @@
-"""A Kubernetes stand-in per module, with clients and images."""
+"""A Kubernetes stand-in per module, with a client and images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import kubernetes
 import pytest
 
 from cleanroom.spark.kubernetes import KubernetesClient
 from localcloud.standins.kubernetes.image import LocalImage
-from tests.scenario.kubernetes.support import RECEIPT, WAITING, api_client
+from tests.scenario.kubernetes.support import RECEIPT, WAITING
 from tests.unit.spark_support import Cluster, cluster, script_image
 
 
@@ -32,10 +31,3 @@ def receipt_image(shared: Cluster) -> LocalImage:
 @pytest.fixture(scope="module")
 def waiting_image(shared: Cluster) -> LocalImage:
     return script_image(shared.images, WAITING)
-
-
-@pytest.fixture(scope="module")
-def custom_objects(shared: Cluster) -> Iterator[kubernetes.client.CustomObjectsApi]:
-    """The official client's API for custom resources, as an administrator."""
-    with api_client(shared, "admin") as api:
-        yield kubernetes.client.CustomObjectsApi(api)

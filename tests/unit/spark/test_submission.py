@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cleanroom.errors import CleanRoomError
+from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.service import SparkService
 from tests.unit.spark_support import make_job, make_profile
@@ -56,6 +56,17 @@ async def test_job_whose_pods_were_not_granted_is_refused(granted: tuple[str, ..
     assert (caught.value.code, caught.value.retryable) == ("PodPolicyChanged", retryable)
     assert f"policy of its {roles} pods" in caught.value.message
     assert cluster.created == []
+
+
+@pytest.mark.parametrize("message", ["no answer", "failed calling webhook"])
+async def test_refusal_of_the_api_keeps_its_cause_and_is_not_its_own(message: str) -> None:
+    class Refusing(Cluster):
+        def create_or_get(self, application: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+            raise Unavailable("KubernetesUnreachable", message) from OSError("reset")
+
+    with pytest.raises(Unavailable) as caught:
+        await submit((DRIVER, EXECUTOR), Refusing())
+    assert isinstance(caught.value.__cause__, OSError)
 
 
 async def test_job_with_another_profile_than_the_granted_one_is_refused() -> None:

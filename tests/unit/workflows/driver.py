@@ -171,7 +171,7 @@ class Driver:
         job.initialize_workflow.workflow_type = self._definition.name or ""
         job.initialize_workflow.workflow_id = "w"
         arguments = [self.input] if self.arguments is None else self.arguments
-        job.initialize_workflow.arguments.extend(CONVERTER.payload_converter.to_payloads(arguments) if arguments else ())
+        job.initialize_workflow.arguments.extend(CONVERTER.payload_converter.to_payloads(arguments))
         self._post(job)
 
     async def _create(self) -> WorkflowInstance:
@@ -244,7 +244,7 @@ class Driver:
         for name, *arguments in signals:
             job = WorkflowActivationJob()
             job.signal_workflow.signal_name = name
-            job.signal_workflow.input.extend(CONVERTER.payload_converter.to_payloads(arguments) if arguments else ())
+            job.signal_workflow.input.extend(CONVERTER.payload_converter.to_payloads(arguments))
             jobs.append(job)
         if not self.ended:
             self._activate(*jobs)
@@ -257,7 +257,7 @@ class Driver:
         job = WorkflowActivationJob()
         job.do_update.id = job.do_update.protocol_instance_id = key
         job.do_update.name, job.do_update.run_validator = name, True
-        job.do_update.input.extend(CONVERTER.payload_converter.to_payloads(arguments) if arguments else ())
+        job.do_update.input.extend(CONVERTER.payload_converter.to_payloads(arguments))
         self._post(job)
         return key
 
