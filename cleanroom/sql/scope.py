@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cleanroom.sql.model import NO_NAMES, Division, Equality, ProtectedInput, Relation, Release, ReleasedAggregate, Value
+from cleanroom.sql.vocabulary import NUMERIC
 
 
 @dataclass(slots=True, eq=False)
@@ -101,6 +102,16 @@ class Scope:
     def aliases_in_from(self) -> list[str]:
         """Rendered aliases of the relations."""
         return [relation.alias for relation in self.relations.values()]
+
+    @property
+    def columns(self) -> dict[str, Value]:
+        """The columns of the relations, by their texts."""
+        return {value.sql: value for relation in self.relations.values() for value in relation.columns.values()}
+
+    @property
+    def numbers(self) -> dict[str, Value]:
+        """The numeric ones of these columns."""
+        return {text: value for text, value in self.columns.items() if value.type in NUMERIC}
 
     @property
     def aggregates_persons(self) -> bool:

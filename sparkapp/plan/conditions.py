@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 
@@ -57,10 +57,26 @@ def without_alias(node: Node) -> Node:
     return node.child if node.kind == "Alias" else node
 
 
+def without_cast(node: Node) -> Node:
+    """The expression behind a cast, which Spark adds to numbers."""
+    return node.child if node.kind == "Cast" else node
+
+
+def without_casts(node: Node, types: tuple[str, ...] = ("",)) -> Node:
+    """The expression behind all casts to some types, or to any."""
+    while node.kind == "Cast" and str(node.fields.get("dataType")).startswith(types):
+        node = node.child
+    return node
+
+
+def case_of(node: Node) -> tuple[Node, Node] | None:
+    """The condition and the value of ``CASE WHEN c THEN x END``."""
+    return (node.children[0], node.children[1]) if node.kind == "CaseWhen" and len(node.children) == 2 else None
+
+
 def constant(node: Node) -> str | None:
     """The text of a constant, whatever it is cast to; None for any other expression, and for NULL."""
-    while node.kind == "Cast":
-        node = node.child
+    node = without_casts(node)
     value = node.fields.get("value") if node.kind == "Literal" else None
     return None if value is None else str(value)
 
@@ -127,8 +143,11 @@ class Condition:
 
     def _aggregate(self, node: Node, function: str) -> Node | None:
         """The argument of an aggregate of the groups."""
-        value = self.values.get(node.id) if node.kind == "AttributeReference" else None
-        return argument(value, function)
+        return argument(self._output(node), function)
+
+    def _output(self, node: Node) -> Node | None:
+        """The expression of the groups that an attribute is."""
+        return self.values.get(node.id) if node.kind == "AttributeReference" else None
 
     def _input(self, node: Node) -> Node | None:
         """The expression of the rows per person that an attribute is."""
@@ -136,7 +155,7 @@ class Condition:
 
     def _test(self, node: Node, least: int, floors: Floors) -> bool:
         """``COUNT(person) FILTER(WHERE c)``: persons with a row that meets a test, or who contribute to a sum of absolute values."""
-        call = self.values.get(node.id) if node.kind == "AttributeReference" else None
+        call = self._output(node)
         if call is None or not is_aggregate(call, ("Count",)) or len(call.children) != 2:
             return False
         counted, condition = call.children
@@ -150,9 +169,9 @@ class Condition:
                 factors = (value, *value.split(" * "))
                 for parts in dict.fromkeys((factors[:1], factors[1:])):
                     floors.tests.append(frozenset(f"{part}{where}{condition_text} <> 0" for part in parts))
-                if summed.kind == "CaseWhen" and len(summed.children) == 2:
-                    part = row_test(summed.children[0], self.canonical)
-                    floors.tests.append(part | {f"{product_text(summed.children[1], self.canonical)} <> 0"})
+                if case := case_of(summed):
+                    part = row_test(case[0], self.canonical)
+                    floors.tests.append(part | {f"{product_text(case[1], self.canonical)} <> 0"})
             elif rows is not None and rows.kind == "Literal" and number == 1:
                 floors.repeated = True
             else:
@@ -224,7 +243,7 @@ class Condition:
             return set()
         if test.child.kind != "EqualTo":
             return {frozenset({"1", row_text(row_test(test.child, self.canonical))})}
-        sides = [side.child if side.kind == "Cast" else side for side in test.child.children]
+        sides = [without_cast(side) for side in test.child.children]
         if all(side.kind == "Coalesce" and number_of(side.children[1]) == 0 for side in sides):
             return {frozenset(product_text(side.children[0], self.canonical) for side in sides)}
         if number_of(sides[1]) == 1:
@@ -248,8 +267,8 @@ class Condition:
             return False
         text = product_text(summed, self.canonical)
         floors.shares[text] = min(floors.shares.get(text, 100), percent)
-        if summed.kind == "CaseWhen" and len(summed.children) == 2:
-            key = product_text(summed.children[1], self.canonical), row_test(summed.children[0], self.canonical)
+        if case := case_of(summed):
+            key = product_text(case[1], self.canonical), row_test(case[0], self.canonical)
             floors.part_shares[key] = min(floors.part_shares.get(key, 100), percent)
         floors.unguarded = floors.unguarded or not self._is_guarded(largest)
         return True
@@ -274,9 +293,8 @@ class Condition:
 
     def _is_about_persons(self, node: Node) -> bool:
         """``CASE WHEN identity IS NOT NULL THEN x END``."""
-        if node.kind != "CaseWhen" or len(node.children) != 2 or node.children[0].kind != "IsNotNull":
-            return False
-        return self.canonical.text(node.children[0].child) == self.person
+        case = case_of(node)
+        return case is not None and case[0].kind == "IsNotNull" and self.canonical.text(case[0].child) == self.person
 
 
 def _is_square(node: Node, canonical: Canonical) -> bool:
@@ -366,15 +384,30 @@ def counts_rows(node: Node | None) -> bool:
 def product_text(node: Node, canonical: Canonical) -> str:
     """The text of a value, without casts to other numbers. The factors of a product are in the order of their texts."""
     if node.kind == "Multiply":
-        return " * ".join(sorted(part for child in node.children for part in product_text(child, canonical).split(" * ")))
+        return product_of(product_text(child, canonical) for child in node.children)
     if node.kind == "Cast" and str(node.fields.get("dataType")).startswith(("double", "decimal")):
         return product_text(node.child, canonical)
-    if node.kind == "CaseWhen" and len(node.children) == 2:  # as that of an aggregate with FILTER
-        condition, value = node.children
+    if case := case_of(node):  # as that of an aggregate with FILTER
+        condition, value = case
         if number_of(value) == 1:
             return row_text(row_test(condition, canonical))
         return f"{product_text(value, canonical)} WHERE {canonical.text(condition)}"
     return canonical.text(node)
+
+
+def product_of(texts: Iterable[str]) -> str:
+    """The text of a product of values, as :func:`product_text` writes it."""
+    return " * ".join(sorted(part for text in texts for part in text.split(" * ")))
+
+
+def filtered(text: str, where: str) -> str:
+    """The text of a value in the rows that FILTER keeps, as :func:`product_text` writes it."""
+    return f"{text} WHERE {where}" if where else text
+
+
+def is_true(where: str) -> list[str]:
+    """The part of a test that the condition of FILTER is, if there is one."""
+    return [f"{where}{TRUE}"] if where else []
 
 
 def covers(tests: Collection[Test], part: Test, always: tuple[str, ...] = ()) -> bool:

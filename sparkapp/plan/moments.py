@@ -21,9 +21,11 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.conditions import argument, product_text, without_alias
+from sparkapp.plan.conditions import argument, case_of, product_text, without_alias, without_casts
 from sparkapp.plan.tree import Node
 
+_NUMBERS = ("double", "long")
+"""Types to which Spark casts the parts of a moment."""
 _IF_NOT_0 = "NullIf(With(NullIfResult(EqualTo(CommonExpressionRef(), 0), CommonExpressionRef()), CommonExpressionDef({})))"
 
 
@@ -128,23 +130,16 @@ class Moments:
 
 def _of_both(call: Node, function: str) -> Node:
     """An aggregate of ``CASE WHEN y IS NOT NULL THEN x END`` as one of ``x`` and ``y``: it reads the rows that have both."""
-    case = _uncast(call.children[0].children[0])
-    if case.kind != "CaseWhen" or len(case.children) != 2 or case.children[0].kind != "IsNotNull":
+    case = case_of(without_casts(call.children[0].children[0], _NUMBERS))
+    if case is None or case[0].kind != "IsNotNull":
         return call
-    both = [case.children[1], case.children[0].child]
+    both = [case[1], case[0].child]
     return replace(call, children=[replace(call.children[0], kind=function, children=both), *call.children[1:]])
-
-
-def _uncast(node: Node) -> Node:
-    """An expression without casts to numbers."""
-    while node.kind == "Cast" and str(node.fields.get("dataType")).startswith(("double", "long")):
-        node = node.child
-    return node
 
 
 def _form(node: Node) -> str:
     """The operators of an expression, without casts to numbers, and the attributes that it reads. Those of a window are sorted."""
-    node = _uncast(node)
+    node = without_casts(node, _NUMBERS)
     if node.kind == "AttributeReference":
         return f"#{node.id}"
     if node.kind == "Literal":

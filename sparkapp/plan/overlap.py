@@ -64,9 +64,7 @@ class OverlappingGroups:
         found = {id: f"first {meaning}" for id, meaning in left.items()} | {id: f"second {meaning}" for id, meaning in right.items()}
         if join_kind(join) != "Inner" or self._same_persons(tree(join.fields["condition"]), found) != {"person"}:
             raise self._refused()
-        grouped = sorted(
-            found.get(item.id, "") if item.kind == "AttributeReference" else "" for item in aggregate.expressions("groupingExpressions")
-        )
+        grouped = sorted(_meaning(item, found) for item in aggregate.expressions("groupingExpressions"))
         if grouped != sorted(f"{side} {meaning}" for side in ("first", "second") for meaning in (*self._keys, "size")):
             raise self._refused()
         outputs = self._outputs(aggregate, "aggregateExpressions", found)
@@ -84,7 +82,7 @@ class OverlappingGroups:
         found = one_to(node.child) if node.kind == "Between" else None
         if found is None or found[1] != self._floor - 1 or found[0].kind != "Subtract":
             return ""
-        size, common = (outputs.get(part.id, "") if part.kind == "AttributeReference" else "" for part in found[0].children)
+        size, common = (_meaning(part, outputs) for part in found[0].children)
         return size if common == "common" else ""
 
     def _sized(self, node: Node) -> Meanings:
@@ -111,9 +109,7 @@ class OverlappingGroups:
         if node.kind != "Filter" or node.child.kind != "Aggregate":
             raise self._refused()
         rows = self._rows(node.child.child)
-        grouped = sorted(
-            rows.get(item.id, "") if item.kind == "AttributeReference" else "" for item in node.child.expressions("groupingExpressions")
-        )
+        grouped = sorted(_meaning(item, rows) for item in node.child.expressions("groupingExpressions"))
         found = self._outputs(node.child, "aggregateExpressions", rows)
         condition = node.expression("condition")
         size = condition.children[0] if condition.kind == "GreaterThanOrEqual" else condition
@@ -135,8 +131,8 @@ class OverlappingGroups:
             raise self._refused()
         (self.person,) = grouping - self._keys
         meanings = {id: text if text in self._keys else "person" for id, text in found.items()}
-        calls = {item.id: without_alias(item) for item in lower[0].expressions("aggregateExpressions")}
-        for read, output in lower[1].items():
+        calls = {item.id: without_alias(item) for item in lower.aggregate.expressions("aggregateExpressions")}
+        for read, output in lower.names.items():
             meanings.setdefault(read, "rows" if counts_rows(calls.get(output)) else texts[output])
         return meanings
 
@@ -146,10 +142,10 @@ class OverlappingGroups:
         for part in conjuncts(condition):
             sides = part.children
             if part.kind == "EqualNullSafe" and all(side.kind == "Cast" and side.fields.get("dataType") == "float" for side in sides):
-                meanings = [found.get(side.child.id, "") if side.child.kind == "AttributeReference" else "" for side in sides]
+                meanings = [_meaning(side.child, found) for side in sides]
                 self.values.add(self._of_both(meanings))
             else:
-                compared.add(self._of_both([found.get(side.id, "") if side.kind == "AttributeReference" else "" for side in sides]))
+                compared.add(self._of_both([_meaning(side, found) for side in sides]))
                 compared |= set() if part.kind == "EqualTo" else {""}
         return compared
 
@@ -164,7 +160,7 @@ class OverlappingGroups:
         """Pairs of attributes that all parts of a condition compare."""
         pairs = set()
         for part in conjuncts(condition):
-            sides = [found.get(side.id, "") if side.kind == "AttributeReference" else "" for side in part.children]
+            sides = [_meaning(side, found) for side in part.children]
             pairs.add((sides[0], sides[1]) if part.kind == kind and len(sides) == 2 else ("", ""))
         return pairs
 
@@ -181,3 +177,8 @@ class OverlappingGroups:
             elif counted is not None and counted.kind == "Literal" and counted.fields.get("value") == "1":
                 outputs[item.id] = "common"
         return outputs
+
+
+def _meaning(node: Node, found: Meanings) -> str:
+    """What an expression is, if it is an attribute with a meaning."""
+    return found.get(node.id, "") if node.kind == "AttributeReference" else ""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import attributes
-from sparkapp.plan.conditions import FOUND, Floors, Test, constant, covers, number_of, product_text, row_text
+from sparkapp.plan.conditions import FOUND, Floors, Test, constant, covers, number_of, product_text, row_text, without_cast
 from sparkapp.plan.expressions import CHOICES, conditions_of, results_of
 from sparkapp.plan.tree import Node, refused
 
@@ -25,14 +25,12 @@ class Parts:
     """What the aggregates of a release add up.
 
     Attributes:
-        canonical: Texts of expressions over the rows.
         sums: Texts of columns and products, and whether they show values of persons.
         present: Texts of tests that a column is not NULL.
         columns: Texts of all columns that are summed.
         caps: Pairs of texts that are different where LEAST does not give its constant, or where its column is NULL.
     """
 
-    canonical: Canonical = field(default_factory=Canonical)
     sums: dict[str, bool] = field(default_factory=dict)
     present: dict[str, None] = field(default_factory=dict)
     columns: dict[str, None] = field(default_factory=dict)
@@ -40,16 +38,16 @@ class Parts:
     _selectors: set[tuple[str, ...]] = field(default_factory=set)
     _weighted: bool = False
 
-    def select(self, function: Node, where: str) -> None:
+    def select(self, function: Node, where: str, canonical: Canonical) -> None:
         """Note which rows an aggregate reads."""
         chosen = set()
-        for arg in (arg.child if arg.kind == "Cast" else arg for arg in function.children):
+        for arg in map(without_cast, function.children):
             if function.kind == "CountIf":
-                chosen.add(self.canonical.text(arg))
+                chosen.add(canonical.text(arg))
             elif any(part.kind in CHOICES for part in arg.walk()):
                 condition = _selector(arg)
                 self._weighted = self._weighted or condition is None
-                chosen.add("" if condition is None else self.canonical.text(condition))
+                chosen.add("" if condition is None else canonical.text(condition))
             else:
                 chosen.add("")
         self._selectors.add((where, *sorted(chosen or {""})))
@@ -64,30 +62,18 @@ class Parts:
         """Whether sums of single parts can be computed from the aggregates."""
         return self._weighted or len(self._selectors) > 1
 
-    def add(self, value: Node, numbers: Iterable[str], *, squares: bool, protected: Iterable[str]) -> None:
+    def add(self, value: Node, numbers: Iterable[str], canonical: Canonical, *, squares: bool, protected: Iterable[str]) -> None:
         """Add what an aggregate of ``value`` sums: ``numbers`` are the texts of its columns, some of which are ``protected``."""
         names = sorted(numbers)
         self.columns |= dict.fromkeys(names)
-        forms = forms_in(value, self.canonical)
+        forms = forms_in(value, canonical)
         for name in names:
             self.sums[forms.get(name, name)] = self.sums.get(forms.get(name, name), False) or name in protected
         if squares or any(part.kind == "Multiply" and all(any(attributes(child)) for child in part.children) for part in value.walk()):
             pairs = itertools.combinations_with_replacement(names, 2) if squares else itertools.combinations(names, 2)
             for pair in pairs:
                 self.sums[" * ".join(sorted(pair))] = any(name in protected for name in pair)
-        self.caps |= {pair: None for node in value.walk() if node.kind == "Least" for pair in self._caps(node)}
-
-    def _caps(self, least: Node) -> Iterator[frozenset[str]]:
-        """``LEAST(x, c) <> c`` and ``NOT (x IS NOT NULL)``: LEAST ignores NULL."""
-        text = self.canonical.text(least)
-        for child in least.children:
-            inner = child.child if child.kind == "Cast" else child
-            if any(attributes(child)):
-                yield frozenset({"1", row_text(frozenset([f"{product_text(child, self.canonical)}{FOUND}"]))})
-            elif number_of(inner) == 1:
-                yield frozenset({text, "1"})
-            else:
-                yield frozenset(row_text(frozenset([side])) for side in (text, self.canonical.text(inner)))
+        self.caps |= {pair: None for node in value.walk() if node.kind == "Least" for pair in _caps(node, canonical)}
 
     def require(self, floors: Floors, divisions: Iterable[Sequence[Test]], share: int, known: bool) -> None:
         """Require the conditions on each part, if the sums of a part can be computed; ``known`` if the number of rows is.
@@ -114,6 +100,19 @@ class Parts:
                 raise refused("PlanFloorMissing", "the persons for whom two sums of a part of a group differ are not counted")
 
 
+def _caps(least: Node, canonical: Canonical) -> Iterator[frozenset[str]]:
+    """``LEAST(x, c) <> c`` and ``NOT (x IS NOT NULL)``: LEAST ignores NULL."""
+    text = canonical.text(least)
+    for child in least.children:
+        inner = without_cast(child)
+        if any(attributes(child)):
+            yield frozenset({"1", row_text(frozenset([f"{product_text(child, canonical)}{FOUND}"]))})
+        elif number_of(inner) == 1:
+            yield frozenset({text, "1"})
+        else:
+            yield frozenset(row_text(frozenset([side])) for side in (text, canonical.text(inner)))
+
+
 def forms_in(value: Node, canonical: Canonical) -> dict[str, str]:
     """For columns of which a function is summed in place of the column, the text of the function."""
     functions = [node for node in value.walk() if node.kind in FORMS]
@@ -125,7 +124,7 @@ def _selector(value: Node) -> Node | None:
     conditions = conditions_of(value)
     if value.kind not in CHOICES or len(conditions) != 1:
         return None
-    results = [result.child if result.kind == "Cast" else result for result in results_of(value)]
+    results = [without_cast(result) for result in results_of(value)]
     columns = [result for result in results if result.kind == "AttributeReference"]
     others = [result for result in results if result.kind != "AttributeReference"]
     empty = all(result.kind == "Literal" and constant(result) in (None, "0", "0.0") for result in others)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.conditions import FOUND, TRUE, Floors, Test, row_text
+from sparkapp.plan.conditions import FOUND, Floors, Test, filtered, is_true, product_of, row_text
 from sparkapp.plan.tree import Node, refused
 
 
@@ -34,31 +34,26 @@ class SharedRows(NamedTuple):
         Raises:
             Refused: ``PlanFloorMissing``.
         """
-        filter = f" WHERE {self.where}" if self.where else ""
         pairs, sums = set(), []
         for index in (0, 1):
             text = self.texts[index]
-            found = self._found(text, filter, self.values[1 - index], floors, canonical)
-            mine = [f"{text}{found}{filter}"] + ([f"{_product(text, text)}{found}{filter}"] if self.squares else [])
+            found = self._found(text, self.values[1 - index], floors, canonical)
+            squares = [product_of((text, text))] if self.squares else []
+            mine = [filtered(f"{one}{found}", self.where) for one in (text, *squares)]
             if text in self.protected and any(floors.shares.get(one, 100) > share for one in mine):
                 raise refused("PlanFloorMissing", "no condition limits the part of one person in the rows that two values share")
-            counted = Test([f"{text}{found}{FOUND}", *([f"{self.where}{TRUE}"] if self.where else [])])
-            pairs |= {frozenset({f"{text}{filter}", mine[0]}), frozenset({mine[0], row_text(counted)})}
+            counted = Test([f"{text}{found}{FOUND}", *is_true(self.where)])
+            pairs |= {frozenset({filtered(text, self.where), mine[0]}), frozenset({mine[0], row_text(counted)})}
             sums += mine
         if self.squares:
-            sums.append(f"{_product(*self.texts)}{filter}")
+            sums.append(filtered(product_of(self.texts), self.where))
         pairs |= {frozenset(pair) for pair in itertools.combinations(sums, 2)}
         if not pairs <= floors.differences:
             raise refused("PlanFloorMissing", "the persons for whom two sums of the rows that two values share differ are not counted")
 
-    @staticmethod
-    def _found(text: str, filter: str, other: Node, floors: Floors, canonical: Canonical) -> str:
+    def _found(self, text: str, other: Node, floors: Floors, canonical: Canonical) -> str:
         """The condition that the ``other`` value is not NULL: with a cast if the query contains it, and not Spark alone."""
         values = [other, *(other.children if other.kind == "Cast" else ())]
         conditions = [f" WHERE {canonical.text(Node('IsNotNull', value.package, {'child': 0}, [value]))}" for value in values]
         known = frozenset[str]().union(*floors.differences)
-        return next((one for one in conditions if f"{text}{one}{filter}" in known), conditions[-1])
-
-
-def _product(one: str, two: str) -> str:
-    return " * ".join(sorted([*one.split(" * "), *two.split(" * ")]))
+        return next((one for one in conditions if filtered(f"{text}{one}", self.where) in known), conditions[-1])

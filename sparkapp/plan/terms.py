@@ -26,13 +26,17 @@ from sparkapp.plan.conditions import (
     conjuncts,
     constant,
     covers,
+    filtered,
     flag_text,
     found_text,
+    is_true,
     number_of,
+    product_of,
     product_text,
     row_test,
     row_text,
     truth_text,
+    without_cast,
 )
 from sparkapp.plan.expressions import CHOICES, COUNTS, EXTREMES, MOMENTS, Columns, conditions_of, power, require_shown, results_of
 from sparkapp.plan.parts import Parts, forms_in
@@ -114,11 +118,10 @@ class Terms:
         for call in (part for node in calls for part in node.walk() if part.kind == "AggregateExpression"):
             function, kind = call.children[0], call.children[0].kind
             where = self.canonical.text(call.children[1]) if len(call.children) > 1 else ""
-            self.parts.canonical = self.canonical
             self._require_no_overflow(call)
             self._read_divisions(call)
             if not any(column.identity for column in self._returned(function).values()):
-                self.parts.select(function, where)
+                self.parts.select(function, where, self.canonical)
             distinct = bool(call.fields.get("isDistinct")) or kind == "HyperLogLogPlusPlus"
             if kind in COUNTS and distinct and not self._read_persons(function, where):
                 self.different.add(self.canonical.text(call))
@@ -132,7 +135,7 @@ class Terms:
                 continue
             if kind not in MOMENTS or distinct:
                 raise refused("PlanRowsOfPersons", f"{kind.upper()} shows values of single persons")
-            values = [arg.child if arg.kind == "Cast" else arg for arg in function.children]
+            values = [without_cast(arg) for arg in function.children]
             flags = [value for value in values if value.kind == "AttributeReference" and self.columns[value.id].flag]
             for flag in flags if self._shows_persons(flags) else ():
                 self._divisions.setdefault(tuple(_parts([flag_text(flag, self.canonical)])), False)
@@ -181,7 +184,7 @@ class Terms:
 
     def _returned(self, function: Node) -> dict[int, Column]:
         """The columns that are the operands of an aggregate, or of which a CASE or IF in it chooses one."""
-        leaves = (leaf for arg in function.children for leaf in _results(arg) if leaf.kind == "AttributeReference")
+        leaves = (leaf for arg in function.children for leaf in _columns(arg))
         return {leaf.id: self.columns[leaf.id] for leaf in leaves if leaf.id in self.columns}
 
     def _read_rows(self, function: Node, where: str) -> None:
@@ -190,7 +193,7 @@ class Terms:
         if function.kind != "CountIf" and any(column.identity or column.flag for column in self._returned(function).values()):
             return
         counted = args if function.kind == "CountIf" else []
-        tests = frozenset([*_is_true(where), *(f"{self.canonical.text(arg)}{TRUE}" for arg in counted)])
+        tests = frozenset([*is_true(where), *(f"{self.canonical.text(arg)}{TRUE}" for arg in counted)])
         if function.kind == "CountIf" or not any(any(attributes(arg)) for arg in args):
             self._known = True
             self._conditions |= {row_text(tests)} - {"1"}
@@ -198,7 +201,7 @@ class Terms:
             read = [leaf for arg in args for leaf in arg.walk() if leaf.kind == "AttributeReference"]
             self._present |= {f"1 IF {self.canonical.text(leaf)}{FOUND}": ("", "") for leaf in read}
         else:
-            read = [leaf for arg in args for leaf in _results(arg) if leaf.kind == "AttributeReference"]
+            read = [leaf for arg in args for leaf in _columns(arg)]
             self.parts.present |= {f"{self.canonical.text(leaf)}{FOUND}": None for leaf in read}
             test = tests | {f"{product_text(arg, self.canonical)}{FOUND}" for arg in args}
             self._present[row_text(test)] = product_text(args[0], self.canonical), where
@@ -208,7 +211,7 @@ class Terms:
         args, columns = function.children, self._returned(function).values()
         if function.kind in ("CountIf", "RegrCount") or not columns or any(column.identity or column.flag for column in columns):
             return
-        test = frozenset([*(f"{product_text(arg, self.canonical)}{FOUND}" for arg in args), *_is_true(where)])
+        test = frozenset([*(f"{product_text(arg, self.canonical)}{FOUND}" for arg in args), *is_true(where)])
         empty = bool(where) or any(arg.kind in CHOICES for arg in args)
         part = (product_text(args[0], self.canonical), where) if function.kind == "Count" else ("", "")
         self._contributors[test, function.kind] = empty, part
@@ -217,14 +220,14 @@ class Terms:
         protected = []
         self._require_moment(values, function)
         for value in values:
-            text = product_text(value, self.canonical)
+            text, parts = product_text(value, self.canonical), self._parts_of(value, where)
             if self._shows_persons([value]):
                 protected.append(text)
-                self._stored |= self._parts_of(value, where)
+                self._stored |= parts
             self._read_parts(value, function not in SUMS | _MEANS)
             if any(attributes(value)):
                 self._summed.add((text, where))
-                self._sums |= dict.fromkeys(self._parts_of(value, where))
+                self._sums |= dict.fromkeys(parts)
         texts = [product_text(value, self.canonical) for value in values if any(attributes(value))]
         if function not in SUMS | _MEANS:
             self._sums |= dict.fromkeys(_squares(texts, where))
@@ -232,12 +235,12 @@ class Terms:
         mixed = [value for value in values if _is_mixed(value)]
         leaves = {self.canonical.text(leaf): leaf for value in values for leaf in value.walk() if leaf.kind == "AttributeReference"}
         if mixed or len(texts) > 1:
-            several, one = [{f"{text}{FOUND}"} for text in leaves], [{f"{text}{FOUND}", *_is_true(where)} for text in texts]
+            several, one = [{f"{text}{FOUND}"} for text in leaves], [{f"{text}{FOUND}", *is_true(where)} for text in texts]
             self._present |= {row_text(frozenset(test)): ("", "") for test in (several if len(several) > 1 else one)}
         self._known = self._known or bool(mixed) or len(texts) > 1 or (bool(texts) and function != "Sum")
         if protected:
-            results = {self.canonical.text(leaf): leaf for value in mixed for leaf in _results(value) if leaf.kind == "AttributeReference"}
-            mine = [text for text, leaf in results.items() if self._is_stored_number(leaf)]
+            results = {self.canonical.text(leaf): leaf for value in mixed for leaf in _columns(value)}
+            mine = [text for text, leaf in results.items() if _is_number(leaf) and self._shows_persons([leaf])]
             conditional = any(value.kind in CHOICES for value in values)
             products = (part for value in mixed for part in value.walk() if part.kind == "Multiply")
             multiplied = any(all(any(attributes(child)) for child in part.children) for part in products)  # a constant is no factor
@@ -245,7 +248,7 @@ class Terms:
             self._terms.append(Term(tuple(protected), function, where, conditional, tuple(mine), tuple(pairs)))
 
     def _read_shared(self, args: Sequence[Node], function: str, where: str) -> None:
-        values = [arg.child if arg.kind == "Cast" else arg for arg in args if any(attributes(arg))]
+        values = [without_cast(arg) for arg in args if any(attributes(arg))]
         texts = [product_text(value, self.canonical) for value in values]
         if len(values) == 2 and texts[0] != texts[1]:
             protected = {text for text, value in zip(texts, values, strict=True) if self._shows_persons([value])}
@@ -264,30 +267,27 @@ class Terms:
             raise refused(
                 "PlanRowsOfPersons", f"{function.upper()} multiplies columns of several datasets: one could mark persons of another"
             )
-        leaves = [self.columns[leaf.id] for value in values for leaf in _results(value) if leaf.kind == "AttributeReference"]
+        leaves = [self.columns[leaf.id] for value in values for leaf in _columns(value)]
         rounds = [part for value in values for part in value.walk() if part.kind in ("Round", "BRound")]
         if any(leaf.capped for leaf in leaves) or any(number_of(part.children[1]) is None for part in rounds):
             raise refused("PlanRowsOfPersons", f"{function.upper()} reads values that are the same for all but a few persons")
 
     def _read_parts(self, value: Node, squares: bool) -> None:
-        leaves = {self.canonical.text(leaf): leaf for leaf in _results(value) if leaf.kind == "AttributeReference"}
-        numbers = {text: leaf for text, leaf in leaves.items() if str(leaf.fields.get("dataType")).startswith(_NUMBERS)}
+        leaves = {self.canonical.text(leaf): leaf for leaf in _columns(value)}
+        numbers = {text: leaf for text, leaf in leaves.items() if _is_number(leaf)}
         protected = {text for text, leaf in numbers.items() if self._shows_persons([leaf])}
-        self.parts.add(value, numbers, squares=squares, protected=protected)
-
-    def _is_stored_number(self, leaf: Node) -> bool:
-        return self._shows_persons([leaf]) and str(leaf.fields.get("dataType")).startswith(_NUMBERS)
+        self.parts.add(value, numbers, self.canonical, squares=squares, protected=protected)
 
     def _parts_of(self, value: Node, where: str) -> dict[str, str]:
         """The columns and products that a summand consists of, whatever its factors and constants, and how often they have a value."""
-        leaves = [leaf for leaf in _results(value) if leaf.kind == "AttributeReference"]
-        numbers = [leaf for leaf in leaves if str(leaf.fields.get("dataType")).startswith(_NUMBERS)]
+        leaves = list(_columns(value))
+        numbers = [leaf for leaf in leaves if _is_number(leaf)]
         forms = forms_in(value, self.canonical)
         texts = dict.fromkeys(forms.get(text, text) for text in (self.canonical.text(leaf) for leaf in numbers))
         columns = {text: row_text(Test([f"{text}{FOUND}"])) for text in texts}
         whole = product_text(value, self.canonical)
         if where:
-            return {f"{whole} WHERE {where}": row_text(Test([f"{whole}{FOUND}", *_is_true(where)])), **columns}
+            return {filtered(whole, where): row_text(Test([f"{whole}{FOUND}", *is_true(where)])), **columns}
         if value.kind in CHOICES or len(numbers) < len(leaves):
             return {whole: row_text(Test([f"{whole}{FOUND}"])), **columns}
         if len(columns) > 1 and all(part.kind not in ("Add", "Subtract") for part in value.walk()):
@@ -298,7 +298,7 @@ class Terms:
         """Add COUNT(DISTINCT …) of identities; False if it counts other values."""
         args = function.children
         identities = {id: column.value for id, column in self._returned(function).items() if column.identity}
-        parts = [*(f"{product_text(arg, self.canonical)}{FOUND}" for arg in args), *_is_true(where)]
+        parts = [*(f"{product_text(arg, self.canonical)}{FOUND}" for arg in args), *is_true(where)]
         if not identities:  # another column may be different for each person as well
             self._counted.append((frozenset(), frozenset(parts)))
             return False
@@ -332,17 +332,17 @@ class Terms:
         if self._terms and floors.unguarded and self._is_partial():
             raise refused("PlanFloorMissing", "the part of one person is one of a sum that includes rows about no person")
         for values, function, where, conditional, columns, products in self._terms:
-            summands = [f"{value} WHERE {where}" if where else value for value in values]
+            summands = [filtered(value, where) for value in values]
             tests = [{f"{summand} <> 0" for summand in summands}, {*(f"{value} <> 0" for value in values), where + TRUE}]
             factors = {factor for value in values for factor in value.split(" * ")}  # all of them are not 0 if the values are not
-            tests.append({f"{factor} WHERE {where} <> 0" if where else f"{factor} <> 0" for factor in factors})
+            tests.append({f"{filtered(factor, where)} <> 0" for factor in factors})
             if not any(_counts(floors, frozenset(test), bool(where) or conditional) for test in tests):
                 raise refused("PlanFloorMissing", f"the persons who contribute to {function.upper()} are not counted")
             summands += _squares(values, where) if function not in SUMS | _MEANS else []
             if any(floors.shares.get(summand, 100) > share for summand in summands):
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in {function.upper()}")
             for term in [*((text,) for text in columns), *products] if floors.persons > 1 else ():
-                if not covers(floors.tests, frozenset([*(f"{text} <> 0" for text in term), *_is_true(where)])):
+                if not covers(floors.tests, frozenset([*(f"{text} <> 0" for text in term), *is_true(where)])):
                     raise refused("PlanFloorMissing", f"the persons who contribute to a term of {function.upper()} are not counted")
             if any(floors.shares.get(text, 100) > share for text in columns):
                 raise refused("PlanFloorMissing", f"no condition limits the part of one person in a term of {function.upper()}")
@@ -426,16 +426,9 @@ class Terms:
             raise refused("PlanFloorMissing", "the persons whom a condition leaves out are not counted")
 
 
-def _is_true(where: str) -> list[str]:
-    return [f"{where}{TRUE}"] if where else []
-
-
 def _squares(texts: Sequence[str], where: str) -> list[str]:
     """Texts of the squares and products of values."""
-    pairs = itertools.combinations_with_replacement(texts, 2)
-    return [
-        " * ".join(sorted(part for text in pair for part in text.split(" * "))) + (f" WHERE {where}" if where else "") for pair in pairs
-    ]
+    return [filtered(product_of(pair), where) for pair in itertools.combinations_with_replacement(texts, 2)]
 
 
 def _conditions(tests: Sequence[Test]) -> set[frozenset[tuple[Test, bool]]]:
@@ -446,12 +439,16 @@ def _conditions(tests: Sequence[Test]) -> set[frozenset[tuple[Test, bool]]]:
     return found
 
 
-def _results(node: Node) -> Iterator[Node]:
-    """The leaves of the values of an expression, without those of its conditions."""
-    if not node.children:
+def _columns(node: Node) -> Iterator[Node]:
+    """The columns in the values of an expression, without those of its conditions."""
+    if node.kind == "AttributeReference":
         yield node
     for result in results_of(node):
-        yield from _results(result)
+        yield from _columns(result)
+
+
+def _is_number(column: Node) -> bool:
+    return str(column.fields.get("dataType")).startswith(_NUMBERS)
 
 
 def _counts(floors: Floors, test: Test, empty: bool) -> bool:
@@ -471,7 +468,7 @@ def _parts(texts: Sequence[str]) -> Iterator[Test]:
 def _is_mixed(value: Node) -> bool:
     """Whether a value is a sum of several terms, of which one is a column, or one of several columns."""
     parts = [*value.walk()]
-    if any(part.kind in CHOICES and len({leaf.id for leaf in _results(part) if leaf.kind == "AttributeReference"}) > 1 for part in parts):
+    if any(part.kind in CHOICES and len({leaf.id for leaf in _columns(part)}) > 1 for part in parts):
         return True
     sums = [part for part in parts if part.kind in ("Add", "Subtract")]
     return any(any(attributes(part)) and not any(_is_zero(child) for child in part.children) for part in sums)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cleanroom.sql import Catalog
 from sparkapp.plan.comparisons import attributes, normalised, plain, unchanged
-from sparkapp.plan.conditions import without_alias
+from sparkapp.plan.conditions import counts_rows, without_alias, without_casts
 from sparkapp.plan.expressions import Columns, is_flag, is_stored, power, require_conditions, require_shown, shown
 from sparkapp.plan.groups import Aggregates
 from sparkapp.plan.late_joins import joined_before
@@ -189,7 +189,7 @@ class PlanWalk:
             call = item.child.children[0]
             if call.kind == "RowNumber":
                 self._require_read([order for order in node.expressions("orderSpec") if order.child.kind != "AttributeReference"], columns)
-            counts = frozenset(partition) if _counts_rows(call) and not node.fields.get("orderSpec") else None
+            counts = frozenset(partition) if counts_rows(call) and not node.fields.get("orderSpec") else None
             found[item.id] = Column(item.id, self.shown(item.child, columns), counts=counts, computed=True)
         return replace(rows.with_columns(found), overlapping=rows.overlapping or bool(rows.persons))
 
@@ -316,13 +316,5 @@ def _splits_a_column(generator: Node, columns: Columns) -> bool:
 
 def _is_null(node: Node, columns: Columns) -> bool:
     """Whether an expression is NULL in every row."""
-    while node.kind == "Cast":
-        node = node.child
+    node = without_casts(node)
     return columns[node.id].null if node.kind == "AttributeReference" else node.kind == "Literal" and node.fields.get("value") is None
-
-
-def _counts_rows(call: Node) -> bool:
-    """Whether the function of a window is ``COUNT(*)``."""
-    if len(call.children) != 1 or call.child.kind != "Count":
-        return False
-    return call.child.child.kind == "Literal" and call.child.child.fields.get("value") == "1"

@@ -10,15 +10,14 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from functools import cached_property
-from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.checking.parts import Parts, form_of, product, values_of_persons
+from cleanroom.sql.checking.parts import Parts, filtered, form_of, product, values_of_persons
 from cleanroom.sql.checking.shared_rows import SharedRows
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ATOM, SUM, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.privacy import aggregates, rows
-from cleanroom.sql.privacy.groups import GROUPS, LateRelation, PersonGroups, joined, presence
+from cleanroom.sql.privacy.groups import GROUPS, LateRelation, Numbers, PersonGroups, joined, presence
 from cleanroom.sql.privacy.joins import decided_by
 from cleanroom.sql.privacy.release import FloorCondition, counted_persons, floor_conditions, test_of
 from cleanroom.sql.refusal import Refusal
@@ -206,8 +205,8 @@ def _joined_by_identity(scope: Scope, person: str) -> Iterator[LateRelation]:
 
 def _counted(scope: Scope) -> list[str]:
     """The identities that aggregates count. That of a UNION is one of several views."""
-    columns = {value.sql for relation in scope.relations.values() for value in relation.columns.values() if value.identity}
-    return [text for item in scope.released for arg in item.args for text in columns_in(arg.sql) if text in columns]
+    identities = {text for text, value in scope.columns.items() if value.identity}
+    return [text for item in scope.released for arg in item.args for text in columns_in(arg.sql) if text in identities]
 
 
 def _require(condition: FloorCondition, groups: PersonGroups, scope: Scope) -> None:
@@ -242,14 +241,9 @@ def _require_contributors(groups: PersonGroups, scope: Scope, floor: int, ctx: C
         test = " AND ".join(f"{text} <> 0" if mixture else f"{text} IS NOT NULL" for text in texts)
         test = f"({item.where}) IS TRUE AND {test}" if item.where else test
         if mixture and (not empty or floor > 1):
-            groups.require_contributors(_where(texts[0] if len(args) == 1 else product(*args), item), enough, test)
+            groups.require_contributors(filtered(texts[0] if len(args) == 1 else product(*args), item), enough, test)
         elif not empty or floor > 1:
             groups.require(test, enough)
-
-
-def _where(text: str, item: ReleasedAggregate) -> str:
-    """A value that is NULL in the rows which FILTER leaves out."""
-    return f"CASE WHEN {item.where} THEN {text} END" if item.where else text
 
 
 def _terms(scope: Scope, catalog: Catalog) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -257,7 +251,7 @@ def _terms(scope: Scope, catalog: Catalog) -> Iterator[tuple[tuple[str, ...], st
 
     Aggregates of other terms could take the sum apart, so that the floor applies to each column and to each product.
     """
-    columns = {value.sql: value for relation in scope.relations.values() for value in relation.columns.values()}
+    columns = scope.columns
     for item in scope.released:
         where = f"({item.where}) IS TRUE AND " if item.where else ""
         for arg in item.args:
@@ -284,13 +278,12 @@ def _differences(scope: Scope, ctx: Context) -> tuple[list[tuple[str, str]], lis
     The sums are those of columns and products; factors and constants do not matter. A moment contains the squares and products of its
     arguments. Two sums of one column, and a sum with a constant, show how many rows have a value.
     """
-    relations = scope.relations.values()
-    numbers = {value.sql: value for relation in relations for value in relation.columns.values() if value.type in NUMERIC}
+    numbers = scope.numbers
     names = [frozenset(columns_in(" ".join(arg.sql for arg in item.args))) for item in scope.released]
     forms: dict[tuple[frozenset[str], str], set[tuple[str, ...]]] = {}
     for read, item in zip(names, scope.released, strict=True):
         forms.setdefault((read, item.where), set()).add((item.name, *(arg.sql for arg in item.args)))
-    sums, conditions, present = dict[_Summand, None](), dict[str, None](), dict[str, None]()
+    sums, conditions, present = dict[Numbers, None](), dict[str, None](), dict[str, None]()
     args_summed, counts_rows, moment = set(), False, False
     for read, item in zip(names, scope.released, strict=True):
         kind, args = FUNCTIONS[item.name].disclosure, values_of_persons(item, ctx)
@@ -305,7 +298,7 @@ def _differences(scope: Scope, ctx: Context) -> tuple[list[tuple[str, str]], lis
             args_summed |= {(arg.sql, item.where) for arg in args}
             sums |= dict.fromkeys(part for arg in args for part in _parts(arg, item, numbers))
             if aggregates.POWERS.get(item.name) == aggregates.MAX_POWER:
-                sums |= {_Summand(text, item.where): None for text in _squares(args)}
+                sums |= {Numbers(text, where=item.where): None for text in _squares(args)}
                 moment = True
             several = len(args) > 1 or any(arg.mixed for arg in args)
             if several and len(read) > 1:
@@ -318,46 +311,22 @@ def _differences(scope: Scope, ctx: Context) -> tuple[list[tuple[str, str]], lis
     pairs = [_totals(one, two, released) for one, two in itertools.combinations(sums, 2) if moment or len(args_summed) > 1]
     for part in sums if counts_rows else ():
         if part.text in numbers and _counts(numbers[part.text], ctx):
-            pairs.append((f"COUNT_IF({part.text} <> 0)", part.counted))
+            pairs.append((f"COUNT_IF({part.text} <> 0)", part.aggregate("COUNT")))
         elif " * " not in part.text:
-            pairs.append((part.total if part.total in released or part.type == "decimal" else part.as_double, part.counted))
+            exact = part.total in released or part.type == "decimal"
+            pairs.append((part.total if exact else part.aggregate("SUM"), part.aggregate("COUNT")))
     pairs += [(_count_of(test), "COUNT(*)") for test in present if counts_rows]
     both = itertools.chain(itertools.combinations(present, 2), itertools.product(present, conditions))
     caps = dict.fromkeys(cap for item in scope.released for arg in item.args for cap in sorted(arg.caps))
     return pairs, [*(f"({one}) <> ({two})" for one, two in both), *caps]
 
 
-class _Summand(NamedTuple):
-    """A value that aggregates add up."""
-
-    text: str
-    where: str = ""  # condition of FILTER
-    type: str = "number"
-
-    @property
-    def filter(self) -> str:
-        return f" FILTER(WHERE {self.where})" if self.where else ""
-
-    @property
-    def total(self) -> str:
-        return f"SUM({self.text}){self.filter}"
-
-    @property
-    def counted(self) -> str:
-        return f"COUNT({self.text}){self.filter}"
-
-    @property
-    def as_double(self) -> str:
-        """The sum of doubles. That of whole numbers fails if it is large."""
-        return self.total if self.type == "number" else f"SUM(CAST({self.text} AS DOUBLE)){self.filter}"
-
-
-def _totals(one: _Summand, two: _Summand, released: Set[str]) -> tuple[str, str]:
+def _totals(one: Numbers, two: Numbers, released: Set[str]) -> tuple[str, str]:
     """The sums of two values, which are equal if the values are: exact for two decimals, and for whole numbers whose sums are released."""
     types = {one.type, two.type}
     if types == {"decimal"} or ({one.total, two.total} <= released and types <= _WHOLE_NUMBERS):
         return one.total, two.total
-    return one.as_double, two.as_double
+    return one.aggregate("SUM"), two.aggregate("SUM")
 
 
 def _count_of(test: str) -> str:
@@ -382,15 +351,15 @@ def _check_scaled(sums: Iterable[str], numbers: dict[str, Value], several: int, 
         )
 
 
-def _parts(arg: Value, item: ReleasedAggregate, numbers: dict[str, Value]) -> list[_Summand]:
+def _parts(arg: Value, item: ReleasedAggregate, numbers: dict[str, Value]) -> list[Numbers]:
     """Columns and products that an argument consists of; the argument itself if it has a condition or is not a number."""
     names = columns_in(arg.sql)
     columns = sorted(numbers.keys() & names)
-    parts = [_Summand(form_of(name, arg), type=numbers[name].type) for name in columns]
+    parts = [Numbers(form_of(name, arg), type=numbers[name].type) for name in columns]
     if item.where or arg.sql.startswith(("CASE ", "IF(")) or not numbers.keys() >= set(names):
-        return [_Summand(arg.sql, item.where, arg.type), *parts]
+        return [Numbers(arg.sql, arg.type, item.where), *parts]
     products = [product(numbers[one], numbers[two]) for one, two in itertools.combinations(columns, 2)] if (arg.degree or 1) > 1 else []
-    return [*(parts if arg.mixed or not products else ()), *map(_Summand, products)]
+    return [*(parts if arg.mixed or not products else ()), *map(Numbers, products)]
 
 
 def _squares(args: Sequence[Value]) -> list[str]:
@@ -404,4 +373,4 @@ def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:
         return []
     args = [arg for arg in item.args if aggregates.protected_columns(arg, catalog) and not aggregates.is_flag(arg, catalog)]
     squares = _squares(args) if aggregates.POWERS.get(item.name) == aggregates.MAX_POWER else []
-    return [_where(text, item) for text in (*(parenthesised(arg, SUM) for arg in args), *squares)]
+    return [filtered(text, item) for text in (*(parenthesised(arg, SUM) for arg in args), *squares)]

@@ -18,7 +18,7 @@ from cleanroom.sql.privacy.groups import PersonGroups
 from cleanroom.sql.privacy.release import parts_of, test_of
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import columns_in
-from cleanroom.sql.vocabulary import FUNCTIONS, NUMERIC
+from cleanroom.sql.vocabulary import FUNCTIONS
 
 _FORMS = re.compile(r"(?:LEAST|B?ROUND|LN|LOG10|LOG2|LOG1P|COALESCE|NVL|IFNULL)\([^()']*\)")
 
@@ -45,9 +45,8 @@ class Parts:
             self._read(items, ctx)
 
     def _read(self, items: Sequence[ReleasedAggregate], ctx: Context) -> None:
-        relations = ctx.scope.relations.values()
-        numbers = {value.sql: value for relation in relations for value in relation.columns.values() if value.type in NUMERIC}
-        summed, present, counts_rows, moment = dict[str, None](), dict[str, None](), False, False
+        numbers = ctx.scope.numbers
+        summed, present, counts_rows = dict[str, None](), dict[str, None](), False
         for item in items:
             kind, args = FUNCTIONS[item.name].disclosure, values_of_persons(item, ctx)
             if kind == "count" and args:
@@ -55,7 +54,6 @@ class Parts:
             self.differences |= dict.fromkeys(cap for arg in args for cap in sorted(arg.caps))
             counts_rows = counts_rows or kind != "mixture" or item.name not in ("SUM", "TRY_SUM") or any(arg.mixed for arg in args)
             power = aggregates.POWERS.get(item.name, 1) if kind == "mixture" else 0
-            moment = moment or power == aggregates.MAX_POWER
             for arg in args if power else ():
                 for names in _summands(arg, power, numbers):
                     text = form_of(names[0], arg) if len(names) == 1 else product(*(numbers[name] for name in names))
@@ -134,6 +132,11 @@ def _summands(arg: Value, power: int, numbers: Mapping[str, Value]) -> Iterator[
 def values_of_persons(item: ReleasedAggregate, ctx: Context) -> list[Value]:
     """Arguments that are values of persons."""
     return [arg for arg in item.args if arg.sources and not arg.identity and not aggregates.is_flag(arg, ctx.catalog)]
+
+
+def filtered(text: str, item: ReleasedAggregate) -> str:
+    """A value that is NULL in the rows which FILTER leaves out."""
+    return f"CASE WHEN {item.where} THEN {text} END" if item.where else text
 
 
 def product(one: Value, two: Value) -> str:

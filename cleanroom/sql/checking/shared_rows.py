@@ -9,12 +9,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
-from cleanroom.sql.checking.parts import product, values_of_persons
+from cleanroom.sql.checking.parts import filtered, product, values_of_persons
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import SUM, ReleasedAggregate, Value
+from cleanroom.sql.model import ReleasedAggregate, Value
 from cleanroom.sql.privacy import aggregates
-from cleanroom.sql.privacy.groups import PersonGroups
-from cleanroom.sql.rendering import parenthesised
+from cleanroom.sql.privacy.groups import Numbers, PersonGroups, beside
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 
@@ -35,24 +34,17 @@ class SharedRows:
                 self._read(item, args[0], args[1], ctx)
 
     def _read(self, item: ReleasedAggregate, one: Value, two: Value, ctx: Context) -> None:
-        where = f" FILTER(WHERE {item.where})" if item.where else ""
-        sums = []
+        squares, sums = aggregates.POWERS.get(item.name) == aggregates.MAX_POWER, []
         for arg, other in ((one, two), (two, one)):
-            condition = f"CASE WHEN {parenthesised(other, SUM)} IS NOT NULL THEN"
-            value, square = f"{condition} {arg.sql} END", f"{condition} {product(arg, arg)} END"
-            squares = [square] if aggregates.POWERS.get(item.name) == aggregates.MAX_POWER else []
+            every, shared = (Numbers(text, arg.type, item.where) for text in (arg.sql, beside(other, arg.sql)))
+            mine = [shared, *([Numbers(beside(other, product(arg, arg)), where=item.where)] if squares else [])]
             if aggregates.protected_columns(arg, ctx.catalog):
-                shares = (f"CASE WHEN {item.where} THEN {text} END" if item.where else text for text in (value, *squares))
-                self.shares |= dict.fromkeys(shares)
-            double = value if arg.type == "number" else f"CAST({value} AS DOUBLE)"
-            whole = arg.sql if arg.type == "number" else f"CAST({arg.sql} AS DOUBLE)"
-            self.differences |= {
-                (f"SUM({whole}){where}", f"SUM({double}){where}"): None,
-                (f"SUM({double}){where}", f"COUNT({value}){where}"): None,
-            }
-            sums += [f"SUM({text}){where}" for text in (double, *squares)]
-        if len(sums) > 2:
-            sums.append(f"SUM({product(one, two)}){where}")
+                self.shares |= dict.fromkeys(filtered(numbers.text, item) for numbers in mine)
+            total = shared.aggregate("SUM")
+            self.differences |= {(every.aggregate("SUM"), total): None, (total, shared.aggregate("COUNT")): None}
+            sums += [numbers.aggregate("SUM") for numbers in mine]
+        if squares:
+            sums.append(Numbers(product(one, two), where=item.where).total)
         self.differences |= dict.fromkeys(itertools.combinations(sums, 2))
 
     def require(self, kinds: Iterable[PersonGroups], share: int, few: str) -> None:

@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from cleanroom.sql.model import SUM, ReleasedAggregate
+from cleanroom.sql.model import SUM, ReleasedAggregate, Value
 from cleanroom.sql.rendering import columns_in, parenthesised, subquery
 
 GROUPS = "__cr_g"
@@ -39,17 +39,26 @@ class LateRelation(NamedTuple):
     unique: bool  # it has at most one row per person
 
 
-class _Numbers(NamedTuple):
-    """Values of persons: text, type, and the condition of FILTER."""
+class Numbers(NamedTuple):
+    """Values that aggregates read."""
 
     text: str
-    type: str
-    where: str
+    type: str = "number"
+    where: str = ""  # condition of FILTER
 
-    def aggregate(self, name: str, *others: _Numbers) -> str:
+    def aggregate(self, name: str, *others: Numbers) -> str:
         """An aggregate of the values as doubles: a sum of whole numbers fails if it is large."""
         texts = [part.text if part.type == "number" or name == "COUNT" else f"CAST({part.text} AS DOUBLE)" for part in (self, *others)]
-        return f"{name}({', '.join(texts)})" + (f" FILTER(WHERE {self.where})" if self.where else "")
+        return f"{name}({', '.join(texts)}){self._filter}"
+
+    @property
+    def total(self) -> str:
+        """The sum of the values as they are."""
+        return f"SUM({self.text}){self._filter}"
+
+    @property
+    def _filter(self) -> str:
+        return f" FILTER(WHERE {self.where})" if self.where else ""
 
 
 class PersonGroups:
@@ -149,12 +158,11 @@ class PersonGroups:
         return f"`{self.alias}`.`{self._columns.setdefault(text, f'__cr_a{len(self._columns)}')}`"
 
     def _merge(self, item: ReleasedAggregate, is_person: Callable[[str], bool]) -> str | None:
-        where = f" FILTER(WHERE {item.where})" if item.where else ""
         arg = item.args[0] if item.args else None
         if item.name == "COUNT" and item.distinct:
             if arg is None or len(item.args) > 1 or not is_person(arg.sql):
                 return None
-            if not where and not arg.outer_join_markers:
+            if not item.where and not arg.outer_join_markers:
                 return f"COUNT(`{_PERSONS}`.`__cr_p`)"
             return f"COUNT(`{_PERSONS}`.`__cr_p`) FILTER(WHERE {self._column(f'BOOL_OR({presence(item)})')})"
         if item.name in _MOMENTS and not item.distinct:
@@ -166,20 +174,17 @@ class PersonGroups:
         if item.name in ("MIN", "MAX"):
             return f"{item.name}({self._column(item.sql)})"
         if item.name in ("AVG", "MEAN") and arg is not None:
-            numbers = _Numbers(arg.sql, arg.type, item.where)
+            numbers = Numbers(arg.sql, arg.type, item.where)
             total, count = self._column(numbers.aggregate("SUM")), self._column(numbers.aggregate("COUNT"))
             return f"SUM({total}) / NULLIF(SUM({count}), 0)"
         return None
 
     def _moment(self, item: ReleasedAggregate) -> str:
         """A moment from the numbers, means and moments of the persons. That of two values reads the rows that have both."""
-        values = [_Numbers(arg.sql, arg.type, item.where) for arg in item.args]
+        values = [Numbers(arg.sql, arg.type, item.where) for arg in item.args]
         if len(values) > 1:
             pairs = zip(item.args, reversed(item.args), strict=True)
-            values = [
-                _Numbers(f"CASE WHEN {parenthesised(other, SUM)} IS NOT NULL THEN {arg.sql} END", arg.type, item.where)
-                for arg, other in pairs
-            ]
+            values = [Numbers(beside(other, arg.sql), arg.type, item.where) for arg, other in pairs]
         one, two, formula = values[0], values[-1], _MOMENTS[item.name]
         parts = {
             name: self._central(*pair)
@@ -189,7 +194,7 @@ class PersonGroups:
         number = f"SUM({self._column(one.aggregate('COUNT'))})"
         return formula.format(number=f"NULLIF({number}, 0)", freedom=f"NULLIF(GREATEST({number} - 1, 0), 0)", **parts)
 
-    def _central(self, one: _Numbers, two: _Numbers) -> str:
+    def _central(self, one: Numbers, two: Numbers) -> str:
         """The sum of the products of the deviations of two values from their means.
 
         The means of persons are compared with the largest of them first, because their squares may have no digits left for it.
@@ -201,7 +206,7 @@ class PersonGroups:
         text += f" - SUM({number} * {first}) * SUM({number} * {second}) / NULLIF(SUM({number}), 0)"
         return f"GREATEST({text}, 0)" if one == two else text
 
-    def _deviation(self, numbers: _Numbers) -> str:
+    def _deviation(self, numbers: Numbers) -> str:
         """The difference of a person's mean from the largest mean of the group: exactly 0 if all values are equal."""
         variance, largest, total, number = (self._column(numbers.aggregate(name)) for name in ("VAR_POP", "MAX", "SUM", "COUNT"))
         mean = f"CASE WHEN {variance} = 0 THEN {largest} ELSE {total} / NULLIF({number}, 0) END".replace(_PERSONS, _WINDOW)
@@ -306,6 +311,11 @@ class PersonGroups:
 
     def _keys(self, alias: str) -> list[str]:
         return [f"`{alias}`.`__cr_k{number}`" for number in range(len(self.keys))]
+
+
+def beside(other: Value, text: str) -> str:
+    """``text`` in the rows in which another value is not NULL as well, and NULL in the others."""
+    return f"CASE WHEN {parenthesised(other, SUM)} IS NOT NULL THEN {text} END"
 
 
 def presence(item: ReleasedAggregate) -> str:
