@@ -51,7 +51,7 @@ def arithmetic(symbol: str, left: Value, right: Value) -> tuple[int | None, floa
         return None, math.inf, None
     if symbol in ("+", "-"):
         degree, scale = max(left.degree, right.degree), max(left.scale, right.scale)
-    elif symbol == "*" and (left.transformed or right.transformed) and left.degree and right.degree:
+    elif symbol == "*" and (left.transformed or right.transformed or left.flag or right.flag) and left.degree and right.degree:
         return None, math.inf, None
     elif symbol == "*":
         degree, scale = left.degree + right.degree, left.scale * right.scale
@@ -64,7 +64,7 @@ def arithmetic(symbol: str, left: Value, right: Value) -> tuple[int | None, floa
 
 def mixes(symbol: str, left: Value, right: Value) -> bool:
     """Whether ``left symbol right`` is a sum of several terms, which another aggregate could take apart."""
-    return symbol in ("+", "-") and not (left.degree == 0 and right.degree == 0) and left.constant != 0 and right.constant != 0
+    return symbol in ("+", "-") and not (left.degree == 0 and right.degree == 0)
 
 
 def highest_degree(values: Sequence[Value]) -> int | None:

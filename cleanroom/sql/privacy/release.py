@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.model import ATOM, NO_NAMES, CheckedQuery, ProtectedInput, Release, ReleasedAggregate, Value
+from cleanroom.sql.model import (
+    ATOM,
+    NO_NAMES,
+    SUM,
+    CheckedQuery,
+    PartOfDivision,
+    ProtectedInput,
+    Release,
+    ReleasedAggregate,
+    Value,
+)
 from cleanroom.sql.privacy.exposure import check_exposed
-from cleanroom.sql.privacy.groups import presence
 from cleanroom.sql.refusal import Refusal
+from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.vocabulary import FUNCTIONS
 
@@ -18,9 +28,6 @@ MAX_COUNTED = 16
 """Conditions under which a SELECT counts persons. Every two of them are compared."""
 MAX_PARTS = 32
 """Parts into which the conditions inside aggregates may divide a group. Each costs a distinct count per protected input."""
-
-PartOfDivision = tuple[tuple[str, bool], ...]
-"""Conditions and whether each of them is true: the rows of one branch of a CASE."""
 
 
 class SelectRelease(NamedTuple):
@@ -39,7 +46,7 @@ class FloorCondition(NamedTuple):
 
     identity: str  # text that reads the identity
     floor: int  # smallest number of distinct persons
-    part: tuple[PartOfDivision, ...] = ()  # conditions that the rows of the part meet, and whether each is true; empty for the whole group
+    part: PartOfDivision = ()  # empty for the whole group
     or_empty: bool = False  # the part may also be empty
 
 
@@ -79,28 +86,31 @@ def check_group_keys(keys: Iterable[Value], catalog: Catalog) -> None:
         check_exposed(key.exposed, "grouping by", catalog)
 
 
-def floor_conditions(protected: Sequence[ProtectedInput], divisions: Mapping[tuple[str, ...], bool], floor: int) -> list[FloorCondition]:
+def parts_of(divisions: Mapping[str, bool]) -> list[PartOfDivision]:
+    """The parts into which conditions divide each group; none without conditions.
+
+    Raises:
+        Refusal: There are too many.
+    """
+    if 2 ** len(divisions) > MAX_PARTS:
+        raise Refusal(
+            "ConditionalAggregate",
+            f"the conditions inside the aggregates divide each group into {2 ** len(divisions)} parts; the limit is {MAX_PARTS}",
+        )
+    return list(itertools.product(*(((text, True), (text, False)) for text in divisions))) if divisions else []
+
+
+def floor_conditions(protected: Sequence[ProtectedInput], divisions: Mapping[str, bool], floor: int) -> list[FloorCondition]:
     """The conditions that every released group must meet.
 
     The conditions in ``divisions`` are those by which the aggregates divide each group; a part that must not be empty is marked.
     """
     identities = {item.reference: item.outer_join_marker for item in protected}
     conditions = [FloorCondition(reference, floor) for reference in identities]
-    divided = [list(parts_of(texts)) for texts in divisions]
-    strict = any(divisions.values())
-    total = 1
-    for parts in divided:
-        total *= len(parts)
-    if total > MAX_PARTS:
-        raise Refusal(
-            "ConditionalAggregate", f"the conditions inside the aggregates divide each group into {total} parts; the limit is {MAX_PARTS}"
-        )
-    if not strict and (not divisions or floor <= 1):
-        return conditions
-    for part in itertools.product(*divided):
+    parts, strict = parts_of(divisions), any(divisions.values())
+    for part in parts if strict or floor > 1 else ():
         for reference, marker in identities.items():
-            rows_without_person = ((marker, False),) in part
-            if not (marker and rows_without_person):
+            if not (marker and (marker, False) in part):  # rows without the person
                 conditions.append(FloorCondition(reference, floor, part, or_empty=not strict))
     return conditions
 
@@ -120,7 +130,7 @@ def counted_persons(scope: Scope) -> tuple[list[str], bool]:
             if item.where or not always:
                 tests.append(presence(item))
     if made or any(len(relation.unique_on or ()) > 1 for relation in scope.relations.values()):
-        tests += [test_of(part) for conditions in scope.divisions for part in parts_of(conditions)]
+        tests += [test_of(((text, true),)) for text in scope.divisions for true in (True, False)]
     if len(tests) > MAX_COUNTED:
         raise Refusal("ConditionalAggregate", f"the SELECT counts persons under {len(tests)} conditions; the limit is {MAX_COUNTED}")
     return list(dict.fromkeys(tests)), made and counts and any(_counts_rows(item) for item in scope.released)
@@ -131,16 +141,15 @@ def _counts_rows(item: ReleasedAggregate) -> bool:
     return not item.distinct and (kind in ("count", "condition") or item.name in ("AVG", "MEAN", "TRY_AVG") or not item.args[0].sources)
 
 
+def presence(item: ReleasedAggregate) -> str:
+    """The condition under which a row counts for COUNT(…)."""
+    found = [f"{item.where} IS TRUE"] if item.where else []
+    return " AND ".join([*found, *(f"{parenthesised(arg, SUM)} IS NOT NULL" for arg in item.args)])
+
+
 def test_of(part: PartOfDivision) -> str:
     """The condition on the rows of a part."""
     return " AND ".join(f"{text} IS {'' if true else 'NOT '}TRUE" for text, true in part)
-
-
-def parts_of(conditions: tuple[str, ...]) -> Iterator[PartOfDivision]:
-    """Rows that take each branch of a CASE; the last part takes ELSE."""
-    for index in range(len(conditions) + 1):
-        before = tuple((text, False) for text in conditions[:index])
-        yield before + tuple((text, True) for text in conditions[index : index + 1])
 
 
 def output_field(name: str, value: Value, *, protected: bool) -> Value:
@@ -151,7 +160,7 @@ def output_field(name: str, value: Value, *, protected: bool) -> Value:
         out.degree = None
     out.plain = value.plain and not value.outer_join_markers
     out.identity = value.identity and protected
-    out.outer_join_markers, out.caps, out.selector, out.aggregated, out.windowed = NO_NAMES, NO_NAMES, "", False, False
+    out.outer_join_markers, out.caps, out.aggregated, out.windowed = NO_NAMES, NO_NAMES, False, False
     return out
 
 
