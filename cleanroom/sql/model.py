@@ -18,6 +18,9 @@ Origin = tuple[str, str, str]
 ColumnKey = tuple[str, str]
 """View and column, both lower case."""
 
+Term = tuple[str, ...]
+"""The factors of a term of a polynomial, without constants: columns, and functions of one. It is empty for a constant."""
+
 ROWS = "*"
 """Replaces the column name in an origin where rows are read or counted."""
 
@@ -61,7 +64,8 @@ class Value:
     united: bool = False  # whole numbers of persons, and others that an author may know: their sum may overflow
     capped: bool = False  # LEAST of a column and a constant, or of a sum: it may be the same for all but a few persons
     caps: frozenset[str] = NO_NAMES  # conditions that are true where LEAST in this expression does not give its constant
-    mixed: bool = False  # a sum of several terms, one of which reads a column: combinations with others show its parts
+    mixed: bool = False  # a sum of several terms, one of which reads a column, or a negated column
+    terms: frozenset[Term] = frozenset()  # of a polynomial that is no single column; see cleanroom.sql.privacy.polynomials
     conditional: bool = False  # contains a CASE inside an aggregate over rows of several persons
     selector: str = ""  # condition under which such a CASE is the value `selected`; otherwise it is 0 or NULL
     selected: Value | None = None
@@ -73,7 +77,7 @@ class Value:
     def as_column(self, sql: str, name: str, sources: frozenset[str]) -> Value:
         """This output column of a query as a column of the relation ``sources``."""
         out = self.copy()
-        out.sql, out.name, out.sources, out.joinable, out.ungrouped = sql, name, sources, self.plain, True
+        out.sql, out.name, out.sources, out.joinable, out.ungrouped, out.terms = sql, name, sources, self.plain, True, frozenset()
         return out
 
 

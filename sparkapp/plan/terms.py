@@ -44,11 +44,10 @@ from sparkapp.plan.tree import Node, refused
 from sparkapp.plan.walking import Walk
 
 _WHOLE = frozenset({"integer", "long", "short", "byte"})
-_NUMBERS = ("integer", "long", "short", "byte", "double", "float", "decimal")
 _ROW_COUNTS = frozenset({"Count", "CountIf", "Average"})
 _FIRST_POWERS = frozenset({"Sum", "Average"})
-_FORMS = frozenset({"Least", "Round", "BRound", "Log", "Log10", "Log2", "Log1p", "Coalesce", "Nvl"})
-"""Functions of one column whose values are summed in place of the column's."""
+ALL = Test()
+"""The test that all rows meet."""
 
 
 @dataclass
@@ -71,6 +70,7 @@ class Terms:
     canonical: Canonical
     different: set[str] = field(default_factory=set)
     _sums: dict[Sum, bool] = field(default_factory=dict)  # of values, and whether they show those of persons
+    _several: dict[Sum, bool] = field(default_factory=dict)  # whether a sum is one of several terms, so that it may be 0
     _counts: dict[Test, None] = field(default_factory=dict)  # of rows that meet a test
     _found: dict[Test, bool] = field(default_factory=dict)  # rows with a value that is counted, or an extreme; and whether none may be
     _limits: dict[tuple[str, Test], None] = field(default_factory=dict)  # persons below a limit are counted in rows that meet a test
@@ -188,23 +188,30 @@ class Terms:
         protected = self._shows_persons(value)
         if protected:
             self._require_moment(value, function)
-        text = self._summand(value)
-        texts = [text, *([product_of((text, text))] if function not in _FIRST_POWERS else [])]
-        self._sums |= {(one, test): protected for one in texts}
         self._limits |= {(limit, test): None for node in value.walk() if node.kind == "Least" for limit in self._limits_of(node)}
-        functions = self._functions.setdefault((text, test), set())
+        whole = product_text(value, self.canonical)
+        sums = [*self._terms_of(value, function)] if protected else [(whole, ALL)]
+        sums += [(product_of((whole, whole)), ALL)] if not protected and function not in _FIRST_POWERS else []
+        mixed = _is_mixed(value)
+        functions = self._functions.setdefault((whole if mixed else sums[0][0], test), set())
         functions.add(function)
-        if len(functions) > 1:  # a sum and a mean show how many values there are
-            self._counts[test | {f"{text}{FOUND}"}] = None
-        self._known = self._known or function != "Sum"
+        if mixed and protected:  # it shows how many rows have all columns
+            self._counts[test | {f"{self.canonical.text(leaf)}{FOUND}" for leaf in _columns(value)}] = None
+            self._found[test | {f"{whole} <> 0"}] = bool(test)
+        elif len(functions) > 1:  # a sum and a mean show how many values there are
+            self._counts[test | {f"{sums[0][0]}{FOUND}"}] = None
+        self._sums |= {(text, test | where): protected for text, where in sums}
+        self._several |= {(text, test | where): mixed and self._several.get((text, test | where), True) for text, where in sums}
+        self._known = self._known or function != "Sum" or (mixed and protected)
 
-    def _summand(self, value: Node) -> str:
-        """The text of a column, of a function of one, or of a product, without constants; that of any other expression as it is."""
-        factors = [factor for factor in _factors(value) if any(attributes(factor))]
-        known = all(factor.kind in ("AttributeReference", *_FORMS) and len({*attributes(factor)}) == 1 for factor in factors)
-        if not known or len(factors) > 2 or not all(_is_number(leaf) for leaf in _columns(value)):
-            return product_text(value, self.canonical)
-        return product_of(self.canonical.text(factor) for factor in factors)
+    def _terms_of(self, value: Node, function: str) -> Iterator[Sum]:
+        """The terms of a polynomial and, for a moment, their products; each in the rows in which all of its columns are not NULL."""
+        terms = _terms(value, self.canonical)
+        if function not in _FIRST_POWERS:
+            terms |= {tuple(sorted(one + two)) for one in terms for two in terms}
+        columns = {self.canonical.text(leaf) for leaf in _columns(value)}
+        for term in sorted(term for term in terms if term):
+            yield product_of(term), Test(f"{column}{FOUND}" for column in columns if column not in " ".join(term))
 
     def _limits_of(self, least: Node) -> Iterator[str]:
         """Tests of rows for which LEAST does not give its constant: ``LEAST(x, c) <> c`` and ``x IS NULL``, which LEAST ignores."""
@@ -215,7 +222,7 @@ class Terms:
                 yield f"{self.canonical.text(least)} <> {number_text(child)}"
 
     def _require_moment(self, value: Node, function: str) -> None:
-        """Require that a sum or a moment of persons contains two factors at most, which are columns of one dataset, and no other terms."""
+        """Require that the terms of a sum or a moment of persons have two factors at most, which are columns of one dataset."""
         highest = power(value, self.columns)
         if highest * (1 if function in _FIRST_POWERS else 2) > 2:
             raise refused("PlanRowsOfPersons", f"{function.upper()} contains powers above two, which show values of single persons")
@@ -224,8 +231,6 @@ class Terms:
                 "PlanRowsOfPersons", f"{function.upper()} multiplies columns of several datasets: one could mark persons of another"
             )
         parts = [*value.walk()]
-        if any(part.kind in ("Add", "Subtract", "UnaryMinus") and any(attributes(part)) for part in parts):
-            raise refused("PlanRowsOfPersons", f"{function.upper()} reads a sum of several terms, which others could take apart")
         if any(part.kind in CHOICES for part in parts):
             raise refused("PlanRowsOfPersons", "a CASE in an aggregate chooses one of several values")
         capped = any(self.columns[leaf.id].capped for leaf in _columns(value))
@@ -276,15 +281,16 @@ class Terms:
             raise refused("PlanFloorMissing", "the persons who contribute to a count or an extreme are not counted")
         self._require_equal(floors, self._sums, self._counts, self._limits)
         self._require_divisions(floors)
-        texts = dict.fromkeys((text, shows_persons) for (text, _), shows_persons in self._sums.items())
+        sums = dict.fromkeys((text, test - self._conditions()) for text, test in self._sums)
+        shown = dict.fromkeys((text, test - self._conditions()) for text, test in protected)
         tests = [test - self._conditions() for test in self._counts]
         for divided in itertools.product(*self._all_divisions(floors.tests)) if len(self._selected) > 1 else ():
             part = Test().union(*divided)
-            self._require_contributors(floors, [(text, part) for text, shows_persons in texts if shows_persons], none=True)
+            self._require_contributors(floors, [(text, part | test) for text, test in shown], none=True)
             counts = dict.fromkeys([part, *(part | test for test in tests)])
             if not all(covers(floors.tests, test) for test in counts if test != part):
                 raise refused("PlanFloorMissing", "the persons with a value in a part of a group are not counted")
-            self._require_equal(floors, [(text, part) for text, _ in texts], counts, [(limit, part) for limit, _ in self._limits])
+            self._require_equal(floors, [(text, part | test) for text, test in sums], counts, [(limit, part) for limit, _ in self._limits])
 
     def _conditions(self) -> Test:
         """Texts of the tests that conditions of aggregates are."""
@@ -295,7 +301,8 @@ class Terms:
         share = min(person.share for person in self.source.persons)
         for text, test in sums:
             each = [{f"{text} <> 0"}, {f"{factor} <> 0" for factor in text.split(" * ")}]  # all factors are not 0
-            if not any(_counts(floors, test | one, none or bool(test)) for one in each):
+            empty = none or bool(test) or self._several.get((text, test), False)
+            if not any(_counts(floors, test | one, empty) for one in each):
                 raise refused("PlanFloorMissing", "the persons who contribute to a sum are not counted")
             if floors.shares.get((text, test), 100) > share:
                 raise refused("PlanFloorMissing", "no condition limits the part of one person in a sum")
@@ -390,19 +397,29 @@ def _columns(node: Node) -> Iterator[Node]:
         yield from _columns(result)
 
 
-def _factors(node: Node) -> Iterator[Node]:
-    """The factors of a product, without casts to other numbers."""
-    if node.kind == "Cast" and str(node.fields.get("dataType")).startswith(("double", "decimal")):
-        yield from _factors(node.child)
-    elif node.kind == "Multiply" or (node.kind == "Divide" and not any(attributes(node.children[1]))):
-        for child in node.children:
-            yield from _factors(child)
-    else:
-        yield node
+def _terms(node: Node, canonical: Canonical) -> set[tuple[str, ...]]:
+    """The terms of a polynomial: texts of the factors of each, without constants. Any other expression is a factor."""
+    if not any(attributes(node)):
+        return {()}
+    if node.kind == "UnaryMinus" or (node.kind == "Cast" and _keeps_value(node)):
+        return _terms(node.child, canonical)
+    if node.kind in ("Add", "Subtract"):
+        return set().union(*(_terms(child, canonical) for child in node.children))
+    if node.kind == "Multiply" or (node.kind == "Divide" and not any(attributes(node.children[1]))):
+        one, two = (_terms(child, canonical) for child in node.children)
+        return {tuple(sorted(first + second)) for first in one for second in two}
+    return {(canonical.text(node),)}
 
 
-def _is_number(column: Node) -> bool:
-    return str(column.fields.get("dataType")).startswith(_NUMBERS)
+def _keeps_value(cast: Node) -> bool:
+    """Whether a cast between numbers loses no digits of a column; those to doubles may, as in the query."""
+    target, source = (str(node.fields.get("dataType")) for node in (cast, cast.child))
+    return target == "double" or (target.startswith(("long", "decimal")) and source not in ("double", "float", "string"))
+
+
+def _is_mixed(value: Node) -> bool:
+    """Whether a value is a sum of several terms, or a negated one."""
+    return any(part.kind in ("Add", "Subtract", "UnaryMinus") and any(attributes(part)) for part in value.walk())
 
 
 def _counts(floors: Floors, test: Test, none: bool) -> bool:

@@ -180,7 +180,9 @@ def cast(ctx: Context) -> Value | None:
     exact = polynomials.keeps_value(word, part.type, kind, sizes)
     degree, scale = (part.degree, part.scale) if exact else (None, math.inf)
     spark_type = f"{name}({', '.join(sizes)})" if sizes else name
-    return combine(f"{word}({part.sql} AS {spark_type})", kind, ATOM, [part], degree=degree, identity=kind == "string", scale=scale)
+    out = combine(f"{word}({part.sql} AS {spark_type})", kind, ATOM, [part], degree=degree, identity=kind == "string", scale=scale)
+    out.terms = polynomials.terms_of(part) if exact else frozenset()
+    return out
 
 
 def extract(ctx: Context) -> Value | None:

@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import SUM, ColumnKey, PartOfDivision, ReleasedAggregate, Value
-from cleanroom.sql.privacy import aggregates
+from cleanroom.sql.model import SUM, ColumnKey, PartOfDivision, ReleasedAggregate, Term, Value
+from cleanroom.sql.privacy import aggregates, polynomials
 from cleanroom.sql.privacy.groups import Numbers, PersonGroups
 from cleanroom.sql.privacy.release import test_of
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import columns_in, parenthesised
 from cleanroom.sql.vocabulary import FUNCTIONS
 
-_FORMS = re.compile(r"(?:LEAST|B?ROUND|LN|LOG10|LOG2|LOG1P|COALESCE|NVL|IFNULL)\([^()']*\)")
 _COLUMN = re.compile("(`[^`]*`[.]`[^`]*`) IS NOT NULL")
+
+
+Tests = tuple[str, ...]
+"""Tests of rows that AND combines."""
 
 
 class Summand(NamedTuple):
@@ -32,13 +35,15 @@ class Summand(NamedTuple):
     text: str  # a column, a function of one, a product of two, or an expression over data of the author
     type: str
     protected: bool  # it shows values of persons
-    single: bool  # it is no product
-    counts: bool  # it is how many rows a person has
+    where: Tests = ()  # the rows: those in which the other columns of a sum of several terms are not NULL
+    single: bool = True  # it is no product
+    counts: bool = False  # it is how many rows a person has
 
-    def compared(self, where: str) -> str:
+    def compared(self, rows: str) -> str:
         """The sum in the rows that meet a condition, to be compared with others. It does not overflow, and loses no digits."""
         kind = "DECIMAL(20, 0)" if self.type == "long" else "DOUBLE"
-        return Numbers(self.text if self.type == "number" else f"CAST({self.text} AS {kind})", where=where).aggregate("SUM")
+        text = self.text if self.type == "number" else f"CAST({self.text} AS {kind})"
+        return Numbers(text, where=rows).aggregate("SUM")
 
 
 class Sums:
@@ -51,10 +56,10 @@ class Sums:
             Refusal: They could be solved for the values of single persons.
         """
         self._ctx, self._numbers = ctx, ctx.scope.numbers
-        self._sums: dict[tuple[Summand, PartOfDivision], None] = {}
-        self._counts: dict[tuple[str, PartOfDivision], None] = {}
-        self._found: dict[tuple[str, PartOfDivision], None] = {}
-        self._limits: dict[tuple[str, PartOfDivision], None] = {}
+        self._sums: dict[tuple[Summand, PartOfDivision], bool] = {}  # and whether it is one of several terms, so that it may be 0
+        self._counts: dict[tuple[Tests, PartOfDivision], None] = {}  # of rows that meet tests
+        self._found: dict[tuple[Tests, PartOfDivision], None] = {}  # rows with a value that is counted, or an extreme
+        self._limits: dict[tuple[Tests, PartOfDivision], None] = {}  # rows below a limit
         self._selectors: set[PartOfDivision] = set()
         self._counts_rows = False
         self._functions: dict[tuple[str, PartOfDivision], set[str]] = {}
@@ -70,41 +75,51 @@ class Sums:
         kind = FUNCTIONS[item.name].disclosure
         self._selectors.add(part)
         if value is None:
-            self._counts["", part] = None
+            self._counts[(), part] = None
         elif kind == "mixture":
             self._add(item.name, value, part)
         else:
-            test = " AND ".join(f"{parenthesised(arg, SUM)} IS NOT NULL" for arg in (value, *item.args[1:]))
-            self._found[test, part] = None
-            self._counts |= {(test, part): None} if kind == "count" else {}
+            tests = _present(parenthesised(arg, SUM) for arg in (value, *item.args[1:]))
+            self._found[tests, part] = None
+            self._counts |= {(tests, part): None} if kind == "count" else {}
         self._counts_rows = self._counts_rows or value is None or (kind != "extreme" and item.name not in aggregates.SUMS)
 
     def _add(self, name: str, value: Value, part: PartOfDivision) -> None:
         """Add what an aggregate of a value sums up."""
-        summands = self._summands(value, aggregates.POWERS.get(name, 1))
-        self._sums |= {(summand, part): None for summand in summands}
-        self._limits |= {(test, part): None for test in sorted(value.caps)}
-        functions = self._functions.setdefault((summands[0].text, part), set())
+        protected = bool(aggregates.protected_columns(value, self._ctx.catalog))
+        columns = columns_in(value.sql)
+        self._limits |= {((test,), part): None for test in sorted(value.caps)}
+        whole = parenthesised(value, SUM)
+        if not protected:
+            summands = [Summand(whole, value.type, False, counts=value.made_by_text)]
+            summands += [Summand(_product([whole, whole], {}), "number", False, single=False)] * (aggregates.POWERS.get(name, 1) - 1)
+        else:
+            terms = polynomials.terms_of(value)
+            if name in aggregates.POWERS:
+                terms |= {tuple(sorted(one + two)) for one in terms for two in terms}
+            summands = [self._summand(term, columns, value) for term in sorted(terms) if term]
+        functions = self._functions.setdefault((whole if value.mixed else summands[0].text, part), set())
         functions.add(name)
-        if len(functions) > 1:  # a sum and a mean show how many values there are
-            self._counts[f"{summands[0].text} IS NOT NULL", part] = None
+        if value.mixed and protected:  # it shows how many rows have all columns
+            self._counts[_present(columns), part] = None
+            self._found[(f"{whole} <> 0",), part] = None
+            self._counts_rows = True
+        elif len(functions) > 1:  # a sum and a mean show how many values there are
+            self._counts[_present([summands[0].text]), part] = None
+        self._sums |= {(summand, part): value.mixed and self._sums.get((summand, part), True) for summand in summands}
         form = value.sql if value.transformed else "filled" if value.filled else "sum" if name in aggregates.SUMS else "plain"
         for column in aggregates.protected_columns(value, self._ctx.catalog):
-            self._columns.setdefault(column, set()).update((summand.text, part) for summand in summands)
+            self._columns.setdefault(column, set()).add((value.sql, part))
+            self._columns[column] |= {(f"{value.sql} squared", part)} if name in aggregates.POWERS else set()
             self._forms.setdefault(column, set()).add(form)
 
-    def _summands(self, value: Value, power: int) -> list[Summand]:
-        protected = bool(aggregates.protected_columns(value, self._ctx.catalog))
-        counts = value.made_by_text and not protected
-        names = sorted(columns_in(value.sql))
-        if value.mixed or len(names) > aggregates.MAX_POWER or not self._numbers.keys() >= set(names):
-            first = Summand(parenthesised(value, SUM), value.type, protected, True, counts)
-        elif len(names) == 1:
-            calls = _FORMS.findall(value.sql) if value.transformed or value.filled else []
-            first = Summand(next(iter(calls), names[0]), self._numbers[names[0]].type, protected, True, counts)
-        else:
-            first = Summand(_product(*(self._numbers[name] for name in names)), "number", protected, False, counts)
-        return [first, *(Summand(_square(first), "number", protected, False, False) for _ in range(power - 1))]
+    def _summand(self, term: Term, columns: Sequence[str], value: Value) -> Summand:
+        """A term of a polynomial, in the rows in which all of its columns are not NULL."""
+        where = _present(column for column in columns if column not in columns_in(" ".join(term)))
+        if len(term) == 1:
+            column = self._numbers.get(term[0])
+            return Summand(term[0], column.type if column is not None else value.type, True, where)
+        return Summand(_product(term, self._numbers), "number", True, where, single=False)
 
     def _check(self, floor: int) -> None:
         """Refuse sums that could be solved for the values of a small group, or of which an earlier step has scaled one."""
@@ -125,12 +140,13 @@ class Sums:
                     "value of one person; use one of them",
                 )
         read = [self._numbers[name] for summand, _ in self._sums for name in columns_in(summand.text) if name in self._numbers]
-        scaled = next((value for value in read if value.scale != 1 and aggregates.protected_columns(value, self._ctx.catalog)), None)
-        if scaled is not None and len({summand for summand, _ in self._sums}) > 1:
+        altered = [value for value in read if value.scale != 1 or value.mixed]
+        found = next((value for value in altered if aggregates.protected_columns(value, self._ctx.catalog)), None)
+        if found is not None and (found.mixed or len({summand for summand, _ in self._sums}) > 1):
             raise Refusal(
                 "ConditionalAggregate",
-                f"an earlier step multiplies {scaled.name} by a constant: next to sums of other values, which could differ from it for one "
-                "person, multiply the result instead",
+                f"an earlier step multiplies {found.name} by a constant or adds to it: write that inside of the aggregate, or calculate "
+                "with the result, because sums of other values could differ from it for one person",
             )
 
     # -- conditions ---------------------------------------------------------------------------------------------------
@@ -143,64 +159,62 @@ class Sums:
             share: Largest part of one person in a sum, in percent.
             parts: The parts into which conditions divide each group.
         """
-        for test, part in self._found:
-            groups.require(_all_of(part, test), none=bool(part))
+        for tests, part in self._found:
+            groups.require(_all_of(part, tests), none=bool(part))
         self._require(groups, share, list(self._sums), list(self._counts), list(self._limits))
-        summands, tests = dict.fromkeys(summand for summand, _ in self._sums), dict.fromkeys(test for test, _ in self._counts)
+        summands, counted = dict.fromkeys(summand for summand, _ in self._sums), dict.fromkeys(tests for tests, _ in self._counts)
         for part in parts if len(self._selectors) > 1 else ():
-            for test in tests:
-                groups.require(_all_of(part, test))
-            counts = [(test, part) for test in {"": None} | tests]
-            self._require(groups, share, [(summand, part) for summand in summands], counts, [(test, part) for test, _ in self._limits])
+            for tests in counted:
+                groups.require(_all_of(part, tests))
+            counts = [(tests, part) for tests in {(): None} | counted]
+            self._require(groups, share, [(summand, part) for summand in summands], counts, [(tests, part) for tests, _ in self._limits])
 
     def _require(
         self,
         groups: PersonGroups,
         share: int,
         sums: Sequence[tuple[Summand, PartOfDivision]],
-        counts: Sequence[tuple[str, PartOfDivision]],
-        limits: Sequence[tuple[str, PartOfDivision]],
+        counts: Sequence[tuple[Tests, PartOfDivision]],
+        limits: Sequence[tuple[Tests, PartOfDivision]],
     ) -> None:
         for summand, part in sums:
+            where = _all_of(part, summand.where)
             if summand.protected and share < 100:
-                groups.require_share(summand.text, test_of(part), share)
-            groups.require_contributors(summand.text, test_of(part), none=bool(part))
+                groups.require_share(summand.text, where, share)
+            groups.require_contributors(summand.text, where, none=bool(part) or self._sums.get((summand, part), True))
         groups.require_differences(self._pairs(sums, counts))
-        for test, part in limits:
-            groups.require(_all_of(part, test))
+        for tests, part in limits:
+            groups.require(_all_of(part, tests))
 
     def _pairs(
-        self, sums: Sequence[tuple[Summand, PartOfDivision]], counts: Sequence[tuple[str, PartOfDivision]]
+        self, sums: Sequence[tuple[Summand, PartOfDivision]], counts: Sequence[tuple[Tests, PartOfDivision]]
     ) -> Iterator[tuple[str, str]]:
         """Pairs of sums and counts of which the result may show the difference."""
-        yield from itertools.combinations([summand.compared(test_of(part)) for summand, part in sums], 2)
-        if not self._counts_rows:
-            return
-        for summand, part in sums:
-            counted = _count(f"{summand.text} IS NOT NULL", part)
-            if summand.counts and summand.single:
-                yield _count(f"{summand.text} <> 0", part), counted
-            elif summand.single:
-                yield summand.compared(test_of(part)), counted
-        yield from itertools.combinations([_count(test, part) for test, part in counts], 2)
+        totals = [summand.compared(_all_of(part, summand.where)) for summand, part in sums]
+        yield from itertools.combinations(totals, 2)
+        for total, (summand, part) in zip(totals, sums, strict=True) if self._counts_rows else ():
+            if summand.single:
+                counted = _count(part, (*_present([summand.text]), *summand.where))
+                yield _count(part, (f"{summand.text} <> 0",)) if summand.counts else total, counted
+        yield from itertools.combinations([_count(part, tests) for tests, part in counts], 2) if self._counts_rows else ()
 
 
-def _all_of(part: PartOfDivision, test: str) -> str:
-    return " AND ".join(text for text in (test_of(part), test) if text)
+def _present(texts: Iterable[str]) -> Tests:
+    return tuple(f"{text} IS NOT NULL" for text in sorted({*texts}))
 
 
-def _count(test: str, part: PartOfDivision) -> str:
-    """The number of rows of a part that meet a test."""
-    text = _all_of(part, test)
+def _all_of(part: PartOfDivision, tests: Tests) -> str:
+    return " AND ".join([*([test_of(part)] if part else []), *sorted(tests)])
+
+
+def _count(part: PartOfDivision, tests: Tests) -> str:
+    """The number of rows of a part that meet tests."""
+    text = _all_of(part, tests)
     column = _COLUMN.fullmatch(text)
     return f"COUNT({column[1]})" if column else f"COUNT_IF({text})" if text else "COUNT(*)"
 
 
-def _product(one: Value, two: Value) -> str:
+def _product(factors: Sequence[str], numbers: Mapping[str, Value]) -> str:
     """The product as a double: that of two whole numbers may overflow."""
-    return " * ".join(value.sql if value.type == "number" else f"CAST({value.sql} AS DOUBLE)" for value in (one, two))
-
-
-def _square(one: Summand) -> str:
-    text = one.text if one.type == "number" else f"CAST({one.text} AS DOUBLE)"
-    return f"{text} * {text}"
+    known = [text in numbers and numbers[text].type == "number" for text in factors]
+    return " * ".join(text if number else f"CAST({text} AS DOUBLE)" for text, number in zip(factors, known, strict=True))

@@ -138,14 +138,8 @@ def _check_value(name: str, arg: Value, catalog: Catalog) -> None:
     if arg.degree is None or arg.conditional:
         raise Refusal(
             "ConditionalAggregate",
-            f"{name} over rows under a privacy floor takes columns, products of two, and LEAST, ROUND, LN, LOG10 or LOG1P of one column; "
-            "this expression could single out rows (round and cast the result, not the rows)",
-        )
-    if protected and arg.mixed:
-        raise Refusal(
-            "ConditionalAggregate",
-            f"{name} of a sum of several terms: aggregate its terms one by one, as in SUM(x) + SUM(y), 1.2 * SUM(x) + 5 * COUNT(x) or "
-            "SUM(x) - SUM(x * y)",
+            f"{name} over rows under a privacy floor takes columns, their sums and products of two, and LEAST, ROUND, LN, LOG10 or "
+            "LOG1P of one column; this expression could single out rows (round and cast the result, not the rows)",
         )
     if arg.capped and not arg.caps:
         raise Refusal(
