@@ -65,7 +65,7 @@ class Value:
     capped: bool = False  # LEAST of a column and a constant, or of a sum: it may be the same for all but a few persons
     caps: frozenset[str] = NO_NAMES  # conditions that are true where LEAST in this expression does not give its constant
     mixed: bool = False  # a sum of several terms, one of which reads a column, or a negated column
-    terms: frozenset[Term] = frozenset()  # of a polynomial that is no single column; see cleanroom.sql.privacy.polynomials
+    terms: frozenset[Term] = frozenset()  # of a polynomial, unless it is one column; see cleanroom.sql.privacy.polynomials
     conditional: bool = False  # contains a CASE inside an aggregate over rows of several persons
     selector: str = ""  # condition under which such a CASE is the value `selected`; otherwise it is 0 or NULL
     selected: Value | None = None

@@ -297,7 +297,7 @@ class Terms:
         return Test(text + TRUE for text in self._divisions)
 
     def _require_contributors(self, floors: Floors, sums: Iterable[Sum], *, none: bool = False) -> None:
-        """Require that enough persons contribute to each sum, and that none dominates it; nobody contributes if there is a condition."""
+        """Require that enough persons contribute to each sum, or none if it may be empty, and that no person dominates it."""
         share = min(person.share for person in self.source.persons)
         for text, test in sums:
             each = [{f"{text} <> 0"}, {f"{factor} <> 0" for factor in text.split(" * ")}]  # all factors are not 0

@@ -185,7 +185,7 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("read again", "PlanFloorMissing", [("COUNT(DISTINCT `orders`.`order_id`) AS", "COUNT(DISTINCT `orders`.`age`) AS")]),
     ("read again", "PlanFloorMissing", [("COUNT(DISTINCT `orders`.`order_id`) AS", "COUNT(DISTINCT `orders`.`order_id`) + SUM(`orders`.`order_id`) AS")]),
     ("read again", "PlanFloorMissing", [("COUNT(DISTINCT `orders`.`order_id`)", "COUNT(DISTINCT CASE WHEN `orders`.`day` > DATE '2020-01-01' THEN `orders`.`user_key` END)")]),
-    ("read again", "PlanRowsOfPersons", [("COUNT(DISTINCT `orders`.`order_id`)", "COLLECT_LIST(`orders`.`amount`)")]),
+    ("read again", "PlanRowsOfPersons", [("COUNT(DISTINCT `orders`.`order_id`)", "SIZE(COLLECT_LIST(`orders`.`amount`))")]),
     ("read again", "PlanColumnNotAllowed", [("COUNT(DISTINCT `orders`.`order_id`)", "MAX(`orders`.`amount`)")]),
     ("guarded overlap", "PlanFloorMissing", [("LEFT ANTI JOIN", "LEFT SEMI JOIN")]),
     # Joins.
