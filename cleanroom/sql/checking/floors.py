@@ -101,16 +101,15 @@ class ReleasedGroups:
         return text + (joined("JOIN", first.values(self.values), _VALUES, columns) if self.values else "")
 
 
-def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]) -> ReleasedGroups:
+def released_groups(ctx: Context, source: tuple[str, str]) -> ReleasedGroups:
     """The groups that a SELECT may show. Records the release.
 
     Args:
         ctx: Context of the SELECT.
-        keys: Its group keys.
         source: Its FROM and WHERE clauses.
     """
     scope, catalog = ctx.scope, ctx.catalog
-    keys = list({key.sql: key for key in keys}.values())
+    keys = list({key.sql: key for key in scope.keys}.values())
     texts = [key.sql for key in keys]
     floor = rows.strictest_floor(scope.protected, catalog)
     share = min(view.max_share_percent for item in scope.protected if (view := catalog.view(item.view)) is not None)

@@ -30,17 +30,6 @@ MAX_PARTS = 32
 """Parts into which the conditions inside aggregates may divide a group. Each costs a distinct count per protected input."""
 
 
-class SelectRelease(NamedTuple):
-    """What a SELECT releases."""
-
-    # The SELECT aggregates protected rows of several persons: it needs the floor's conditions, and its rows are not protected any
-    # longer. Otherwise protected rows stay protected
-    aggregates_rows: bool
-    # Texts of the columns by which the SELECT must group in place of DISTINCT, so that the floor's conditions can be added; None if the
-    # SELECT keeps its form
-    distinct_keys: tuple[str, ...] | None = None
-
-
 class FloorCondition(NamedTuple):
     """A condition of HAVING: so many distinct persons contribute to a part of a group."""
 
@@ -50,27 +39,21 @@ class FloorCondition(NamedTuple):
     or_empty: bool = False  # the part may also be empty
 
 
-def select_release(scope: Scope, outputs: Sequence[Value], *, distinct: bool, qualified: bool, catalog: Catalog) -> SelectRelease:
-    """Decide what a SELECT releases.
+def releases_groups(scope: Scope, outputs: Sequence[Value], *, distinct: bool) -> bool:
+    """Whether a SELECT aggregates protected rows of several persons.
+
+    It then needs the floor's conditions, and its rows are not protected any longer. Otherwise protected rows stay protected.
 
     Args:
         scope: Rows and groups of the SELECT.
         outputs: Its output columns.
         distinct: It has DISTINCT.
-        qualified: It has QUALIFY.
-        catalog: Views with their owners' rules.
     """
-    protected = scope.protected
-    if not protected:
-        return SelectRelease(False)
-    if scope.group_keys is not None and not scope.per_person:
-        return SelectRelease(True)
-    if not distinct or _outputs_identities(scope, outputs):
-        return SelectRelease(False)
-    if scope.per_person or qualified or any(value.windowed for value in outputs):
-        raise Refusal("RowLevelOutput", "DISTINCT over rows under a privacy floor: aggregate them instead")
-    check_group_keys(outputs, catalog)
-    return SelectRelease(True, tuple(dict.fromkeys(value.sql for value in outputs if value.origins or value.sources)))
+    if scope.protected and scope.group_keys is not None and not scope.per_person:
+        return True
+    if scope.protected and distinct and not _outputs_identities(scope, outputs):
+        raise Refusal("RowLevelOutput", "DISTINCT over rows under a privacy floor: write GROUP BY <dimension>, or keep the identities")
+    return False
 
 
 def _outputs_identities(scope: Scope, outputs: Sequence[Value]) -> bool:

@@ -53,7 +53,7 @@ MERGED = {
     "deviation of decimals": "SELECT region, STDDEV(amount * 1.5) AS d FROM orders GROUP BY region",
     "filtered deviation": "SELECT region, STDDEV(amount) FILTER (WHERE status = 'void') AS d FROM orders GROUP BY region",
     "no keys": "SELECT COUNT(*) AS n, AVG(amount) AS m FROM orders",
-    "distinct": "SELECT DISTINCT region, upper(status) AS s FROM orders",
+    "keys only": "SELECT region, upper(status) AS s FROM orders GROUP BY region, upper(status)",
     "distinct groups": "SELECT DISTINCT COUNT(DISTINCT user_key) > 3 AS big FROM orders GROUP BY region, status",
     "arithmetic key": "SELECT YEAR(day) * 100 + MONTH(day) AS m, (YEAR(day) * 100 + MONTH(day)) * 2 AS d, COUNT(*) AS n FROM orders GROUP BY YEAR(day) * 100 + MONTH(day)",
     "arithmetic key in a list": "SELECT COALESCE(YEAR(day) + 1, 0) AS c, 2014 IN (YEAR(day) + 1, 2) AS d, COUNT(*) AS n FROM orders GROUP BY YEAR(day) + 1 ORDER BY YEAR(day) + 1 DESC",

@@ -11,8 +11,7 @@ import cleanroom.sql.privacy
 from cleanroom.sql.model import CheckedQuery, Value
 from cleanroom.sql.privacy import release
 from cleanroom.sql.privacy.exposure import check_exposed
-from cleanroom.sql.privacy.release import FloorCondition, SelectRelease
-from cleanroom.sql.scope import Scope
+from cleanroom.sql.privacy.release import FloorCondition
 from tests.unit.sql.privacy_values import CATALOG, CLICKS, ORDERS, column, refused, scope
 
 
@@ -25,35 +24,22 @@ def test_rules_do_not_depend_on_the_parser_or_the_checks() -> None:
                 assert not name.startswith(("sqlglot", "cleanroom.sql.checking", "cleanroom.sql.text", "cleanroom.sql.context")), path
 
 
-def select_release(of: Scope, *outputs: Value, distinct: bool = False, qualified: bool = False) -> SelectRelease:
-    return release.select_release(of, outputs, distinct=distinct, qualified=qualified, catalog=CATALOG)
-
-
 def test_select_releases_groups_of_several_persons() -> None:
     region, person = column("region", type="string"), column("person", type="string")
-    assert select_release(scope(ORDERS, grouped_by=(region,)), region) == SelectRelease(True)
-    assert select_release(scope(ORDERS, grouped_by=()), region) == SelectRelease(True)
-    assert select_release(scope(ORDERS, grouped_by=(person,)), region) == SelectRelease(False)
-    assert select_release(scope(ORDERS), region) == SelectRelease(False)
-    assert select_release(scope(grouped_by=(region,)), region) == SelectRelease(False)
+    for distinct in (False, True):
+        assert release.releases_groups(scope(ORDERS, grouped_by=(region,)), [region], distinct=distinct)
+        assert release.releases_groups(scope(ORDERS, grouped_by=()), [region], distinct=distinct)
+        assert not release.releases_groups(scope(grouped_by=(region,)), [region], distinct=distinct)
+        assert not release.releases_groups(scope(ORDERS, grouped_by=(person,)), [person], distinct=distinct)
+    assert not release.releases_groups(scope(ORDERS), [region], distinct=False)
 
 
-def test_distinct_over_protected_rows_becomes_a_grouping() -> None:
+def test_distinct_over_protected_rows_keeps_their_identities() -> None:
     region, person = column("region", type="string"), column("person", type="string")
-    assert select_release(scope(ORDERS), region, Value("'k'", "string"), region, distinct=True) == SelectRelease(True, ("o.region",))
-    assert select_release(scope(ORDERS), Value("'k'", "string"), distinct=True) == SelectRelease(True, ())
-    assert select_release(scope(ORDERS), region, person, distinct=True) == SelectRelease(False)
-    assert select_release(scope(ORDERS, grouped_by=(region,)), region, distinct=True) == SelectRelease(True)
-    assert select_release(scope(), region, distinct=True) == SelectRelease(False)
-
-
-def test_distinct_that_cannot_become_a_grouping_is_refused() -> None:
-    region, person = column("region", type="string"), column("person", type="string")
-    windowed = Value("ROW_NUMBER()", "integer", windowed=True)
-    assert refused(select_release, scope(ORDERS, grouped_by=(person,)), region, distinct=True) == "RowLevelOutput"
-    assert refused(select_release, scope(ORDERS), region, distinct=True, qualified=True) == "RowLevelOutput"
-    assert refused(select_release, scope(ORDERS), region, windowed, distinct=True) == "RowLevelOutput"
-    assert refused(select_release, scope(ORDERS), column("age"), distinct=True) == "OutputColumnNotAllowed"
+    assert not release.releases_groups(scope(ORDERS), [region, person], distinct=True)
+    assert not release.releases_groups(scope(), [region], distinct=True)
+    for of in (scope(ORDERS), scope(ORDERS, grouped_by=(person,))):
+        assert refused(release.releases_groups, of, [region], distinct=True) == "RowLevelOutput"
 
 
 def test_floor_applies_to_every_input_of_the_group() -> None:
