@@ -16,7 +16,7 @@ from cleanroom.sql.model import ATOM, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.privacy import rows
 from cleanroom.sql.privacy.groups import GROUPS, LateRelation, PersonGroups, joined
 from cleanroom.sql.privacy.joins import decided_by
-from cleanroom.sql.privacy.release import FloorCondition, counted_persons, floor_conditions, parts_of, test_of
+from cleanroom.sql.privacy.release import counted_parts, counted_persons, parts_of, test_of
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import columns_in, conjunction, qualified
 from cleanroom.sql.scope import Scope
@@ -124,13 +124,19 @@ def released_groups(ctx: Context, source: tuple[str, str]) -> ReleasedGroups:
         for number, (kind, person) in enumerate(persons_of.items())
     }
     always, optional = _optional(scope)
-    for condition in floor_conditions(always, scope.divisions, floor):
-        _require(condition, kinds[scope.equal.person(condition.identity)], scope)
+    for groups in kinds.values():
+        groups.require_persons()
+    for item, part in counted_parts(always, scope.divisions, floor):
+        groups, representative = kinds[scope.equal.person(item.reference)], scope.equal.representative
+        needed = [test_of(part)] if part else []
+        if representative(item.reference) != representative(groups.person):
+            needed.append(f"{item.reference} IS NOT NULL")
+        if needed:
+            groups.require(" AND ".join(needed), none=bool(part) and not any(scope.divisions.values()))
     for item in optional:
         for word in ("NOT ", ""):
             kinds[scope.equal.person(item.reference)].require(f"{item.reference} IS {word}NULL")
     for groups in kinds.values():
-        groups.require_persons()
         sums.require(groups, share, parts_of(scope.divisions))
         groups.require_counted(tests, repeated)
     number = ctx.findings.release(scope.protected, floor)
@@ -183,16 +189,6 @@ def _counted(scope: Scope) -> list[str]:
     """The identities that aggregates count. That of a UNION is one of several views."""
     identities = {text for text, value in scope.columns.items() if value.identity}
     return [text for item in scope.released for arg in item.args for text in columns_in(arg.sql) if text in identities]
-
-
-def _require(condition: FloorCondition, groups: PersonGroups, scope: Scope) -> None:
-    reference = condition.identity
-    same = scope.equal.representative(reference) == scope.equal.representative(groups.person)
-    tests = [text for text in (test_of(condition.part), "" if same else f"{reference} IS NOT NULL") if text]
-    if tests:
-        groups.require(" AND ".join(tests), none=condition.or_empty)
-    else:
-        groups.require_persons()
 
 
 def _optional(scope: Scope) -> tuple[list[ProtectedInput], list[ProtectedInput]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.model import (
@@ -28,15 +27,6 @@ MAX_COUNTED = 16
 """Conditions under which a SELECT counts persons. Every two of them are compared."""
 MAX_PARTS = 32
 """Parts into which the conditions inside aggregates may divide a group. Each costs a distinct count per protected input."""
-
-
-class FloorCondition(NamedTuple):
-    """A condition of HAVING: so many distinct persons contribute to a part of a group."""
-
-    identity: str  # text that reads the identity
-    floor: int  # smallest number of distinct persons
-    part: PartOfDivision = ()  # empty for the whole group
-    or_empty: bool = False  # the part may also be empty
 
 
 def releases_groups(scope: Scope, outputs: Sequence[Value], *, distinct: bool) -> bool:
@@ -83,19 +73,15 @@ def parts_of(divisions: Mapping[str, bool]) -> list[PartOfDivision]:
     return list(itertools.product(*(((text, True), (text, False)) for text in divisions))) if divisions else []
 
 
-def floor_conditions(protected: Sequence[ProtectedInput], divisions: Mapping[str, bool], floor: int) -> list[FloorCondition]:
-    """The conditions that every released group must meet.
+def counted_parts(
+    protected: Sequence[ProtectedInput], divisions: Mapping[str, bool], floor: int
+) -> list[tuple[ProtectedInput, PartOfDivision]]:
+    """Inputs whose persons a floor counts, and the parts of groups in which it does; the whole group is the part without conditions.
 
     The conditions in ``divisions`` are those by which the aggregates divide each group; a part that must not be empty is marked.
     """
-    identities = {item.reference: item.outer_join_marker for item in protected}
-    conditions = [FloorCondition(reference, floor) for reference in identities]
-    parts, strict = parts_of(divisions), any(divisions.values())
-    for part in parts if strict or floor > 1 else ():
-        for reference, marker in identities.items():
-            if not (marker and (marker, False) in part):  # rows without the person
-                conditions.append(FloorCondition(reference, floor, part, or_empty=not strict))
-    return conditions
+    parts = [(), *(parts_of(divisions) if any(divisions.values()) or floor > 1 else ())]
+    return [(item, part) for part in parts for item in protected if (item.outer_join_marker, False) not in part]
 
 
 def counted_persons(scope: Scope) -> tuple[list[str], bool]:
