@@ -280,6 +280,8 @@ class Terms:
         if not all(_counts(floors, test, none) for test, none in self._found.items()):
             raise refused("PlanFloorMissing", "the persons who contribute to a count or an extreme are not counted")
         self._require_equal(floors, self._sums, self._counts, self._limits)
+        for test in self._counts:  # a mean of all rows may show how many there are
+            self._require_equal(floors, [], [ALL, test] if test - self._conditions() else [], [])
         self._require_divisions(floors)
         sums = dict.fromkeys((text, test - self._conditions()) for text, test in self._sums)
         shown = dict.fromkeys((text, test - self._conditions()) for text, test in protected)

@@ -148,11 +148,11 @@ CASES = {
     "values and rows": ([call("Count", AMOUNT), COUNT], floors(counts=(HAS,), pairs=(pair(ALL, HAS),))),
     "values and a condition": (
         [call("Count", AMOUNT), call("CountIf", NORTH)],
-        floors(counts=(HAS,), pairs=(pair(MEETS, HAS),), divided=True, parts=True),
+        floors(counts=(HAS,), pairs=(pair(MEETS, HAS), pair(ALL, HAS)), divided=True, parts=True),
     ),
     "two counts of values": (
         [call("Count", AMOUNT), call("Count", AMOUNT, where=NORTH)],
-        floors(counts=(HAS, HAS | MEETS), pairs=(pair(HAS, HAS | MEETS),), divided=True, parts=True),
+        floors(counts=(HAS, HAS | MEETS), pairs=(pair(HAS, HAS | MEETS), pair(ALL, HAS), pair(ALL, HAS | MEETS)), divided=True, parts=True),
     ),
     "sum of a case": (
         [call("Sum", of("CaseWhen", NORTH, AMOUNT)), COUNT],
@@ -214,7 +214,9 @@ def several(items: Items, *sums: Sum, kind: str = "Sum") -> tuple[list[Items], F
     """A sum of several terms, and what it needs."""
     whole = test(f"{product_text(tree(items), SameNumbers())} <> 0")
     single = [(text, where) for text, where in sums if " * " not in text]
-    pairs = [pair(*both) for both in combinations(sums, 2)] + [pair((text, where), where | {f"{text}{NULL}"}) for text, where in single]
+    columns = [text for text in (A, D, W) if text in SameNumbers().text(tree(items))]
+    pairs = [pair(ALL, test(*(f"{column}{NULL}" for column in columns))), *(pair(*both) for both in combinations(sums, 2))]
+    pairs += [pair((text, where), where | {f"{text}{NULL}"}) for text, where in single]
     found = floors(*sums, pairs=tuple(pairs))
     terms = [where | {f"{text} <> 0"} for text, where in sums if text != SQUARE]
     return [call(kind, items)], replace(found, tests=[whole, *terms], strict={whole})
@@ -251,7 +253,6 @@ def test_each_term_of_a_sum_has_contributors_in_the_rows_that_have_all_columns(n
 
 def test_sum_and_one_of_the_same_terms_has_contributors_in_each_group() -> None:
     calls, full = SEVERAL["constant"]
-    full = replace(full, differences={*full.differences, pair(ALL, HAS)})
     for order in ([*calls, call("Sum", AMOUNT)], [call("Sum", AMOUNT), *calls]):
         assert requires(terms(*order, rows=ORDERED), full)
         assert not requires(terms(*order, rows=ORDERED), replace(full, strict={*full.strict, test(f"{A} <> 0")}))
@@ -308,9 +309,11 @@ def test_persons_in_each_part_of_a_group_are_counted(items: Items) -> None:
 def test_two_conditions_make_four_parts() -> None:
     found = terms(call("CountIf", NORTH), call("CountIf", EAST))
     parts = [test(f"{C} IS {one}TRUE", f"{E} IS {two}TRUE") for one in ("", "NOT ") for two in ("", "NOT ")]
-    full = Floors(5, tests=parts, differences={pair(MEETS, test(f"{E} IS TRUE"))})
+    east = test(f"{E} IS TRUE")
+    full = Floors(5, tests=parts, differences={pair(MEETS, east)})
     assert not requires(found, full)
-    assert requires(found, replace(full, differences=set()))
+    for difference in full.differences:
+        assert requires(found, replace(full, differences=full.differences - {difference}))
     for one in parts:
         assert requires(found, replace(full, tests=[other for other in parts if other != one]))
 
@@ -352,7 +355,7 @@ def test_persons_with_and_without_a_row_of_an_outer_join_are_enough(items: Items
         parts = [one | {f"{asked} IS {word}TRUE"} for one in parts for word in ("", "NOT ")]
     columns = (S, Canonical.shared(tree(attribute(8))))
     has = {test(f"{one}{NULL}") for one in columns}
-    full = Floors(5, tests=parts, strict={*parts, *has})
+    full = Floors(5, tests=parts, strict={*parts, *has}, differences={pair(ALL, one) for one in has})
     assert not requires(found, full)
     assert requires(found, replace(full, strict=has))
     for one in parts:

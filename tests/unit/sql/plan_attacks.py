@@ -105,7 +105,7 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("overlap", "PlanFloorMissing", [("CAST(`__cr_a`.`__cr_c2` AS FLOAT) <=> CAST(`__cr_b`.`__cr_c2` AS FLOAT)", "CAST(`__cr_a`.`__cr_c2` AS FLOAT) <=> CAST(`__cr_a`.`__cr_c2` AS FLOAT)")]),
     ("guarded overlap", "PlanFloorMissing", [(" AND CAST(`__cr_a`.`__cr_c", " AND CAST(`__cr_b`.`__cr_c")]),
     *(("guarded overlap", "PlanFloorMissing", [(f" AND CAST(`__cr_a`.`{name}` AS FLOAT) <=> CAST(`__cr_b`.`{name}` AS FLOAT)", "")]) for name in ("__cr_c2", "__cr_c4", "__cr_c6")),
-    ("values of persons", "PlanFloorMissing", [(" AND COUNT(`__cr_r`.`__cr_p`) FILTER(WHERE NOT `__cr_r`.`__cr_c10` AND NOT `__cr_r`.`__cr_c3`) NOT BETWEEN 1 AND 4", "")]),
+    ("values of persons", "PlanFloorMissing", [(" AND COUNT(`__cr_r`.`__cr_p`) FILTER(WHERE NOT `__cr_r`.`__cr_c11` AND NOT `__cr_r`.`__cr_c3`) NOT BETWEEN 1 AND 4", "")]),
     ("values of persons", "PlanFloorMissing", [(" AND COUNT(`__cr_r`.`__cr_p`) FILTER(WHERE NOT `__cr_r`.`__cr_c3`) NOT BETWEEN 1 AND 4", "")]),
     # Differences of sums, and of counts of persons.
     ("two sums", "PlanFloorMissing", [("COALESCE(`__cr_r`.`__cr_c2`, 0) <> COALESCE(`__cr_r`.`__cr_c3`, 0)", "`__cr_r`.`__cr_c2` IS NOT NULL")]),
