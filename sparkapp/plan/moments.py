@@ -105,7 +105,7 @@ class Moments:
             values, total = self.deviations.get(read.get("x", 0), (None, 0))
             if values is not None and values == self._values(read["n"], "Count") == self._values(read["c"], "VariancePop"):
                 return self._merge("Moment", read["c"], {read["c"], read["n"], total})
-        return replace(node, children=[self.merged(child) for child in node.children])
+        return node.with_children([self.merged(child) for child in node.children])
 
     def _merge(self, function: str, id: int, parts: set[int]) -> Node:
         """An aggregate of an attribute that stands for the input ``id``, or for the mean of its values."""
@@ -157,11 +157,11 @@ def computed_columns(node: Node) -> tuple[Node, dict[int, Node]] | None:
 def _substituted(node: Node, values: Mapping[int, Node]) -> Node:
     if node.kind == "AttributeReference":
         return values.get(node.id, node)
-    return replace(node, children=[_substituted(child, values) for child in node.children])
+    return node.with_children([_substituted(child, values) for child in node.children])
 
 
 def renamed(node: Node, names: Mapping[int, int]) -> Node:
     """An expression that reads other attributes; those without a name are not found later."""
     if node.kind == "AttributeReference":
         return replace(node, fields={**node.fields, "exprId": {"id": names.get(node.id, 0)}})
-    return replace(node, children=[renamed(child, names) for child in node.children])
+    return node.with_children([renamed(child, names) for child in node.children])
