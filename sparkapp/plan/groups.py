@@ -70,7 +70,7 @@ class Aggregates:
             require_conditions(part, columns, self._walk.subquery, self._walk.catalog)
         terms = Terms(self._walk, source, columns, groups.canonical)
         calls_of_persons = [part for part in merged if part.kind == "AggregateExpression" and part.children[0].kind != "BoolOr"]
-        terms.read(calls_of_persons, merged=True)
+        terms.read(calls_of_persons)
         for call in calls:
             if call.children[0].kind == "Count":
                 test = counted_test(call, groups)
@@ -226,7 +226,7 @@ class Aggregates:
     @staticmethod
     def _require_rows_compared(release: Release) -> None:
         """Require that groups differ by persons with other numbers of rows as well, if more than whose rows they are is shown."""
-        if release.by_persons and release.terms.parts.selected:
+        if release.by_persons and release.terms.shows_rows:
             raise refused("PlanFloorMissing", "groups are compared by their persons only, but show how many rows these have")
 
     @staticmethod

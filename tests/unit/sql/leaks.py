@@ -144,6 +144,8 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
         ("g", "SELECT region, COUNT(*) - COUNT(optional) AS missing FROM orders GROUP BY region"),
         ("g", "SELECT region, COUNT(*) AS n, COUNT(optional) AS c FROM orders GROUP BY region"),
         ("g", "SELECT COUNT(*) AS n, COUNT(optional) AS c FROM orders"),
+        ("g", "SELECT SUM(amount) FILTER (WHERE region = 'north') / AVG(CASE WHEN region = 'north' THEN amount ELSE 0 END) - COUNT(optional) AS c FROM orders"),
+        ("g", "SELECT SUM(amount) FILTER (WHERE region = 'north') AS s, AVG(IF(region = 'north', amount, 0)) AS m, COUNT(optional) AS c FROM orders"),
         ("g", "SELECT region, COUNT(*) AS n, SUM(optional) / AVG(optional) AS c FROM orders GROUP BY region"),
         ("g", "SELECT COUNT(*) - COUNT(optional + 1) AS c FROM orders"),
         ("g", "SELECT COUNT(*) - COUNT(DISTINCT optional) AS c FROM orders"),
