@@ -24,6 +24,7 @@ from starters.terminal.output import (
     print_rows,
     print_status,
     safe,
+    with_names,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _row(event: Event) -> dict[str, Any]:
         "event": data.get("name", event.id),
         "run": data.get("runId", ""),
         "source": data.get("source", ""),
-        "message": data.get("message", ""),
+        "message": with_names(str(data.get("message", ""))),
         "id": event.id,
         "scope": event.scope,
         "queryDigest": data.get("queryDigest"),
