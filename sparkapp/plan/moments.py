@@ -84,7 +84,7 @@ class Moments:
             keys: Attributes that are the group keys.
         """
         frame, partition = "WindowSpecDefinition(", "".join(f"#{key}, " for key in sorted(keys))
-        found = _DEVIATION.fullmatch(_form(node).replace(frame + partition, f"{frame}KEYS"))
+        found = _DEVIATION.fullmatch(form_of(node).replace(frame + partition, f"{frame}KEYS"))
         read = {name: int(text[1:]) for name, text in found.groupdict().items()} if found else {}
         values = {self._values(read.get(name), kind) for name, kind in _PARTS.items()}
         if len(values) == 1 and (same := values.pop()) is not None:
@@ -99,7 +99,7 @@ class Moments:
 
     def merged(self, node: Node) -> Node:
         """An expression over the rows per person with one aggregate, ``Moment``, in place of each moment."""
-        found = _MOMENT.fullmatch(_form(node)) if node.kind == "Subtract" else None
+        found = _MOMENT.fullmatch(form_of(node)) if node.kind == "Subtract" else None
         covariance = self._covariance(*(int(found[name][1:]) for name in "ncxy")) if found else None
         if found is not None and covariance is not None:
             inner, number, *deviations = (int(found[name][1:]) for name in "cnxy")
@@ -137,7 +137,7 @@ def _of_both(call: Node, function: str) -> Node:
     return replace(call, children=[replace(call.children[0], kind=function, children=both), *call.children[1:]])
 
 
-def _form(node: Node) -> str:
+def form_of(node: Node) -> str:
     """The operators of an expression, without casts to numbers, and the attributes that it reads. Those of a window are sorted."""
     node = without_casts(node, _NUMBERS)
     if node.kind == "AttributeReference":
@@ -145,11 +145,11 @@ def _form(node: Node) -> str:
     if node.kind == "Literal":
         return str(node.fields.get("value"))
     if node.kind == "AggregateExpression" and not node.fields.get("isDistinct") and len(node.children) == 1:
-        return _form(node.child)
+        return form_of(node.child)
     children = node.children
     if node.kind == "WindowSpecDefinition":
         children = sorted(children, key=lambda child: (child.kind, child.id if child.kind == "AttributeReference" else 0))
-    return f"{node.kind}({', '.join(map(_form, children))})"
+    return f"{node.kind}({', '.join(map(form_of, children))})"
 
 
 def computed_columns(node: Node) -> tuple[Node, dict[int, Node]] | None:

@@ -301,11 +301,19 @@ class Terms:
         parts = [*(f"{product_text(arg, self.canonical)}{FOUND}" for arg in args), *is_true(where)]
         if not identities:  # another column may be different for each person as well
             self._counted.append((frozenset(), frozenset(parts)))
+            self._require_values_of_owners(function)
             return False
         plain = all(arg.kind == "AttributeReference" for arg in args) and not where
         always = plain and not any(person.found and not person.ids.isdisjoint(identities.values()) for person in self.source.persons)
         self._count(None if always else frozenset(parts), frozenset(map(self.canonical.number, identities)))
         return True
+
+    def _require_values_of_owners(self, function: Node) -> None:
+        """Refuse a count of different values that the author may choose for each person: one more value tells that a person is there."""
+        persons = frozenset[int]().union(*(person.all_ids for person in self.source.persons))
+        for column in self._returned(function).values():
+            if column.value not in persons and not all(self.walk.catalog.has_floor(name) for name, _ in column.shows):
+                raise refused("PlanRowsOfPersons", "a count of different values reads a column without a floor")
 
     def _require_no_overflow(self, call: Node) -> None:
         """Refuse arithmetic with whole numbers that queries may not filter by: it fails if one of them is large."""

@@ -70,19 +70,20 @@ class PersonGroups:
         person: Text that reads the identity.
         partial: Rows of a UNION are among the rows, which are about no person of this kind.
         source: FROM and WHERE clauses of the rows.
-        table: Name of the common table expression with the rows per person; empty if they are read once.
+        table: Name of the common table expression with the rows per person, whose groups are compared; empty if they are read once.
+        compared: What an aggregate adds up for each person, which is compared in the groups.
         conditions: Conditions that a group must meet to be shown, in the order of the query.
     """
 
     def __init__(self, alias: str, keys: Sequence[str], person: str, source: Sequence[str], *, partial: bool = False) -> None:
         self.alias, self.keys, self.person, self.source, self.partial = alias, keys, person, source, partial
-        self.table = self._rows = ""
+        self.table = ""
+        self.compared: dict[str, None] = {}
         self.conditions: dict[str, None] = {}
         self._per_person: dict[str, str] = {}
         self._shares: dict[str, str] = {}
         self._columns: dict[str, str] = {}
         self._deviations: dict[str, str] = {}
-        self._moments: dict[str, None] = {}  # columns from which moments are computed
         self._late_joins: dict[str, str] = {}
         self._late_keys: list[str] = []
         self._repeated = False  # a late join may repeat the rows per person
@@ -164,18 +165,18 @@ class PersonGroups:
                 return None
             if not item.where and not arg.outer_join_markers:
                 return f"COUNT(`{_PERSONS}`.`__cr_p`)"
-            return f"COUNT(`{_PERSONS}`.`__cr_p`) FILTER(WHERE {self._column(f'BOOL_OR({presence(item)})')})"
+            return f"COUNT(`{_PERSONS}`.`__cr_p`) FILTER(WHERE {self._compared(f'BOOL_OR({presence(item)})')})"
         if item.name in _MOMENTS and not item.distinct:
             return self._moment(item)
         if item.distinct or (arg is not None and arg.type == "decimal"):
             return None
         if item.name in ("COUNT", "COUNT_IF", "SUM"):
-            return f"SUM({self._column(item.sql)})"
+            return f"SUM({self._compared(item.sql)})"
         if item.name in ("MIN", "MAX"):
             return f"{item.name}({self._column(item.sql)})"
         if item.name in ("AVG", "MEAN") and arg is not None:
             numbers = Numbers(arg.sql, arg.type, item.where)
-            total, count = self._column(numbers.aggregate("SUM")), self._column(numbers.aggregate("COUNT"))
+            total, count = self._compared(numbers.aggregate("SUM")), self._compared(numbers.aggregate("COUNT"))
             return f"SUM({total}) / NULLIF(SUM({count}), 0)"
         return None
 
@@ -199,9 +200,9 @@ class PersonGroups:
 
         The means of persons are compared with the largest of them first, because their squares may have no digits left for it.
         """
-        inner = self._column(one.aggregate("VAR_POP") if one == two else one.aggregate("COVAR_POP", two))
-        number, first, second = self._column(one.aggregate("COUNT")), self._deviation(one), self._deviation(two)
-        self._moments |= dict.fromkeys([number, inner, *(self._column(numbers.aggregate("SUM")) for numbers in (one, two))])
+        inner = self._compared(one.aggregate("VAR_POP") if one == two else one.aggregate("COVAR_POP", two))
+        number, first, second = self._compared(one.aggregate("COUNT")), self._deviation(one), self._deviation(two)
+        self.compared |= dict.fromkeys(numbers.aggregate("SUM") for numbers in (one, two))
         text = f"SUM({number} * {inner} + {number} * {first} * {second})"
         text += f" - SUM({number} * {first}) * SUM({number} * {second}) / NULLIF(SUM({number}), 0)"
         return f"GREATEST({text}, 0)" if one == two else text
@@ -213,6 +214,11 @@ class PersonGroups:
         keys = ", ".join(self._keys(_WINDOW))
         deviation = f"{mean} - MAX({mean}) OVER ({f'PARTITION BY {keys}' if keys else ''})"
         return f"`{_PERSONS}`.`{self._deviations.setdefault(deviation, f'__cr_d{len(self._deviations)}')}`"
+
+    def _compared(self, text: str) -> str:
+        """The same column, which is compared in groups that may share persons."""
+        self.compared[text] = None
+        return self._column(text)
 
     def _column(self, text: str) -> str:
         """The column of the rows per person that contains ``text``."""
@@ -272,33 +278,34 @@ class PersonGroups:
         group = f"\nGROUP BY {', '.join(self.keys)}" if self.keys else ""
         return subquery(_select(columns) + "".join(self.source) + group)
 
-    def compare(self, table: str, *, rows: bool) -> None:
-        """Compare the groups, whose rows per person are in ``table``.
+    def compare(self, table: str, texts: Iterable[str]) -> None:
+        """Compare the groups, whose rows per person are in ``table``, by their persons and by each of ``texts``.
 
-        A person for whom an aggregate adds up something else in another group is a difference. If the query shows more of the ``rows`` than
-        whose they are, so is a person with another number of rows.
+        A person for whom an aggregate adds up something else in another group is a difference. Each of ``texts`` is compared alone: another
+        one may be different for all persons.
         """
         self.table = table
-        self._rows = self._column("COUNT(*)") if rows else ""
+        self.compared = dict.fromkeys(texts)
+        for text in self.compared:
+            self._column(text)
 
     def overlapping(self, floor: int) -> str:
-        """A subquery with the keys of every group whose persons differ from those of another group by one to ``floor - 1`` persons."""
-        summed = [name for text in self._columns if text.startswith("SUM(") for name in columns_in(text)]
-        values = [name.split("`")[3] for name in dict.fromkeys([*summed, *self._moments, *([self._rows] if self._rows else [])])]
-        same = ["`__cr_a`.`__cr_p` = `__cr_b`.`__cr_p`"]
-        # As FLOAT, because the order in which a sum is computed may differ.
-        same += [f"CAST(`__cr_a`.`{name}` AS FLOAT) <=> CAST(`__cr_b`.`{name}` AS FLOAT)" for name in values]
+        """A subquery with the keys of every group that differs from another group for one to ``floor - 1`` persons."""
+        values = [self._per_person[text] for text in self.compared]
         size = f"{_select([*aliased(self._keys('__cr_s')), 'COUNT(`__cr_s`.`__cr_p`) AS `__cr_n`'])}\nFROM `{self.table}` AS `__cr_s`"
         size += f"\nGROUP BY {', '.join(self._keys('__cr_s'))}\nHAVING COUNT(`__cr_s`.`__cr_p`) >= {floor}"
         columns = [*aliased(self._keys("__cr_o")), "`__cr_o`.`__cr_p` AS `__cr_p`", "`__cr_n`.`__cr_n` AS `__cr_n`"]
-        columns += [f"`__cr_o`.`{name}` AS `{name}`" for name in values]
+        columns += [f"COALESCE(CAST(`__cr_o`.`{name}` AS DOUBLE), 0) AS `{name}`" for name in values]
         sized = f"{_select(columns)}\nFROM `{self.table}` AS `__cr_o`"
         sized = subquery(sized + joined("JOIN", subquery(size), "__cr_n", self._keys("__cr_o")))
+        # The order in which a sum is computed may differ.
+        same = [f"COUNT_IF(ABS(`__cr_a`.`{name}` - `__cr_b`.`{name}`) <= 1E-12 * ABS(`__cr_b`.`{name}`))" for name in values]
         sizes = ["`__cr_a`.`__cr_n`", "`__cr_b`.`__cr_n`"]
+        few = [f"{size} - {common} BETWEEN 1 AND {floor - 1}" for common in ("COUNT(*)", *same) for size in sizes]
         text = _select(aliased(self._keys("__cr_a")))
-        text += f"\nFROM {sized} AS `__cr_a`\nJOIN {sized} AS `__cr_b` ON {' AND '.join(same)}"
+        text += f"\nFROM {sized} AS `__cr_a`\nJOIN {sized} AS `__cr_b` ON `__cr_a`.`__cr_p` = `__cr_b`.`__cr_p`"
         text += "\nGROUP BY " + ", ".join([*self._keys("__cr_a"), *self._keys("__cr_b"), *sizes])
-        text += "\nHAVING (" + " OR ".join(f"{size} - COUNT(*) BETWEEN 1 AND {floor - 1}" for size in sizes) + ")"
+        text += f"\nHAVING ({' OR '.join(few)})"
         return subquery(text)
 
     def semi_join(self, keys: Iterable[str]) -> str:

@@ -39,6 +39,8 @@ QUERIES = {
     "two values": "SELECT region, status, REGR_SXX(amount, discount) AS d FROM orders GROUP BY region, status",
     "overlap": "SELECT o.region, c.device, SUM(o.amount) AS s FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.region, c.device",
     "guarded overlap": "SELECT o.region, c.device, STDDEV(o.amount) AS s FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.region, c.device",
+    "overlapping tests": "SELECT c.device, COUNT(DISTINCT CASE WHEN o.status = 'paid' THEN o.user_key END) AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.device",
+    "overlapping values": "SELECT c.device, COUNT(DISTINCT o.order_id) AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.device",
     "having": "SELECT c.device, SUM(o.amount) AS s FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.device HAVING COUNT(*) > 1 ORDER BY s",
     "own rows": "SELECT w.seg, SUM(o.amount) AS s FROM orders o JOIN weights w ON o.user_key = w.user_key GROUP BY w.seg",
     "unique": "SELECT r.country, COUNT(*) AS n FROM orders o JOIN regions r ON o.region = r.region GROUP BY r.country",
@@ -68,6 +70,7 @@ QUERIES = {
 _PERSON = "`orders`.`user_key` AS `__cr_p`"
 _CONTRIBUTORS = " AND COUNT(`__cr_r`.`__cr_p`) FILTER(WHERE `__cr_r`.`__cr_c0` > 0) >= 5"
 _SHARE = " AND MAX(`__cr_r`.`__cr_c0`) - 0.8 * SUM(`__cr_r`.`__cr_c0`) <= 0"
+_SAME = "COUNT_IF(ABS(`__cr_a`.`{0}` - `__cr_b`.`{0}`) <= 1E-12 * ABS(`__cr_b`.`{0}`))"
 
 MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     # The conditions of the floors.
@@ -100,11 +103,18 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("own condition", "PlanRowsOfPersons", [("SUM(`o`.`amount`) FILTER", "SUM(`o`.`amount` * `w`.`w`) FILTER")]),
     ("read again", "PlanRowsOfPersons", [("REGR_SXX(`orders`.`amount`, `orders`.`discount`)", "REGR_SXX(`orders`.`amount` * `orders`.`amount`, `orders`.`discount`)")]),
     ("explode", "PlanRowsOfPersons", [("SPLIT(`o`.`status`, ',')", "ARRAY(`o`.`status`, 'all')")]),
-    ("overlap", "PlanFloorMissing", [(" AND CAST(`__cr_a`.`__cr_c2` AS FLOAT) <=> CAST(`__cr_b`.`__cr_c2` AS FLOAT)", "")]),
-    ("overlap", "PlanFloorMissing", [(" AND CAST(`__cr_a`.`__cr_c1` AS FLOAT) <=> CAST(`__cr_b`.`__cr_c1` AS FLOAT)", "")]),
-    ("overlap", "PlanFloorMissing", [("CAST(`__cr_a`.`__cr_c2` AS FLOAT) <=> CAST(`__cr_b`.`__cr_c2` AS FLOAT)", "CAST(`__cr_a`.`__cr_c2` AS FLOAT) <=> CAST(`__cr_a`.`__cr_c2` AS FLOAT)")]),
-    ("guarded overlap", "PlanFloorMissing", [(" AND CAST(`__cr_a`.`__cr_c", " AND CAST(`__cr_b`.`__cr_c")]),
-    *(("guarded overlap", "PlanFloorMissing", [(f" AND CAST(`__cr_a`.`{name}` AS FLOAT) <=> CAST(`__cr_b`.`{name}` AS FLOAT)", "")]) for name in ("__cr_c2", "__cr_c4", "__cr_c6")),
+    *(("overlap", "PlanFloorMissing", [(f" OR `{side}`.`__cr_n` - {_SAME.format('__cr_c1')} BETWEEN 1 AND 4", "")]) for side in ("__cr_a", "__cr_b")),
+    *(("overlap", "PlanFloorMissing", [(_SAME.format("__cr_c1"), part)]) for part in ("COUNT_IF(TRUE)", "COUNT(*)", "COUNT_IF(`__cr_a`.`__cr_c1` <> `__cr_b`.`__cr_c1`)")),
+    ("overlap", "PlanFloorMissing", [("1E-12", "1E-3")]),
+    ("overlap", "PlanFloorMissing", [("1E-12 * ABS(`__cr_b`", "1E-12 + ABS(`__cr_b`")]),
+    ("overlap", "PlanFloorMissing", [("`__cr_a`.`__cr_c1` - `__cr_b`.`__cr_c1`", "`__cr_a`.`__cr_c1` - `__cr_a`.`__cr_c1`")]),
+    ("overlap", "PlanFloorMissing", [("ABS(`__cr_a`.`__cr_c1` - `__cr_b`.`__cr_c1`)", "ABS(CAST(`__cr_a`.`__cr_c1` - `__cr_b`.`__cr_c1` AS BIGINT))")]),
+    ("overlap", "PlanFloorMissing", [("CAST(`__cr_o`.`__cr_c1` AS DOUBLE)", "CAST(`__cr_o`.`__cr_c0` AS DOUBLE)")]),
+    ("overlap", "PlanFloorMissing", [("CAST(`__cr_o`.`__cr_c1` AS DOUBLE)", "CAST(`__cr_o`.`__cr_c1` AS INT)")]),
+    ("overlap", "PlanFloorMissing", [("AS DOUBLE), 0) AS `__cr_c1`", "AS DOUBLE), 9) AS `__cr_c1`")]),
+    *(("guarded overlap", "PlanFloorMissing", [(f" OR `{side}`.`__cr_n` - {_SAME.format(name)} BETWEEN 1 AND 4", "") for side in ("__cr_a", "__cr_b")]) for name in ("__cr_c2", "__cr_c4", "__cr_c5")),
+    ("overlapping tests", "PlanFloorMissing", [(f" OR `{side}`.`__cr_n` - {_SAME.format('__cr_c0')} BETWEEN 1 AND 4", "") for side in ("__cr_a", "__cr_b")]),
+    ("overlapping values", "PlanFloorMissing", [(f" OR `{side}`.`__cr_n` - {_SAME.format('__cr_c1')} BETWEEN 1 AND 4", "") for side in ("__cr_a", "__cr_b")]),
     ("values of persons", "PlanFloorMissing", [(" AND COUNT(`__cr_r`.`__cr_p`) FILTER(WHERE NOT `__cr_r`.`__cr_c2` AND NOT `__cr_r`.`__cr_c3`) NOT BETWEEN 1 AND 4", "")]),
     ("values of persons", "PlanFloorMissing", [(" AND COUNT(`__cr_r`.`__cr_p`) FILTER(WHERE NOT `__cr_r`.`__cr_c3`) NOT BETWEEN 1 AND 4", "")]),
     # Differences of sums, and of counts of persons.
