@@ -30,6 +30,7 @@ from activities.clean_room_revocation import revoke_everything
 from cleanroom.clients.azure import Federation, federated_credential
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.datasets.encryption import decode_dataset_key, encode_dataset_key
+from cleanroom.display_names import with_names
 from cleanroom.errors import CleanRoomError, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
 from cleanroom.governance import committed_later, committed_together
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, federated_subject, run_secret_name
@@ -332,7 +333,8 @@ class CleanRoomSecrets:
                     await self._write_receipt(verified.job, withdrawn_receipt(verified.job, self._room.now()))
                     if "document" not in error.details:
                         raise
-                    return ConsentWithdrawn(document_id=str(error.details["document"]), message=error.message)
+                    shown = with_names(error.message, self._room.settings.user_names)
+                    return ConsentWithdrawn(document_id=str(error.details["document"]), message=shown)
                 await self._room.pause(min(max(request.interval_seconds, 1), LONGEST_CONSENT_CHECK))
 
     async def _renew(self, request: ConsentWatchRequest) -> None:

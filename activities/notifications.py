@@ -79,6 +79,6 @@ class Notifications:
             return None
         status = await self._documents.client.proposal_status(document.proposal_id)
         voted = {ballot.approver_id for ballot in status.ballots}
-        names = {user: name for name, user in self._settings.parties.items()}
+        names = self._settings.user_names
         pending = {item.approver_id for item in document.approvers or ()} - voted
         return sorted(names.get(user, user) for user in pending) or None

@@ -111,19 +111,32 @@ class Spark:
 
         self._spark = spark = open_session("bench-floors")
         spark.range(0, rows, 1, spark.sparkContext.defaultParallelism).createOrReplaceTempView("numbers")
-        for name in TABLES:
-            frame = spark.sql(table(name)).localCheckpoint().persist()  # a leaf, as the datasets of a pod
+        self._frames = {name: spark.sql(table(name)).localCheckpoint().persist() for name in TABLES}  # leaves, as the datasets of a pod
+        for frame in self._frames.values():
             frame.count()
-            frame.createOrReplaceTempView(name)
+
+    def _register(self, floors: bool) -> None:
+        """Register the views as the pod does: those with a floor have only rows with an identity."""
+        from sparkapp.reading import rows_of_persons
+
+        for view in catalog(floors=floors, unique=True).views:
+            frame = self._frames[view.name]
+            (rows_of_persons(frame, view.identity_columns) if view.min_group_size else frame).createOrReplaceTempView(view.name)
 
     def works(self, own: str, floored: str, shape: Shape) -> tuple[Work, Work, list[float]]:
         """Functions that run both texts, and the times of the check of the plan."""
         from sparkapp.plan_check import PlanCheck
         from sparkapp.suppression import hold_persons
 
+        self._register(floors=True)
         check, times = PlanCheck(self._spark, catalog(floors=True, unique=shape.unique)), list[float]()
 
+        def without_floors() -> None:
+            self._register(floors=False)
+            self._spark.sql(own).collect()
+
         def with_floors() -> None:
+            self._register(floors=True)
             frame = self._spark.sql(floored)
             start = time.perf_counter()
             check.require_safe(frame)
@@ -134,7 +147,7 @@ class Spark:
                 suppression.count(25)
                 suppression.unpersist()
 
-        return (lambda: self._spark.sql(own).collect()), with_floors, times
+        return without_floors, with_floors, times
 
 
 def measure_shape(engine: Spark | DuckDB, name: str, rounds: int) -> dict[str, float]:
@@ -156,7 +169,7 @@ def measure(rows: int = 3_400_000, rounds: int = 5, engines: str = "DuckDB,Spark
     """Measure the named shapes on the named engines."""
     found: dict[str, float] = {}
     for engine in engines.split(","):
-        opened = {"DuckDB": DuckDB, "Spark": Spark}[engine](rows)
+        opened = DuckDB(rows) if engine == "DuckDB" else Spark(rows)
         for name in shapes.split(","):
             found |= measure_shape(opened, name, rounds)
     return found

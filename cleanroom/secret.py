@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Any, NoReturn
-
-from pydantic import GetCoreSchemaHandler
-from pydantic_core import core_schema
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cleanroom.errors import InvalidInput, NotFound, Refused
+
+# Imported on use: commands read secrets without pydantic.
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import core_schema
 
 
 class Secret:
@@ -52,6 +54,8 @@ class Secret:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        from pydantic_core import core_schema
+
         def refuse(value: Any) -> NoReturn:
             raise TypeError("a Secret cannot be serialised")
 

@@ -7,9 +7,7 @@ Each field can be set in three places. In order of precedence:
 2. The table ``[profile.<name>]`` of the configuration file, and its section tables ``[profile.<name>.<section>]``.
 3. The table ``[default]`` of the configuration file, and its section tables.
 
-The configuration file is ``$CLEANROOM_CONFIG``, else the first of ``./cleanroom.toml``, ``./.cleanroom/cleanroom.toml``,
-``./.cleanroom/demo/cleanroom.toml`` and ``~/.config/cleanroom/cleanroom.toml`` that exists. The profile is ``--profile``, else
-``$CLEANROOM_PROFILE``. Paths in the file are relative to the file.
+:mod:`cleanroom.config_file` finds the configuration file and the profile.
 
 What decides trust for everybody's data is not a setting. It stands in the trust document that the members of the consortium accept, and
 where governance is stands in the measured bootstrap file of an attested worker (:mod:`cleanroom.trust`). :class:`Effect` says what a
@@ -34,8 +32,6 @@ Example::
 
 from __future__ import annotations
 
-import os
-import tomllib
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -44,14 +40,10 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from cleanroom.errors import InvalidInput, NotFound
+from cleanroom.config_file import ProfileValues, read_profile
+from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import Name, RunSize
 from cleanroom.models import FrozenModel
-
-CONFIG_VARIABLE = "CLEANROOM_CONFIG"
-"""Names the configuration file."""
-PROFILE_VARIABLE = "CLEANROOM_PROFILE"
-"""Names the profile."""
 
 Boundary = Literal["collaborator", "frontend", "clean-room", "spark-service"]
 """A trust boundary: one kind of worker process with its own task queue and credentials."""
@@ -312,6 +304,11 @@ class Settings(BaseSettings):
     """Section ``spark``."""
 
     @property
+    def user_names(self) -> dict[str, str]:
+        """Names of collaborators by user ID."""
+        return {user: name for name, user in self.parties.items() if user}
+
+    @property
     def governance_roots(self) -> Path | None:
         """PEM roots for TLS with the governance application."""
         return self.governance.service_cert_file or self.ca_file
@@ -329,119 +326,33 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
 
-def config_path(explicit: Path | None = None) -> Path | None:
-    """Return the configuration file, or ``None`` if none exists.
-
-    Raises:
-        NotFound: ``ConfigNotFound`` if a file was named and does not exist.
-    """
-    named = explicit or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
-    if named is not None:
-        if not named.is_file():
-            raise NotFound(
-                "ConfigNotFound", f"config: the file {named} does not exist.", hint="Run `cleanroom up`, or set another file with --config."
-            )
-        return named
-    local = (Path("cleanroom.toml"), Path(".cleanroom/cleanroom.toml"), Path(".cleanroom/demo/cleanroom.toml"))
-    candidates = (*local, Path.home() / ".config/cleanroom/cleanroom.toml")
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def load_tables(path: Path) -> dict[str, Any]:
-    """Read the tables of a configuration file.
-
-    Raises:
-        InvalidInput: ``ConfigMalformed``.
-    """
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(
-            "ConfigMalformed", f"config: {path} is not valid TOML.", cause=str(error), hint="Correct the line that the cause names."
-        ) from error
-
-
 def load_settings(profile: str | None = None, *, path: Path | None = None) -> Settings:
     """Load the settings of a profile.
 
     Args:
         profile: Its name. Without it, ``$CLEANROOM_PROFILE``, else ``default``.
-        path: The configuration file. Without it, see :func:`config_path`.
+        path: The configuration file. Without it, see :func:`cleanroom.config_file.config_path`.
 
     Raises:
         NotFound: ``ConfigNotFound``, ``ProfileNotFound``.
         InvalidInput: ``ConfigMalformed``, ``ConfigInvalid`` (names the field).
     """
-    name = profile or os.environ.get(PROFILE_VARIABLE) or "default"
-    file = config_path(path)
-    values: dict[str, Any] = {}
-    if file is None and name != "default":
-        raise NotFound(
-            "ConfigNotFound",
-            f"profile: {name!r} needs a configuration file, and none was found.",
-            hint="Run `cleanroom up`, or name a file with --config or CLEANROOM_CONFIG.",
-        )
-    if file is not None:
-        tables = load_tables(file)
-        _require_known_tables(tables, file)
-        profiles = tables.get("profile", {})
-        if name != "default" and name not in profiles:
-            raise NotFound(
-                "ProfileNotFound",
-                f"profile: {name!r} is not in {file}.",
-                hint=f"Known profiles: {', '.join(sorted(profiles)) or 'none'}.",
-            )
-        values = _merge(tables.get("default", {}), profiles.get(name, {}))
-        values = _resolve(values, file.parent.resolve())
-    values["profile"] = name
+    return validated(read_profile(profile, path=path))
+
+
+def validated(found: ProfileValues) -> Settings:
+    """Return the settings of a profile, with those of the environment.
+
+    Raises:
+        InvalidInput: ``ConfigInvalid`` (names the field).
+    """
     try:
-        return Settings(**values)
+        return Settings(**found.values | {"profile": found.profile})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidInput(
-            "ConfigInvalid", f"config: the field {where} of profile {name!r} is not valid: {first['msg']}.", hint=f"Edit {file}."
+            "ConfigInvalid",
+            f"config: the field {where} of profile {found.profile!r} is not valid: {first['msg']}.",
+            hint=f"Edit {found.file}.",
         ) from error
-
-
-def _require_known_tables(tables: dict[str, Any], file: Path) -> None:
-    """Refuse what no profile would read, so that a setting in the wrong place is not missing without a word."""
-    unknown = sorted(tables.keys() - {"default", "profile"})
-    if not unknown:
-        return
-    table = unknown[0]
-    place = f"[default.{table}]" if isinstance(tables[table], dict) else "[default]"
-    hint = (
-        "Profiles stand in [profile.NAME]."
-        if table.startswith("profile")
-        else f"Move it to {place}, or to the same place in [profile.NAME]."
-    )
-    raise InvalidInput("ConfigInvalid", f"config: {', '.join(unknown)} in {file}: outside of [default] and [profile.NAME].", hint=hint)
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in over.items():
-        old = result.get(key)
-        result[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return result
-
-
-_PATH_SUFFIXES = ("_file", "_dir", "_files", "kubeconfig")
-
-
-def _resolve(values: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Make relative paths relative to the configuration file's directory, and expand ``~``."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        if key == "secret_files" and isinstance(value, dict):
-            result[key] = {name: base / Path(item).expanduser() for name, item in value.items()}
-        elif isinstance(value, dict):
-            result[key] = _resolve(value, base)
-        elif key.endswith(_PATH_SUFFIXES) and isinstance(value, str):
-            result[key] = base / Path(value).expanduser()
-        elif key.endswith(_PATH_SUFFIXES) and isinstance(value, list):
-            result[key] = [base / Path(item).expanduser() for item in value]
-        else:
-            result[key] = value
-    return result

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from cleanroom.identifiers import TraceIds, run_trace
 from cleanroom.redaction import redact
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span
     from urllib3 import HTTPConnectionPool
+
+    from cleanroom.identifiers import TraceIds
 
 ATTRIBUTES: Final = frozenset(
     {
@@ -213,6 +214,8 @@ def run_root(collaboration: str, run_id: str, name: str) -> Iterator[None]:
         yield
         return
     from opentelemetry import context, trace
+
+    from cleanroom.identifiers import run_trace
 
     ids, before = run_trace(collaboration, run_id), trace.get_current_span().get_span_context()
     links = [trace.Link(before)] if before.is_valid else []

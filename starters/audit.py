@@ -10,7 +10,6 @@ import typer
 from rich.table import Table
 
 from cleanroom.errors import InvalidInput, Refused
-from cleanroom.identifiers import require_name
 from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import (
@@ -100,6 +99,7 @@ def export(
 
     Example: cleanroom audit export r-1 --file r-1.zip --profile contosso
     """
+    from cleanroom.identifiers import require_name
     from starters.operations.audit import export_run
 
     with error_boundary(output):
@@ -107,7 +107,7 @@ def export(
         if file.suffix not in (".json", ".zip"):
             raise InvalidInput("BundleFileUnknown", f"--file: {file} is neither a .json nor a .zip file.", hint="Choose one of the two.")
         _require_new(file, force=force)
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, needs="collaborator")
         print_record(run_async(export_run(session, require_name("run", run_id), file)), output, title=f"evidence of run {run_id}")
 
 
@@ -203,10 +203,11 @@ def _verify(
 
 def _names(given: list[str], profile: str | None, config: str | None) -> dict[str, str]:
     """Return names of users by user ID: those of the settings, if there are any, and the given ones."""
-    from cleanroom.settings import config_path, load_settings
+    from cleanroom.config_file import config_path
+    from cleanroom.settings import load_settings
 
     file = config_path(Path(config) if config else None)
-    names = {user: name for name, user in load_settings(profile, path=file).parties.items()} if file is not None else {}
+    names = load_settings(profile, path=file).user_names if file is not None else {}
     for value in given:
         user, _, name = value.partition("=")
         if not user or not name:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cleanroom.errors import InvalidInput, PreconditionFailed, Unavailable
+from starters.operations.intervals import parse_interval
 from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import (
@@ -68,9 +69,6 @@ def cleanup(
 
     Example: cleanroom cleanup --apply --profile litware
     """
-    from cleanroom.messages.cleanup import DEFAULT_GRACE_SECONDS
-    from starters.operations.cleanup import parse_interval, run_cleanup, schedule_cleanup, show_schedule, unschedule_cleanup
-
     with error_boundary(output):
         modes = {"--dry-run": dry_run, "--apply": apply, "--schedule": schedule, "--show-schedule": show, "--unschedule": unschedule}
         chosen = [name for name, given in modes.items() if given]
@@ -79,8 +77,11 @@ def cleanup(
         if every is not None and not schedule:
             raise InvalidInput("IntervalNotUsed", f"{every!r} is an interval, and only --schedule takes one.")
         interval = parse_interval(every or DEFAULT_INTERVAL)
+        session = Session.load(profile, config, plaintext=None if show or unschedule else plaintext)
+        from cleanroom.messages.cleanup import DEFAULT_GRACE_SECONDS
+        from starters.operations.cleanup import run_cleanup, schedule_cleanup, show_schedule, unschedule_cleanup
+
         grace_seconds = DEFAULT_GRACE_SECONDS if grace is None else grace
-        session = Session.load(profile, config, plaintext=plaintext)
         if schedule:
             print_record(run_async(schedule_cleanup(session, interval, grace_seconds=grace_seconds)), output, title="scheduled cleanup")
         elif show:

@@ -49,11 +49,11 @@ def create(
 
     Example: cleanroom collaboration create flights --oidc-issuer https://issuer.example --profile operator
     """
-    from cleanroom.trust.document import parse_trust_document
-    from starters.operations.collaboration import create_collaboration
-
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, needs="settings")
+        from cleanroom.trust.document import parse_trust_document
+        from starters.operations.collaboration import create_collaboration
+
         contract = session.collaboration if name is None else name
         document = parse_trust_document(read_text(trust), document_id=str(trust)) if trust is not None else None
         record = run_async(create_collaboration(session, contract, data, host_data or [], oidc_issuer, oidc_kid, trust=document))
@@ -95,10 +95,10 @@ def trust(
 
     Example: cleanroom collaboration trust --print --profile operator
     """
-    from starters.operations.collaboration import show_trust, trust_template
-
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, needs="settings")
+        from starters.operations.collaboration import show_trust, trust_template
+
         contract = session.collaboration if name is None else name
         if print_:
             print_json(run_async(trust_template(session, contract)))
@@ -118,10 +118,10 @@ def vote(
 
     Example: cleanroom collaboration vote PROPOSAL_ID --profile operator
     """
-    from starters.operations.collaboration import cast_vote
-
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, needs="settings")
+        from starters.operations.collaboration import cast_vote
+
         print_record(run_async(cast_vote(session, proposal, accept=accept)), output, title="vote")
 
 
@@ -131,10 +131,10 @@ def show(name: CollaborationName = None, profile: Profile = None, config: Config
 
     Example: cleanroom collaboration show --profile contosso
     """
-    from starters.operations.collaboration import show_collaboration
-
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, needs="settings")
+        from starters.operations.collaboration import show_collaboration
+
         record = run_async(show_collaboration(session, session.collaboration if name is None else name))
         print_record(record, output, title=f"collaboration {record['collaboration']}")
 
@@ -154,10 +154,10 @@ def invite(
 
     Example: cleanroom invite ann@contosso.example --invitation ann --profile operator
     """
-    from starters.operations.collaboration import invite_user
-
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, needs="settings")
+        from starters.operations.collaboration import invite_user
+
         record = run_async(invite_user(session, user_name, invitation_id=invitation, tenant=tenant, service_principal=service_principal))
         _print_vote_commands([record])
         print_record(record, output, title="invitation")
@@ -172,10 +172,10 @@ def accept_invitation(invitation: InvitationId, profile: Profile = None, config:
 
     Example: cleanroom accept-invitation ann --profile ann
     """
-    from starters.operations.collaboration import accept
-
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, needs="settings")
+        from starters.operations.collaboration import accept
+
         record = run_async(accept(session, invitation))
         print_record(record, output, title="invitation")
         if record["status"] == "Accepted":
@@ -190,10 +190,10 @@ def members(ctx: typer.Context, profile: Profile = None, config: ConfigFile = No
     """
     if ctx.invoked_subcommand is not None:
         return
-    from starters.operations.collaboration import list_members
-
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, needs="settings")
+        from starters.operations.collaboration import list_members
+
         rows = run_async(list_members(session))
         print_rows(rows, output, columns=("kind", "id", "name", "party", "status"), title="members")
 
@@ -204,10 +204,10 @@ def admit(invitation: InvitationId, profile: Profile = None, config: ConfigFile 
 
     Example: cleanroom members admit ann --profile operator
     """
-    from starters.operations.collaboration import admit_user
-
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, needs="settings")
+        from starters.operations.collaboration import admit_user
+
         record = run_async(admit_user(session, invitation))
         _print_vote_commands([record])
         print_record(record, output, title="user")

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from starters.terminal.help import join_paragraph_lines
+from starters.terminal.help import make_plain
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class _Commands(TyperGroup):
             else:
                 holder.command(cmd_name)(found)
         loaded = get_group(holder).get_command(ctx, cmd_name)
-        join_paragraph_lines(loaded)
+        make_plain(loaded)
         return loaded
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -141,7 +141,7 @@ def _root(
 
 def build() -> typer.Typer:
     """Build the command line application."""
-    app = typer.Typer(name="cleanroom", cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    app = typer.Typer(name="cleanroom", cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
     codes = ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
     app.callback(help="Run confidential clean rooms on Temporal.", epilog=f"Exit codes: {codes}.")(_root)
     return app

@@ -45,11 +45,11 @@ def off(
 
 
 def _set(document: str, option: ConsentOption, enabled: bool, profile: str | None, config: str | None, output: Format) -> None:
-    from starters.operations.collaboration import is_member
-    from starters.operations.consent import set_consent
-
     with error_boundary(output):
         session = Session.load(profile, config)
+        from starters.operations.collaboration import is_member
+        from starters.operations.consent import set_consent
+
         if is_member(session):
             session.party  # noqa: B018 - raises an error that lists the collaborators
         versions = run_async(accepted_versions(session, document))
@@ -67,10 +67,10 @@ def show(
 
     Example: cleanroom consent show contosso-flights --profile litware
     """
-    from starters.operations.consent import read_consent
-
     with error_boundary(output):
         session = Session.load(profile, config)
+        from starters.operations.consent import read_consent
+
         print_record(run_async(read_consent(session, document, option)), output, title=f"consent {document}")
 
 

@@ -54,14 +54,14 @@ def publish(
 
     Example: cleanroom dataset publish demo/contosso-flights.yaml --profile contosso
     """
-    from cleanroom.documents.specs import load_dataset_spec
-    from starters.operations.datasets import publish_dataset, upload_rows
-    from starters.operations.own_datasets import upload_warnings
-
     with error_boundary(output):
-        session = Session.load(profile, config, plaintext=plaintext)
+        from cleanroom.documents.specs import load_dataset_spec
+
         spec = load_dataset_spec(file)
-        session.require_encryption()
+        session = Session.load(profile, config, plaintext=plaintext, needs="collaborator")
+        from starters.operations.datasets import publish_dataset, upload_rows
+        from starters.operations.own_datasets import upload_warnings
+
         if sources:
             result = upload_rows(session, spec, sources)
             print_status(f"{safe(spec.name)}: {result.rows:,} rows uploaded, {result.stored_bytes:,} bytes stored")
@@ -90,12 +90,13 @@ def upload(
 
     Example: cleanroom dataset upload demo/contosso-flights.yaml .cleanroom/demo/data/flights.csv --profile contosso
     """
-    from cleanroom.documents.specs import load_dataset_spec
-    from starters.operations.datasets import upload_rows
-
     with error_boundary(output):
-        session = Session.load(profile, config)
+        from cleanroom.documents.specs import load_dataset_spec
+
         spec = load_dataset_spec(file)
+        session = Session.load(profile, config)
+        from starters.operations.datasets import upload_rows
+
         result = upload_rows(session, spec, sources, replace=replace)
         print_record(
             {
@@ -142,10 +143,10 @@ def show(
 
     Example: cleanroom dataset show contosso-flights --profile fabrikam
     """
-    from starters.operations.dataset_states import show_dataset
-
     with error_boundary(output):
         session = Session.load(profile, config)
+        from starters.operations.dataset_states import show_dataset
+
         print_record(run_async(show_dataset(session, name)), output, title=f"dataset {name}")
 
 
@@ -155,10 +156,10 @@ def list_(profile: Profile = None, config: ConfigFile = None, output: Output = F
 
     Example: cleanroom dataset list --profile fabrikam
     """
-    from starters.operations.dataset_states import list_datasets
-
     with error_boundary(output):
         session = Session.load(profile, config)
+        from starters.operations.dataset_states import list_datasets
+
         rows = run_async(list_datasets(session))
         print_rows(rows, output, columns=("dataset", "state", "owner", "access", "format", "version"), title="datasets")
 

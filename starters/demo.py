@@ -14,23 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cleanroom.documents.query import PreCondition
 from cleanroom.errors import Conflict
-from cleanroom.identifiers import dataset_workflow_id, query_workflow_id, run_workflow_id
 from cleanroom.lifecycle.query import workflow_state
-from cleanroom.settings import load_settings
-from cleanroom.spark.job import ResultReceipt
 from cleanroom.tracing import command_span
 from starters.operations.local_cloud import DEMO_STATE, list_local_cloud, observe_url, start_local_cloud, stop_local_cloud
 from starters.operations.local_cluster import start_cluster, stop_cluster
 from starters.operations.session import Session, new_run_id, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import Format, Output, err, error_boundary, out, print_json, print_status, safe
-from starters.terminal.result_view import chart_png, print_chart, result_rows, result_table
 
 if TYPE_CHECKING:
     from cleanroom.documents.specs import DatasetSpec
     from cleanroom.messages.run import RunResult
+    from cleanroom.spark.job import ResultReceipt
 
 
 _INSTALLED = Path(__file__).resolve().parent / "demo_files"
@@ -185,6 +181,8 @@ class _Demo:
     """The steps of the demo, in order, on a local cloud that is running."""
 
     def __init__(self, state: Path, rows: int | None, clock: _Clock, console: Console) -> None:
+        from cleanroom.settings import load_settings
+
         self.state, self.rows, self.clock, self.console = state, rows, clock, console
         self.sessions = {party: Session(load_settings(party, path=state / "cleanroom.toml")) for party in PARTIES}
         self.contosso, self.litware, self.fabrikam = (self.sessions[party] for party in PARTIES)
@@ -240,6 +238,7 @@ class _Demo:
             print_status(f"  {name}: accepted, version {published['version']}")
 
     def propose(self) -> None:
+        from cleanroom.documents.query import PreCondition
         from cleanroom.documents.specs import load_query_spec
         from starters.operations.queries import create_query, propose_query, update_query
 
@@ -280,6 +279,7 @@ class _Demo:
     def open(self, receipt: ResultReceipt) -> tuple[list[dict[str, Any]], Path]:
         """Decrypt and show the result; return its rows and the file of the chart."""
         from starters.operations.results import open_result
+        from starters.terminal.result_view import chart_png, print_chart, result_rows, result_table
 
         rows = result_rows(open_result(self.litware, demo_spec(receipt.dataset), receipt))
         rows.sort(key=lambda row: -float(row["avg_dep_delay"]))
@@ -294,6 +294,8 @@ class _Demo:
         return rows, chart
 
     def workflow_ids(self, receipt: ResultReceipt) -> dict[str, str]:
+        from cleanroom.identifiers import dataset_workflow_id, query_workflow_id, run_workflow_id
+
         collaboration = self.litware.collaboration
         datasets = ("contosso-flights", "litware-planes", "litware-weather", receipt.dataset)
         return {

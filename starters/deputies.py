@@ -26,10 +26,11 @@ def key(profile: Profile = None, config: ConfigFile = None, output: Output = For
 
     Example: cleanroom deputy key --profile maria
     """
-    from starters.operations.deputies import deputy_key
-
     with error_boundary(output):
-        print_json(deputy_key(Session.load(profile, config)))
+        session = Session.load(profile, config, needs="collaborator")
+        from starters.operations.deputies import deputy_key
+
+        print_json(deputy_key(session))
 
 
 @app.command()
@@ -49,10 +50,10 @@ def name(
 
     Example: cleanroom deputy name maria maria.json --from 2026-12-20 --until 2027-01-10 --profile litware
     """
-    from starters.operations.deputies import name_deputy
-
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, needs="collaborator")
+        from starters.operations.deputies import name_deputy
+
         work = name_deputy(session, deputy, file, valid_from.replace(tzinfo=dt.UTC), until.replace(tzinfo=dt.UTC))
         print_record(run_async(work), output, title=f"deputy {deputy}")
 
@@ -70,10 +71,11 @@ def revoke(
 
     Example: cleanroom deputy revoke 9t0Fh3vuyfYWnv9ygmU4WuBsmAgxSrtAhyOYSYmWYVE --profile litware
     """
-    from starters.operations.deputies import revoke_deputy
-
     with error_boundary(output):
-        print_record(run_async(revoke_deputy(Session.load(profile, config), kid)), output, title="deputy")
+        session = Session.load(profile, config, needs="collaborator")
+        from starters.operations.deputies import revoke_deputy
+
+        print_record(run_async(revoke_deputy(session, kid)), output, title="deputy")
 
 
 @app.command("list")
@@ -82,10 +84,11 @@ def list_(profile: Profile = None, config: ConfigFile = None, output: Output = F
 
     Example: cleanroom deputy list --profile litware
     """
-    from starters.operations.deputies import list_deputies
-
     with error_boundary(output):
-        rows = run_async(list_deputies(Session.load(profile, config)))
+        session = Session.load(profile, config, needs="collaborator")
+        from starters.operations.deputies import list_deputies
+
+        rows = run_async(list_deputies(session))
         print_rows(rows, output, columns=("owner", "deputy", "state", "from", "until", "kid"), title="deputies")
 
 

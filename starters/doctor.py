@@ -30,10 +30,10 @@ def doctor(
 
     Example: cleanroom doctor --profile litware
     """
-    from starters.operations.doctor.plan import planned_checks
-
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, needs="settings")
+        from starters.operations.doctor.plan import planned_checks
+
         findings = run_async(run_checks(planned_checks(session), seconds=seconds))
         failed = [item for item in findings if item.state == "failed"]
         if output is Format.JSON:

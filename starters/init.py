@@ -57,8 +57,8 @@ def init(
     Example: cleanroom init north --collaboration deal --governance https://cgs.example --credential cli --new-keyring
     """
     with error_boundary(output):
+        from cleanroom.config_file import config_path, load_tables
         from cleanroom.identifiers import require_name
-        from cleanroom.settings import config_path, load_tables
         from starters.operations.setup import set_up
 
         if len(set(names)) < len(names):
@@ -104,7 +104,7 @@ def _complete(name: str, file: Path, given: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidInput: ``SettingMissing`` without a terminal.
     """
-    from cleanroom.settings import load_tables
+    from cleanroom.config_file import load_tables
     from starters.operations.profiles import merge, parse_assignments
 
     default = load_tables(file).get("default", {}) if file.exists() else {}

@@ -29,9 +29,10 @@ def seal(
     Example: cleanroom keyring seal south --out keyring-for-south.json --profile north
     """
     with error_boundary(output):
+        session = Session.load(profile, config, needs="collaborator")
         from starters.operations.keyrings import seal_keyring
 
-        record = run_async(seal_keyring(Session.load(profile, config), recipient, out))
+        record = run_async(seal_keyring(session, recipient, out))
         print_record(record, output, title="sealed keyring")
         print_status(
             f"Send {safe(out)} to {safe(recipient)}, who runs [bold]cleanroom init {safe(recipient)} --keyring {safe(out.name)}[/bold]"
@@ -50,9 +51,9 @@ def open_(
     Example: cleanroom keyring open keyring-for-south.json --profile south
     """
     with error_boundary(output):
+        session = Session.load(profile, config, needs="collaborator")
         from starters.operations.keyrings import open_keyring
 
-        session = Session.load(profile, config)
         key, changed = run_async(open_keyring(session, file))
         print_record({"current": key, "changed": changed, "file": str(session.settings.temporal.keyring_file)}, output, title="keyring")
 

@@ -22,10 +22,11 @@ def publish(profile: Profile = None, config: ConfigFile = None, output: Output =
 
     Example: cleanroom key publish --profile litware
     """
-    from starters.operations.keys import publish_key
-
     with error_boundary(output):
-        print_record(run_async(publish_key(Session.load(profile, config))), output, title="signing key")
+        session = Session.load(profile, config, needs="collaborator")
+        from starters.operations.keys import publish_key
+
+        print_record(run_async(publish_key(session)), output, title="signing key")
 
 
 @app.command()
@@ -45,10 +46,11 @@ def retire(
 
     Example: cleanroom key retire --profile litware
     """
-    from starters.operations.keys import retire_key
-
     with error_boundary(output):
-        print_record(run_async(retire_key(Session.load(profile, config), tuple(kid or ()))), output, title="signing key")
+        session = Session.load(profile, config, needs="collaborator")
+        from starters.operations.keys import retire_key
+
+        print_record(run_async(retire_key(session, tuple(kid or ()))), output, title="signing key")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
-from cleanroom.documents.query import QuerySegment, QuerySegments
-from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, Refused
 from starters.terminal.entry import main
 from starters.terminal.output import Format
@@ -32,6 +29,10 @@ def verdict_of(sql: str, catalog: Catalog) -> GateVerdict:
     Raises:
         InvalidInput: ``InvalidQueryFormat`` for JSON that contains no segments.
     """
+    from pydantic import ValidationError
+
+    from cleanroom.documents.query import QuerySegment, QuerySegments
+    from cleanroom.documents.validation import describe_validation
     from cleanroom.sql import GateVerdict, Reason, Refusal, analyse, split_statements, unique_members
 
     if sql.lstrip().startswith("{"):

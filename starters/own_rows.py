@@ -32,9 +32,9 @@ MAX_PREVIEW_ROWS = 1000
 
 
 def _own(name: str, file: Path | None, profile: str | None, config: str | None) -> tuple[Session, DatasetSpec]:
+    session = Session.load(profile, config, needs="collaborator")
     from starters.operations.own_datasets import own_spec, require_owner
 
-    session = Session.load(profile, config)
     spec = own_spec(session, name, file) if file is not None else None
     run_async(require_owner(session, name))
     return session, spec or own_spec(session, name)
@@ -46,9 +46,9 @@ def objects(name: Name, file: File = None, profile: Profile = None, config: Conf
     Example: cleanroom dataset objects contosso-flights --profile contosso
     """
     with error_boundary(output):
+        session, spec = _own(name, file, profile, config)
         from starters.operations.own_datasets import list_objects
 
-        session, spec = _own(name, file, profile, config)
         print_rows(list_objects(session, spec), output, columns=("object", "rows", "stored_bytes", "state"), title=f"dataset {name}")
 
 
@@ -65,10 +65,10 @@ def preview(
     Example: cleanroom dataset preview contosso-flights --profile contosso
     """
     with error_boundary(output):
+        session, spec = _own(name, file, profile, config)
         from starters.operations.own_datasets import preview as read
         from starters.terminal.result_view import result_rows
 
-        session, spec = _own(name, file, profile, config)
         table, total = read(session, spec, rows)
         found = result_rows(table)
         if output is Format.JSON:
@@ -88,9 +88,9 @@ def stats(name: Name, file: File = None, profile: Profile = None, config: Config
     Example: cleanroom dataset stats contosso-flights --profile contosso
     """
     with error_boundary(output):
+        session, spec = _own(name, file, profile, config)
         from starters.operations.own_datasets import statistics
 
-        session, spec = _own(name, file, profile, config)
         record = statistics(session, spec)
         if output is Format.TABLE:
             columns = record["columns"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cleanroom.messages.query import DEFAULT_APPROVAL_SECONDS
+from cleanroom.lifecycle.query import DEFAULT_APPROVAL_SECONDS
 from starters.lint import lint
 from starters.operations.query_names import latest_name
 from starters.operations.session import Session, run_async
@@ -27,9 +27,11 @@ from starters.terminal.output import (
     print_record,
     print_rows,
     safe,
+    with_names,
 )
 
 if TYPE_CHECKING:
+    from cleanroom.documents.specs import QuerySpec
     from cleanroom.messages.query import QueryState
 
 
@@ -42,9 +44,14 @@ File = Annotated[Path, typer.Argument(help="YAML file of the query.", show_defau
 ApprovalDays = Annotated[float, typer.Option(min=0.0001, max=MAX_DAYS, help="Days until an open proposal expires.")]
 
 
+def _read(file: Path) -> QuerySpec:
+    from cleanroom.documents.specs import load_query_spec
+
+    return load_query_spec(file)
+
+
 def _latest(session: Session, name: str) -> str:
     """Return the name of the latest version of a query, for a command that changes it."""
-    session.require_encryption()
     return run_async(latest_name(session, name))
 
 
@@ -65,12 +72,11 @@ def create(
 
     Example: cleanroom query create demo/fabrikam-delays.yaml --profile fabrikam
     """
-    from cleanroom.documents.specs import load_query_spec
-    from starters.operations.queries import create_query, outcome_record, propose_query
-
     with error_boundary(output):
-        session = Session.load(profile, config, plaintext=plaintext)
-        spec = load_query_spec(file)
+        spec = _read(file)
+        session = Session.load(profile, config, plaintext=plaintext, needs="collaborator")
+        from starters.operations.queries import create_query, outcome_record, propose_query
+
         approval_seconds = max(1, round(approval_days * 86400))
         record = run_async(create_query(session, spec, approval_seconds=approval_seconds))
         if propose_:
@@ -88,12 +94,11 @@ def update(
 
     Example: cleanroom query update demo/fabrikam-delays.yaml --profile fabrikam
     """
-    from cleanroom.documents.specs import load_query_spec
-    from starters.operations.queries import outcome_record, update_query
-
     with error_boundary(output):
-        session = Session.load(profile, config, plaintext=plaintext)
-        spec = load_query_spec(file)
+        spec = _read(file)
+        session = Session.load(profile, config, plaintext=plaintext, needs="collaborator")
+        from starters.operations.queries import outcome_record, update_query
+
         name = _latest(session, spec.name)
         outcome = run_async(update_query(session, spec.model_copy(update={"name": name})))
         print_record(outcome_record(name, outcome), output, title=f"query {name}")
@@ -115,13 +120,13 @@ def propose(
 
     Example: cleanroom query propose fabrikam-delays --profile fabrikam
     """
-    from cleanroom.documents.specs import load_query_spec
-    from starters.operations.queries import outcome_record, propose_query
-
     with error_boundary(output):
-        session = Session.load(profile, config, plaintext=plaintext)
+        spec = _read(file) if file is not None else None
+        session = Session.load(profile, config, plaintext=plaintext, needs="collaborator")
+        from starters.operations.queries import outcome_record, propose_query
+
         name = _latest(session, name)
-        spec = load_query_spec(file).model_copy(update={"name": name}) if file is not None else None
+        spec = spec and spec.model_copy(update={"name": name})
         print_record(outcome_record(name, run_async(propose_query(session, name, spec))), output, title=f"query {name}")
 
 
@@ -143,12 +148,11 @@ def renew(
 
     Example: cleanroom query renew fabrikam-delays --profile fabrikam
     """
-    from cleanroom.documents.specs import load_query_spec
-    from starters.operations.query_renewal import renew_query
-
     with error_boundary(output):
-        session = Session.load(profile, config, plaintext=plaintext)
-        spec = load_query_spec(file) if file is not None else None
+        spec = _read(file) if file is not None else None
+        session = Session.load(profile, config, plaintext=plaintext, needs="collaborator")
+        from starters.operations.query_renewal import renew_query
+
         approval_seconds = max(1, round(approval_days * 86400))
         record = run_async(renew_query(session, name, spec, approval_seconds=approval_seconds))
         print_record(record, output, title=f"query {record['query']}")
@@ -171,10 +175,10 @@ def withdraw(
 
     Example: cleanroom query withdraw fabrikam-delays --profile fabrikam
     """
-    from starters.operations.queries import outcome_record, withdraw_query
-
     with error_boundary(output):
-        session = Session.load(profile, config, plaintext=plaintext)
+        session = Session.load(profile, config, plaintext=plaintext, needs="collaborator")
+        from starters.operations.queries import outcome_record, withdraw_query
+
         name = _latest(session, name)
         outcome = run_async(withdraw_query(session, name, only_proposal=only_proposal))
         print_record(outcome_record(name, outcome), output, title=f"query {name}")
@@ -193,11 +197,11 @@ def show(name: Name, profile: Profile = None, config: ConfigFile = None, output:
 
     Example: cleanroom query show fabrikam-delays --profile litware
     """
-    from starters.operations.query_show import show_query
-    from starters.operations.query_standing import decision_lines
-
     with error_boundary(output):
         session = Session.load(profile, config)
+        from starters.operations.query_show import show_query
+        from starters.operations.query_standing import decision_lines
+
         record, state = run_async(show_query(session, name))
         name = record["query"]
         if output is Format.TABLE:
@@ -214,15 +218,14 @@ def show(name: Name, profile: Profile = None, config: ConfigFile = None, output:
             }
         print_partial_record(record, output, title=f"query {name}")
         if output is Format.TABLE and state and state.card:
-            print_card_of_workflow(session, state)
+            print_card_of_workflow(state)
 
 
-def print_card_of_workflow(session: Session, state: QueryState) -> None:
+def print_card_of_workflow(state: QueryState) -> None:
     """Print the gate's card as the query's workflow shows it; `cleanroom query approve` computes its own."""
     out.rule(f"[bold]{safe(state.query)}[/bold] version {safe(state.version)}, as its workflow shows it", align="left")
     for line in state.card.splitlines()[:400]:
-        for name, user in session.settings.parties.items():
-            line = line.replace(user, name)
+        line = with_names(line)
         indent = len(line) - len(line.lstrip(" "))
         out.print(" " * indent + safe(line, 1000), highlight=False)
     out.rule()
@@ -243,10 +246,10 @@ def adopt(
 
     Example: cleanroom query adopt fabrikam-delays --profile fabrikam
     """
-    from starters.operations.adopt import adopt_query
-
     with error_boundary(output):
-        session = Session.load(profile, config, plaintext=plaintext)
+        session = Session.load(profile, config, plaintext=plaintext, needs="collaborator")
+        from starters.operations.adopt import adopt_query
+
         approval_seconds = max(1, round(approval_days * 86400))
         record = run_async(adopt_query(session, name, approval_seconds=approval_seconds))
         print_record(record, output, title=f"query {name}")
@@ -269,10 +272,10 @@ def list_(
 
     Example: cleanroom query list --mine --profile litware
     """
-    from starters.operations.query_list import list_queries
-
     with error_boundary(output):
         session = Session.load(profile, config)
+        from starters.operations.query_list import list_queries
+
         rows = run_async(list_queries(session, waiting_for=session.party if mine else None, from_governance=from_governance))
         columns = ("query", "state", "version", "pending", "accepted", "since", "expires", "reminded")
         print_rows(rows, output, columns=columns, title="queries")

@@ -26,13 +26,14 @@ def check(
 
     Example: cleanroom query check demo/fabrikam-delays.yaml --profile fabrikam
     """
-    from cleanroom.documents.specs import load_query_spec
-    from starters.operations.query_check import check_record, check_spec
-    from starters.operations.sql_places import sql_places
-
     with error_boundary(output):
+        from cleanroom.documents.specs import load_query_spec
+
         spec = load_query_spec(file)
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, needs="collaborator")
+        from starters.operations.query_check import check_record, check_spec
+        from starters.operations.sql_places import sql_places
+
         checked = run_async(check_spec(session, spec))
         record = check_record(session, checked, sql_places(file, spec))
         refusal = None
@@ -40,6 +41,9 @@ def check(
             checked.require_allowed()
         except CleanRoomError as error:
             refusal = error
+            if error.code == "QueryRefusedByGate":
+                # The hint of the other commands is to run this one.
+                error.hint = "Correct the draft, and check it again."
         if output is Format.JSON:
             print_json(record | (refusal.to_dict() if refusal is not None else {}))
         else:
@@ -59,9 +63,10 @@ def _print_table(record: dict[str, Any], refusal: CleanRoomError | None) -> None
     for item in record["findings"]:
         err.print(f"{describe_place(item)}[bold]{safe(item['code'])}[/bold]: {safe(item['message'], 2000)}")
     count = len(record["findings"])
+    problems = "one problem" if count == 1 else f"{count} problems"
+    # What the findings say is not repeated.
+    refusal.message = f"query {record['query']!r}: {problems}; `query create` and `query propose` would refuse it."
     refusal.details.pop("reasons", None)
-    if count > 1:
-        refusal.message = f"query {record['query']!r}: {count} problems; `query create` and `query propose` would refuse it."
     print_error(refusal, Format.TABLE)
 
 

@@ -133,13 +133,18 @@ def _decide(
     max_runs: int | None = None,
 ) -> None:
     """Show the card, ask, sign the decision on the text of the card, then send it or print it."""
-    from starters.operations.decisions import decision_terms, read_card, recorded_decision, require_decidable, send_decision, sign_decision
-    from starters.operations.queries import query_record
-
     with error_boundary(output):
-        session = Session.load(profile, config, plaintext=plaintext)
-        if not print_signal:
-            session.require_encryption()
+        session = Session.load(profile, config, plaintext=None if print_signal else plaintext, needs="collaborator")
+        from starters.operations.decisions import (
+            decision_terms,
+            read_card,
+            recorded_decision,
+            require_decidable,
+            send_decision,
+            sign_decision,
+        )
+        from starters.operations.queries import query_record
+
         name = run_async(latest_name(session, name))
         card = run_async(read_card(session, name, current=not print_signal))
         signed = {"query": card.name, "version": card.version, "digest": card.digest}
@@ -196,7 +201,7 @@ def print_approval_card(session: Session, card: ApprovalCard, terms: Terms | Non
 
     Long lines are divided, so that no part of a text is left out.
     """
-    names = {user: name for name, user in session.settings.parties.items() if user}
+    names = session.settings.user_names
     console.rule(f"[bold]{safe(card.name)}[/bold] version {safe(card.version)}", align="left")
     lines = card.lines(names)
     approved = (earlier_approval(session.settings.keys_dir, session.collaboration, name) for name in (card.name, *names_before(card.name)))

@@ -35,12 +35,12 @@ def rehearse(
     with error_boundary(output):
         from cleanroom.documents.specs import load_query_spec
         from starters.operations.rehearsal import rehearse_query, require_spark
-        from starters.operations.runs import parse_parameters
+        from starters.operations.run_parameters import parse_parameters
 
         parameters = parse_parameters(start_date, end_date)
         spec = load_query_spec(file)
         require_spark()
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, needs="collaborator")
         with err.status("rehearsal", spinner="dots") as status:
 
             def show_step(text: str) -> None:

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from cleanroom.errors import InvalidInput, NotFound
-from cleanroom.identifiers import require_name, run_workflow_id
 from starters.operations.query_names import latest_name
 from starters.operations.session import Session, new_run_id, run_async
 from starters.terminal.entry import main
@@ -28,8 +27,6 @@ from starters.terminal.output import (
     print_status,
     safe,
 )
-from starters.terminal.result_files import check_target, write_result
-from starters.terminal.result_view import chart_png, print_chart, result_rows, result_table
 
 app = typer.Typer(help="Run approved queries.", no_args_is_help=True)
 
@@ -65,16 +62,19 @@ def start(
 
     Example: cleanroom run start fabrikam-delays --run-id r-1 --profile fabrikam
     """
-    from starters.operations.runs import current_digest, parse_parameters, result_record, start_run, watch_run
-
     with error_boundary(output):
-        session = Session.load(profile, config, plaintext=plaintext)
+        from cleanroom.identifiers import require_name, run_workflow_id
+        from starters.operations.run_parameters import parse_parameters
+
         parameters = parse_parameters(start_date, end_date, size.value if size else None)
+        if run_id is not None:
+            require_name("run_id", run_id)
+        session = Session.load(profile, config, plaintext=plaintext, needs="collaborator")
+        from starters.operations.runs import current_digest, result_record, start_run, watch_run
+
         if run_id is None:
             run_id = new_run_id()
             print_status(f"[dim]run {run_id}; to repeat this command, add --run-id {run_id}[/dim]")
-        require_name("run_id", run_id)
-        session.require_encryption()
         query = run_async(latest_name(session, query, accepted=True))
         digest = run_async(current_digest(session, query, parameters))
         run_async(start_run(session, query, digest, run_id, parameters))
@@ -91,10 +91,10 @@ def watch(run_id: RunId, profile: Profile = None, config: ConfigFile = None, out
 
     Example: cleanroom run watch r-1 --profile fabrikam
     """
-    from starters.operations.runs import result_record, watch_run
-
     with error_boundary(output):
         session = Session.load(profile, config)
+        from starters.operations.runs import result_record, watch_run
+
         print_record(result_record(session, run_async(watch_run(session, run_id))), output, title=f"run {run_id}")
 
 
@@ -112,10 +112,10 @@ def show(
 
     Example: cleanroom run show r-1 --profile fabrikam
     """
-    from starters.operations.runs import show_run
-
     with error_boundary(output):
         session = Session.load(profile, config)
+        from starters.operations.runs import show_run
+
         if from_ledger:
             from starters.operations.ledger_run import show_run_from_ledger
 
@@ -135,10 +135,10 @@ def list_(
 
     Example: cleanroom run list --profile fabrikam
     """
-    from starters.operations.runs import list_runs
-
     with error_boundary(output):
         session = Session.load(profile, config)
+        from starters.operations.runs import list_runs
+
         if from_ledger:
             from starters.operations.ledger_run import list_runs_from_ledger
 
@@ -157,10 +157,10 @@ def cancel(run_id: RunId, profile: Profile = None, config: ConfigFile = None, ou
 
     Example: cleanroom run cancel r-1 --profile fabrikam
     """
-    from starters.operations.runs import cancel_run
-
     with error_boundary(output):
         session = Session.load(profile, config)
+        from starters.operations.runs import cancel_run
+
         print_partial_record(run_async(cancel_run(session, run_id)), output, title=f"run {run_id}")
 
 
@@ -175,10 +175,10 @@ def conclude(
 
     Example: cleanroom run conclude r-1 --profile litware
     """
-    from starters.operations.conclude import conclude_run
-
     with error_boundary(output):
-        session = Session.load(profile, config, plaintext=plaintext)
+        session = Session.load(profile, config, plaintext=plaintext, needs="collaborator")
+        from starters.operations.conclude import conclude_run
+
         print_record(run_async(conclude_run(session, run_id)), output, title=f"run {run_id}")
 
 
@@ -203,7 +203,7 @@ def result(
     Example: cleanroom run result r-1 --dataset demo/litware-delays.yaml --profile litware
     """
     from cleanroom.documents.specs import load_dataset_spec
-    from starters.operations.results import open_result, read_receipt, require_receiver
+    from starters.terminal.result_files import check_target, write_result
 
     with error_boundary(output):
         if dataset is None and (chart is not None or to is not None):
@@ -212,12 +212,15 @@ def result(
             )
         if to is not None:
             check_target(to, force=force)
+        spec = load_dataset_spec(dataset) if dataset is not None else None
         session = Session.load(profile, config)
+        from starters.operations.results import open_result, read_receipt, require_receiver
+        from starters.terminal.result_view import chart_png, print_chart, result_rows, result_table
+
         receipt = run_async(read_receipt(session, run_id))
-        if dataset is None:
+        if spec is None:
             print_record({"receipt": True, **receipt.model_dump(mode="json")}, output, title=f"receipt of run {run_id}")
             return
-        spec = load_dataset_spec(dataset)
         try:
             table = open_result(session, spec, receipt)
         except NotFound:
@@ -246,10 +249,11 @@ def explain(run_id: RunId, profile: Profile = None, config: ConfigFile = None, o
 
     Example: cleanroom run explain r-1 --profile fabrikam
     """
-    from starters.operations.explain import cluster_settings, explain_run
-
     with error_boundary(output):
-        record = run_async(explain_run(Session.load(profile, config), run_id, cluster_settings(config)))
+        session = Session.load(profile, config)
+        from starters.operations.explain import cluster_settings, explain_run
+
+        record = run_async(explain_run(session, run_id, cluster_settings(config)))
         if output is Format.JSON:
             print_json(record)
             return

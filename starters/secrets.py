@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from cleanroom.documents.dataset_rules import SECRET_VARIABLE_PREFIX
 from cleanroom.errors import InvalidInput, NotFound
 from cleanroom.secret import read_secret_file, write_secret_file
 from starters.operations.session import Session
@@ -32,7 +31,7 @@ def set_(
     config: ConfigFile = None,
     secret_file: Annotated[Path | None, typer.Option(help="Read the secret from this file (mode 0600).")] = None,
     secret_env: Annotated[
-        str | None, typer.Option(help=f"Read the secret from this environment variable, for example {SECRET_VARIABLE_PREFIX}S3.")
+        str | None, typer.Option(help="Read the secret from this environment variable, for example CLEANROOM_SECRET_S3.")
     ] = None,
     secret_stdin: Annotated[bool, typer.Option("--secret-stdin", help="Read the secret from standard input.")] = False,
     output: Output = Format.TABLE,
@@ -44,10 +43,10 @@ def set_(
 
     Example: cleanroom secret set s3 --secret-stdin --profile litware < s3.json
     """
-    from cleanroom.clients.owned import secret_path
-
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, needs="settings")
+        from cleanroom.clients.owned import secret_path
+
         value = _read_secret(secret_file, secret_env, secret_stdin)
         if not value.strip():
             raise InvalidInput("SecretEmpty", f"secret {name!r}: the value is empty.")

@@ -36,10 +36,10 @@ def ui(
 
     Example: cleanroom ui fabrikam-delays
     """
-    from starters.operations.web_ui import login_link, resolve_workflow
-
     with error_boundary(output):
         session = Session.load(profile, config)
+        from starters.operations.web_ui import login_link, resolve_workflow
+
         workflow_id, run_id = run_async(resolve_workflow(session, what)) if what else (None, None)
         page = session.ui_link(workflow_id, run_id) if workflow_id else session.ui_list()
         link = login_link(session.settings, page)

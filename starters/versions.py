@@ -25,10 +25,11 @@ def list_(profile: Profile = None, config: ConfigFile = None, output: Output = F
 
     Example: cleanroom versions list --profile operator
     """
-    from starters.operations.worker_versions import list_all
-
     with error_boundary(output):
-        rows = run_async(list_all(Session.load(profile, config)))
+        session = Session.load(profile, config, needs="settings")
+        from starters.operations.worker_versions import list_all
+
+        rows = run_async(list_all(session))
         print_rows(rows, output, columns=COLUMNS, title="versions of the workers")
 
 
@@ -49,10 +50,11 @@ def promote_(
 
     Example: cleanroom versions promote --percent 10 --profile operator
     """
-    from starters.operations.worker_versions import promote
-
     with error_boundary(output):
-        rows = run_async(promote(Session.load(profile, config), build, deployment, percent))
+        session = Session.load(profile, config, needs="settings")
+        from starters.operations.worker_versions import promote
+
+        rows = run_async(promote(session, build, deployment, percent))
         print_rows(rows, output, columns=COLUMNS, title="versions of the workers")
 
 
@@ -64,10 +66,11 @@ def delete_(
 
     Example: cleanroom versions delete 537b26c958cb5e4b --profile operator
     """
-    from starters.operations.worker_versions import delete
-
     with error_boundary(output):
-        rows = run_async(delete(Session.load(profile, config), build, deployment))
+        session = Session.load(profile, config, needs="settings")
+        from starters.operations.worker_versions import delete
+
+        rows = run_async(delete(session, build, deployment))
         print_rows(rows, output, columns=COLUMNS, title="versions of the workers")
 
 
@@ -86,10 +89,11 @@ def move_(
 
     Example: cleanroom versions move 537b26c958cb5e4b --to 9c1d2f60a7be4431 --profile operator
     """
-    from starters.operations.worker_versions import move
-
     with error_boundary(output):
-        moved = run_async(move(Session.load(profile, config), build, to, deployment))
+        session = Session.load(profile, config, needs="settings")
+        from starters.operations.worker_versions import move
+
+        moved = run_async(move(session, build, to, deployment))
         if output is Format.JSON:
             print_json({"moved": moved})
             return

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from cleanroom.errors import Conflict, InvalidInput
-from cleanroom.settings import load_settings
 from cleanroom.tracing import traced
 from starters.terminal.entry import main
 from starters.terminal.output import ConfigFile, Format, Output, error_boundary
@@ -85,6 +84,8 @@ def worker(
         # The task queue of a collaborator is named collaborator.NAME, and the profile NAME.
         profile = boundary.removeprefix("collaborator.")
         configure_logging(profile, log_format.value)
+        from cleanroom.settings import load_settings
+
         settings = load_settings(profile, path=Path(config) if config else None)
         if (bootstrap is None) != (bootstrap_digest is None):
             raise InvalidInput("BootstrapIncomplete", "--bootstrap and --bootstrap-digest belong together.", hint="Give both or neither.")

@@ -176,7 +176,8 @@ class Client:
         self._check()
         if where[-1] not in self.governance.withdrawn:
             return Consent(status="enabled")
-        return Consent.model_validate({"status": "disabled", "reason": {"code": "UserDocumentRuntimeOptionDisabled", "message": "off"}})
+        text = f"off: m[{self.governance.documents[where[-1]].proposer_id}]"
+        return Consent.model_validate({"status": "disabled", "reason": {"code": "UserDocumentRuntimeOptionDisabled", "message": text}})
 
     async def list_identities(self) -> list[Any]:
         self._check()
@@ -376,6 +377,7 @@ def settings_for(world: AuditWorld) -> Settings:
     return Settings(
         collaboration=COLLABORATION,
         boundary="clean-room",
+        parties=world.users,
         governance=GovernanceSettings(url="https://cgs.example"),
     )
 

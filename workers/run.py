@@ -102,6 +102,7 @@ async def serve(
         workflows=worker.workflows,
         activities=worker.activities,
         interceptors=worker.interceptors,
+        names=settings.user_names,
         max_concurrent_activities=worker.max_concurrent_activities,
         version=await _version(client, worker.deployment, build, versioned=versioned),
         ready_file=ready_file,

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from cleanroom.display_names import error_with_names, with_names
 from cleanroom.documents.specs import QuerySpec
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import is_older_transaction, latest_transaction
@@ -118,14 +119,11 @@ class QueryStateMachine(QueryErrors):
 
     def display_text(self, text: str) -> str:
         """Replace user IDs by names of collaborators. Statements, documents and errors of governance contain user IDs."""
-        for user, name in self._names.items():
-            text = text.replace(user, name)
-        return text
+        return with_names(text, self._names)
 
     def with_display_names(self, error: CleanRoomError) -> CleanRoomError:
         """Return a copy of ``error`` with names of collaborators instead of user IDs."""
-        value = error.to_dict()
-        return CleanRoomError.from_dict(value | {key: self.display_text(value[key]) for key in ("message", "cause", "hint") if value[key]})
+        return error_with_names(error, self._names)
 
     def voters(self, ballot: str) -> tuple[str, ...]:
         """Return the names of the owners whose ballot is ``accepted`` or ``rejected``."""

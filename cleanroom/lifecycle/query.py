@@ -11,6 +11,8 @@ from typing import Final, Literal
 
 from cleanroom.lifecycle.state import FILE, State, Transition, WorkflowEnd
 
+DEFAULT_APPROVAL_SECONDS: Final = 14 * 24 * 3600
+"""Seconds until an open proposal expires."""
 _RENEW: Final = "cleanroom query renew {name}"
 
 CREATING: Final = State(

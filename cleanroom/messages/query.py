@@ -8,12 +8,11 @@ from pydantic import AwareDatetime, Field
 
 from cleanroom.documents.specs import QuerySpec
 from cleanroom.identifiers import HexDigest, Name, Seen, SignedText, sha256_hex
+from cleanroom.lifecycle.query import DEFAULT_APPROVAL_SECONDS
 from cleanroom.messages.base import Message
 
 QueryStage = Literal["Creating", "Draft", "Proposed", "Approved", "Withdrawn", "Expired", "Failed", "Cancelled"]
 """Stages of a query's workflow. :mod:`cleanroom.lifecycle.query` gives the state that people see. A rejection returns to ``Draft``."""
-
-DEFAULT_APPROVAL_SECONDS = 14 * 24 * 3600
 
 
 class Collaborator(Message):

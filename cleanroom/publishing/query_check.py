@@ -117,7 +117,8 @@ async def check_draft(reader: GovernanceReader, spec: QuerySpec, *, collaboratio
             return error
 
     found = await gather_limited(read, range(len(uses)))
-    errors = tuple(item for item in found if isinstance(item, CleanRoomError))
+    # A dataset that is used twice has one problem.
+    errors = tuple({(item.code, item.message): item for item in found if isinstance(item, CleanRoomError)}.values())
     inputs = tuple(item for item in found[:-1] if isinstance(item, Dataset))
     sink = found[-1] if isinstance(found[-1], Dataset) else None
     segments = spec.to_segments()

@@ -19,6 +19,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Final
 
 import pydantic
@@ -43,6 +44,7 @@ from temporalio.exceptions import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
+from cleanroom.display_names import error_with_names
 from cleanroom.errors import (
     CleanRoomError,
     Conflict,
@@ -91,20 +93,21 @@ def clean_room_error(error: ApplicationError) -> CleanRoomError:
     return Internal(error.type or UNEXPECTED, redact(error.message), retryable=not error.non_retryable)
 
 
-def translated(error: Exception, *, attempt: int = 1) -> Any:
+def translated(error: Exception, *, attempt: int = 1, names: Mapping[str, str] = MappingProxyType({})) -> Any:
     """Return the :class:`ApplicationError` for an exception of an activity. Temporal's own failures are returned unchanged.
 
     Args:
         error: The exception.
         attempt: The activity's attempt. An unknown exception is not retried after :data:`UNEXPECTED_ATTEMPTS`.
+        names: Names of collaborators by user ID, which people see instead.
     """
     if isinstance(error, CleanRoomError):
-        return application_error(error)
+        return application_error(error_with_names(error, names))
     if isinstance(error, FailureError):
         return error
     known = from_upstream(error)
     if known is not None:
-        return application_error(known)
+        return application_error(error_with_names(known, names))
     return ApplicationError(_describe(error), type=UNEXPECTED, non_retryable=attempt >= UNEXPECTED_ATTEMPTS)
 
 

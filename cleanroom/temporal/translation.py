@@ -5,6 +5,8 @@ It is a separate module because the command line translates errors too, but does
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from temporalio import activity
@@ -17,19 +19,30 @@ from cleanroom.tracing import note_code
 
 
 class ErrorTranslation(Interceptor):
-    """Translates every activity's error with :func:`~cleanroom.temporal.failures.translated`."""
+    """Translates every activity's error with :func:`~cleanroom.temporal.failures.translated`.
+
+    Args:
+        names: Names of collaborators by user ID. The Web UI shows the errors as they are, and people know names.
+    """
+
+    def __init__(self, names: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._names = names
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
         """Wrap the activity; called by the SDK."""
-        return _Translate(next)
+        return _Translate(next, self._names)
 
 
 class _Translate(ActivityInboundInterceptor):
+    def __init__(self, next: ActivityInboundInterceptor, names: Mapping[str, str]) -> None:
+        super().__init__(next)
+        self._names = names
+
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
         try:
             return await self.next.execute_activity(input)
         except Exception as error:
-            failure = translated(error, attempt=activity.info().attempt)
+            failure = translated(error, attempt=activity.info().attempt, names=self._names)
             count_failure(failure)
             if failure is error:
                 raise

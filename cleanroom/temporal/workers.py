@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -90,6 +90,8 @@ class WorkerSpec:
     health_port: int | None = None
     """Port of ``GET /healthz``: 200 while the worker polls, 503 while it stops. 0 chooses a free port and logs it."""
     health_host: str = "127.0.0.1"
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Names of collaborators by user ID, for errors of activities."""
     extra: dict[str, Any] = field(default_factory=dict)
     """More arguments of :class:`temporalio.worker.Worker`."""
 
@@ -111,7 +113,7 @@ def create_worker(client: Client, spec: WorkerSpec) -> Worker:
     options: dict[str, Any] = {
         "workflows": spec.workflows,
         "activities": spec.activities,
-        "interceptors": [LogSubject(), AutoHeartbeatInterceptor(), *spec.interceptors, MessageGuard(), ErrorTranslation()],
+        "interceptors": [LogSubject(), AutoHeartbeatInterceptor(), *spec.interceptors, MessageGuard(), ErrorTranslation(spec.names)],
         "workflow_runner": sandbox_runner(),
         "workflow_failure_exception_types": FAILURE_TYPES,
         "max_concurrent_activities": spec.max_concurrent_activities,

@@ -9,7 +9,8 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from cleanroom.errors import Conflict, PreconditionFailed
 from cleanroom.identifiers import FRONTEND_QUEUE, query_workflow_id
-from cleanroom.messages.query import DEFAULT_APPROVAL_SECONDS, AuthorisedCommand, Collaborator, PublishQueryInput, QueryState
+from cleanroom.lifecycle.query import DEFAULT_APPROVAL_SECONDS
+from cleanroom.messages.query import AuthorisedCommand, Collaborator, PublishQueryInput, QueryState
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.started import started_with
 from starters.operations.queries import query_record, web_ui_details
@@ -42,7 +43,7 @@ async def adopt_query(session: Session, name: str, *, approval_seconds: int = DE
     from cleanroom.runs.reader import UserReader
 
     session.require_encryption()
-    names = {user: party for party, user in session.settings.parties.items()}
+    names = session.settings.user_names
     async with session.governance() as client:
         documents, reader = session.documents(client), UserReader(client, session.collaboration)
         found = await adopted_query(documents, reader, session.collaboration, name, names, session.party, now())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ from temporalio.client import (
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from cleanroom.errors import InvalidInput, NotFound, Unavailable
+from cleanroom.errors import NotFound, Unavailable
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, cleanup_schedule_id, cleanup_workflow_id
 from cleanroom.messages.cleanup import DEFAULT_GRACE_SECONDS, CleanupInput, CleanupReport, Leftover
 from cleanroom.temporal.attributes import start_attributes
@@ -38,23 +37,6 @@ LONGEST = dt.timedelta(hours=6)
 """Execution timeout of a cleanup. All its steps together take less while their workers run."""
 CATCH_UP = dt.timedelta(minutes=10)
 """A scheduled cleanup that is later than this, because Temporal was down, is left out. The next one finds the same."""
-SHORTEST = dt.timedelta(minutes=1)
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-def parse_interval(text: str) -> dt.timedelta:
-    """Parse an interval such as ``90s``, ``15m``, ``1h`` or ``1d``.
-
-    Raises:
-        InvalidInput: ``IntervalInvalid``.
-    """
-    found = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
-    interval = dt.timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else dt.timedelta()
-    if interval < SHORTEST:
-        raise InvalidInput(
-            "IntervalInvalid", f"--schedule: {text!r} is not an interval of at least a minute.", hint="Write it as 15m, 1h or 1d."
-        )
-    return interval
 
 
 async def run_cleanup(

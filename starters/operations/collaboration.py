@@ -252,7 +252,7 @@ def _invitation_record(invitation: Invitation) -> dict[str, Any]:
 
 async def list_members(session: Session) -> list[dict[str, Any]]:
     """Return rows ``{kind, id, name, party, status}``; ``kind`` is ``member``, ``user`` or ``invitation``."""
-    parties = {user: name for name, user in session.settings.parties.items()}
+    parties = session.settings.user_names
     async with governance_reader(session) as client:
         found, users, invitations = await client.members(), await client.list_identities(), await client.list_invitations()
     rows: list[dict[str, Any]] = [

@@ -81,7 +81,7 @@ async def _consent_record(session: Session, client: GovernanceUserClient, docume
         "option": option,
         "status": consent.status,
         "reason": consent.reason.code if consent.reason else None,
-        "disabledBy": _disabled_by(consent, [item.approver_id for item in found.approvers or ()], session.settings.parties),
+        "disabledBy": _disabled_by(consent, [item.approver_id for item in found.approvers or ()], session.settings.user_names),
     }
 
 
@@ -89,10 +89,10 @@ async def disabled_by(session: Session, client: GovernanceUserClient, document: 
     """Return the names of the approvers who withdrew their consent to the execution of a document."""
     found = await client.document_consent(session.collaboration, document)
     approvers = [item.approver_id for item in (await session.documents(client).get(document)).approvers or ()]
-    return _disabled_by(found, approvers, session.settings.parties)
+    return _disabled_by(found, approvers, session.settings.user_names)
 
 
-def _disabled_by(consent: Consent, approvers: list[str], parties: dict[str, str]) -> list[str]:
+def _disabled_by(consent: Consent, approvers: list[str], names: dict[str, str]) -> list[str]:
     """Return the approvers who withdrew their consent.
 
     Governance reports them only within the text of the reason, as ``m[id1,id2]``.
@@ -100,11 +100,10 @@ def _disabled_by(consent: Consent, approvers: list[str], parties: dict[str, str]
     Args:
         consent: Consent as governance reports it.
         approvers: User IDs of the document's approvers.
-        parties: Collaborator name to user ID.
+        names: Names of collaborators by user ID.
     """
     found = re.search(r"\bm\[([^\]]*)\]", consent.reason.message) if consent.reason else None
     if found is None:
         return []
-    names = {user: name for name, user in parties.items()}
     listed = [item.strip() for item in found.group(1).split(",")]
     return [names.get(user, user) for user in listed if user in approvers]

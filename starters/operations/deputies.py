@@ -119,7 +119,7 @@ async def _deputation(session: Session, client: GovernanceUserClient, document: 
 
 
 def _row(session: Session, held: Deputation, keys: KeyHistory) -> dict[str, Any]:
-    names = {user: name for name, user in session.settings.parties.items()}
+    names = session.settings.user_names
     if held.key.kid in keys.retired:
         state = "revoked"
     elif held.expired(now()):

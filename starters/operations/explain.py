@@ -17,9 +17,10 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.converter import WorkflowSerializationContext
 from temporalio.service import RPCError, RPCStatusCode
 
+from cleanroom.config_file import config_path, load_tables
 from cleanroom.errors import CleanRoomError, NotFound, PreconditionFailed
 from cleanroom.identifiers import prepare_workflow_id, run_workflow_id
-from cleanroom.settings import KubernetesSettings, config_path, load_settings, load_tables
+from cleanroom.settings import KubernetesSettings, load_settings
 from cleanroom.temporal.failures import error_from_failure
 from starters.operations.audit import list_events
 from starters.operations.ledger_run import show_run_from_ledger

@@ -22,6 +22,7 @@ async def serve_queue(settings: Settings) -> AsyncIterator[None]:
         task_queue=boundary.task_queue,
         activities=boundary.activities,
         interceptors=boundary.interceptors,
+        names=settings.user_names,
         max_concurrent_activities=4,
     )
     async with AsyncExitStack() as stack:

@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cleanroom.config_file import load_tables
 from cleanroom.errors import Conflict, InvalidInput
 from cleanroom.secret import write_secret_file
-from cleanroom.settings import Settings, load_settings, load_tables
+from cleanroom.settings import Settings, load_settings
 
 Values = dict[str, Any]
 """Settings of a profile: a text per field, and a mapping per section."""

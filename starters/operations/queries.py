@@ -12,9 +12,8 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from cleanroom.documents.specs import QuerySpec
 from cleanroom.errors import CleanRoomError, Conflict
 from cleanroom.identifiers import FRONTEND_QUEUE, document_digest, query_workflow_id
-from cleanroom.lifecycle.query import next_command, workflow_state
+from cleanroom.lifecycle.query import DEFAULT_APPROVAL_SECONDS, next_command, workflow_state
 from cleanroom.messages.query import (
-    DEFAULT_APPROVAL_SECONDS,
     AuthorMessage,
     Collaborator,
     CommandOutcome,

@@ -222,7 +222,7 @@ async def governance_row(
     """Return a query as governance holds it, with the names of the collaborators. Of an accepted query, only the votes are read."""
     from cleanroom.publishing.user_documents import UnreadableDocument
 
-    names = {user: name for name, user in session.settings.parties.items()}
+    names = session.settings.user_names
     if isinstance(document, UnreadableDocument):
         unknown: dict[str, Any] = {key: [] for key in ("pending", "accepted", "rejected")}
         return {"query": document.id, "state": f"unreadable: {document.error.code}", "version": None, "digest": ""} | unknown

@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cleanroom.documents.query import QUERY_LABELS, parse_query
 from cleanroom.errors import CleanRoomError
-from cleanroom.identifiers import is_name, require_name
 from starters.operations.session import Session
 from starters.terminal.output import print_status, safe
 
+# Other modules are imported on use: commands import this one before they know what they need.
 if TYPE_CHECKING:
     from cleanroom.governance import Document
     from cleanroom.publishing.user_documents import UserDocuments
@@ -42,6 +41,8 @@ def renewed_name(first: str, number: int) -> str:
     Raises:
         InvalidInput: ``InvalidName`` if it is too long.
     """
+    from cleanroom.identifiers import require_name
+
     return require_name("query", f"{first}-r{number}")
 
 
@@ -62,6 +63,9 @@ async def generations(session: Session, name: str) -> list[Document]:
         session: Session of the command.
         name: Name of the query or of one of its renewals.
     """
+    from cleanroom.documents.query import QUERY_LABELS
+    from cleanroom.identifiers import is_name
+
     if not is_name(name):
         return []
     async with session.governance() as client:
@@ -88,6 +92,8 @@ async def _read(documents: UserDocuments, name: str) -> Document | None:
 
 def author(document: Document) -> str:
     """Return the user ID of a query's author: as governance names it, or for a draft as its text does."""
+    from cleanroom.documents.query import parse_query
+
     if document.state != "Draft" and document.proposer_id:
         return document.proposer_id
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cleanroom.errors import Conflict, NotFound, Refused
-from cleanroom.messages.query import DEFAULT_APPROVAL_SECONDS
+from cleanroom.lifecycle.query import DEFAULT_APPROVAL_SECONDS
 from starters.operations.adopt import adopt_query
 from starters.operations.own_drafts import has_own_text
 from starters.operations.queries import create_query, propose_query, query_record, update_query

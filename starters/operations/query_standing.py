@@ -74,7 +74,7 @@ async def standing_record(session: Session, name: str, workflow: tuple[WorkflowE
     found["state"] = state.word
     if found["renewed_as"]:
         return found | {"next": f"cleanroom query show {found['renewed_as']}", "next_by": []}
-    names = {user: party for party, user in session.settings.parties.items()}
+    names = session.settings.user_names
     who = {"consent": by, "proposer": [names.get(author(own), "")] if own is not None else []}.get(state.by, [])
     return found | {"next": next_command(state, name, document=blocked, held=own is not None), "next_by": list(filter(None, who))}
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from cleanroom.documents.query import parse_query
-from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, PreconditionFailed, Unavailable
+from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed, Unavailable
 from cleanroom.identifiers import (
     CLEAN_ROOM_QUEUE,
-    RunSize,
     document_digest,
     latest_transaction,
     prepare_workflow_id,
@@ -24,7 +22,7 @@ from cleanroom.identifiers import (
 from cleanroom.lifecycle.query import QueryFacts, query_state
 from cleanroom.lifecycle.run import failure_code, next_command, run_state
 from cleanroom.messages.run import RunFailure, RunQueryInput, RunResult, RunTicket
-from cleanroom.runs.parameters import require_days, verify_parameters
+from cleanroom.runs.parameters import verify_parameters
 from cleanroom.spark.causes import MEANINGS, cause_of
 from cleanroom.spark.job import JobParameters
 from cleanroom.temporal import attributes
@@ -46,21 +44,6 @@ if TYPE_CHECKING:
     from cleanroom.statements import RunRequest
 
 REQUEST_LIFETIME = dt.timedelta(hours=12)
-
-
-def parse_parameters(start_date: str | None, end_date: str | None, size: RunSize | None = None) -> JobParameters:
-    """Validate the date range of a run, and return it with the run's size.
-
-    Raises:
-        InvalidInput: ``RunParametersInvalid``, ``InvalidDateFormat``, ``InvalidDateRange``.
-    """
-    try:
-        parameters = JobParameters(start_date=start_date, end_date=end_date, size=size)
-    except ValidationError as error:
-        wrong = (f"--{str(item['loc'][0]).replace('_', '-')}: {item['input']!r} is not a date." for item in error.errors())
-        raise InvalidInput("RunParametersInvalid", " ".join(wrong), hint="Write dates as yyyy-MM-dd, for example 2013-01-31.") from error
-    require_days(parameters)
-    return parameters
 
 
 async def current_digest(session: Session, query: str, parameters: JobParameters | None = None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import sys
 import uuid
@@ -11,10 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
-from pydantic import BaseModel
-
+from cleanroom.config_file import read_profile
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed
-from cleanroom.settings import Settings, load_settings
 from starters.terminal.output import USER_NAMES
 
 # Imported on use: Temporal, governance with attestation, and the Azure SDK together take a second, and no command needs all of them.
@@ -24,9 +21,12 @@ if TYPE_CHECKING:
     from cleanroom.clients.azure_credentials import Credential
     from cleanroom.governance import GovernanceUserClient, LedgerPosition
     from cleanroom.publishing.user_documents import UserDocuments
+    from cleanroom.settings import Settings
     from cleanroom.statements import SigningKey
 
 T = TypeVar("T")
+Needs = Literal["settings", "collaboration", "collaborator"]
+"""What a command needs of the settings: nothing in particular, a collaboration, or a collaborator who acts in it."""
 AUTHORISATION_LIFETIME = dt.timedelta(days=30)
 
 
@@ -42,17 +42,33 @@ class Session:
         self._expected = ""
 
     @staticmethod
-    def load(profile: str | None, config: str | None, *, plaintext: bool = False) -> Session:
-        """Load the settings of ``profile`` from the file ``config``; raises as :func:`cleanroom.settings.load_settings` does.
+    def load(profile: str | None, config: str | None, *, plaintext: bool | None = None, needs: Needs = "collaboration") -> Session:
+        """Load the settings of ``profile``, and check what the command needs of them, before it loads a client.
 
         Args:
             profile: Name of the profile.
             config: Path of the settings file.
-            plaintext: Whether the command may send unencrypted payloads; see :meth:`require_encryption`.
+            plaintext: Of a command that sends payloads to Temporal: whether they may be unencrypted; see :meth:`require_encryption`.
+            needs: What has to be set.
+
+        Raises:
+            NotFound: ``ConfigNotFound``, ``ProfileNotFound``.
+            InvalidInput: ``ConfigMalformed``, ``ConfigInvalid``, ``ProfileIsNoPerson``.
+            PreconditionFailed: ``SettingMissing``, ``PartyUnknown``, ``PlaintextRefused``.
         """
-        settings = load_settings(profile, path=Path(config) if config else None)
-        USER_NAMES.update({user: name for name, user in settings.parties.items() if user})
-        return Session(settings, plaintext=plaintext)
+        found = read_profile(profile, path=Path(config) if config else None)
+        # The file is read first, because the fields of settings take longer to import than all that a missing file needs.
+        from cleanroom.settings import validated
+
+        session = Session(validated(found), plaintext=bool(plaintext))
+        USER_NAMES.update(session.settings.user_names)
+        if needs != "settings":
+            session.collaboration  # noqa: B018
+        if plaintext is not None:
+            session.require_encryption()
+        if needs == "collaborator":
+            session.user_id  # noqa: B018
+        return session
 
     @property
     def collaboration(self) -> str:
@@ -300,7 +316,7 @@ def differences(values: Mapping[str, tuple[Any, Any]]) -> str:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, BaseModel):
+    if hasattr(value, "model_dump_json"):
         value = value.model_dump_json(exclude_none=True)
     return value if isinstance(value, str) else str(value)
 
@@ -321,6 +337,8 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     Raises:
         CleanRoomError: Any error of the operation.
     """
+    import asyncio
+
     return asyncio.run(with_mapped_errors(work))
 
 

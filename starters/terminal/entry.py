@@ -13,7 +13,7 @@ from typer.main import get_command
 from cleanroom.errors import CleanRoomError, InvalidInput
 from cleanroom.tracing import command_span
 from starters.terminal.extras import missing_extra
-from starters.terminal.help import join_paragraph_lines
+from starters.terminal.help import make_plain
 from starters.terminal.output import Format, print_error, print_status
 from starters.terminal.process_exit import run_and_exit
 from starters.terminal.streams import tolerant_streams
@@ -43,19 +43,19 @@ def invoke(app: typer.Typer, arguments: Sequence[str]) -> None:
     command = get_command(app)
     # Subcommands inherit it.
     command.context_settings["help_option_names"] = ["-h", "--help"]
-    join_paragraph_lines(command)
+    make_plain(command)
     try:
         with command_span(lambda: span_name(command, arguments)):
             code = command(list(arguments), standalone_mode=False)
     except _UsageError as error:
-        if output is Format.TABLE:
-            from typer.rich_utils import rich_format_error
-
-            rich_format_error(error)  # type: ignore[arg-type]
-            sys.exit(InvalidInput.exit_code)
         context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
+            typer.echo(context.get_help())
+            sys.exit(InvalidInput.exit_code)
         hint = f"Run `{context.command_path} --help` to see its arguments and options." if context is not None else None
         usage_error = InvalidInput("UsageError", getattr(error, "format_message", error.__str__)(), hint=hint)
+        if context is not None and output is Format.TABLE:
+            typer.echo(context.get_usage(), err=True)
         print_error(usage_error, output)
         sys.exit(usage_error.exit_code)
     except CleanRoomError as error:

@@ -17,12 +17,12 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
+from cleanroom import display_names
 from cleanroom.errors import CleanRoomError, Internal
 from cleanroom.temporal.markdown import plain
 from starters.terminal.error_hints import add_hint
@@ -75,9 +75,7 @@ def safe(text: object, limit: int = 400) -> str:
 
 def with_names(text: str) -> str:
     """Replace the user IDs in ``text`` by collaborator names; see :data:`USER_NAMES`."""
-    for user, name in USER_NAMES.items():
-        text = text.replace(user, name)
-    return text
+    return display_names.with_names(text, USER_NAMES)
 
 
 def to_json(value: Any) -> Any:
@@ -85,7 +83,7 @@ def to_json(value: Any) -> Any:
 
     JSON has no infinite numbers and no NaN. They become the strings that Spark writes, and that JSON datasets use.
     """
-    if isinstance(value, BaseModel):
+    if hasattr(value, "model_dump"):
         return value.model_dump(mode="json", by_alias=False, exclude_none=True)
     if isinstance(value, Mapping):
         return {key: to_json(item) for key, item in value.items()}
@@ -178,7 +176,7 @@ def _plain_cell(value: Any) -> str:
 def print_error(error: CleanRoomError, output: Format) -> None:
     """Print ``error`` with its hint: as JSON to standard output, otherwise as text to standard error."""
     add_hint(error)
-    error.message, error.cause = with_names(error.message), error.cause and with_names(error.cause)
+    error = display_names.error_with_names(error, USER_NAMES)
     if output is Format.JSON and error.code != NOT_WRITTEN:
         print_json(error.to_dict())
         return
@@ -186,7 +184,7 @@ def print_error(error: CleanRoomError, output: Format) -> None:
     if error.cause:
         err.print(f"  [dim]cause:[/dim] {safe(error.cause, 1000)}")
     for reason in error.details.get("reasons", [])[:10]:
-        err.print(f"  - {safe(reason.get('message', reason))}")
+        err.print(f"  - {safe(with_names(str(reason.get('message', reason))))}")
     if error.party:
         err.print(f"  [dim]responsible:[/dim] {safe(error.party)}")
     if error.hint:

@@ -14,9 +14,17 @@ from cleanroom.errors import InvalidInput
 from cleanroom.messages.cleanup import CleanupReport, Leftover
 from starters.cli import app
 from starters.operations import cleanup
-from starters.operations.cleanup import parse_interval
+from starters.operations.intervals import parse_interval
 
 runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEANROOM_COLLABORATION", "flights")
+    monkeypatch.setenv("CLEANROOM_TEMPORAL__KEYRING_FILE", "keyring.json")
+
+
 LEFT = Leftover(
     run_id="r-1", query="totals", held={"secrets": 3, "not closed": 1}, age_seconds=3723, reason="its workflow has ended: TERMINATED"
 )

@@ -22,6 +22,13 @@ def no_temporal(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("Temporal was contacted")
 
     monkeypatch.setattr(Session, "temporal", refuse)
+    for name, value in {
+        "COLLABORATION": "flights",
+        "PARTY": "north",
+        "PARTIES": '{"north": "u-north"}',
+        "TEMPORAL__KEYRING_FILE": "k",
+    }.items():
+        monkeypatch.setenv(f"CLEANROOM_{name}", value)
 
 
 def test_a_run_is_shown_without_temporal(monkeypatch: pytest.MonkeyPatch) -> None:

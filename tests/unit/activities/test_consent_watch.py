@@ -91,6 +91,7 @@ async def test_withdrawn_consent_between_two_renewals_ends_the_watch_with_a_with
     monkeypatch.setattr(runs.process.room, "pause", pause)
     found = await watch.run(ticket)
     assert (found.document_id, bool(found.message)) == ("contosso-flights", True)
+    assert found.message.endswith("m[contosso]")
     receipt = ConsentReceipt.model_validate_json(runs.governance.secrets[runs.job(ticket).consent_secret_id].reveal())
     assert receipt.consent == "withdrawn"
 
