@@ -35,7 +35,7 @@ from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.outcome import progress_line
 from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.service import SparkService
-from cleanroom.spark.signed import ServiceReport
+from cleanroom.spark.service_report import ServiceReport
 from cleanroom.spark.status import JobStatus
 from cleanroom.temporal.heartbeat import Heartbeater
 

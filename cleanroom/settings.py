@@ -36,7 +36,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -66,9 +66,7 @@ def effect_of(field: FieldInfo) -> Effect:
 
 
 class SettingsSection(FrozenModel):
-    """Base of the sections. Each field's docstring is its ``description`` in ``model_fields``."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    """Base of the sections. The docstring of each field stands in the configuration reference."""
 
 
 class CredentialSettings(SettingsSection):
@@ -260,9 +258,7 @@ class SparkSettings(SettingsSection):
 class Settings(BaseSettings):
     """All settings of one process."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="CLEANROOM_", env_nested_delimiter="__", frozen=True, extra="forbid", use_attribute_docstrings=True
-    )
+    model_config = SettingsConfigDict(env_prefix="CLEANROOM_", env_nested_delimiter="__", frozen=True, extra="forbid")
 
     profile: str = "default"
     """Name of the profile; set by ``--profile`` or ``CLEANROOM_PROFILE``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,9 @@ from starters.terminal.output import (
     print_status,
     safe,
 )
+
+if TYPE_CHECKING:
+    from cleanroom.trust import TrustDocument
 
 app = typer.Typer(help="Set up a collaboration, as a member of the consortium.", no_args_is_help=True)
 members_app = typer.Typer(help="List members, users and invitations, and admit users.", invoke_without_command=True)
@@ -51,14 +54,20 @@ def create(
     """
     with error_boundary(output):
         session = Session.load(profile, config, needs="settings")
-        from cleanroom.trust.document import parse_trust_document
         from starters.operations.collaboration import create_collaboration
 
         contract = session.collaboration if name is None else name
-        document = parse_trust_document(read_text(trust), document_id=str(trust)) if trust is not None else None
+        document = _read_trust_document(trust) if trust is not None else None
         record = run_async(create_collaboration(session, contract, data, host_data or [], oidc_issuer, oidc_kid, trust=document))
         _print_vote_commands(record["steps"])
         print_record(record, output, title=f"collaboration {record['collaboration']}")
+
+
+def _read_trust_document(path: Path) -> TrustDocument:
+    # Imported on use: its rules are those of attestation.
+    from cleanroom.trust.document import parse_trust_document
+
+    return parse_trust_document(read_text(path), document_id=str(path))
 
 
 def read_text(path: Path) -> str:

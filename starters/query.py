@@ -75,10 +75,13 @@ def create(
     with error_boundary(output):
         spec = _read(file)
         session = Session.load(profile, config, plaintext=plaintext, needs="collaborator")
+        from starters.operations.query_check import require_proposable
+
+        run_async(require_proposable(session, spec))
         from starters.operations.queries import create_query, outcome_record, propose_query
 
         approval_seconds = max(1, round(approval_days * 86400))
-        record = run_async(create_query(session, spec, approval_seconds=approval_seconds))
+        record = run_async(create_query(session, spec, approval_seconds=approval_seconds, checked=True))
         if propose_:
             record = outcome_record(spec.name, run_async(propose_query(session, spec.name, spec)))
         print_record(record, output, title=f"query {spec.name}")
@@ -97,9 +100,9 @@ def update(
     with error_boundary(output):
         spec = _read(file)
         session = Session.load(profile, config, plaintext=plaintext, needs="collaborator")
+        name = _latest(session, spec.name)
         from starters.operations.queries import outcome_record, update_query
 
-        name = _latest(session, spec.name)
         outcome = run_async(update_query(session, spec.model_copy(update={"name": name})))
         print_record(outcome_record(name, outcome), output, title=f"query {name}")
 
@@ -123,9 +126,9 @@ def propose(
     with error_boundary(output):
         spec = _read(file) if file is not None else None
         session = Session.load(profile, config, plaintext=plaintext, needs="collaborator")
+        name = _latest(session, name)
         from starters.operations.queries import outcome_record, propose_query
 
-        name = _latest(session, name)
         spec = spec and spec.model_copy(update={"name": name})
         print_record(outcome_record(name, run_async(propose_query(session, name, spec))), output, title=f"query {name}")
 
@@ -177,9 +180,9 @@ def withdraw(
     """
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext, needs="collaborator")
+        name = _latest(session, name)
         from starters.operations.queries import outcome_record, withdraw_query
 
-        name = _latest(session, name)
         outcome = run_async(withdraw_query(session, name, only_proposal=only_proposal))
         print_record(outcome_record(name, outcome), output, title=f"query {name}")
 

@@ -135,6 +135,7 @@ def _decide(
     """Show the card, ask, sign the decision on the text of the card, then send it or print it."""
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=None if print_signal else plaintext, needs="collaborator")
+        name = run_async(latest_name(session, name))
         from starters.operations.decisions import (
             decision_terms,
             read_card,
@@ -145,7 +146,6 @@ def _decide(
         )
         from starters.operations.queries import query_record
 
-        name = run_async(latest_name(session, name))
         card = run_async(read_card(session, name, current=not print_signal))
         signed = {"query": card.name, "version": card.version, "digest": card.digest}
         if version in (None, card.version) and not print_signal:

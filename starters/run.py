@@ -70,12 +70,12 @@ def start(
         if run_id is not None:
             require_name("run_id", run_id)
         session = Session.load(profile, config, plaintext=plaintext, needs="collaborator")
-        from starters.operations.runs import current_digest, result_record, start_run, watch_run
-
         if run_id is None:
             run_id = new_run_id()
             print_status(f"[dim]run {run_id}; to repeat this command, add --run-id {run_id}[/dim]")
         query = run_async(latest_name(session, query, accepted=True))
+        from starters.operations.runs import current_digest, result_record, start_run, watch_run
+
         digest = run_async(current_digest(session, query, parameters))
         run_async(start_run(session, query, digest, run_id, parameters))
         if not wait:

@@ -30,7 +30,8 @@ from cleanroom.runs.authority import service_nonce
 from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, pin_entry, pinned_event_id, run_facts, runs_event_id
 from cleanroom.spark.policy import PodPolicies, pod_policies
 from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
-from cleanroom.spark.signed import PolicySigner, ServiceReport
+from cleanroom.spark.service_report import ServiceReport
+from cleanroom.spark.signed import PolicySigner
 from cleanroom.statements.model import RunRequest
 from cleanroom.statements.signing import peek
 from tests.unit.spark_support import make_profile

@@ -30,7 +30,7 @@ from cleanroom.messages.run import (
 )
 from cleanroom.runs.authority import service_nonce
 from cleanroom.spark.job import ResultReceipt
-from cleanroom.spark.signed import ServiceReport
+from cleanroom.spark.service_report import ServiceReport
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from tests.audit_world import COLLABORATION, QUERY, AuditWorld
 from tests.run_world import RunWorld

@@ -38,7 +38,8 @@ from cleanroom.settings import GovernanceSettings, Settings
 from cleanroom.spark.job import JobConfig, JobParameters
 from cleanroom.spark.network import NETWORK_SECRET
 from cleanroom.spark.policy import pod_policies
-from cleanroom.spark.signed import PolicySigner, ServiceReport
+from cleanroom.spark.service_report import ServiceReport
+from cleanroom.spark.signed import PolicySigner
 from cleanroom.spark.tombstone import is_tombstone
 from cleanroom.statements import RunRequest, SigningKey, sign
 from cleanroom.statements.keys import KEY_LABELS, KeyDocument

@@ -47,7 +47,7 @@ with workflow.unsafe.imports_passed_through():
     from cleanroom.runs.authority import service_nonce
     from cleanroom.runs.second_look import CONCURRENT_DATASETS
     from cleanroom.spark.job import JobConfig, JobDataset
-    from cleanroom.spark.signed import ServiceReport
+    from cleanroom.spark.service_report import ServiceReport
     from cleanroom.temporal.failures import error_from_failure
     from cleanroom.temporal.retries import PROPAGATION, STANDARD
     from workflows.cancellation import ENDS, await_then_cancel

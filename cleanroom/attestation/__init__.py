@@ -7,7 +7,7 @@ Call :func:`verify_evidence` with a :class:`TrustStore` (the trusted issuers) an
 from cleanroom.attestation.chain import LeafKind
 from cleanroom.attestation.checks import Check
 from cleanroom.attestation.cvm import CvmEvidence, CvmVerdict, verify_cvm_evidence
-from cleanroom.attestation.evidence import ALLOW_ALL_HOST_DATA, AttestationEvidence, host_data_for, report_data_for
+from cleanroom.attestation.evidence import ALLOW_ALL_HOST_DATA, host_data_for, report_data_for
 from cleanroom.attestation.guest import GuestAttestor
 from cleanroom.attestation.products import Product, Tcb
 from cleanroom.attestation.reasons import AttestationRejected, Reason
@@ -15,6 +15,7 @@ from cleanroom.attestation.report import GuestPolicy, SnpReport, parse_report
 from cleanroom.attestation.trust import ACI_UVM, AKS_UVM, TrustedRoot, TrustStore, UvmIssuer
 from cleanroom.attestation.verdict import Expectations, Verdict
 from cleanroom.attestation.verify import Verifier, verify_evidence
+from cleanroom.snp_evidence import AttestationEvidence
 
 __all__ = [
     "ACI_UVM",

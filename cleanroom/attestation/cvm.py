@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import BaseModel, ConfigDict, Field
 
 from cleanroom.attestation.checks import Checklist, Stop
-from cleanroom.attestation.evidence import REPORT_DATA_SIZE, AttestationEvidence, decode_base64, report_data_for
+from cleanroom.attestation.evidence import REPORT_DATA_SIZE, decode_base64, report_data_for
 from cleanroom.attestation.reasons import AttestationRejected, Reason, rejecting
 from cleanroom.attestation.report import REPORT_SIZE
 from cleanroom.attestation.tpm import PCR_COUNT, Quote, parse_quote, pcr_digest_of, quote_signed_by
@@ -26,6 +26,7 @@ from cleanroom.attestation.trust import TrustStore
 from cleanroom.attestation.verdict import Expectations, Verdict
 from cleanroom.attestation.verify import verify_evidence
 from cleanroom.jose.encoding import b64url_strict
+from cleanroom.snp_evidence import AttestationEvidence
 
 _MAGIC: Final = b"HCLA"
 _HEADER: Final = 32

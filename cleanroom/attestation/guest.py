@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
-from cleanroom.attestation.evidence import AttestationEvidence
 from cleanroom.errors import CleanRoomError, Internal, Refused, Unavailable
+from cleanroom.snp_evidence import AttestationEvidence
 from cleanroom.transport import async_http_client, retry_after_seconds, ssl_context
 
 # httpx is imported on use: most users of this package only verify, and httpx takes a third of the import time.

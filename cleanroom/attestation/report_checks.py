@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 
 from cleanroom.attestation.chain import VerifiedChain
 from cleanroom.attestation.checks import Checklist
-from cleanroom.attestation.evidence import AttestationEvidence
 from cleanroom.attestation.products import Tcb, decode_tcb, tcb_text
 from cleanroom.attestation.reasons import AttestationRejected, Reason
 from cleanroom.attestation.report import SnpReport
 from cleanroom.attestation.trust import TrustStore
 from cleanroom.attestation.uvm import UvmEndorsement
 from cleanroom.attestation.verdict import Expectations
+from cleanroom.snp_evidence import AttestationEvidence
 
 _SHOWN = 200
 """Characters of an endorsement's texts that a check shows."""

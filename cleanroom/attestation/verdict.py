@@ -11,11 +11,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from cleanroom.attestation.chain import LeafKind
 from cleanroom.attestation.checks import Check
-from cleanroom.attestation.evidence import REPORT_DATA_SIZE, AttestationEvidence
+from cleanroom.attestation.evidence import REPORT_DATA_SIZE
 from cleanroom.attestation.products import Product, Tcb
 from cleanroom.attestation.report import HexBytes, SnpReport
 from cleanroom.errors import Refused
 from cleanroom.models import FrozenModel
+from cleanroom.snp_evidence import AttestationEvidence
 
 
 def _digests(size: int) -> Any:

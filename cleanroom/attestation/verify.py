@@ -21,7 +21,7 @@ from cleanroom.attestation.cache import VerifiedCache
 from cleanroom.attestation.chain import ExaminedChain, LeafKind, VerifiedChain, examine_chain, format_instant
 from cleanroom.attestation.checks import Checklist, Stop
 from cleanroom.attestation.endorsements import read_endorsements
-from cleanroom.attestation.evidence import AttestationEvidence, decode_base64
+from cleanroom.attestation.evidence import decode_base64
 from cleanroom.attestation.models import construct_unvalidated
 from cleanroom.attestation.products import Product, decode_tcb, product_from_cpuid, tcb_text
 from cleanroom.attestation.reasons import AttestationRejected, Reason
@@ -39,6 +39,7 @@ from cleanroom.attestation.trust import TrustStore
 from cleanroom.attestation.uvm import UvmEndorsement, verify_endorsement
 from cleanroom.attestation.verdict import Expectations, Verdict
 from cleanroom.errors import InvalidInput
+from cleanroom.snp_evidence import AttestationEvidence
 
 _ECDSA: Final = ec.ECDSA(hashes.SHA384())
 _SCALAR: Final = 48

@@ -13,7 +13,7 @@ from cleanroom.identifiers import HexDigest, Name
 from cleanroom.messages.run import Grant, RunState
 from cleanroom.models import CamelModel
 from cleanroom.spark.job import JobConfig, ResultReceipt
-from cleanroom.spark.signed import ServiceReport
+from cleanroom.spark.service_report import ServiceReport
 
 
 class Body(CamelModel):

@@ -54,7 +54,7 @@ from cleanroom.runs.published_keys import MAX_RETIREMENTS, published_keys
 from cleanroom.runs.reader import UserReader
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, EVENT_IDS, event_id
-from cleanroom.spark.signed import ServiceReport
+from cleanroom.spark.service_report import ServiceReport
 from cleanroom.statements import Decision, RunRequest, SigningKey, sign
 from cleanroom.statements.signing import claimed_key, peek
 

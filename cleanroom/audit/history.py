@@ -29,7 +29,7 @@ from cleanroom.messages.run import (
     SparkVerdict,
 )
 from cleanroom.spark.job import JobConfig, ResultReceipt
-from cleanroom.spark.signed import ServiceReport
+from cleanroom.spark.service_report import ServiceReport
 from cleanroom.temporal.failures import error_from_failure
 from cleanroom.temporal.started import decode_one, start_argument
 

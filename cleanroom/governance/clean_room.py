@@ -7,18 +7,20 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from cleanroom.attestation import GuestAttestor
 from cleanroom.claims import HOST_DATA, IS_DEBUGGABLE
 from cleanroom.errors import Internal, InvalidInput
 from cleanroom.governance.documents import ContractOption, DocumentOption
-from cleanroom.governance.envelopes import Enveloper
 from cleanroom.governance.http import AsyncCloseable, HttpChannel, application_url, query_string, segment
 from cleanroom.governance.models import Consent, Document, MemberDocument, read, text
 from cleanroom.governance.position import LedgerPosition
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE
 from cleanroom.secret import Secret
+
+# Imported on use: users import this package too, and have no attestation.
+if TYPE_CHECKING:
+    from cleanroom.attestation import GuestAttestor
 
 TOKEN_SECONDS: Final = 300
 """Lifetime of an ID token; the official sidecar requests the same."""
@@ -70,6 +72,8 @@ class CleanRoomClient(AsyncCloseable):
     ) -> None:
         self._channel = HttpChannel(application_url(base_url), ca_file=ca_file, timeout=timeout, position=position)
         self._contract = f"/app/contracts/{segment('contract id', contract_id)}"
+        from cleanroom.governance.envelopes import Enveloper
+
         self._enveloper = Enveloper(attestor)
 
     @property

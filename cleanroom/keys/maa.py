@@ -19,11 +19,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cleanroom.attestation.endorsements import read_endorsements
-from cleanroom.attestation.evidence import AttestationEvidence
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused, Unavailable
 from cleanroom.jose import jwk, jws
 from cleanroom.jose.encoding import b64url, compact_json
 from cleanroom.keys.release_policy import same_authority
+from cleanroom.snp_evidence import AttestationEvidence
 from cleanroom.transport import async_http_client, retry_after_seconds, ssl_context
 
 API_VERSION = "2022-08-01"

@@ -9,7 +9,7 @@ from pydantic import Field
 from cleanroom.identifiers import HexDigest, Name, Seen, canonical_json, sha256_hex
 from cleanroom.messages.base import Message
 from cleanroom.spark.job import JobConfig, ResultReceipt
-from cleanroom.spark.signed import ServiceReport
+from cleanroom.spark.service_report import ServiceReport
 
 NOT_REMEMBERED = "RunNotRemembered"
 """Code of the error of an activity that does not know what a :class:`Reference` stands for."""

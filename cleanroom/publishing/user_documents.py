@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from azure.core.credentials import TokenCredential
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cleanroom.bulkheads import bulkhead
 from cleanroom.concurrency import gather_limited
@@ -23,6 +21,9 @@ from cleanroom.joining import parts_digest
 from cleanroom.secret import read_secret_file
 from cleanroom.settings import GovernanceSettings, Settings
 
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
 
 def governance_client(
     settings: Settings, credential: TokenCredential | Any, *, position: LedgerPosition | None = None
@@ -32,10 +33,8 @@ def governance_client(
     Raises:
         PreconditionFailed: ``SettingMissing``.
     """
+    require_url(settings)
     section = settings.governance
-    if not section.url:
-        hint = "`cleanroom init NAME` sets up a profile. On one machine, `cleanroom up` writes cleanroom.toml."
-        raise PreconditionFailed("SettingMissing", "settings: governance.url is not set.", hint=hint)
 
     async def token() -> str:
         # In a thread, because azure-identity blocks while it calls Entra ID.
@@ -51,6 +50,17 @@ def governance_client(
         headers=proxy_headers(section.ccf_endpoint, section.service_cert_file) if through_proxy else None,
         position=position,
     )
+
+
+def require_url(settings: Settings) -> None:
+    """Require the address of governance.
+
+    Raises:
+        PreconditionFailed: ``SettingMissing``.
+    """
+    if not settings.governance.url:
+        hint = "`cleanroom init NAME` sets up a profile. On one machine, `cleanroom up` writes cleanroom.toml."
+        raise PreconditionFailed("SettingMissing", "settings: governance.url is not set.", hint=hint)
 
 
 def _client_cert(section: GovernanceSettings) -> tuple[Path, Path] | None:

@@ -10,7 +10,8 @@ from cleanroom.messages.run import ServiceProof, SparkVerdict
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.policy import PodPolicies, pod_policies
 from cleanroom.spark.profile import PodProfile
-from cleanroom.spark.signed import ServiceReport, SignedPolicies, VerifiedService, verify_service_report, verify_signed_policies
+from cleanroom.spark.service_report import ServiceReport
+from cleanroom.spark.signed import SignedPolicies, VerifiedService, verify_service_report, verify_signed_policies
 from cleanroom.trust import TrustDocument
 
 

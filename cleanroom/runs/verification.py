@@ -72,7 +72,7 @@ from cleanroom.runs.second_look import SecondLooks
 from cleanroom.runs.trust import RunTrust, TrustInForce
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.policy import PodPolicies
-from cleanroom.spark.signed import ServiceReport
+from cleanroom.spark.service_report import ServiceReport
 from cleanroom.statements.model import RunRequest
 
 SNAPSHOT_SECONDS = 300.0

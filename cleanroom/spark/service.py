@@ -23,7 +23,8 @@ from cleanroom.spark.kubernetes_objects import SubmittedJob, submitted_job
 from cleanroom.spark.outcome import Outcome, creation_error
 from cleanroom.spark.policy import PodPolicies, pod_policies
 from cleanroom.spark.profile import PodProfile
-from cleanroom.spark.signed import PolicySigner, ServiceReport, SignedPolicies
+from cleanroom.spark.service_report import ServiceReport
+from cleanroom.spark.signed import PolicySigner, SignedPolicies
 from cleanroom.spark.status import JobStatus
 from cleanroom.spark.watch import ApplicationWatch
 

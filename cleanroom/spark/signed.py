@@ -20,7 +20,6 @@ from pydantic import Field
 
 from cleanroom.attestation import (
     ALLOW_ALL_HOST_DATA,
-    AttestationEvidence,
     Expectations,
     TrustStore,
     Verdict,
@@ -34,21 +33,11 @@ from cleanroom.models import FrozenModel
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.policy import PodPolicies, pod_policies
 from cleanroom.spark.profile import PodProfile
+from cleanroom.spark.service_report import ServiceReport
 
 _TYPE = "cleanroom-pod-policies+jws"
 MIN_NONCE = 22
 """Minimum length: 128 bits as base64url."""
-
-
-class ServiceReport(FrozenModel):
-    """The service's evidence.
-
-    ``payload`` is the JSON ``{"nonce", "servicePublicKey"}`` (the key as PEM), verbatim. The report data is the
-    SHA-256 of its UTF-8 bytes, followed by 32 zero bytes.
-    """
-
-    evidence: AttestationEvidence
-    payload: str = Field(max_length=8192)
 
 
 class SignedPolicies(FrozenModel):

@@ -108,7 +108,7 @@ class Moments:
         read = argument(node, "Sum")
         if read is not None and read.kind == "AttributeReference" and self._values(read.id, "Count") in self.deviations.values():
             return self._merge("Sum", read.id, _of_both(self.inputs[read.id], "RegrCount"))
-        return replace(node, children=[self.merged(child) for child in node.children])
+        return node.with_children([self.merged(child) for child in node.children])
 
     def _merge(self, function: str, id: int, combined: Node) -> Node:
         """An aggregate of an attribute that stands for ``combined`` in place of the input ``id``."""
@@ -171,11 +171,11 @@ def computed_columns(node: Node) -> tuple[Node, dict[int, Node]] | None:
 def _substituted(node: Node, values: Mapping[int, Node]) -> Node:
     if node.kind == "AttributeReference":
         return values.get(node.id, node)
-    return replace(node, children=[_substituted(child, values) for child in node.children])
+    return node.with_children([_substituted(child, values) for child in node.children])
 
 
 def renamed(node: Node, names: Mapping[int, int]) -> Node:
     """An expression that reads other attributes; those without a name are not found later."""
     if node.kind == "AttributeReference":
         return replace(node, fields={**node.fields, "exprId": {"id": names.get(node.id, 0)}})
-    return replace(node, children=[renamed(child, names) for child in node.children])
+    return node.with_children([renamed(child, names) for child in node.children])

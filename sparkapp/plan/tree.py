@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cleanroom.errors import Refused
@@ -34,6 +34,7 @@ class Node:
     package: str
     fields: dict[str, Any]
     children: list[Node] = field(default_factory=list)
+    _read: dict[int, tuple[Any, Node]] = field(default_factory=dict, init=False, repr=False)  # by the identity of a list in ``fields``
 
     @property
     def id(self) -> int:
@@ -53,17 +54,29 @@ class Node:
 
     def expression(self, member: str) -> Node:
         """The expression in ``member``."""
-        return tree(self.fields[member])
+        return self.read(self.fields[member])
 
     def expressions(self, member: str) -> list[Node]:
         """The list of expressions in ``member``."""
-        return [tree(item) for item in self.fields[member]]
+        return [self.read(item) for item in self.fields[member]]
+
+    def read(self, items: list[dict[str, Any]]) -> Node:
+        """The tree of a list in :attr:`fields`, which does not change."""
+        if (known := self._read.get(id(items))) is None:
+            known = self._read[id(items)] = items, tree(items)
+        return known[1]
+
+    def with_children(self, children: list[Node]) -> Node:
+        """This node with other children."""
+        return self if children == self.children else replace(self, children=children)
 
     def walk(self) -> Iterator[Node]:
-        """This node and those below it."""
-        yield self
-        for child in self.children:
-            yield from child.walk()
+        """This node and those below it, in the order of Spark."""
+        rest = [self]
+        while rest:
+            node = rest.pop()
+            yield node
+            rest.extend(reversed(node.children))
 
 
 def parse_plan(text: str) -> Node:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cleanroom.audit.export import Exporter, run_events
-from cleanroom.audit.files import write_bundle
-from cleanroom.audit.history import trace_run
 from cleanroom.documents.query import QUERY_LABELS, parse_query
 from cleanroom.errors import CleanRoomError, NotFound
-from cleanroom.governance import Event, GovernanceUserClient
 from cleanroom.identifiers import require_name
-from cleanroom.runs.ledger import RUNS_SCOPE, runs_event_id
 from starters.operations.session import Session
 from starters.terminal.output import print_status, safe
+
+# Imported on use: evidence and its verification take a third of a second to import.
+if TYPE_CHECKING:
+    from cleanroom.governance import Event, GovernanceUserClient
 
 
 async def list_events(session: Session, *, run: str | None = None, query: str | None = None) -> list[Event]:
@@ -50,6 +49,8 @@ async def list_events(session: Session, *, run: str | None = None, query: str | 
 
 async def _run_events(session: Session, client: GovernanceUserClient, run: str) -> list[Event]:
     """The events of a run. Events of its datasets need the query document, which names the datasets."""
+    from cleanroom.audit.export import run_events
+
     found = [event async for event in run_events(client, session.collaboration, run, [])]
     names = [str(event.data["query"]) for event in found if isinstance(event.data, dict) and isinstance(event.data.get("query"), str)]
     if not names:
@@ -64,6 +65,8 @@ async def _run_events(session: Session, client: GovernanceUserClient, run: str) 
 
 
 async def _run_starts(session: Session, client: GovernanceUserClient, query: str) -> list[Event]:
+    from cleanroom.runs.ledger import RUNS_SCOPE, runs_event_id
+
     id = runs_event_id(query)
     if await client.latest_event(session.collaboration, event_id=id, scope=RUNS_SCOPE) is None:
         return []
@@ -77,9 +80,14 @@ async def export_run(session: Session, run_id: str, file: Path) -> dict[str, Any
         NotFound: ``WorkflowNotFound``.
         PreconditionFailed: ``RunNotEnded``.
     """
-    trace = await trace_run(await session.temporal(), session.collaboration, run_id)
-    async with session.governance() as client:
-        bundle = await Exporter(client, session.collaboration, session.user_id, session.key()).export(trace)
+    client = await session.temporal()
+    from cleanroom.audit.export import Exporter
+    from cleanroom.audit.files import write_bundle
+    from cleanroom.audit.history import trace_run
+
+    trace = await trace_run(client, session.collaboration, run_id)
+    async with session.governance() as governance:
+        bundle = await Exporter(governance, session.collaboration, session.user_id, session.key()).export(trace)
     write_bundle(bundle, file)
     return {
         "file": str(file),

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cleanroom.claims import HOST_DATA
 from cleanroom.errors import Conflict, InvalidInput, NotFound
 from cleanroom.governance import GovernanceUserClient, Invitation, host_data_claims
 from cleanroom.onboarding import Onboarding, member_client, require_id, require_issuer_url
-from cleanroom.trust import AcceptedTrust, TrustDocument, TrustSource
 from starters.operations.session import Session
+
+# Imported on use: the trust document's rules are those of attestation, which most commands do not need.
+if TYPE_CHECKING:
+    from cleanroom.trust import AcceptedTrust, TrustDocument, TrustSource
 
 
 def is_member(session: Session) -> bool:
@@ -97,6 +100,8 @@ async def create_collaboration(
 
 def trust_source(client: GovernanceUserClient, name: str) -> TrustSource:
     """Return the trust documents of a collaboration."""
+    from cleanroom.trust import TrustSource
+
     return TrustSource(client.get_member_document, name, development=True)
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from temporalio.client import WorkflowExecution
-from temporalio.service import RPCError
-
 from cleanroom.concurrency import gather_limited
 from cleanroom.documents.dataset import DATASET_LABELS, parse_dataset
 from cleanroom.errors import CleanRoomError, NotFound, Unavailable
@@ -15,11 +12,13 @@ from cleanroom.identifiers import dataset_workflow_id, document_digest, is_name
 from cleanroom.lifecycle.dataset import DatasetFacts, dataset_state, next_command
 from cleanroom.lifecycle.state import State, WorkflowEnd
 from cleanroom.messages.publish import PublishedDataset
-from cleanroom.temporal import attributes
 from starters.operations.session import Session, seek_workflow
 from starters.terminal.output import print_status
 
+# Imported on use: `dataset show` reads governance first.
 if TYPE_CHECKING:
+    from temporalio.client import WorkflowExecution
+
     from cleanroom.governance import Document, GovernanceUserClient
 
 CONCURRENT: Final = 16
@@ -35,6 +34,8 @@ async def show_dataset(session: Session, name: str) -> dict[str, Any]:
     """
     async with session.governance() as client:
         document = await session.documents(client).find(name)
+        from temporalio.service import RPCError
+
         try:
             workflow = await _workflow(session, name)
         except (Unavailable, RPCError):
@@ -53,7 +54,7 @@ async def show_dataset(session: Session, name: str) -> dict[str, Any]:
     }
     if document is None:
         assert workflow is not None
-        return {"id": name, "owner": workflow.typed_search_attributes.get(attributes.PROPOSER) or ""} | shown
+        return {"id": name, "owner": _owner(workflow)} | shown
     return _document_record(session, document) | shown
 
 
@@ -106,7 +107,7 @@ async def list_datasets(session: Session) -> list[dict[str, Any]]:
         for name in workflows.keys() - held:
             workflow = workflows[name]
             state = await _state(session, client, None, workflow)
-            owner = workflow.typed_search_attributes.get(attributes.PROPOSER) or ""
+            owner = _owner(workflow)
             rows.append({"dataset": name, "state": state.word, "owner": owner, "version": None, "access": "", "format": ""})
     return sorted(rows, key=lambda item: str(item["dataset"]))
 
@@ -123,7 +124,15 @@ def _failure(workflow: WorkflowExecution | None, state: State) -> str | None:
     """Return the code with which the workflow has failed."""
     if workflow is None or state.word != "Failed":
         return None
-    return workflow.typed_search_attributes.get(attributes.OUTCOME)
+    from cleanroom.temporal.attributes import OUTCOME
+
+    return workflow.typed_search_attributes.get(OUTCOME)
+
+
+def _owner(workflow: WorkflowExecution) -> str:
+    from cleanroom.temporal.attributes import PROPOSER
+
+    return workflow.typed_search_attributes.get(PROPOSER) or ""
 
 
 async def _workflow(session: Session, name: str) -> WorkflowExecution | None:
@@ -134,6 +143,8 @@ async def _workflow(session: Session, name: str) -> WorkflowExecution | None:
 
 async def _workflows(session: Session) -> dict[str, WorkflowExecution]:
     """Return the latest workflow of each dataset by its name; nothing if Temporal does not answer."""
+    from temporalio.service import RPCError
+
     found: dict[str, WorkflowExecution] = {}
     try:
         client = await session.temporal()

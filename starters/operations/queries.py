@@ -43,13 +43,16 @@ if TYPE_CHECKING:
 ENDED: Final = ("Withdrawn", "Expired", "Failed", "Cancelled")
 
 
-async def create_query(session: Session, spec: QuerySpec, *, approval_seconds: int = DEFAULT_APPROVAL_SECONDS) -> dict[str, Any]:
+async def create_query(
+    session: Session, spec: QuerySpec, *, approval_seconds: int = DEFAULT_APPROVAL_SECONDS, checked: bool = False
+) -> dict[str, Any]:
     """Start the workflow of a query and wait until governance holds its draft. Idempotent.
 
     Args:
         session: Session of the proposer.
         spec: The query.
         approval_seconds: Seconds until an open proposal expires.
+        checked: Whether the caller has just made the check of `cleanroom query check`.
 
     Returns:
         The record of the query, see :func:`query_record`.
@@ -59,7 +62,8 @@ async def create_query(session: Session, spec: QuerySpec, *, approval_seconds: i
         CleanRoomError: What `cleanroom query check` refuses; nothing is started then.
     """
     session.require_encryption()
-    await require_proposable(session, spec)
+    if not checked:
+        await require_proposable(session, spec)
     client = await session.temporal()
     parties = tuple(Collaborator(name=name, user_id=user) for name, user in sorted(session.settings.parties.items()))
     input = PublishQueryInput(

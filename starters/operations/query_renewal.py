@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from cleanroom.errors import Conflict, NotFound, Refused
 from cleanroom.lifecycle.query import DEFAULT_APPROVAL_SECONDS
-from starters.operations.adopt import adopt_query
-from starters.operations.own_drafts import has_own_text
-from starters.operations.queries import create_query, propose_query, query_record, update_query
 from starters.operations.query_names import author, generations, renewal_number, renewed_name
-from starters.operations.query_workflow import find_query, read_state
 from starters.operations.session import Session
 from starters.terminal.output import print_status, safe
 
+# Imported on use: the query is read before Temporal is needed.
 if TYPE_CHECKING:
     from cleanroom.documents.specs import QuerySpec
     from cleanroom.governance import Document
@@ -60,6 +57,8 @@ async def renew_query(
         )
     if last.state == "Accepted":
         return await _propose_next(session, found, spec, approval_seconds)
+    from starters.operations.own_drafts import has_own_text
+
     if spec is None and last.state == "Draft" and len(found) > 1 and not has_own_text(session, last):
         # The earlier command was killed before it took note of its draft.
         spec = _specification(found[-2], session.collaboration)
@@ -68,6 +67,9 @@ async def renew_query(
 
 async def _propose_next(session: Session, found: list[Document], spec: QuerySpec | None, approval_seconds: int) -> dict[str, Any]:
     """Create and propose another document for a query that was accepted."""
+    from starters.operations.queries import create_query, propose_query, query_record
+    from starters.operations.query_workflow import read_state
+
     first, last = found[0].id, found[-1]
     # A name that another user has taken is passed over.
     name = await _free_name(session, first, renewal_number(last.id, first) + 1)
@@ -89,6 +91,11 @@ async def _free_name(session: Session, first: str, number: int) -> str:
 
 async def _propose_last(session: Session, last: Document, spec: QuerySpec | None, approval_seconds: int) -> dict[str, Any]:
     """Propose a draft that no workflow or an open one has, or take over an open proposal."""
+    from starters.operations.adopt import adopt_query
+    from starters.operations.own_drafts import has_own_text
+    from starters.operations.queries import propose_query, query_record, update_query
+    from starters.operations.query_workflow import read_state
+
     name = last.id
     text = spec.model_copy(update={"name": name}) if spec is not None else None
     if last.state == "Proposed" and text is not None and not has_own_text(session, last, text):
@@ -109,6 +116,8 @@ async def _propose_last(session: Session, last: Document, spec: QuerySpec | None
 
 
 async def _has_open_workflow(session: Session, name: str) -> bool:
+    from starters.operations.query_workflow import find_query
+
     try:
         return not (await find_query(session, name)).ended
     except NotFound:

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cleanroom.documents.query import QUERY_LABELS, parse_query
 from cleanroom.documents.specs import QuerySpec
 from cleanroom.errors import CleanRoomError, NotFound, PreconditionFailed
-from cleanroom.runs.ledger import RUNS_SCOPE, event_scope, runs_event_id
 from cleanroom.spark.job import JobParameters
-from cleanroom.spark.run_events import event_id, parse_event
 from starters.operations.session import Session
 
 if TYPE_CHECKING:
@@ -168,6 +166,9 @@ async def _stored_bytes(
 
 
 async def _bytes_of_last_run(session: Session, client: GovernanceUserClient, queries: list[str], dataset: str) -> tuple[int | None, str]:
+    from cleanroom.runs.ledger import RUNS_SCOPE, event_scope, runs_event_id
+    from cleanroom.spark.run_events import event_id, parse_event
+
     for name in queries:
         latest = await client.latest_event(session.collaboration, event_id=runs_event_id(name), scope=RUNS_SCOPE)
         run = latest.data.get("runId") if latest is not None and isinstance(latest.data, dict) else None

@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from temporalio.client import WorkflowExecutionStatus
-
 from cleanroom.documents.query import QUERY_LABELS, QueryDocument, parse_query
 from cleanroom.documents.specs import DatasetSpec
 from cleanroom.errors import CleanRoomError, PreconditionFailed, Refused
@@ -14,9 +12,9 @@ from cleanroom.identifiers import document_digest, require_name
 from cleanroom.runs.ledger import event_scope
 from cleanroom.spark.job import ResultReceipt
 from cleanroom.spark.run_events import event_id, parse_event
-from starters.operations.run_workflow import find_run, take_snapshot
 from starters.operations.session import Session
 
+# Imported on use: Temporal is asked only when the ledger has no receipt.
 if TYPE_CHECKING:
     from cleanroom.governance import Document, GovernanceUserClient
 
@@ -49,6 +47,10 @@ async def read_receipt(session: Session, run_id: str) -> ResultReceipt:
 
 async def _expect_end_of_run(session: Session, run_id: str) -> bool:
     """Let the next read wait for what a completed run has seen in governance. Return whether there is such a run."""
+    from temporalio.client import WorkflowExecutionStatus
+
+    from starters.operations.run_workflow import find_run
+
     found = await find_run(session, run_id)
     if found.described.status is not WorkflowExecutionStatus.COMPLETED:
         return False
@@ -105,6 +107,10 @@ def _with_digest(document: Document | None, digest: str) -> QueryDocument | None
 
 async def _no_receipt_error(session: Session, run_id: str) -> CleanRoomError:
     """Build the error for a run without a receipt in the ledger, from what Temporal says about the run."""
+    from temporalio.client import WorkflowExecutionStatus
+
+    from starters.operations.run_workflow import find_run, take_snapshot
+
     found = await find_run(session, run_id)
     if found.described.status is WorkflowExecutionStatus.COMPLETED:
         return Refused(

@@ -147,10 +147,12 @@ class Session:
         """Create a governance client that acts as this user; use it as an asynchronous context manager.
 
         Raises:
+            PreconditionFailed: ``SettingMissing``.
             InvalidInput: ``ProfileIsNoPerson`` when no profile was chosen although the settings define collaborators.
         """
-        from cleanroom.publishing.user_documents import governance_client
+        from cleanroom.publishing.user_documents import governance_client, require_url
 
+        require_url(self.settings)
         if self.settings.profile == "default" and self.settings.parties and self.settings.credential.kind == "default":
             self.party  # noqa: B018 - raises an error that lists the collaborators
         client = governance_client(self.settings, self.credential(), position=self._position)

@@ -32,7 +32,8 @@ from cleanroom.runs.authority import service_nonce
 from cleanroom.runs.held import SUBJECTS
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.profile import PodProfile
-from cleanroom.spark.signed import PolicySigner, ServiceReport
+from cleanroom.spark.service_report import ServiceReport
+from cleanroom.spark.signed import PolicySigner
 from cleanroom.temporal.attributes import start_attributes
 from localcloud.standins.snp.server import DevelopmentHardware
 from starters.operations.session import run_async

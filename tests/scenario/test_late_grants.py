@@ -40,7 +40,7 @@ from cleanroom.messages.run import (
     VerifySparkRequest,
 )
 from cleanroom.spark.job import JobConfig
-from cleanroom.spark.signed import ServiceReport
+from cleanroom.spark.service_report import ServiceReport
 from cleanroom.temporal.failures import error_from_failure
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from tests.temporal_env import unique

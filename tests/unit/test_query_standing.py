@@ -32,7 +32,7 @@ from cleanroom.runs.reader import Consent
 from cleanroom.settings import Settings
 from cleanroom.temporal import attributes
 from starters import consent
-from starters.operations import query_renewal, query_standing
+from starters.operations import adopt, own_drafts, queries, query_standing, query_workflow
 from starters.operations.approved_cards import remember_approval
 from starters.operations.query_names import accepted_versions, generations, latest_name, names_before
 from starters.operations.query_renewal import renew_query
@@ -374,11 +374,12 @@ class Commands:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, open_workflow: bool) -> None:
         self.calls: list[tuple[str, str, str]] = []
         self.open_workflow = open_workflow
-        for name in ("create_query", "propose_query", "update_query", "adopt_query"):
-            monkeypatch.setattr(query_renewal, name, self._command(name.removesuffix("_query")))
-        monkeypatch.setattr(query_renewal, "find_query", self.find)
-        monkeypatch.setattr(query_renewal, "read_state", self.state)
-        monkeypatch.setattr(query_renewal, "query_record", lambda session, state: {"query": state})
+        for name in ("create_query", "propose_query", "update_query"):
+            monkeypatch.setattr(queries, name, self._command(name.removesuffix("_query")))
+        monkeypatch.setattr(adopt, "adopt_query", self._command("adopt"))
+        monkeypatch.setattr(query_workflow, "find_query", self.find)
+        monkeypatch.setattr(query_workflow, "read_state", self.state)
+        monkeypatch.setattr(queries, "query_record", lambda session, state: {"query": state})
 
     def _command(self, kind: str) -> Any:
         async def execute(session: Session, first: Any, second: QuerySpec | None = None, **options: Any) -> dict[str, Any]:
@@ -399,7 +400,7 @@ class Commands:
 
 
 def own_text(world: World, monkeypatch: pytest.MonkeyPatch, *, own: bool) -> None:
-    monkeypatch.setattr(query_renewal, "has_own_text", lambda session, document, spec=None: own)
+    monkeypatch.setattr(own_drafts, "has_own_text", lambda session, document, spec=None: own)
 
 
 @pytest.mark.parametrize("with_file", [False, True], ids=["same text", "new text"])

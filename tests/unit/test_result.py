@@ -19,7 +19,7 @@ from cleanroom.identifiers import document_digest, object_context
 from cleanroom.messages.run import Revoked, RunResult
 from cleanroom.spark.job import ResultObject, ResultReceipt
 from cleanroom.spark.run_events import RunEvent
-from starters.operations import results
+from starters.operations import run_workflow
 from starters.operations.results import read_receipt
 from starters.operations.session import FoundWorkflow, Session
 from tests.folder_store import FolderStore
@@ -199,7 +199,7 @@ async def receiver(monkeypatch: pytest.MonkeyPatch) -> Receiver:
     async def no_workflow(session: Session, run_id: str) -> Any:
         raise AssertionError("nothing comes from the workflow")
 
-    monkeypatch.setattr(results, "find_run", no_workflow)
+    monkeypatch.setattr(run_workflow, "find_run", no_workflow)
     return Receiver(governance, monkeypatch)
 
 
@@ -241,7 +241,7 @@ async def test_completed_workflow_without_an_entry_is_refused(receiver: Receiver
         nothing: Any = None
         return FoundWorkflow(nothing, nothing, described)
 
-    monkeypatch.setattr(results, "find_run", completed)
+    monkeypatch.setattr(run_workflow, "find_run", completed)
     assert await receiver.refused() == "ResultNotInLedger"
     receiver.governance.events["run-r-1", "r-1.query-completed"] = json.loads("[]")
     assert await receiver.refused() in ("RunEventMalformed", "ResultOfAnotherRun")
@@ -266,7 +266,7 @@ async def test_the_receipt_of_a_completed_run_is_awaited(receiver: Receiver, mon
         expected.append(seen)
         receiver.enter(receiver.receipt())
 
-    monkeypatch.setattr(results, "find_run", completed)
+    monkeypatch.setattr(run_workflow, "find_run", completed)
     monkeypatch.setattr(Session, "expect", expect)
     assert (await read_receipt(receiver.session, "r-1")).run_id == "r-1"
     assert expected == ["2.90"]

@@ -24,7 +24,8 @@ from cleanroom.runs.proof import ServiceVerifier
 from cleanroom.settings import AttestationSettings, KubernetesSettings, Settings
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.profile import PodMeasurement, PodProfile, SidecarProfile
-from cleanroom.spark.signed import PolicySigner, ServiceReport
+from cleanroom.spark.service_report import ServiceReport
+from cleanroom.spark.signed import PolicySigner
 from cleanroom.trust import (
     AttestationPolicy,
     Bootstrap,

@@ -49,7 +49,8 @@ from cleanroom.messages.run import (
 from cleanroom.runs.authority import service_nonce
 from cleanroom.runs.reader import UserReader
 from cleanroom.spark.policy import pod_policies
-from cleanroom.spark.signed import PolicySigner, ServiceReport
+from cleanroom.spark.service_report import ServiceReport
+from cleanroom.spark.signed import PolicySigner
 from cleanroom.statements import Authorisation, Decision, sign
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.failures import error_from_failure

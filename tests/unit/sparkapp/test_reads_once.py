@@ -47,6 +47,12 @@ def make_world(folder: Path, kind: str) -> DatasetWorld:
     return world
 
 
+@pytest.fixture(scope="module", params=["csv", "csv with header", "json"])
+def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, DatasetWorld]:
+    """A kind of objects, and a world that stores them. Tests only read them."""
+    return request.param, make_world(tmp_path_factory.mktemp("stored"), request.param)
+
+
 def segments_read(reads: list[tuple[str, int, int]]) -> Counter[tuple[str, int]]:
     """How often each segment was read; a read always begins at a segment."""
     assert all(offset % SEGMENT_BYTES == 0 and length > HEADER_BYTES for _, offset, length in reads)
@@ -63,12 +69,11 @@ def boundaries(tasks: tuple[tuple[InputSplit, ...], ...]) -> set[tuple[str, int]
 
 
 @pytest.mark.parametrize("executors", [1, 2, 4])
-@pytest.mark.parametrize("kind", ["csv", "csv with header", "json"])
 def test_each_segment_is_read_once_and_those_between_tasks_twice(
-    kind: str, executors: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stored: tuple[str, DatasetWorld], executors: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(input_splits, "MIN_SPLIT_BYTES", SEGMENT_BYTES)
-    world = make_world(tmp_path, kind)
+    kind, world = stored
     pod = Watched(world.root, world.pod().config)
     listing = list_objects(pod, world.dataset, JobParameters())
     pod.reads.clear()
@@ -85,8 +90,8 @@ def test_each_segment_is_read_once_and_those_between_tasks_twice(
     assert len(twice) <= len(tasks) - 1
     # More executors have more tasks, but each of them has a share of the same bytes.
     assert len(tasks) >= min(executors * CORES, OBJECTS)
-    stored = sum(length for _, _, length in pod.reads)
-    assert stored - listing.stored_bytes() <= len(twice) * SEGMENT_BYTES
+    read = sum(length for _, _, length in pod.reads)
+    assert read - listing.stored_bytes() <= len(twice) * SEGMENT_BYTES
 
 
 @pytest.mark.parametrize("executors", [1, 2, 4])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -237,22 +239,29 @@ def shows_target(result: list[tuple[Any, ...]], kind: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def connection() -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect() as connection:
-        yield connection
+def database() -> Iterator[Callable[[str], duckdb.DuckDBPyConnection]]:
+    """A function that returns the database of a catalogue with its rows. A query leaves the tables as they are."""
+    with ExitStack() as stack:
+
+        @cache
+        def database(catalog: str) -> duckdb.DuckDBPyConnection:
+            connection = stack.enter_context(duckdb.connect())
+            create(connection, CATALOGS[catalog], rows(catalog))
+            return connection
+
+        yield database
 
 
 @pytest.mark.parametrize(
     ("kind", "catalog", "sql"),
     [pytest.param(kind, *item, id=f"{kind}-{i}") for kind, items in LEAKS.items() for i, item in enumerate(items)],
 )
-def test_leak_is_refused_or_shows_nothing(kind: str, catalog: str, sql: str, connection: duckdb.DuckDBPyConnection) -> None:
+def test_leak_is_refused_or_shows_nothing(kind: str, catalog: str, sql: str, database: Callable[[str], duckdb.DuckDBPyConnection]) -> None:
     verdict = check_sql(split_statements(sql), CATALOGS[catalog])
     if not verdict.allowed:
         assert all(reason.code not in ("UnstableRendering", "Unparsable", "UnknownColumn") for reason in verdict.reasons), verdict.reasons
         return
-    create(connection, CATALOGS[catalog], rows(catalog))
-    result = run_verdict(connection, verdict)
+    result = run_verdict(database(catalog), verdict)
     assert not shows_target(result, kind), (result, verdict.sql)
 
 

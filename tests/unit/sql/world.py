@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import sqlglot
 
 from cleanroom.sql import Catalog, GateVerdict
@@ -23,6 +24,8 @@ _TYPES = {
     "date": "DATE",
     "timestamp": "TIMESTAMP",
 }
+_ARROW = {"number": pa.float64()}
+"""Numbers may mix ``int`` and ``float``; the other types follow from the values."""
 
 OPEN = Catalog.model_validate(
     {
@@ -90,10 +93,9 @@ def create(
         names = {column.name for column in view.visible()} | {c.name for c in view.columns if c.name.lower() in view.identity_columns}
         columns = [(index, column) for index, column in enumerate(view.columns) if not visible or column.name in names]
         connection.execute(f"CREATE OR REPLACE TABLE {view.name} ({', '.join(f'{c.name} {_TYPES[c.type]}' for _, c in columns)})")
-        data = [tuple(row[index] for index, _ in columns) for row in rows.get(view.name, ())]
-        if data:
-            one = f"({', '.join('?' * len(columns))})"
-            connection.execute(f"INSERT INTO {view.name} VALUES {', '.join([one] * len(data))}", [value for row in data for value in row])
+        if data := rows.get(view.name):
+            table = pa.table({c.name: pa.array([row[index] for row in data], _ARROW.get(c.type)) for index, c in columns})
+            connection.from_arrow(table).insert_into(view.name)
 
 
 def run(connection: duckdb.DuckDBPyConnection, spark_sql: str) -> list[tuple[Any, ...]]:

@@ -68,7 +68,7 @@ from cleanroom.messages.run import (
     TrackingId,
 )
 from cleanroom.spark.job import JobConfig, ResultReceipt
-from cleanroom.spark.signed import ServiceReport
+from cleanroom.spark.service_report import ServiceReport
 from tests.unit.spark_support import make_job
 from tests.unit.workflows.driver import HELD, START, UNTIL_CANCELLED, Driver, driving
 from workflows.cleanup import Cleanup
