@@ -24,6 +24,7 @@ from starters.terminal.output import (
     print_rows,
     print_status,
     safe,
+    with_names,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _row(event: Event) -> dict[str, Any]:
         "event": data.get("name", event.id),
         "run": data.get("runId", ""),
         "source": data.get("source", ""),
-        "message": data.get("message", ""),
+        "message": with_names(str(data.get("message", ""))),
         "id": event.id,
         "scope": event.scope,
         "queryDigest": data.get("queryDigest"),
@@ -178,7 +179,7 @@ def report(
         target.write_text(render_report(bundle, verdict, _names(name or [], profile, config), source=file.name), "utf-8")
         record = {"file": str(target), "ok": verdict.ok, "run": verdict.run_id, "query": verdict.query}
         if (broken := verdict.first_broken) is not None:
-            record["first_broken"] = f"{broken.id} of {broken.subject}: {broken.detail}"
+            record["first_broken"] = f"{broken.id}{f' of {broken.subject}' if broken.subject else ''}: {broken.detail}"
         print_record(record, output, title="audit report")
         if not verdict.ok:
             raise typer.Exit(Refused.exit_code)
@@ -198,7 +199,10 @@ def _verify(
 
     store = TrustStore.load(amd=True, root_files=trust or ())
     crls = tuple(path.read_bytes() for path in crl or ())
-    return read_and_verify(file, store, keys=_keys(key or []), crls=crls, **host_data)
+    bundle, verdict = read_and_verify(file, store, keys=_keys(key or []), crls=crls, **host_data)
+    if verdict.records == 0 and verdict.first_broken is not None:
+        print_status(f"{safe(file)} is no audit bundle. Export one with [bold]cleanroom audit export RUN[/bold].")
+    return bundle, verdict
 
 
 def _names(given: list[str], profile: str | None, config: str | None) -> dict[str, str]:

@@ -118,7 +118,7 @@ def _complete(name: str, file: Path, given: dict[str, Any]) -> dict[str, Any]:
             flags = ", ".join(f"--set {field}=…" if options[field] == "--set" else options[field] for field in missing)
             raise InvalidInput(
                 "SettingMissing",
-                f"profile {name!r} is new, and {', '.join(missing)} is not given.",
+                f"profile {name!r} is new, and {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not given.",
                 hint=f"Give {flags}. On one machine, `cleanroom up` makes the profiles.",
             )
         return given

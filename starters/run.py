@@ -68,7 +68,7 @@ def start(
 
         parameters = parse_parameters(start_date, end_date, size.value if size else None)
         if run_id is not None:
-            require_name("run_id", run_id)
+            require_name("--run-id", run_id)
         session = Session.load(profile, config, plaintext=plaintext, needs="collaborator")
         if run_id is None:
             run_id = new_run_id()

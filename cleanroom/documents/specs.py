@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from cleanroom.documents.base import OurModel
 from cleanroom.documents.dataset import (
@@ -265,7 +265,10 @@ def load_dataset_spec(path: Path) -> DatasetSpec:
     # Imported on use: the YAML parser takes a third of the start of a command that has no file to read.
     from cleanroom.documents.yaml_files import load_yaml
 
-    return load_yaml(DatasetSpec, path, "DatasetSpecInvalid")
+    try:
+        return load_yaml(DatasetSpec, path, "DatasetSpecInvalid")
+    except InvalidInput as error:
+        raise _of_other_kind(error, path, "DatasetSpecInvalid", "dataset", "query", QuerySpec) from error
 
 
 def load_query_spec(path: Path) -> QuerySpec:
@@ -277,7 +280,10 @@ def load_query_spec(path: Path) -> QuerySpec:
     """
     from cleanroom.documents.yaml_files import load_yaml, read_text
 
-    spec = load_yaml(QuerySpec, path, "QuerySpecInvalid")
+    try:
+        spec = load_yaml(QuerySpec, path, "QuerySpecInvalid")
+    except InvalidInput as error:
+        raise _of_other_kind(error, path, "QuerySpecInvalid", "query", "dataset", DatasetSpec) from error
     if spec.sql_file is None:
         return spec
     text = read_text(path.parent / spec.sql_file)
@@ -285,3 +291,18 @@ def load_query_spec(path: Path) -> QuerySpec:
         return QuerySpec.model_validate(spec.model_dump() | {"sql": text, "sql_file": None})
     except ValidationError as error:
         raise InvalidInput("QuerySpecInvalid", f"{path}: {describe_validation(error)}.") from error
+
+
+def _of_other_kind(error: InvalidInput, path: Path, code: str, kind: str, other: str, model: type[BaseModel]) -> InvalidInput:
+    """Return the error for a file that is a valid one of the other kind, or ``error``."""
+    from cleanroom.documents.yaml_files import load_yaml
+
+    if error.code != code:
+        return error
+    try:
+        load_yaml(model, path, code)
+    except InvalidInput:
+        return error
+    return InvalidInput(
+        code, f"{path}: is the file of a {other}, and this command reads that of a {kind}.", hint=f"Name the {kind}'s file."
+    )

@@ -18,13 +18,16 @@ Origin = tuple[str, str, str]
 ColumnKey = tuple[str, str]
 """View and column, both lower case."""
 
+Term = tuple[str, ...]
+"""The factors of a term of a polynomial, without constants: columns, and functions of one. It is empty for a constant."""
+
 ROWS = "*"
 """Replaces the column name in an origin where rows are read or counted."""
 
 NO_ORIGINS: frozenset[Origin] = frozenset()
 NO_COLUMNS: frozenset[ColumnKey] = frozenset()
 NO_NAMES: frozenset[str] = frozenset()
-NUMERIC_FACTS = ("transformed", "filled", "made_by_text", "whole", "united", "capped", "mixed")
+NUMERIC_FACTS = ("transformed", "filled", "made_by_text", "whole", "united", "capped", "mixed", "conditional")
 """Facts about a number that hold for whatever is computed from it; see :class:`Value`."""
 
 
@@ -61,8 +64,11 @@ class Value:
     united: bool = False  # whole numbers of persons, and others that an author may know: their sum may overflow
     capped: bool = False  # LEAST of a column and a constant, or of a sum: it may be the same for all but a few persons
     caps: frozenset[str] = NO_NAMES  # conditions that are true where LEAST in this expression does not give its constant
-    selector: str = ""  # condition under which a CASE is a column, if it is 0 or NULL otherwise
-    mixed: bool = False  # a sum of several columns, or of a column and a constant: combinations with others show its parts
+    mixed: bool = False  # a sum of several terms, one of which reads a column, or a negated column
+    terms: frozenset[Term] = frozenset()  # of a polynomial, unless it is one column; see cleanroom.sql.privacy.polynomials
+    conditional: bool = False  # contains a CASE inside an aggregate over rows of several persons
+    selector: str = ""  # condition under which such a CASE is the value `selected`; otherwise it is 0 or NULL
+    selected: Value | None = None
 
     def copy(self) -> Value:
         """A copy, to be changed."""
@@ -71,7 +77,7 @@ class Value:
     def as_column(self, sql: str, name: str, sources: frozenset[str]) -> Value:
         """This output column of a query as a column of the relation ``sources``."""
         out = self.copy()
-        out.sql, out.name, out.sources, out.joinable, out.ungrouped = sql, name, sources, self.plain, True
+        out.sql, out.name, out.sources, out.joinable, out.ungrouped, out.terms = sql, name, sources, self.plain, True, frozenset()
         return out
 
 
@@ -124,11 +130,15 @@ class ProtectedInput(NamedTuple):
 
 
 class Division(NamedTuple):
-    """Conditions by which an aggregate divides the rows of a group into parts, each of which must reach the floor."""
+    """A condition by which an aggregate divides the rows of a group into two parts, each of which must reach the floor."""
 
-    conditions: tuple[str, ...]  # texts of the conditions, as the branches of a CASE. They form `len(conditions) + 1` parts
-    # A group with an empty part is suppressed as well, because an owner does not publish the columns that the conditions read
+    condition: str  # its text
+    # A group with an empty part is suppressed as well, because an owner does not publish the columns that the condition reads
     must_not_be_empty: bool
+
+
+PartOfDivision = tuple[tuple[str, bool], ...]
+"""Conditions and whether each of them is true: some of the rows of a group."""
 
 
 class ReleasedAggregate(NamedTuple):

@@ -73,7 +73,7 @@ class Scope:
     keys: list[Value] = field(default_factory=list)  # the group keys
     plain_group_keys: list[str] = field(default_factory=list)  # texts of the group keys that are unchanged columns
     per_person: bool = False  # rows are grouped by every identity: each group is one person and stays protected
-    divisions: dict[tuple[str, ...], bool] = field(default_factory=dict)  # conditions by which aggregates divide the rows of a group
+    divisions: dict[str, bool] = field(default_factory=dict)  # conditions by which aggregates divide the rows of a group
     released: list[ReleasedAggregate] = field(default_factory=list)  # the aggregates over rows of several persons
     overlapping: bool = False  # see CheckedQuery
     multiplied: bool = False  # the joins may repeat a protected row, with different values of other relations
@@ -121,4 +121,4 @@ class Scope:
     def divide(self, divisions: Iterable[Division]) -> None:
         """Record that an aggregate divides the rows of each group."""
         for division in divisions:
-            self.divisions[division.conditions] = self.divisions.get(division.conditions, False) or division.must_not_be_empty
+            self.divisions[division.condition] = self.divisions.get(division.condition, False) or division.must_not_be_empty

@@ -89,10 +89,7 @@ _LISTED: dict[str, Function] = {
         "aggregate",
         """
         sum: SUM/1 TRY_SUM/1
-        number: AVG/1 MEAN/1 TRY_AVG/1 STDDEV/1 STDDEV_SAMP/1 STDDEV_POP/1 STD/1 VARIANCE/1 VAR_SAMP/1 VAR_POP/1 CORR/2 COVAR_POP/2
-        number: COVAR_SAMP/2 SKEWNESS/1 KURTOSIS/1 REGR_SLOPE/2 REGR_INTERCEPT/2 REGR_R2/2 REGR_AVGX/2 REGR_AVGY/2 REGR_SXX/2
-        number: REGR_SXY/2 REGR_SYY/2
-        long: REGR_COUNT/2
+        number: AVG/1 MEAN/1 TRY_AVG/1 STDDEV/1 STDDEV_SAMP/1 STDDEV_POP/1 STD/1 VARIANCE/1 VAR_SAMP/1 VAR_POP/1
         """,
         "mixture",
     ),
@@ -100,7 +97,9 @@ _LISTED: dict[str, Function] = {
     **_functions(
         "aggregate",
         """
-        number: MEDIAN/1 PERCENTILE/2
+        number: MEDIAN/1 PERCENTILE/2 SKEWNESS/1 KURTOSIS/1 CORR/2 COVAR_POP/2 COVAR_SAMP/2 REGR_SLOPE/2 REGR_INTERCEPT/2 REGR_R2/2
+        number: REGR_AVGX/2 REGR_AVGY/2 REGR_SXX/2 REGR_SXY/2 REGR_SYY/2
+        long: REGR_COUNT/2
         first: ANY_VALUE/1-2 FIRST/1-2 LAST/1-2 FIRST_VALUE/1-2 LAST_VALUE/1-2 MAX_BY/2 MIN_BY/2 MODE/1 PERCENTILE_APPROX/2-3
         first: APPROX_PERCENTILE/2-3
         boolean: BOOL_AND/1 BOOL_OR/1 EVERY/1

@@ -10,7 +10,8 @@ from scripts.reference.markdown import code, header, page, table
 
 HEAD = """`cleanroom query list`, `cleanroom query show`, the Web UI and the search attribute `CrStage` show the same state, in
 one word. It is what a run would meet: a query whose approvals have expired is not *Approved*. `show` prints the
-command that leads on as `next`, and who gives it as `next_by`.
+command that leads on as `next`, and who gives it as `next_by`. A collaboration has no such states, because governance
+closes none: it is over when its owners have withdrawn consent to their datasets (`cleanroom consent off`).
 """
 QUERY_NOTE = """
 A rejection or a withdrawal returns a proposal to its draft. A query that all owners accepted needs no workflow: what is

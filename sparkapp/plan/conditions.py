@@ -11,10 +11,10 @@ from sparkapp.plan.tree import Node, refused
 
 Test = frozenset[str]
 """A test of rows: the canonical texts of the parts that AND combines."""
+Sum = tuple[str, Test]
+"""A sum of a value, given by its canonical text, or of 1, in the rows that meet a test."""
 FOUND, EMPTY, TRUE, NOT_TRUE = " IS NOT NULL", " IS NULL", " IS TRUE", " IS NOT TRUE"
 """The ends of the texts of those parts that :mod:`sparkapp.plan.terms` compares."""
-SUMS = frozenset({"Sum", "Average"})
-"""Functions to which a zero contributes nothing, and in which one person may dominate."""
 _EXACT = ("double", "decimal", "long")
 """Types to which Spark casts a sum or a count to compare it."""
 
@@ -29,11 +29,9 @@ class Floors:
         tests: Tests of the rows of a person.
         strict: Those which the group's persons must meet, so that no group without such persons is shown.
         tested: Attributes that the tests read.
-        shares: For each sum of absolute values, in canonical text, the largest part of one person in percent.
-        part_shares: The same for sums of the rows that meet a test.
+        shares: For each sum of absolute values, the largest part of one person in percent.
         unguarded: A sum of absolute values includes rows that are about no person, if there are any.
-        differences: Pairs of columns or products that are equal for all persons, or different for enough.
-        part_differences: The same in the rows that meet a test.
+        differences: Pairs of sums that are equal for all persons, or different for enough.
         counted: Tests that are counted together, and whether a person meets each.
         repeated: Persons with several rows are counted.
     """
@@ -43,11 +41,9 @@ class Floors:
     tests: list[Test] = field(default_factory=list)
     strict: set[Test] = field(default_factory=set)
     tested: set[int] = field(default_factory=set)
-    shares: dict[str, int] = field(default_factory=dict)
-    part_shares: dict[tuple[str, Test], int] = field(default_factory=dict)
+    shares: dict[Sum, int] = field(default_factory=dict)
     unguarded: bool = False
-    differences: set[frozenset[str]] = field(default_factory=set)
-    part_differences: set[tuple[frozenset[str], Test]] = field(default_factory=set)
+    differences: set[frozenset[Sum]] = field(default_factory=set)
     counted: set[frozenset[tuple[Test, bool]]] = field(default_factory=set)
     repeated: bool = False
 
@@ -67,11 +63,6 @@ def without_casts(node: Node, types: tuple[str, ...] = ("",)) -> Node:
     while node.kind == "Cast" and str(node.fields.get("dataType")).startswith(types):
         node = node.child
     return node
-
-
-def case_of(node: Node) -> tuple[Node, Node] | None:
-    """The condition and the value of ``CASE WHEN c THEN x END``."""
-    return (node.children[0], node.children[1]) if node.kind == "CaseWhen" and len(node.children) == 2 else None
 
 
 def constant(node: Node) -> str | None:
@@ -165,13 +156,8 @@ class Condition:
             number, column = number_of(condition.children[1]), condition.children[0]
             summed, rows = self._absolute_sum(column), argument(self._input(column), "Count")
             if summed is not None and number == 0:
-                value, where, condition_text = product_text(summed, self.canonical).partition(" WHERE ")
-                factors = (value, *value.split(" * "))
-                for parts in dict.fromkeys((factors[:1], factors[1:])):
-                    floors.tests.append(frozenset(f"{part}{where}{condition_text} <> 0" for part in parts))
-                if case := case_of(summed):
-                    part = row_test(case[0], self.canonical)
-                    floors.tests.append(part | {f"{product_text(case[1], self.canonical)} <> 0"})
+                text, where, _ = summed
+                floors.tests += dict.fromkeys([where | {f"{text} <> 0"}, where | {f"{factor} <> 0" for factor in text.split(" * ")}])
             elif rows is not None and rows.kind == "Literal" and number == 1:
                 floors.repeated = True
             else:
@@ -191,19 +177,24 @@ class Condition:
         floors.differences.add(frozenset({one, two}))
         return True
 
-    def _total(self, node: Node) -> str | None:
-        """The text of what ``COALESCE(c, 0)`` adds up, where ``c`` is a sum or a count of the rows of a person."""
+    def _total(self, node: Node) -> Sum | None:
+        """What ``COALESCE(c, 0)`` adds up, where ``c`` is a sum or a count of the rows of a person."""
         node = node.child if node.kind == "Cast" and str(node.fields.get("dataType")).startswith(_EXACT) else node
         call = self._input(node.children[0]) if node.kind == "Coalesce" and number_of(node.children[1]) == 0 else None
         if call is None or not is_aggregate(call, ("Sum", "Count", "CountIf")) or len(call.children[0].children) != 1:
             return None
-        function, where = call.children[0], [self.canonical.text(condition) for condition in call.children[1:]]
+        function, where = call.children[0], self._where(call)
         if function.kind == "Sum":
-            return " WHERE ".join([product_text(function.child, self.canonical), *where])
-        tests = row_test(function.child, self.canonical) if function.kind == "CountIf" else Test()
-        if function.kind == "Count" and function.child.kind != "Literal":
-            tests = Test([f"{product_text(function.child, self.canonical)}{FOUND}"])
-        return row_text(tests.union(f"{condition}{TRUE}" for condition in where))
+            return product_text(function.child, self.canonical), where
+        if function.kind == "CountIf":
+            where |= row_test(function.child, self.canonical)
+        elif function.child.kind != "Literal":
+            where |= {f"{product_text(function.child, self.canonical)}{FOUND}"}
+        return "1", where
+
+    def _where(self, call: Node) -> Test:
+        """The condition of FILTER."""
+        return row_test(call.children[1], self.canonical) if len(call.children) > 1 else Test()
 
     def _counted(self, condition: Node, floors: Floors) -> bool:
         """``t``, ``NOT t`` and ``t AND NOT u``, where each column is ``BOOL_OR(test)``."""
@@ -216,39 +207,8 @@ class Condition:
             if condition is part and part.kind != "Not":
                 floors.tests.append(row_test(test, self.canonical))
                 floors.tested |= {leaf.id for leaf in test.walk() if leaf.kind == "AttributeReference"}
-                floors.differences |= self._difference(test)
-                floors.part_differences |= self._part_differences(test)
         floors.counted.add(frozenset(found))
         return True
-
-    def _difference(self, test: Node) -> set[frozenset[str]]:
-        """The counts that differ where ``test <> other`` holds."""
-        if test.kind != "Not" or test.child.kind != "EqualTo":
-            return set()
-        return {frozenset(row_text(row_test(side, self.canonical)) for side in test.child.children)}
-
-    def _part_differences(self, test: Node) -> set[tuple[frozenset[str], Test]]:
-        """The values that differ where one condition of AND holds, in the rows that meet the others."""
-        parts = conjuncts(test)
-        rests = [[*parts[:index], *parts[index + 1 :]] for index in range(len(parts))]
-        return {
-            (pair, frozenset[str]().union(*(row_test(other, self.canonical) for other in rest)))
-            for part, rest in zip(parts, rests, strict=True)
-            for pair in self._row_difference(part)
-        }
-
-    def _row_difference(self, test: Node) -> set[frozenset[str]]:
-        """The values that differ in a row: ``COALESCE(x, 0) <> COALESCE(y, 0)``, ``x <> 1``, ``NOT test``, ``test <> other``."""
-        if test.kind != "Not":
-            return set()
-        if test.child.kind != "EqualTo":
-            return {frozenset({"1", row_text(row_test(test.child, self.canonical))})}
-        sides = [without_cast(side) for side in test.child.children]
-        if all(side.kind == "Coalesce" and number_of(side.children[1]) == 0 for side in sides):
-            return {frozenset(product_text(side.children[0], self.canonical) for side in sides)}
-        if number_of(sides[1]) == 1:
-            return {frozenset({product_text(sides[0], self.canonical), "1"})}
-        return {frozenset(row_text(row_test(side, self.canonical)) for side in sides)}
 
     def _none_or_enough(self, node: Node, floors: Floors) -> bool:
         """``NOT (n BETWEEN 1 AND N - 1)``."""
@@ -265,41 +225,25 @@ class Condition:
         summed = self._absolute_sum(largest) if largest is not None else None
         if percent is None or summed is None or largest is None or total is None or total.fields.get("exprId") != largest.fields["exprId"]:
             return False
-        text = product_text(summed, self.canonical)
-        floors.shares[text] = min(floors.shares.get(text, 100), percent)
-        if case := case_of(summed):
-            key = product_text(case[1], self.canonical), row_test(case[0], self.canonical)
-            floors.part_shares[key] = min(floors.part_shares.get(key, 100), percent)
-        floors.unguarded = floors.unguarded or not self._is_guarded(largest)
+        text, where, guarded = summed
+        floors.shares[text, where] = min(floors.shares.get((text, where), 100), percent)
+        floors.unguarded = floors.unguarded or not guarded
         return True
 
-    def _absolute_sum(self, node: Node) -> Node | None:
-        """``x``, if an attribute of the rows per person is ``COALESCE(SUM(ABS(CAST(x AS DOUBLE))), 0)``."""
+    def _absolute_sum(self, node: Node) -> tuple[str, Test, bool] | None:
+        """What an attribute adds up, if it is ``COALESCE(SUM(ABS(CAST(x AS DOUBLE))), 0)``.
+
+        Returns also whether it leaves out the rows that are about no person.
+        """
         column = self._input(node)
-        if column is None or column.kind != "Coalesce":
+        call = column.children[0] if column is not None and column.kind == "Coalesce" else None
+        if call is None or not is_aggregate(call, ("Sum",)) or call.children[0].child.kind != "Abs":
             return None
-        summed = argument(column.children[0], "Sum")
-        number = summed.child if summed is not None and summed.kind == "Abs" else summed
-        if number is None or (number is summed and not _is_square(number, self.canonical)):
-            return None
+        number = call.children[0].child.child
         if number.kind != "Cast" or number.fields.get("dataType") != "double":
             return None
-        return number.child.children[1] if self._is_about_persons(number.child) else number.child
-
-    def _is_guarded(self, node: Node) -> bool:
-        """Whether a sum of absolute values leaves out the rows that are about no person."""
-        column = self._input(node)
-        return column is not None and any(self._is_about_persons(part) for part in column.walk())
-
-    def _is_about_persons(self, node: Node) -> bool:
-        """``CASE WHEN identity IS NOT NULL THEN x END``."""
-        case = case_of(node)
-        return case is not None and case[0].kind == "IsNotNull" and self.canonical.text(case[0].child) == self.person
-
-
-def _is_square(node: Node, canonical: Canonical) -> bool:
-    factors = product_text(node, canonical).split(" * ")
-    return len(factors) == 2 and factors[0] == factors[1]
+        where, about = self._where(call), f"{self.person}{FOUND}"
+        return product_text(number.child, self.canonical), where - {about}, about in where
 
 
 def row_test(node: Node, canonical: Canonical) -> Test:
@@ -322,9 +266,16 @@ def truth_text(node: Node, canonical: Canonical) -> str:
     """The text of a condition before ``IS TRUE``."""
     if node.kind == "IsNotNull" and node.child.kind == "AttributeReference":
         return found_text(canonical.number(node.child.id))
-    if node.kind == "Not" and node.child.kind == "EqualTo" and number_of(node.child.children[1]) == 0:
-        return flag_text(node.child.children[0], canonical)
+    number = number_text(node.child.children[1]) if node.kind == "Not" and node.child.kind == "EqualTo" else ""
+    if number:
+        return f"{product_text(node.child.children[0], canonical)} <> {number}"
     return canonical.text(node)
+
+
+def number_text(node: Node) -> str:
+    """The text of a number that is a constant; empty for any other expression."""
+    text = constant(node) or ""
+    return text if without_casts(node).fields.get("dataType") != "string" and text.replace(".", "").isdecimal() else ""
 
 
 def found_text(number: int) -> str:
@@ -352,10 +303,11 @@ def one_to(node: Node) -> tuple[Node, int] | None:
 
 
 MERGED = {
-    "Sum": ("Sum", "Count", "CountIf", "RegrCount"),
+    "Sum": ("Sum", "Count", "CountIf"),
     "Min": ("Min",),
     "Max": ("Max",),
-    "Moment": ("VariancePop", "CovPopulation"),
+    "Average": ("Average",),
+    "Moment": ("VariancePop",),
 }
 """For each aggregate that combines the results for parts of the rows, the aggregates of these parts."""
 
@@ -387,27 +339,12 @@ def product_text(node: Node, canonical: Canonical) -> str:
         return product_of(product_text(child, canonical) for child in node.children)
     if node.kind == "Cast" and str(node.fields.get("dataType")).startswith(("double", "decimal")):
         return product_text(node.child, canonical)
-    if case := case_of(node):  # as that of an aggregate with FILTER
-        condition, value = case
-        if number_of(value) == 1:
-            return row_text(row_test(condition, canonical))
-        return f"{product_text(value, canonical)} WHERE {canonical.text(condition)}"
     return canonical.text(node)
 
 
 def product_of(texts: Iterable[str]) -> str:
     """The text of a product of values, as :func:`product_text` writes it."""
     return " * ".join(sorted(part for text in texts for part in text.split(" * ")))
-
-
-def filtered(text: str, where: str) -> str:
-    """The text of a value in the rows that FILTER keeps, as :func:`product_text` writes it."""
-    return f"{text} WHERE {where}" if where else text
-
-
-def is_true(where: str) -> list[str]:
-    """The part of a test that the condition of FILTER is, if there is one."""
-    return [f"{where}{TRUE}"] if where else []
 
 
 def covers(tests: Collection[Test], part: Test, always: tuple[str, ...] = ()) -> bool:
@@ -428,8 +365,3 @@ def covers(tests: Collection[Test], part: Test, always: tuple[str, ...] = ()) ->
 def _opposite(text: str) -> str:
     """The text of the rows that do not meet a test."""
     return text.removesuffix(TRUE) + NOT_TRUE if text.endswith(TRUE) else text.removesuffix(FOUND) + EMPTY
-
-
-def row_text(test: Test) -> str:
-    """The text of ``CASE WHEN test THEN 1 END``: 1 for each row that meets the test."""
-    return f"1 IF {' AND '.join(sorted(test))}" if test else "1"

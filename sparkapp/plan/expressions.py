@@ -11,15 +11,10 @@ from sparkapp.plan.tree import Node, refused, tree
 Columns = Mapping[int, Column]
 Subquery = Callable[[Node, Columns], Rows]
 
-COUNTS = frozenset({"Count", "CountIf", "HyperLogLogPlusPlus", "RegrCount"})
-MOMENTS = frozenset(
-    {
-        "Sum", "Average", "StddevSamp", "StddevPop", "VarianceSamp", "VariancePop", "Corr", "CovPopulation", "CovSample", "RegrAvgX",
-        "RegrAvgY", "RegrSXX", "RegrSYY", "RegrSXY", "RegrSlope", "RegrIntercept", "RegrR2",
-    }
-)  # fmt: skip
+COUNTS = frozenset({"Count", "CountIf", "HyperLogLogPlusPlus"})
+MOMENTS = frozenset({"Sum", "Average", "StddevSamp", "StddevPop", "VarianceSamp", "VariancePop"})
 """Aggregates that mix the values of a group."""
-POWERS = {"Sum": 1, "Average": 1, "RegrAvgX": 1, "RegrAvgY": 1, "Skewness": 3, "Kurtosis": 4}
+POWERS = {"Sum": 1, "Average": 1, "Skewness": 3, "Kurtosis": 4}
 """Powers of their arguments that aggregates contain, if not two."""
 EXTREMES = frozenset({"Min", "Max"})
 CHOICES = frozenset({"CaseWhen", "If"})

@@ -71,7 +71,7 @@ class Aggregates:
             require_conditions(part, columns, self._walk.subquery, self._walk.catalog)
         terms = Terms(self._walk, source, columns, groups.canonical)
         calls_of_persons = [part for part in merged if part.kind == "AggregateExpression" and part.children[0].kind != "BoolOr"]
-        terms.read(calls_of_persons, merged=True)
+        terms.read(calls_of_persons)
         for call in calls:
             if call.children[0].kind == "Count":
                 test = counted_test(call, groups)
@@ -147,8 +147,8 @@ class Aggregates:
         if how == "LeftAnti":
             overlap = OverlappingGroups(self._walk, release.groups.source, set(texts.values()), release.floor)
             found = overlap.columns(right)
-            values = frozenset(overlap.values if release.values is None else overlap.values & release.values)
-            release = replace(release, compared=release.compared - {overlap.person}, values=values)
+            by = frozenset(overlap.values if release.values is None else overlap.values & release.values)
+            release = replace(release, compared=release.compared - {overlap.person}, values=by)
             self._require_compared(release, (release.groups.canonical.text(part) for part in release.groups.sums()))
         elif how == "LeftSemi":
             groups, reads = self._other_groups(right, outer)

@@ -1,11 +1,11 @@
-"""Moments of groups that are computed from those of persons.
+"""Means and moments of groups that are computed from those of persons.
 
-The sum of the products of the deviations of two values from their means is::
+The sum of the squares of the deviations of values from their mean is::
 
-    SUM(n * c + n * x * y) - SUM(n * x) * SUM(n * y) / SUM(n)
+    SUM(n * c + n * x * x) - SUM(n * x) * SUM(n * x) / SUM(n)
 
-A person has ``n`` values with the covariance ``c``. ``x`` and ``y`` are the person's means minus the largest ones of the group, which are
-without influence on the result. A window computes them from the rows per person::
+A person has ``n`` values with the variance ``c``. ``x`` is the person's mean minus the largest one of the group, which is without
+influence on the result. A window computes it from the rows per person::
 
     Project (x: mean - largest)
     +- Window (largest: MAX(mean) by the group keys)
@@ -18,10 +18,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.conditions import argument, case_of, product_text, without_alias, without_casts
+from sparkapp.plan.conditions import Test, is_aggregate, product_text, row_test, without_alias, without_casts
 from sparkapp.plan.tree import Node
 
 _NUMBERS = ("double", "long")
@@ -41,39 +40,38 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\b[a-z]\b", group, re.escape(text)))
 
 
-_MOMENT = _pattern(
-    "Subtract(Sum(Add(Multiply(n, c), Multiply(Multiply(n, x), y))), Divide(Multiply(Sum(Multiply(n, x)), Sum(Multiply(n, y))), "
-    f"{_IF_NOT_0.format('Sum(n)')}))"
+_NUMBER = _IF_NOT_0.format("Sum(n)")
+_FREEDOM = _IF_NOT_0.format("Greatest(Subtract(Sum(n), 1), 0)")
+_MOMENT = (
+    "Subtract(Sum(Add(Multiply(n, c), Multiply(Multiply(n, x), x))), "
+    f"Divide(Multiply(Sum(Multiply(n, x)), Sum(Multiply(n, x))), {_NUMBER}))"
 )
+_VARIANCES = [_pattern(f"Divide(Greatest({_MOMENT}, 0), {number})") for number in (_NUMBER, _FREEDOM)]
+_AVERAGE = _pattern(f"Divide(Sum(s), {_NUMBER})")
 _MEAN = f"CaseWhen(EqualTo(v, 0), m, Divide(s, {_IF_NOT_0.format('n')}))"
 _PARTS = {"v": "VariancePop", "m": "Max", "s": "Sum", "n": "Count"}
 _FRAME = "SpecifiedWindowFrame(UnboundedPreceding$(), UnboundedFollowing$())"
 _DEVIATION = _pattern(f"Subtract({_MEAN}, WindowExpression(Max({_MEAN}), WindowSpecDefinition(KEYS{_FRAME})))")
 
-
-class _Values(NamedTuple):
-    """The values that an aggregate reads: texts of the arguments and of the condition of FILTER."""
-
-    args: tuple[str, ...]
-    where: str
+_Values = tuple[str, Test]
+"""The values that an aggregate reads: the text of the argument, and the condition of FILTER."""
 
 
 @dataclass
 class Moments:
-    """Finds moments in the aggregates of groups.
+    """Finds means and moments in the aggregates of groups.
 
     Attributes:
-        inputs: Outputs of the rows per person, by the attributes that the aggregates read. Those of moments are added.
+        inputs: Outputs of the rows per person, by the attributes that the aggregates read. Those of means and moments are added.
         canonical: Texts of expressions over the rows.
-        deviations: The attributes that are differences of means, and the values.
-        parts: For each attribute that stands for a covariance, those of the numbers, covariances and sums that the moment combines.
+        deviations: The attributes that are differences of means, with the values and the attribute of their sum.
+        parts: For each attribute that stands for a mean or a moment, those that it combines.
     """
 
     inputs: dict[int, Node]
     canonical: Canonical
-    deviations: dict[int, _Values] = field(default_factory=dict)
+    deviations: dict[int, tuple[_Values, int]] = field(default_factory=dict)
     parts: dict[int, set[int]] = field(default_factory=dict)
-    _sums: dict[int, int] = field(default_factory=dict)  # of the values of deviations
 
     def add(self, id: int, node: Node, keys: Collection[int]) -> None:
         """Add a computed column of the rows per person, if it is the difference of a mean from the largest of its group.
@@ -84,57 +82,45 @@ class Moments:
             keys: Attributes that are the group keys.
         """
         frame, partition = "WindowSpecDefinition(", "".join(f"#{key}, " for key in sorted(keys))
-        found = _DEVIATION.fullmatch(form_of(node).replace(frame + partition, f"{frame}KEYS"))
-        read = {name: int(text[1:]) for name, text in found.groupdict().items()} if found else {}
+        read = _attributes(_DEVIATION, form_of(node).replace(frame + partition, f"{frame}KEYS"))
         values = {self._values(read.get(name), kind) for name, kind in _PARTS.items()}
         if len(values) == 1 and (same := values.pop()) is not None:
-            self.deviations[id], self._sums[id] = same, read["s"]
+            self.deviations[id] = same, read["s"]
 
     def _values(self, id: int | None, kind: str) -> _Values | None:
         call = self.inputs.get(id) if id is not None else None
-        if call is None or call.kind != "AggregateExpression" or call.fields.get("isDistinct") or call.children[0].kind != kind:
+        if call is None or not is_aggregate(call, (kind,)):
             return None
-        args = tuple(product_text(arg, self.canonical) for arg in call.children[0].children)
-        return _Values(args, ", ".join(self.canonical.text(where) for where in call.children[1:]))
+        where = row_test(call.children[1], self.canonical) if len(call.children) > 1 else Test()
+        return product_text(call.children[0].children[0], self.canonical), where
 
     def merged(self, node: Node) -> Node:
-        """An expression over the rows per person with one aggregate, ``Moment``, in place of each moment."""
-        found = _MOMENT.fullmatch(form_of(node)) if node.kind == "Subtract" else None
-        covariance = self._covariance(*(int(found[name][1:]) for name in "ncxy")) if found else None
-        if found is not None and covariance is not None:
-            inner, number, *deviations = (int(found[name][1:]) for name in "cnxy")
-            self.parts.setdefault(-inner, set()).update([inner, number, *(self._sums[id] for id in deviations)])
-            return self._merge("Moment", inner, covariance)
-        read = argument(node, "Sum")
-        if read is not None and read.kind == "AttributeReference" and self._values(read.id, "Count") in self.deviations.values():
-            return self._merge("Sum", read.id, _of_both(self.inputs[read.id], "RegrCount"))
+        """An expression over the rows per person with one aggregate in place of each mean and each moment."""
+        if node.kind == "Divide":
+            form = form_of(node)
+            read = _attributes(_AVERAGE, form)
+            if read and self._values(read["s"], "Sum") == self._values(read["n"], "Count") is not None:
+                return self._merge("Average", read["s"], {read["s"], read["n"]})
+            read = next(filter(None, (_attributes(pattern, form) for pattern in _VARIANCES)), {})
+            values, total = self.deviations.get(read.get("x", 0), (None, 0))
+            if values is not None and values == self._values(read["n"], "Count") == self._values(read["c"], "VariancePop"):
+                return self._merge("Moment", read["c"], {read["c"], read["n"], total})
         return node.with_children([self.merged(child) for child in node.children])
 
-    def _merge(self, function: str, id: int, combined: Node) -> Node:
-        """An aggregate of an attribute that stands for ``combined`` in place of the input ``id``."""
-        self.inputs[-id] = combined
-        package = combined.package
-        read = Node("AttributeReference", package, {"exprId": {"id": -id}, "dataType": "double", "name": "c"})
-        return Node("AggregateExpression", package, {"isDistinct": False}, [Node(function, package, {}, [read])])
-
-    def _covariance(self, number: int, inner: int, first: int, second: int) -> Node | None:
-        """The covariance of a person's values, if all parts of a moment are about the same values."""
-        one, two = self.deviations.get(first), self.deviations.get(second)
-        counted, values = self._values(number, "Count"), self._values(inner, "VariancePop" if first == second else "CovPopulation")
-        if one is None or two is None or values is None or counted != one or values.where != one.where or two.where != one.where:
-            return None
-        return (
-            _of_both(self.inputs[inner], "CovPopulation") if values.args == (one.args if first == second else one.args + two.args) else None
-        )
+    def _merge(self, function: str, id: int, parts: set[int]) -> Node:
+        """An aggregate of an attribute that stands for the input ``id``, or for the mean of its values."""
+        call = self.inputs[id]
+        if function == "Average":
+            call = replace(call, children=[replace(call.children[0], kind=function), *call.children[1:]])
+        self.inputs[-id], self.parts[-id] = call, parts
+        read = Node("AttributeReference", call.package, {"exprId": {"id": -id}, "dataType": "double", "name": "c"})
+        return Node("AggregateExpression", call.package, {"isDistinct": False}, [Node(function, call.package, {}, [read])])
 
 
-def _of_both(call: Node, function: str) -> Node:
-    """An aggregate of ``CASE WHEN y IS NOT NULL THEN x END`` as one of ``x`` and ``y``: it reads the rows that have both."""
-    case = case_of(without_casts(call.children[0].children[0], _NUMBERS))
-    if case is None or case[0].kind != "IsNotNull":
-        return call
-    both = [case[1], case[0].child]
-    return replace(call, children=[replace(call.children[0], kind=function, children=both), *call.children[1:]])
+def _attributes(pattern: re.Pattern[str], form: str) -> dict[str, int]:
+    """The attributes in a form; nothing if it is another form."""
+    found = pattern.fullmatch(form)
+    return {name: int(text[1:]) for name, text in found.groupdict().items()} if found else {}
 
 
 def form_of(node: Node) -> str:

@@ -81,7 +81,7 @@ class Groups:
         """What the released values add up, and the tests of the persons whom they count: expressions over the rows of a person."""
         for part in (part for value in self.released() for part in value.walk() if part.kind == "AttributeReference"):
             if is_aggregate(self.inputs.get(part.id), (*MERGED["Sum"], "BoolOr")):
-                yield self.inputs[abs(part.id)]
+                yield self.inputs[part.id]
             yield from (self.inputs[id] for id in sorted(self.moments.parts.get(part.id, ())))
 
 

@@ -27,9 +27,8 @@ class Sources:
         relations: dict[int, Rows] = {}
         pairs: list[Pair] = []
         conditions: list[tuple[Node, frozenset[int] | None]] = []
-        semi: list[tuple[Rows, Node]] = []
         optional: list[frozenset[int]] = []
-        self._collect(node, outer, relations, conditions, semi, optional)
+        self._collect(node, outer, relations, conditions, optional)
         columns = {**outer, **{id: column for rows in relations.values() for id, column in rows.columns.items()}}
         added: list[Person] = []
         unique: list[frozenset[int]] = []
@@ -44,8 +43,6 @@ class Sources:
             unique += [counts for counts in counts_one(condition, columns) if len(relations) == 1]
         for numbers in optional:
             _mark(numbers, relations, pairs)
-        for rows, condition in semi:
-            added += self._semi_persons(rows, condition, columns)
         if added:
             first = next(iter(relations))
             relations[first] = replace(relations[first], persons=[*relations[first].persons, *added])
@@ -58,7 +55,6 @@ class Sources:
         outer: Columns,
         relations: dict[int, Rows],
         conditions: list[tuple[Node, frozenset[int] | None]],
-        semi: list[tuple[Rows, Node]],
         optional: list[frozenset[int]],
     ) -> frozenset[int]:
         """Fill in the relations and conditions below a node, and return the numbers of its relations.
@@ -66,7 +62,7 @@ class Sources:
         ``optional`` receives the relations for whose rows an outer join with persons looks.
         """
         if node.kind == "Filter" and node.child.kind != "Aggregate":
-            numbers = self._collect(node.child, outer, relations, conditions, semi, optional)
+            numbers = self._collect(node.child, outer, relations, conditions, optional)
             conditions += [(part, None) for part in conjuncts(node.expression("condition"))]
             return numbers
         if node.kind != "Join" or is_generated_join(node):
@@ -75,20 +71,15 @@ class Sources:
             return frozenset([number])
         kind = join_kind(node)
         parts = conjuncts(tree(node.fields["condition"])) if node.fields.get("condition") else []
-        left = self._collect(node.children[0], outer, relations, conditions, semi, optional)
+        left = self._collect(node.children[0], outer, relations, conditions, optional)
         if kind in ("LeftSemi", "LeftAnti"):
             rows = self._walk.settled(node.children[1], outer)
-            if kind == "LeftAnti":
-                self._walk.require_no_persons(rows.persons, "LEFT ANTI JOIN")
+            self._walk.require_no_persons(rows.persons, f"a join ({kind})")
             here = {id: column for number in left for id, column in relations[number].columns.items()}
             for part in parts:
                 require_conditions(part, {**outer, **here, **rows.columns}, self._walk.subquery, self._walk.catalog, all_of_it=True)
-                if kind == "LeftSemi":
-                    semi.append((rows, part))
-            if kind == "LeftSemi" and not parts and rows.persons:
-                raise refused("PlanJoinNotAllowed", "a semi join with persons compares no identity")
             return left
-        right = self._collect(node.children[1], outer, relations, conditions, semi, optional)
+        right = self._collect(node.children[1], outer, relations, conditions, optional)
         restricted = {"Inner": None, "Cross": None, "LeftOuter": right, "RightOuter": left}
         persons = [person for number in left | right for person in relations[number].persons]
         if kind not in restricted:
@@ -98,18 +89,6 @@ class Sources:
         conditions += [(part, found) for part in parts]
         optional += [found] if found is not None and persons else []
         return left | right
-
-    def _semi_persons(self, rows: Rows, condition: Node, columns: Columns) -> list[Person]:
-        """Persons of the right side of a semi join, in terms of the left side."""
-        pair = equal_columns(condition, {**columns, **rows.columns}, None)
-        values = {column.value for column in rows.columns.values()}
-        persons = []
-        for person in rows.persons:
-            if pair is None or pair.how != "same" or not person.all_ids & {pair.first, pair.second}:
-                raise refused("PlanJoinNotAllowed", "a semi join with persons does not compare their identity")
-            (other,) = {pair.first, pair.second} - values
-            persons.append(person._replace(ids=frozenset([other]), found=frozenset()))
-        return persons
 
     def _membership(self, condition: Node, columns: Columns) -> list[Person]:
         """Persons of ``column IN (SELECT identity …)`` and of EXISTS with an equality, in terms of the rows around it."""

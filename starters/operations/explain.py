@@ -26,6 +26,7 @@ from starters.operations.audit import list_events
 from starters.operations.ledger_run import show_run_from_ledger
 from starters.operations.runs import show_run
 from starters.operations.session import Session
+from starters.terminal.output import with_names
 
 if TYPE_CHECKING:
     from temporalio.api.history.v1 import HistoryEvent
@@ -103,9 +104,11 @@ async def explain_run(session: Session, run_id: str, cluster: KubernetesSettings
     return {
         "run_id": run_id,
         "state": record["state"],
-        "timeline": [{"at": entry.at.isoformat(timespec="milliseconds"), "source": entry.source, "what": entry.text} for entry in ordered],
+        "timeline": [
+            {"at": entry.at.isoformat(timespec="milliseconds"), "source": entry.source, "what": with_names(entry.text)} for entry in ordered
+        ],
         "log": timeline.log,
-        "missing": timeline.missing,
+        "missing": {source: with_names(why) for source, why in timeline.missing.items()},
         "conclusion": conclusion(record),
     }
 

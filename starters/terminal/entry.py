@@ -53,7 +53,7 @@ def invoke(app: typer.Typer, arguments: Sequence[str]) -> None:
             typer.echo(context.get_help())
             sys.exit(InvalidInput.exit_code)
         hint = f"Run `{context.command_path} --help` to see its arguments and options." if context is not None else None
-        usage_error = InvalidInput("UsageError", getattr(error, "format_message", error.__str__)(), hint=hint)
+        usage_error = InvalidInput("UsageError", _usage_message(error), hint=hint)
         if context is not None and output is Format.TABLE:
             typer.echo(context.get_usage(), err=True)
         print_error(usage_error, output)
@@ -77,6 +77,16 @@ def invoke(app: typer.Typer, arguments: Sequence[str]) -> None:
         interrupted = CleanRoomError("Interrupted", "The command was interrupted.", hint="A workflow that it started keeps running.")
         print_error(interrupted, output)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage_message(error: Any) -> str:
+    """Return the message of a usage error, with the value that is wrong."""
+    message = str(error.format_message()).replace("Value error, ", "")
+    validation = error.__cause__ or error.__context__
+    if not hasattr(validation, "errors"):
+        return message
+    value = validation.errors()[0].get("input")
+    return message if repr(value) in message else f"{message.partition(', unable')[0].rstrip('.')}, not {value!r}."
 
 
 def span_name(command: Any, arguments: Sequence[str]) -> str:

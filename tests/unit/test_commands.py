@@ -436,3 +436,25 @@ def test_settings_that_no_profile_reads_are_an_error(
     assert (error["code"], done.exit_code) == ("ConfigInvalid", 2)
     assert names in error["message"]
     assert hint in error["hint"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("query approve x --max-runs 0", "'--max-runs': Input should be greater than or equal to 1, not '0'."),
+        ("query approve x --expires-days never", "'--expires-days': Input should be a valid number, not 'never'."),
+        ("dataset preview x --rows=-4", "'--rows': Input should be greater than or equal to 1, not '-4'."),
+        ("run start x --size huge", "'--size': 'huge' is not one of 'small', 'medium', 'large'."),
+        ("query list --output xml", "'--output' / '-o': 'xml' is not one of 'table', 'json'."),
+        ("query show", "Missing argument 'name'."),
+    ],
+)
+def test_a_usage_error_names_option_and_value_and_the_help(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        invoke(app, words.split())
+    printed = " ".join(capsys.readouterr().err.split())
+    assert stopped.value.code == 2
+    command = " ".join(words.split()[:2])
+    assert f"{command} [OPTIONS]" in printed
+    assert message in printed
+    assert f"{command} --help`" in printed

@@ -328,3 +328,17 @@ def test_a_file_with_a_byte_order_mark_is_valid(tmp_path: Path) -> None:
 def test_rules_without_effect_are_remarked(members: Json, remark: str, tmp_path: Path) -> None:
     done = runner.invoke(app, ["dataset", "check", str(written(tmp_path, BASE | members)), "--output", "json"])
     assert any(remark in text for text in json.loads(done.stdout)["remarks"]), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "message"),
+    [
+        ("dataset check", "fabrikam-delays", "is the file of a query, and this command reads that of a dataset."),
+        ("query check", "litware-delays", "is the file of a dataset, and this command reads that of a query."),
+    ],
+)
+def test_a_file_of_the_other_kind_is_named(words: str, name: str, message: str) -> None:
+    file = Path(__file__).parents[2] / f"demo/{name}.yaml"
+    done = CliRunner().invoke(app, [*words.split(), str(file), "--output", "json"])
+    error = json.loads(done.stdout)
+    assert (done.exit_code, error["message"]) == (2, f"{file}: {message}")

@@ -128,7 +128,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> Cluster:
         raise Unavailable("TemporalUnavailable", "no server")
 
     async def events(session: Session, *, run: str) -> list[Any]:
-        return [SimpleNamespace(at=START, id="e", data={"name": "RUN_STARTED", "message": "started"})]
+        return [SimpleNamespace(at=START, id="e", data={"name": "RUN_STARTED", "message": "started by u-17"})]
 
     async def from_ledger(session: Session, run_id: str) -> dict[str, Any]:
         return RECORD
@@ -136,13 +136,14 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(explain, "show_run", show)
     monkeypatch.setattr(explain, "list_events", events)
     monkeypatch.setattr(explain, "show_run_from_ledger", from_ledger)
+    monkeypatch.setattr("starters.terminal.output.USER_NAMES", {"u-17": "north"})
     return cluster
 
 
 async def test_sources_that_do_not_answer_are_named_and_the_others_are_shown(sources: Cluster) -> None:
     found = await explain_run(Session(Settings()), "r-1", KubernetesSettings())
     assert [(row["source"], row["what"]) for row in found["timeline"]] == [
-        ("ledger", "RUN_STARTED started"), ("Kubernetes", "Pod/driver: OOMKilled memory"),
+        ("ledger", "RUN_STARTED started by north"), ("Kubernetes", "Pod/driver: OOMKilled memory"),
     ]  # fmt: skip
     assert found["log"] == ["one[31m", "two"]
     assert list(found["missing"]) == ["Temporal"]

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from cleanroom.sql.checking.constants import interval
 from cleanroom.sql.checking.values import combine
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import ATOM, ROWS, ReleasedAggregate, Value
+from cleanroom.sql.model import ATOM, ROWS, SUM, ReleasedAggregate, Value
 from cleanroom.sql.privacy.aggregates import aggregate_disclosure, condition_divisions, protected_columns
 from cleanroom.sql.privacy.exposure import check_condition, check_one_relation
 from cleanroom.sql.privacy.rows import window_parts
 from cleanroom.sql.refusal import Refusal
+from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.text.remedies import CONSTRUCTS, outside_language
 from cleanroom.sql.text.tokens import NUMBER, Tokens
 from cleanroom.sql.vocabulary import FUNCTIONS, result_type
@@ -117,8 +118,8 @@ def _filtered(value: Value, condition: Value, ctx: Context) -> Value:
     check_condition([condition], ctx.catalog)
     if scope.aggregates_persons:
         released = scope.released[-1:]
-        scope.released[-1:] = [item._replace(where=condition.sql, sql=text) for item in released]
-        scope.divide(condition_divisions([condition], ctx.catalog))
+        scope.released[-1:] = [item._replace(where=parenthesised(condition, SUM), sql=text) for item in released]
+        scope.divide(condition_divisions(condition, ctx.catalog))
         check_one_relation(scope, [condition], [arg for item in released for arg in item.args if not arg.identity])
     out = combine(text, value.type, ATOM, [value, condition])
     out.aggregated, out.ungrouped, out.degree = True, False, None

@@ -50,13 +50,14 @@ def case(ctx: Context) -> Value:
 def _conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value], ctx: Context) -> Value:
     """A value that is one of ``results``, depending on ``conditions``.
 
-    Inside an aggregate over protected rows, the conditions divide the rows of each group, and the floor applies to each part.
+    Inside an aggregate over protected rows, the condition divides the rows of each group, and the floor applies to each part. The value
+    is then that of the rows which meet it.
     """
     scope = ctx.scope
     divides = bool(ctx.aggregate) and scope.aggregates_persons
     check_condition(conditions, ctx.catalog)
     if divides:
-        scope.divide(condition_divisions(conditions, ctx.catalog))
+        scope.divide(division for test in conditions for division in condition_divisions(test, ctx.catalog))
         check_one_relation(scope, conditions, [result for result in results if not result.identity])
     degree = highest_degree(results) if divides else None
     for test in conditions:
@@ -66,13 +67,16 @@ def _conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value]
     out = combine(sql, kind, ATOM, [*conditions, *results], degree=degree, identity=divides, scale=scale)
     if out.degree == 0 and any(test.degree != 0 for test in conditions):
         out.degree = degree
-    out.mixed = out.mixed or len({result.exposed for result in results if result.origins}) > 1
-    # COUNT(DISTINCT CASE WHEN … THEN column END) counts unchanged values of some rows. With those of another column it would compare them.
-    present = [result for result in results if result.type != "null"]
-    one = len({result.sql for result in present}) == 1 or all(result.identity for result in present)
-    out.plain = divides and bool(present) and one and all(result.plain for result in present)
-    if len(conditions) == 1 and divides and len(present) - sum(result.constant == 0 for result in present) == 1:
-        out.selector = conditions[0].sql if all(result.plain or result.constant == 0 for result in present) else ""
+    if divides:
+        others = results[1:]
+        if len(conditions) > 1 or not all(other.type == "null" or other.constant == 0 for other in others):
+            raise Refusal(
+                "ConditionalAggregate",
+                "a CASE or IF inside an aggregate over rows under a privacy floor has one condition, and is 0 or NULL otherwise: write one "
+                "aggregate with FILTER (WHERE …) for each case",
+            )
+        out.conditional, out.selector, out.selected = True, parenthesised(conditions[0], SUM), results[0]
+        out.plain = results[0].plain and all(other.type == "null" for other in others)
     out.flag = all(result.constant in (0, 1) or result.flag or result.type == "null" for result in results)
     return out
 
@@ -176,7 +180,9 @@ def cast(ctx: Context) -> Value | None:
     exact = polynomials.keeps_value(word, part.type, kind, sizes)
     degree, scale = (part.degree, part.scale) if exact else (None, math.inf)
     spark_type = f"{name}({', '.join(sizes)})" if sizes else name
-    return combine(f"{word}({part.sql} AS {spark_type})", kind, ATOM, [part], degree=degree, identity=kind == "string", scale=scale)
+    out = combine(f"{word}({part.sql} AS {spark_type})", kind, ATOM, [part], degree=degree, identity=kind == "string", scale=scale)
+    out.terms = polynomials.terms_of(part) if exact else frozenset()
+    return out
 
 
 def extract(ctx: Context) -> Value | None:

@@ -111,6 +111,7 @@ def _minus(ctx: Context) -> Value:
     out = combine(f"-{parenthesised(part, ATOM)}", part.type, SIGN, [part], degree=part.degree, scale=part.scale)
     out.constant = None if part.constant is None else -part.constant
     out.mixed = out.mixed or out.degree != 0
+    out.terms = polynomials.terms_of(part)
     return out
 
 
@@ -135,6 +136,7 @@ def _arithmetic(left: Value, symbol: str, level: int, ctx: Context) -> Value:
         kind = arithmetic_type(symbol, left.type, right.type)
         out = combine(sql, kind, level, (left, right), degree=degree, scale=scale)
         out.mixed = out.mixed or polynomials.mixes(symbol, left, right)
+        out.terms = polynomials.terms(symbol, left, right) if degree else frozenset()
         out.constant = constant
         out.whole = out.whole or (symbol in "+-*" and out.degree != 0 and kind in ("integer", "long", "smallint", "tinyint"))
         left = out

@@ -229,13 +229,11 @@ def _protect_rows(
         value.made_by_text = True
     if not scope.protected:
         return
+    texts = {condition.sql for condition in conditions}
     pairs = [(found.first, found.second) for found in scope.equal.found if found.plain]
-    if word != "LEFT SEMI JOIN":
-        texts = {condition.sql for condition in conditions}
-        pairs = [pair for pair in pairs if f"{pair[0].sql} = {pair[1].sql}" in texts]
+    pairs = [pair for pair in pairs if f"{pair[0].sql} = {pair[1].sql}" in texts]
     sides = scope.protected[:left_protected], scope.protected[left_protected:]
-    scope.protected, marker = rows.join_rows(word, *sides, pairs, [relation.alias for relation in optional], right.alias)
-    scope.overlapping = scope.overlapping or (word == "LEFT SEMI JOIN" and bool(sides[1]))
+    scope.protected, marker = rows.join_rows(word, *sides, pairs, [relation.alias for relation in optional])
     for value in values if marker else ():
         value.outer_join_markers |= {marker}
 

@@ -14,7 +14,7 @@ from cleanroom.sql.context import Context
 from cleanroom.sql.model import CheckedQuery, ProtectedInput, Release, Value
 from cleanroom.sql.privacy import exposure, rows
 from cleanroom.sql.privacy.joins import Attached, attach
-from cleanroom.sql.privacy.release import SelectRelease, check_group_keys, output_field, select_release
+from cleanroom.sql.privacy.release import check_group_keys, output_field, releases_groups
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import HIDDEN_COLUMN, conjunction, quote
 from cleanroom.sql.scope import Scope
@@ -49,16 +49,14 @@ def select(ctx: Context, parent: Scope | None, hidden: bool, prefix: str, *, alo
         exposure.check_condition([value for value in values if not value.plain], ctx.catalog, "DISTINCT")
     groups: ReleasedGroups | None = None
     protected = list[ProtectedInput]()
-    release = select_release(scope, values, distinct=clauses.distinct, qualified=bool(clauses.qualify), catalog=ctx.catalog)
-    if release.aggregates_rows:
-        keys = scope.keys if release.distinct_keys is None else [value for value in values if value.origins or value.sources]
-        groups = released_groups(ctx, keys, clauses.source)
+    if releases_groups(scope, values, distinct=clauses.distinct):
+        groups = released_groups(ctx, clauses.source)
     else:
         protected = rows.remaining_inputs(scope, values)
     check_limit(clauses.order, limited, protected, scope.releases, ctx)
     rows.check_exploded(scope, groups is not None)
     if groups is not None:
-        sql = _render_groups(clauses, release, groups, scope)
+        sql = _render_groups(clauses, groups, scope)
         prefix = groups.with_clause(prefix)
     else:
         sql = _render(clauses, protected if hidden else [], scope)
@@ -70,7 +68,7 @@ def select(ctx: Context, parent: Scope | None, hidden: bool, prefix: str, *, alo
         carried,
         scope.releases,
         scope.views,
-        scope.may_copy_rows and not release.aggregates_rows,
+        scope.may_copy_rows and groups is None,
         _unique_on(clauses, scope),
         (scope.overlapping or scope.multiplied)
         and bool(protected)
@@ -129,14 +127,13 @@ def _render(clauses: _Clauses, carried: list[ProtectedInput], scope: Scope) -> s
     return _text(clauses.distinct, columns, "".join(clauses.source) + scope.group_text, "HAVING", clauses.having, clauses)
 
 
-def _render_groups(clauses: _Clauses, release: SelectRelease, groups: ReleasedGroups, scope: Scope) -> str:
+def _render_groups(clauses: _Clauses, groups: ReleasedGroups, scope: Scope) -> str:
     """The text of a SELECT that releases aggregates, without LIMIT."""
-    distinct = clauses.distinct and release.distinct_keys is None
     columns = [f"{groups.replaced(value.sql)} AS {quote(name)}" for name, value in clauses.outputs]
     having = [*(groups.replaced(text) for text in clauses.having), *groups.conditions]
     ends = clauses._replace(qualify=groups.replaced(clauses.qualify), order=groups.replaced(clauses.order))
     rows.check_exploded(scope, not groups.values)
-    return _text(distinct, columns, groups.source(), "WHERE", having, ends)
+    return _text(clauses.distinct, columns, groups.source(), "WHERE", having, ends)
 
 
 def _text(distinct: bool, columns: list[str], source: str, word: str, conditions: list[str], clauses: _Clauses) -> str:

@@ -23,6 +23,6 @@ The following is refused, because the condition would not mean what it says:
   reveal whether a part is empty or merely small;
 * output columns that their owner does not allow (:mod:`~cleanroom.sql.privacy.exposure`).
 
-Two functions decide the central questions: :func:`~cleanroom.sql.privacy.release.select_release` decides what a SELECT releases, and
+Two functions decide the central questions: :func:`~cleanroom.sql.privacy.release.releases_groups` decides what a SELECT releases, and
 :func:`~cleanroom.sql.privacy.aggregates.aggregate_disclosure` decides what an aggregate reveals.
 """

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.model import NO_COLUMNS, SUM, ColumnKey, Division, ProtectedInput, ReleasedAggregate, Value
+from cleanroom.sql.model import NO_COLUMNS, SUM, ColumnKey, Division, PartOfDivision, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.vocabulary import FUNCTIONS
@@ -87,30 +87,43 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
     disclosure = FUNCTIONS[name].disclosure
     if disclosure == "count":
         distinct = distinct or name == "APPROX_COUNT_DISTINCT"
-        for arg in args:
-            if arg.degree == 0 or arg.plain or (not distinct and (_reads_dimensions(arg, catalog) or (arg.degree and not arg.transformed))):
-                continue
-            raise Refusal(
-                "ConditionalAggregate",
-                f"{name} over rows under a privacy floor counts rows, columns and values of dimensions; write COUNT(<column>), "
-                "or COUNT_IF of a condition on dimensions",
-            )
-        return found
+        if all(arg.degree == 0 or arg.plain or (not distinct and _reads_dimensions(arg, catalog)) for arg in args):
+            return found
+        raise Refusal(
+            "ConditionalAggregate",
+            f"{name} over rows under a privacy floor counts rows, columns and values of dimensions; write COUNT(<column>), "
+            "or COUNT_IF of a condition on dimensions",
+        )
     if disclosure == "condition":
-        return (*found, *condition_divisions(args[:1], catalog))
+        return (*found, *condition_divisions(args[0], catalog))
     if disclosure == "mixture" and not distinct:
-        flags = [Division((f"({parenthesised(arg, SUM)} <> 0)",), False) for arg in args if is_flag(arg, catalog)]
-        _check_terms(name, [arg for arg in args if not is_flag(arg, catalog)], catalog)
-        return (*found, *flags)
+        value = args[0].selected or args[0]
+        if is_flag(value, catalog):
+            return (*found, Division(f"({parenthesised(value, SUM)} <> 0)", False))
+        _check_value(name, args[0], catalog)
+        return found
     if disclosure == "extreme" and _is_publishable(args[0], catalog):
         return found
     remedy = "MIN and MAX take dimensions; use AVG and STDDEV" if disclosure == "extreme" else "use COUNT, SUM, AVG or STDDEV"
     if name in ("MEDIAN", "PERCENTILE", "PERCENTILE_APPROX", "APPROX_PERCENTILE"):
         remedy = "a percentile is a value of the data; use AVG and STDDEV, or count persons by ranges that the owner lists as a dimension"
+    elif len(args) > 1 and FUNCTIONS[name].result in ("number", "long"):
+        remedy = "a comparison of two columns reads the rows that have both; use AVG(x * y) - AVG(x) * AVG(y) for the covariance"
     raise Refusal(
         "ValueOfOnePerson",
         f"{name}{' DISTINCT' if distinct else ''} over rows under a privacy floor can reveal the value of one person; {remedy}",
     )
+
+
+def selected(item: ReleasedAggregate, catalog: Catalog) -> tuple[Value | None, PartOfDivision]:
+    """The value that an aggregate reads, and the conditions on the rows that it reads. The value is None if it counts rows."""
+    tests, value = [item.where] if item.where else [], item.args[0] if item.args else None
+    if value is not None and value.selected is not None and len(item.args) == 1:
+        tests, value = [*tests, value.selector], value.selected
+    if value is not None and (FUNCTIONS[item.name].disclosure == "condition" or is_flag(value, catalog)):
+        tests.append(parenthesised(value, SUM) if value.type == "boolean" else f"({parenthesised(value, SUM)} <> 0)")
+        value = None
+    return value if value is not None and value.sources else None, tuple((test, True) for test in tests)
 
 
 def is_flag(value: Value, catalog: Catalog) -> bool:
@@ -125,37 +138,36 @@ def _reads_dimensions(value: Value, catalog: Catalog) -> bool:
     )
 
 
-def _check_terms(name: str, args: Sequence[Value], catalog: Catalog) -> None:
-    """Refuse an aggregate of anything but measures, and their sums and products of two."""
-    datasets = sorted({view for arg in args for view, _, _ in arg.origins})
-    if len(args) > 1 and len(datasets) > 1 and any(protected_columns(arg, catalog) for arg in args):
+def _check_value(name: str, arg: Value, catalog: Catalog) -> None:
+    """Refuse a sum or a moment of anything but a measure, a function of one, or a product of two."""
+    arg = arg.selected or arg
+    protected = protected_columns(arg, catalog)
+    if arg.degree is None or arg.conditional:
         raise Refusal(
-            "WeightsNotAllowed",
-            f"{name} compares columns of {' and '.join(datasets)}: the owner of one could mark persons of the other by its values; compare "
-            "columns of one dataset",
+            "ConditionalAggregate",
+            f"{name} over rows under a privacy floor takes columns, their sums and products of two, and LEAST, ROUND, LN, LOG10 or "
+            "LOG1P of one column; this expression could single out rows (round and cast the result, not the rows)",
         )
-    for arg in args:
-        if arg.degree is None:
-            raise Refusal(
-                "ConditionalAggregate",
-                f"{name} over rows under a privacy floor takes columns, their sums and products of two, and LEAST, ROUND, LN, LOG10 or "
-                "LOG1P of one column; this expression could single out rows (round and cast the result, not the rows)",
-            )
-        if arg.capped and not arg.caps:
-            raise Refusal(
-                "ConditionalAggregate",
-                f"{name} of {arg.name or arg.sql}, which an earlier SELECT limits by LEAST: write LEAST inside {name}(…)",
-            )
-        if arg.type in ("boolean", "string"):
-            raise Refusal("ConditionalAggregate", f"{name} over rows under a privacy floor takes numbers")
-        protected = protected_columns(arg, catalog)
-        for view, column in protected:
-            owner = catalog.view(view)
-            if owner is not None and not owner.may_aggregate(column):
-                text = f"{name} of {column}: the owner of {owner.name} does not list it as a measure; it may be counted (COUNT)"
-                text += "; a condition on it stands in FILTER (WHERE …)" if owner.may_output(column) else ""
-                raise Refusal("MeasureNotAllowed", text)
-        _check_weights(name, arg, protected, catalog)
+    if arg.capped and not arg.caps:
+        raise Refusal(
+            "ConditionalAggregate",
+            f"{name} of {arg.name or arg.sql}, which an earlier SELECT limits by LEAST: write LEAST inside {name}(…)",
+        )
+    if arg.type in ("boolean", "string"):
+        raise Refusal("ConditionalAggregate", f"{name} over rows under a privacy floor takes numbers")
+    for view, column in protected:
+        owner = catalog.view(view)
+        if owner is not None and not owner.may_aggregate(column):
+            text = f"{name} of {column}: the owner of {owner.name} does not list it as a measure; it may be counted (COUNT)"
+            text += "; a condition on it stands in FILTER (WHERE …)" if owner.may_output(column) else ""
+            raise Refusal("MeasureNotAllowed", text)
+    if protected and (arg.degree or 1) * POWERS.get(name, 1) > MAX_POWER:
+        raise Refusal(
+            "TooManyMoments",
+            f"{name} of this expression contains powers above {MAX_POWER} of columns under a privacy floor, which could reveal "
+            "single values; use COUNT, SUM and AVG of columns and of products of two, and STDDEV of columns",
+        )
+    _check_weights(name, arg, protected, catalog)
 
 
 def _check_weights(name: str, arg: Value, protected: Sequence[ColumnKey], catalog: Catalog) -> None:
@@ -192,63 +204,12 @@ def protected_columns(value: Value, catalog: Catalog) -> list[ColumnKey]:
     return found
 
 
-# -- all aggregates of a result ---------------------------------------------------------------------------------------
-
 MOST_MOMENTS = 3
 """Different sums that contain one column. With fewer persons than sums, the sums would determine every value."""
-POWERS = {
-    **dict.fromkeys(("SUM", "TRY_SUM", "AVG", "MEAN", "TRY_AVG", "REGR_AVGX", "REGR_AVGY", "REGR_COUNT"), 1),
-    **dict.fromkeys(("STDDEV", "STDDEV_SAMP", "STDDEV_POP", "STD", "VARIANCE", "VAR_SAMP", "VAR_POP", "REGR_SXX", "REGR_SYY"), 2),
-    **dict.fromkeys(("CORR", "COVAR_POP", "COVAR_SAMP", "REGR_SLOPE", "REGR_INTERCEPT", "REGR_R2", "REGR_SXY"), 2),
-    "SKEWNESS": 3,
-    "KURTOSIS": 4,
-}
 MAX_POWER = 2
-
-
-def check_moments(released: Sequence[ReleasedAggregate], floor: int, catalog: Catalog) -> None:
-    """Refuse a set of aggregates that could be solved for the values of a small group.
-
-    Each aggregate is a function of sums: AVG of the sum of its argument, STDDEV also of the sum of its square. Over all aggregates of
-    a SELECT, a column may be in so many different sums, none of a power above two, and in one form if it is changed.
-    """
-    moments: dict[ColumnKey, set[str]] = {}
-    forms: dict[ColumnKey, set[str]] = {}
-    for name, args, _, where, _ in released:
-        power = POWERS.get(name)
-        if power is None:
-            continue
-        texts = [arg.sql for arg in args]
-        for arg in args:
-            columns = protected_columns(arg, catalog)
-            if columns and (arg.degree or 1) * power > MAX_POWER and not (power == 2 and arg.degree == 1 and len(args) == 2):
-                raise Refusal(
-                    "TooManyMoments",
-                    f"{name} of this expression contains powers above {MAX_POWER} of columns under a privacy floor, which could reveal "
-                    "single values; use COUNT, SUM and AVG of columns and of products of two, and STDDEV of columns",
-                )
-            for column in columns:
-                mine = moments.setdefault(column, set())
-                mine.add(arg.sql + where)
-                if power == 2:
-                    mine.add(f"{texts} squared {where}")
-                form = arg.sql if arg.transformed else "filled" if arg.filled else "sum" if name in ("SUM", "TRY_SUM") else "plain"
-                forms.setdefault(column, set()).add(form)
-    limit = max(1, min(MOST_MOMENTS, floor - 1))
-    for column, mine in sorted(moments.items()):
-        if len(mine) > limit:
-            raise Refusal(
-                "TooManyMoments",
-                f"the SELECT computes {len(mine)} different sums of {column[1]} for the same rows; the limit is {limit}, because more "
-                "could be solved for single values",
-            )
-        # The sum is the same with 0 in place of NULL.
-        if len(forms[column] - {"sum"}) > 1 or ("sum" in forms[column] and forms[column] - {"sum", "filled", "plain"}):
-            raise Refusal(
-                "TooManyMoments",
-                f"the SELECT aggregates {column[1]} in several forms (plain, rounded, capped, 0 for NULL): the difference could be a "
-                "value of one person; use one of them",
-            )
+POWERS = dict.fromkeys(("STDDEV", "STDDEV_SAMP", "STDDEV_POP", "STD", "VARIANCE", "VAR_SAMP", "VAR_POP"), MAX_POWER)
+"""Aggregates that contain the squares of their arguments."""
+SUMS = ("SUM", "TRY_SUM")
 
 
 def _is_publishable(value: Value, catalog: Catalog) -> bool:
@@ -263,31 +224,27 @@ def found_row_divisions(values: Iterable[Value]) -> tuple[Division, ...]:
     """Divisions of a group into the rows for which an outer join found a row and the others."""
     # Sorted, because the rendered text must not depend on the order of a set.
     markers = dict.fromkeys(marker for value in values for marker in sorted(value.outer_join_markers))
-    return tuple(Division((marker,), True) for marker in markers)
+    return tuple(Division(marker, True) for marker in markers)
 
 
-def condition_divisions(conditions: Sequence[Value], catalog: Catalog) -> tuple[Division, ...]:
-    """Divisions of a group by the conditions of a CASE, IF, FILTER or COUNT_IF.
+def condition_divisions(condition: Value, catalog: Catalog) -> tuple[Division, ...]:
+    """Divisions of a group by the condition of a CASE, IF, FILTER or COUNT_IF.
 
     Raises:
-        Refusal: A condition reads a column that its owner does not allow in a result.
+        Refusal: The condition reads a column that its owner does not allow in a result.
     """
-    publishable = True
-    for condition in conditions:
-        for view_name, column in sorted(condition.exposed):
-            view = catalog.view(view_name)
-            if view is None or view.min_group_size == 0:
-                publishable = False
-            elif column in view.identity_columns and condition.outer_join_markers:
-                continue  # whether an outer join found the person
-            elif not view.may_output(column):
-                raise Refusal(
-                    "ConditionalAggregate",
-                    f"a condition inside an aggregate reads {column}, which the owner of {view.name} does not list as a dimension",
-                )
-            elif not view.lists_output(column):
-                publishable = False
-        if condition.degree is None and not condition.origins:
+    publishable = condition.degree is not None or bool(condition.origins)
+    for view_name, column in sorted(condition.exposed):
+        view = catalog.view(view_name)
+        if view is None or view.min_group_size == 0:
             publishable = False
-    texts = tuple(parenthesised(condition, SUM) for condition in conditions)
-    return (*found_row_divisions(conditions), Division(texts, not publishable))
+        elif column in view.identity_columns and condition.outer_join_markers:
+            continue  # whether an outer join found the person
+        elif not view.may_output(column):
+            raise Refusal(
+                "ConditionalAggregate",
+                f"a condition inside an aggregate reads {column}, which the owner of {view.name} does not list as a dimension",
+            )
+        elif not view.lists_output(column):
+            publishable = False
+    return (*found_row_divisions([condition]), Division(parenthesised(condition, SUM), not publishable))

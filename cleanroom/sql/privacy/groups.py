@@ -13,19 +13,19 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from cleanroom.sql.model import SUM, ReleasedAggregate, Value
-from cleanroom.sql.rendering import columns_in, parenthesised, subquery
+from cleanroom.sql.model import ReleasedAggregate
+from cleanroom.sql.privacy.release import presence
+from cleanroom.sql.rendering import columns_in, subquery
 
 GROUPS = "__cr_g"
 """Alias of the groups of a release."""
 _PERSONS = "__cr_r"
 _WINDOW = "__cr_w"
 _MOMENTS = {
-    **dict.fromkeys(("STDDEV", "STDDEV_SAMP", "STD"), "SQRT({moment} / {freedom})"),
-    **dict.fromkeys(("VARIANCE", "VAR_SAMP", "COVAR_SAMP"), "({moment}) / {freedom}"),
-    **dict.fromkeys(("VAR_POP", "COVAR_POP"), "({moment}) / {number}"),
-    "STDDEV_POP": "SQRT({moment} / {number})",
-    "CORR": "({moment}) / NULLIF(SQRT({first} * {second}), 0)",
+    **dict.fromkeys(("STDDEV", "STDDEV_SAMP", "STD"), "SQRT(GREATEST({moment}, 0) / {freedom})"),
+    **dict.fromkeys(("VARIANCE", "VAR_SAMP"), "GREATEST({moment}, 0) / {freedom}"),
+    "VAR_POP": "GREATEST({moment}, 0) / {number}",
+    "STDDEV_POP": "SQRT(GREATEST({moment}, 0) / {number})",
 }
 """Moments that are computed from those of the persons."""
 
@@ -46,19 +46,10 @@ class Numbers(NamedTuple):
     type: str = "number"
     where: str = ""  # condition of FILTER
 
-    def aggregate(self, name: str, *others: Numbers) -> str:
+    def aggregate(self, name: str) -> str:
         """An aggregate of the values as doubles: a sum of whole numbers fails if it is large."""
-        texts = [part.text if part.type == "number" or name == "COUNT" else f"CAST({part.text} AS DOUBLE)" for part in (self, *others)]
-        return f"{name}({', '.join(texts)}){self._filter}"
-
-    @property
-    def total(self) -> str:
-        """The sum of the values as they are."""
-        return f"SUM({self.text}){self._filter}"
-
-    @property
-    def _filter(self) -> str:
-        return f" FILTER(WHERE {self.where})" if self.where else ""
+        text = self.text if self.type == "number" or name == "COUNT" else f"CAST({self.text} AS DOUBLE)"
+        return f"{name}({text})" + (f" FILTER(WHERE {self.where})" if self.where else "")
 
 
 class PersonGroups:
@@ -69,82 +60,83 @@ class PersonGroups:
         keys: Texts of the group keys.
         person: Text that reads the identity.
         partial: Rows of a UNION are among the rows, which are about no person of this kind.
+        floor: The strictest floor.
         source: FROM and WHERE clauses of the rows.
         table: Name of the common table expression with the rows per person, whose groups are compared; empty if they are read once.
         compared: What an aggregate adds up for each person, which is compared in the groups.
         conditions: Conditions that a group must meet to be shown, in the order of the query.
     """
 
-    def __init__(self, alias: str, keys: Sequence[str], person: str, source: Sequence[str], *, partial: bool = False) -> None:
-        self.alias, self.keys, self.person, self.source, self.partial = alias, keys, person, source, partial
+    def __init__(self, alias: str, keys: Sequence[str], person: str, source: Sequence[str], *, partial: bool, floor: int) -> None:
+        self.alias, self.keys, self.person, self.source, self.partial, self.floor = alias, keys, person, source, partial, floor
         self.table = ""
         self.compared: dict[str, None] = {}
         self.conditions: dict[str, None] = {}
         self._per_person: dict[str, str] = {}
-        self._shares: dict[str, str] = {}
+        self._shares: dict[tuple[str, str], str] = {}
         self._columns: dict[str, str] = {}
         self._deviations: dict[str, str] = {}
         self._late_joins: dict[str, str] = {}
         self._late_keys: list[str] = []
         self._repeated = False  # a late join may repeat the rows per person
 
-    def require_persons(self, enough: str) -> None:
-        """Require ``enough`` (``>= 5``) distinct persons."""
-        self.conditions[f"COUNT(`{_PERSONS}`.`__cr_p`) {enough}"] = None
+    def require_persons(self) -> None:
+        """Require enough distinct persons."""
+        self.conditions[f"COUNT(`{_PERSONS}`.`__cr_p`) >= {self.floor}"] = None
 
-    def require_share(self, summand: str, percent: int) -> None:
-        """Require that no person has more than ``percent`` of the sum of absolute values.
+    def require_share(self, summand: str, where: str, percent: int) -> None:
+        """Require that no person has more than ``percent`` of the sum of absolute values in the rows that meet a condition.
 
         They are added as doubles, because a sum of whole numbers fails if it is large, and the failure would show that. The difference
         is not a number if a person has an infinite value.
         """
-        one, _, two = summand.partition(" * ")
-        value = f"CASE WHEN {self.person} IS NOT NULL THEN {summand} END" if self.partial else summand
-        number = f"CAST({value} AS DOUBLE)"
-        positive = one == two and not self.partial
-        column = self._shares[summand] = self._column(f"COALESCE(SUM({number if positive else f'ABS({number})'}), 0)")
+        about = " AND ".join(text for text in (where, f"{self.person} IS NOT NULL" if self.partial else "") if text)
+        absolute = Numbers(f"ABS(CAST({summand} AS DOUBLE))", where=about).aggregate("SUM")
+        column = self._shares[summand, where] = self._column(f"COALESCE({absolute}, 0)")
         self.conditions[f"MAX({column}) - {percent / 100} * SUM({column}) <= 0"] = None
 
-    def require_contributors(self, summand: str, enough: str, test: str) -> None:
-        """Require that ``summand`` is neither NULL nor 0 for ``enough`` distinct persons: those who have a row that meets ``test``."""
-        if summand in self._shares:
-            self._require(f"{self._shares[summand]} > 0", enough)
+    def require_contributors(self, summand: str, where: str, *, none: bool) -> None:
+        """Require that ``summand`` is neither NULL nor 0 for enough distinct persons, or for ``none``."""
+        if (summand, where) in self._shares:
+            self._require(f"{self._shares[summand, where]} > 0", none)
         else:
-            self.require(test, enough)
+            self.require(f"{where} AND {summand} <> 0" if where else f"{summand} <> 0", none=none)
 
-    def require(self, test: str, enough: str) -> None:
-        """Require that ``enough`` distinct persons have a row that meets ``test``."""
-        self._require(self._column(f"BOOL_OR({test})"), enough)
+    def require(self, test: str, *, none: bool = True) -> None:
+        """Require that enough distinct persons have a row that meets ``test``, or ``none``."""
+        if not none or self.floor > 1:
+            self._require(self._column(f"BOOL_OR({test})"), none)
 
-    def require_differences(self, pairs: Iterable[tuple[str, str]], few: str) -> None:
-        """Require that the persons for whom two aggregates differ are not ``few`` (``NOT BETWEEN 1 AND 4``).
+    def require_differences(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Require that the persons for whom two aggregates differ are none or enough.
 
         Each person adds the difference of both to the difference of those of the group, so that the others do not matter.
         """
-        for one, two in pairs:
-            self._require(" <> ".join(f"COALESCE({self._column(text)}, 0)" for text in (one, two)), few)
+        for one, two in pairs if self.floor > 1 else ():
+            self._require(" <> ".join(f"COALESCE({self._column(text)}, 0)" for text in (one, two)))
 
-    def require_counted(self, tests: Iterable[str], repeated: bool, few: str) -> None:
-        """Require that persons whom differences of counts of persons show are not ``few``.
+    def require_counted(self, tests: Iterable[str], repeated: bool) -> None:
+        """Require that persons whom differences of counts of persons show are none or enough.
 
         Args:
             tests: Tests of rows, which are not NULL. Those are counted who have no such row, who meet none or two, or one of two.
             repeated: Those are counted who have several rows.
-            few: ``NOT BETWEEN 1 AND 4``.
         """
         if repeated:
-            self._require(f"{self._column('COUNT(*)')} > 1", few)
+            self._require(f"{self._column('COUNT(*)')} > 1")
         columns = [self._column(f"BOOL_OR({test})") for test in tests]
         for column in columns:
-            self._require(f"NOT {column}", few)
+            self._require(f"NOT {column}")
         if len(columns) > 1:
-            self._require(" AND ".join(f"NOT {column}" for column in columns), few)
+            self._require(" AND ".join(f"NOT {column}" for column in columns))
         for one, two in itertools.combinations(columns, 2):
             for test in (f"{one} AND {two}", f"{one} AND NOT {two}", f"NOT {one} AND {two}"):
-                self._require(test, few)
+                self._require(test)
 
-    def _require(self, test: str, enough: str) -> None:
-        self.conditions[f"COUNT(`{_PERSONS}`.`__cr_p`) FILTER(WHERE {test}) {enough}"] = None
+    def _require(self, test: str, none: bool = True) -> None:
+        enough = f"NOT BETWEEN 1 AND {self.floor - 1}" if none else f">= {self.floor}"
+        if not none or self.floor > 1:
+            self.conditions[f"COUNT(`{_PERSONS}`.`__cr_p`) FILTER(WHERE {test}) {enough}"] = None
 
     def merge(self, item: ReleasedAggregate, is_person: Callable[[str], bool]) -> str | None:
         """Compute an aggregate of the query from the rows per person. Return the column of the groups; None if that is not possible.
@@ -181,39 +173,21 @@ class PersonGroups:
         return None
 
     def _moment(self, item: ReleasedAggregate) -> str:
-        """A moment from the numbers, means and moments of the persons. That of two values reads the rows that have both."""
-        values = [Numbers(arg.sql, arg.type, item.where) for arg in item.args]
-        if len(values) > 1:
-            pairs = zip(item.args, reversed(item.args), strict=True)
-            values = [Numbers(beside(other, arg.sql), arg.type, item.where) for arg, other in pairs]
-        one, two, formula = values[0], values[-1], _MOMENTS[item.name]
-        parts = {
-            name: self._central(*pair)
-            for name, pair in {"moment": (one, two), "first": (one, one), "second": (two, two)}.items()
-            if f"{{{name}}}" in formula
-        }
-        number = f"SUM({self._column(one.aggregate('COUNT'))})"
-        return formula.format(number=f"NULLIF({number}, 0)", freedom=f"NULLIF(GREATEST({number} - 1, 0), 0)", **parts)
-
-    def _central(self, one: Numbers, two: Numbers) -> str:
-        """The sum of the products of the deviations of two values from their means.
+        """A moment from the numbers, means and moments of the persons.
 
         The means of persons are compared with the largest of them first, because their squares may have no digits left for it.
         """
-        inner = self._compared(one.aggregate("VAR_POP") if one == two else one.aggregate("COVAR_POP", two))
-        number, first, second = self._compared(one.aggregate("COUNT")), self._deviation(one), self._deviation(two)
-        self.compared |= dict.fromkeys(numbers.aggregate("SUM") for numbers in (one, two))
-        text = f"SUM({number} * {inner} + {number} * {first} * {second})"
-        text += f" - SUM({number} * {first}) * SUM({number} * {second}) / NULLIF(SUM({number}), 0)"
-        return f"GREATEST({text}, 0)" if one == two else text
-
-    def _deviation(self, numbers: Numbers) -> str:
-        """The difference of a person's mean from the largest mean of the group: exactly 0 if all values are equal."""
-        variance, largest, total, number = (self._column(numbers.aggregate(name)) for name in ("VAR_POP", "MAX", "SUM", "COUNT"))
-        mean = f"CASE WHEN {variance} = 0 THEN {largest} ELSE {total} / NULLIF({number}, 0) END".replace(_PERSONS, _WINDOW)
+        numbers = Numbers(item.args[0].sql, item.args[0].type, item.where)
+        inner, largest, total, number = (self._column(numbers.aggregate(name)) for name in ("VAR_POP", "MAX", "SUM", "COUNT"))
+        self.compared |= dict.fromkeys(numbers.aggregate(name) for name in ("VAR_POP", "SUM", "COUNT"))
+        mean = f"CASE WHEN {inner} = 0 THEN {largest} ELSE {total} / NULLIF({number}, 0) END".replace(_PERSONS, _WINDOW)
         keys = ", ".join(self._keys(_WINDOW))
-        deviation = f"{mean} - MAX({mean}) OVER ({f'PARTITION BY {keys}' if keys else ''})"
-        return f"`{_PERSONS}`.`{self._deviations.setdefault(deviation, f'__cr_d{len(self._deviations)}')}`"
+        text = f"{mean} - MAX({mean}) OVER ({f'PARTITION BY {keys}' if keys else ''})"
+        deviation = f"`{_PERSONS}`.`{self._deviations.setdefault(text, f'__cr_d{len(self._deviations)}')}`"
+        moment = f"SUM({number} * {inner} + {number} * {deviation} * {deviation})"
+        moment += f" - SUM({number} * {deviation}) * SUM({number} * {deviation}) / NULLIF(SUM({number}), 0)"
+        freedom = f"NULLIF(GREATEST(SUM({number}) - 1, 0), 0)"
+        return _MOMENTS[item.name].format(moment=moment, number=f"NULLIF(SUM({number}), 0)", freedom=freedom)
 
     def _compared(self, text: str) -> str:
         """The same column, which is compared in groups that may share persons."""
@@ -289,11 +263,11 @@ class PersonGroups:
         for text in self.compared:
             self._column(text)
 
-    def overlapping(self, floor: int) -> str:
-        """A subquery with the keys of every group that differs from another group for one to ``floor - 1`` persons."""
+    def overlapping(self) -> str:
+        """A subquery with the keys of every group that differs from another group for fewer persons than the floor."""
         values = [self._per_person[text] for text in self.compared]
         size = f"{_select([*aliased(self._keys('__cr_s')), 'COUNT(`__cr_s`.`__cr_p`) AS `__cr_n`'])}\nFROM `{self.table}` AS `__cr_s`"
-        size += f"\nGROUP BY {', '.join(self._keys('__cr_s'))}\nHAVING COUNT(`__cr_s`.`__cr_p`) >= {floor}"
+        size += f"\nGROUP BY {', '.join(self._keys('__cr_s'))}\nHAVING COUNT(`__cr_s`.`__cr_p`) >= {self.floor}"
         columns = [*aliased(self._keys("__cr_o")), "`__cr_o`.`__cr_p` AS `__cr_p`", "`__cr_n`.`__cr_n` AS `__cr_n`"]
         columns += [f"COALESCE(CAST(`__cr_o`.`{name}` AS DOUBLE), 0) AS `{name}`" for name in values]
         sized = f"{_select(columns)}\nFROM `{self.table}` AS `__cr_o`"
@@ -301,7 +275,7 @@ class PersonGroups:
         # The order in which a sum is computed may differ.
         same = [f"COUNT_IF(ABS(`__cr_a`.`{name}` - `__cr_b`.`{name}`) <= 1E-12 * ABS(`__cr_b`.`{name}`))" for name in values]
         sizes = ["`__cr_a`.`__cr_n`", "`__cr_b`.`__cr_n`"]
-        few = [f"{size} - {common} BETWEEN 1 AND {floor - 1}" for common in ("COUNT(*)", *same) for size in sizes]
+        few = [f"{size} - {common} BETWEEN 1 AND {self.floor - 1}" for common in ("COUNT(*)", *same) for size in sizes]
         text = _select(aliased(self._keys("__cr_a")))
         text += f"\nFROM {sized} AS `__cr_a`\nJOIN {sized} AS `__cr_b` ON `__cr_a`.`__cr_p` = `__cr_b`.`__cr_p`"
         text += "\nGROUP BY " + ", ".join([*self._keys("__cr_a"), *self._keys("__cr_b"), *sizes])
@@ -320,23 +294,10 @@ class PersonGroups:
         return [f"`{alias}`.`__cr_k{number}`" for number in range(len(self.keys))]
 
 
-def beside(other: Value, text: str) -> str:
-    """``text`` in the rows in which another value is not NULL as well, and NULL in the others."""
-    return f"CASE WHEN {parenthesised(other, SUM)} IS NOT NULL THEN {text} END"
-
-
-def presence(item: ReleasedAggregate) -> str:
-    """The condition under which a row counts for COUNT(…) or COUNT_IF(…)."""
-    found = [f"({item.where}) IS TRUE"] if item.where else []
-    for arg in item.args:
-        found.append(f"({arg.sql}) IS TRUE" if item.name == "COUNT_IF" else f"{parenthesised(arg, SUM)} IS NOT NULL")
-    return " AND ".join(found)
-
-
 def _again(text: str) -> str:
     """The aggregate that combines the results of ``text`` for parts of the rows."""
     name = text[: text.index("(")]
-    return {**dict.fromkeys(("COALESCE", "COUNT", "COUNT_IF"), "SUM"), "VAR_POP": "MAX", "COVAR_POP": "MAX"}.get(name, name)
+    return {**dict.fromkeys(("COALESCE", "COUNT", "COUNT_IF"), "SUM"), "VAR_POP": "MAX"}.get(name, name)
 
 
 def _select(columns: Iterable[str]) -> str:

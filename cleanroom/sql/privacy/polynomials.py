@@ -13,7 +13,7 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 
-from cleanroom.sql.model import Value
+from cleanroom.sql.model import Term, Value
 from cleanroom.sql.vocabulary import Function
 
 MAX_DEGREE = 3
@@ -51,7 +51,7 @@ def arithmetic(symbol: str, left: Value, right: Value) -> tuple[int | None, floa
         return None, math.inf, None
     if symbol in ("+", "-"):
         degree, scale = max(left.degree, right.degree), max(left.scale, right.scale)
-    elif symbol == "*" and (left.transformed or right.transformed) and left.degree and right.degree:
+    elif symbol == "*" and (left.transformed or right.transformed or left.flag or right.flag) and left.degree and right.degree:
         return None, math.inf, None
     elif symbol == "*":
         degree, scale = left.degree + right.degree, left.scale * right.scale
@@ -62,9 +62,21 @@ def arithmetic(symbol: str, left: Value, right: Value) -> tuple[int | None, floa
     return (degree if degree <= MAX_DEGREE and scale <= LARGEST_FACTOR else None), scale, None
 
 
+def terms_of(value: Value) -> frozenset[Term]:
+    """The terms of a polynomial."""
+    return value.terms or frozenset([() if value.degree == 0 else (value.sql,)])
+
+
+def terms(symbol: str, left: Value, right: Value) -> frozenset[Term]:
+    """The terms of ``left symbol right``, if that is a polynomial."""
+    if symbol in ("+", "-"):
+        return terms_of(left) | terms_of(right)
+    return frozenset([tuple(sorted(one + two)) for one in terms_of(left) for two in (terms_of(right) if symbol == "*" else [()])])
+
+
 def mixes(symbol: str, left: Value, right: Value) -> bool:
     """Whether ``left symbol right`` is a sum of several terms, which another aggregate could take apart."""
-    return symbol in ("+", "-") and not (left.degree == 0 and right.degree == 0) and left.constant != 0 and right.constant != 0
+    return symbol in ("+", "-") and not (left.degree == 0 and right.degree == 0)
 
 
 def highest_degree(values: Sequence[Value]) -> int | None:

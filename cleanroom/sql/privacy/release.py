@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
 
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.model import ATOM, NO_NAMES, CheckedQuery, ProtectedInput, Release, ReleasedAggregate, Value
+from cleanroom.sql.model import (
+    ATOM,
+    NO_NAMES,
+    SUM,
+    CheckedQuery,
+    PartOfDivision,
+    ProtectedInput,
+    Release,
+    ReleasedAggregate,
+    Value,
+)
 from cleanroom.sql.privacy.exposure import check_exposed
-from cleanroom.sql.privacy.groups import presence
 from cleanroom.sql.refusal import Refusal
+from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.vocabulary import FUNCTIONS
 
@@ -19,51 +28,22 @@ MAX_COUNTED = 16
 MAX_PARTS = 32
 """Parts into which the conditions inside aggregates may divide a group. Each costs a distinct count per protected input."""
 
-PartOfDivision = tuple[tuple[str, bool], ...]
-"""Conditions and whether each of them is true: the rows of one branch of a CASE."""
 
+def releases_groups(scope: Scope, outputs: Sequence[Value], *, distinct: bool) -> bool:
+    """Whether a SELECT aggregates protected rows of several persons.
 
-class SelectRelease(NamedTuple):
-    """What a SELECT releases."""
-
-    # The SELECT aggregates protected rows of several persons: it needs the floor's conditions, and its rows are not protected any
-    # longer. Otherwise protected rows stay protected
-    aggregates_rows: bool
-    # Texts of the columns by which the SELECT must group in place of DISTINCT, so that the floor's conditions can be added; None if the
-    # SELECT keeps its form
-    distinct_keys: tuple[str, ...] | None = None
-
-
-class FloorCondition(NamedTuple):
-    """A condition of HAVING: so many distinct persons contribute to a part of a group."""
-
-    identity: str  # text that reads the identity
-    floor: int  # smallest number of distinct persons
-    part: tuple[PartOfDivision, ...] = ()  # conditions that the rows of the part meet, and whether each is true; empty for the whole group
-    or_empty: bool = False  # the part may also be empty
-
-
-def select_release(scope: Scope, outputs: Sequence[Value], *, distinct: bool, qualified: bool, catalog: Catalog) -> SelectRelease:
-    """Decide what a SELECT releases.
+    It then needs the floor's conditions, and its rows are not protected any longer. Otherwise protected rows stay protected.
 
     Args:
         scope: Rows and groups of the SELECT.
         outputs: Its output columns.
         distinct: It has DISTINCT.
-        qualified: It has QUALIFY.
-        catalog: Views with their owners' rules.
     """
-    protected = scope.protected
-    if not protected:
-        return SelectRelease(False)
-    if scope.group_keys is not None and not scope.per_person:
-        return SelectRelease(True)
-    if not distinct or _outputs_identities(scope, outputs):
-        return SelectRelease(False)
-    if scope.per_person or qualified or any(value.windowed for value in outputs):
-        raise Refusal("RowLevelOutput", "DISTINCT over rows under a privacy floor: aggregate them instead")
-    check_group_keys(outputs, catalog)
-    return SelectRelease(True, tuple(dict.fromkeys(value.sql for value in outputs if value.origins or value.sources)))
+    if scope.protected and scope.group_keys is not None and not scope.per_person:
+        return True
+    if scope.protected and distinct and not _outputs_identities(scope, outputs):
+        raise Refusal("RowLevelOutput", "DISTINCT over rows under a privacy floor: write GROUP BY <dimension>, or keep the identities")
+    return False
 
 
 def _outputs_identities(scope: Scope, outputs: Sequence[Value]) -> bool:
@@ -79,30 +59,29 @@ def check_group_keys(keys: Iterable[Value], catalog: Catalog) -> None:
         check_exposed(key.exposed, "grouping by", catalog)
 
 
-def floor_conditions(protected: Sequence[ProtectedInput], divisions: Mapping[tuple[str, ...], bool], floor: int) -> list[FloorCondition]:
-    """The conditions that every released group must meet.
+def parts_of(divisions: Mapping[str, bool]) -> list[PartOfDivision]:
+    """The parts into which conditions divide each group; none without conditions.
+
+    Raises:
+        Refusal: There are too many.
+    """
+    if 2 ** len(divisions) > MAX_PARTS:
+        raise Refusal(
+            "ConditionalAggregate",
+            f"the conditions inside the aggregates divide each group into {2 ** len(divisions)} parts; the limit is {MAX_PARTS}",
+        )
+    return list(itertools.product(*(((text, True), (text, False)) for text in divisions))) if divisions else []
+
+
+def counted_parts(
+    protected: Sequence[ProtectedInput], divisions: Mapping[str, bool], floor: int
+) -> list[tuple[ProtectedInput, PartOfDivision]]:
+    """Inputs whose persons a floor counts, and the parts of groups in which it does; the whole group is the part without conditions.
 
     The conditions in ``divisions`` are those by which the aggregates divide each group; a part that must not be empty is marked.
     """
-    identities = {item.reference: item.outer_join_marker for item in protected}
-    conditions = [FloorCondition(reference, floor) for reference in identities]
-    divided = [list(parts_of(texts)) for texts in divisions]
-    strict = any(divisions.values())
-    total = 1
-    for parts in divided:
-        total *= len(parts)
-    if total > MAX_PARTS:
-        raise Refusal(
-            "ConditionalAggregate", f"the conditions inside the aggregates divide each group into {total} parts; the limit is {MAX_PARTS}"
-        )
-    if not strict and (not divisions or floor <= 1):
-        return conditions
-    for part in itertools.product(*divided):
-        for reference, marker in identities.items():
-            rows_without_person = ((marker, False),) in part
-            if not (marker and rows_without_person):
-                conditions.append(FloorCondition(reference, floor, part, or_empty=not strict))
-    return conditions
+    parts = [(), *(parts_of(divisions) if any(divisions.values()) or floor > 1 else ())]
+    return [(item, part) for part in parts for item in protected if (item.outer_join_marker, False) not in part]
 
 
 def counted_persons(scope: Scope) -> tuple[list[str], bool]:
@@ -120,7 +99,7 @@ def counted_persons(scope: Scope) -> tuple[list[str], bool]:
             if item.where or not always:
                 tests.append(presence(item))
     if made or any(len(relation.unique_on or ()) > 1 for relation in scope.relations.values()):
-        tests += [test_of(part) for conditions in scope.divisions for part in parts_of(conditions)]
+        tests += [test_of(((text, true),)) for text in scope.divisions for true in (True, False)]
     if len(tests) > MAX_COUNTED:
         raise Refusal("ConditionalAggregate", f"the SELECT counts persons under {len(tests)} conditions; the limit is {MAX_COUNTED}")
     return list(dict.fromkeys(tests)), made and counts and any(_counts_rows(item) for item in scope.released)
@@ -131,16 +110,15 @@ def _counts_rows(item: ReleasedAggregate) -> bool:
     return not item.distinct and (kind in ("count", "condition") or item.name in ("AVG", "MEAN", "TRY_AVG") or not item.args[0].sources)
 
 
+def presence(item: ReleasedAggregate) -> str:
+    """The condition under which a row counts for COUNT(…)."""
+    found = [f"{item.where} IS TRUE"] if item.where else []
+    return " AND ".join([*found, *(f"{parenthesised(arg, SUM)} IS NOT NULL" for arg in item.args)])
+
+
 def test_of(part: PartOfDivision) -> str:
     """The condition on the rows of a part."""
     return " AND ".join(f"{text} IS {'' if true else 'NOT '}TRUE" for text, true in part)
-
-
-def parts_of(conditions: tuple[str, ...]) -> Iterator[PartOfDivision]:
-    """Rows that take each branch of a CASE; the last part takes ELSE."""
-    for index in range(len(conditions) + 1):
-        before = tuple((text, False) for text in conditions[:index])
-        yield before + tuple((text, True) for text in conditions[index : index + 1])
 
 
 def output_field(name: str, value: Value, *, protected: bool) -> Value:
@@ -151,7 +129,7 @@ def output_field(name: str, value: Value, *, protected: bool) -> Value:
         out.degree = None
     out.plain = value.plain and not value.outer_join_markers
     out.identity = value.identity and protected
-    out.outer_join_markers, out.caps, out.selector, out.aggregated, out.windowed = NO_NAMES, NO_NAMES, "", False, False
+    out.outer_join_markers, out.caps, out.aggregated, out.windowed = NO_NAMES, NO_NAMES, False, False
     return out
 
 

@@ -47,7 +47,6 @@ def join_rows(
     right: Sequence[ProtectedInput],
     conditions: Iterable[EqualPair],
     optional: Collection[str],
-    right_alias: str,
 ) -> tuple[list[ProtectedInput], str]:
     """The protected inputs of joined rows, and the condition that is true where an outer join found a row of its optional side.
 
@@ -55,9 +54,8 @@ def join_rows(
         join: The join's keywords (``JOIN``, ``LEFT JOIN``, ...).
         left: Protected inputs of the left side.
         right: Protected inputs of the right side.
-        conditions: Pairs of columns whose equality is a condition of this or an earlier join.
+        conditions: Pairs of columns whose equality is a condition of this join.
         optional: Aliases of the relations for which an outer join may find no row.
-        right_alias: Alias of the relation on the right side.
     """
     both = [*left, *right]
     if not both or join in ("JOIN", "CROSS JOIN"):
@@ -66,12 +64,11 @@ def join_rows(
         raise Refusal(
             "JoinOverFloor", "a FULL JOIN of rows under a privacy floor is not allowed; write a LEFT JOIN, or one query for each side"
         )
-    if join == "LEFT ANTI JOIN":
+    if join in ("LEFT ANTI JOIN", "LEFT SEMI JOIN"):
         if right:
-            raise Refusal("JoinOverFloor", f"LEFT ANTI JOIN with rows under a privacy floor is not allowed; {_ABSENT}")
+            how = _ABSENT if join == "LEFT ANTI JOIN" else "write <column> IN (SELECT <identity column> …)"
+            raise Refusal("JoinOverFloor", f"{join} with rows under a privacy floor is not allowed; {how}")
         return both, ""
-    if join == "LEFT SEMI JOIN":
-        return [*left, *(_filtered_by(item, conditions, right_alias) for item in right)], ""
     compared = [side.sql for pair in conditions for side in pair if side.plain and side.sources <= frozenset(optional)]
     if not compared:
         raise Refusal("JoinOverFloor", f"a {join} of rows under a privacy floor needs an equality of two columns")
@@ -80,17 +77,6 @@ def join_rows(
     if join == "RIGHT JOIN":
         sides = [[item._replace(outer_join_marker=marker) for item in left], right]
     return [item for side in sides for item in side], marker
-
-
-def _filtered_by(item: ProtectedInput, conditions: Iterable[EqualPair], right_alias: str) -> ProtectedInput:
-    """The input of a relation that only filters, in terms of a column that equals its identity in every remaining row."""
-    for first, second in conditions:
-        for inner, outer in ((first, second), (second, first)):
-            if inner.sql == item.reference and inner.plain and outer.plain and right_alias not in outer.sources:
-                if inner.type != outer.type:
-                    raise _types_differ(outer.type, inner.type)
-                return ProtectedInput(item.view, item.identity_column, outer.sql)
-    raise Refusal("JoinOverFloor", f"rows of {item.view} are under a privacy floor: filter by its identity column {item.identity_column}")
 
 
 # -- rows that the text copies or chooses -----------------------------------------------------------------------------

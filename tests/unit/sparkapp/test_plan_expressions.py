@@ -64,7 +64,7 @@ def test_expression_shows_the_columns_that_it_reads(items: Items, expected: froz
 
 
 def test_count_over_several_persons_shows_no_values() -> None:
-    for kind in ("Count", "CountIf", "HyperLogLogPlusPlus", "RegrCount"):
+    for kind in ("Count", "CountIf", "HyperLogLogPlusPlus"):
         assert shows(call(kind, of("Upper", attribute(2))), persons=True) == NOTHING
     assert shows(call("Max", attribute(2)), persons=True) == OTHER
 

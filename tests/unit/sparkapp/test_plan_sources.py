@@ -100,19 +100,11 @@ def test_full_join_with_persons_is_refused() -> None:
     assert not rows(join("FullOuter", OWN, SECOND, equal(11, 31))).persons
 
 
-def test_semi_join_with_persons_makes_rows_theirs() -> None:
-    found = rows(join("LeftSemi", OWN, ORDERS, equal(11, 1)))
-    assert [(person.view, person.ids, person.found) for person in found.persons] == [("orders", frozenset([11]), frozenset())]
-    assert found.overlapping
-    assert found.columns.keys() == {11, 12, 13}
+def test_semi_join_with_persons_is_refused() -> None:
+    assert code_of(join("LeftSemi", OWN, ORDERS, equal(11, 1))) == "PlanRowsOfPersons"
     plain = rows(join("LeftSemi", OWN, SECOND, equal(11, 31)))
     assert not plain.persons
     assert not plain.overlapping
-
-
-@pytest.mark.parametrize("parts", [[], [equal(11, 2)], [equal(11, 12)], [node(f"{EXPRESSIONS}.LessThan", attribute(11), attribute(1))]])
-def test_semi_join_with_persons_compares_their_identity(parts: list[Items]) -> None:
-    assert code_of(join("LeftSemi", OWN, ORDERS, *parts)) == "PlanJoinNotAllowed"
 
 
 def test_anti_join_with_persons_is_refused() -> None:

@@ -169,6 +169,8 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
         ("g", "SELECT region, COUNT(*) - COUNT(optional) AS missing FROM orders GROUP BY region"),
         ("g", "SELECT region, COUNT(*) AS n, COUNT(optional) AS c FROM orders GROUP BY region"),
         ("g", "SELECT COUNT(*) AS n, COUNT(optional) AS c FROM orders"),
+        ("g", "SELECT SUM(amount) FILTER (WHERE region = 'north') / AVG(CASE WHEN region = 'north' THEN amount ELSE 0 END) - COUNT(optional) AS c FROM orders"),
+        ("g", "SELECT SUM(amount) FILTER (WHERE region = 'north') AS s, AVG(IF(region = 'north', amount, 0)) AS m, COUNT(optional) AS c FROM orders"),
         ("g", "SELECT region, COUNT(*) AS n, SUM(optional) / AVG(optional) AS c FROM orders GROUP BY region"),
         ("g", "SELECT COUNT(*) - COUNT(optional + 1) AS c FROM orders"),
         ("g", "SELECT COUNT(*) - COUNT(DISTINCT optional) AS c FROM orders"),
@@ -370,6 +372,9 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
         ("twins", "SELECT w.user_key FROM weights w WHERE w.user_key NOT IN (SELECT user_key FROM orders)"),
     ],
     "persons counted twice": [
+        *(("twins", f"SELECT {use} AS n FROM {source}") for use in ("COUNT(DISTINCT o.user_key) - SUM(o.one)", "SUM(o.one) - COUNT(o.user_key)", "SUM(o.one) AS m, COUNT(DISTINCT o.user_key)") for source in (
+            "orders o", "orders o JOIN weights w ON o.user_key = w.user_key",
+        )),
         ("days", "SELECT r, COUNT(DISTINCT CASE WHEN status = 'paid' THEN user_key END) AS n FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY user_key ORDER BY day) AS r FROM orders) t GROUP BY r"),
         ("days", "SELECT r, COUNT(DISTINCT user_key) FILTER (WHERE status = 'open') AS n FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY user_key ORDER BY day) AS r FROM orders) t GROUP BY r"),
         ("g", "SELECT c.campaign, COUNT(DISTINCT o.user_key) AS m, COUNT_IF(c.campaign = 'all') AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.campaign"),

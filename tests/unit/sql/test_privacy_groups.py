@@ -37,6 +37,7 @@ MERGED = {
     "persons found": "SELECT o.region, COUNT(DISTINCT c.user_key) AS n FROM orders o LEFT JOIN clicks c ON o.user_key = c.user_key GROUP BY 1",
     "sums and means": "SELECT region, SUM(amount) AS s, AVG(amount) AS m, SUM(order_id) AS i, AVG(age) AS a FROM orders GROUP BY region",
     "product": "SELECT region, SUM(amount * (1 - discount)) AS s FROM orders GROUP BY region",
+    "terms": "SELECT region, SUM(amount + 2 * discount - 1) AS s, STDDEV(discount - amount) AS d FROM orders GROUP BY region",
     "condition": "SELECT region, SUM(CASE WHEN status = 'paid' THEN amount ELSE 0 END) AS s FROM orders GROUP BY region",
     "filter": "SELECT region, AVG(amount) FILTER (WHERE status = 'void') AS v, AVG(amount) AS m, COUNT(*) FILTER (WHERE status = 'paid') AS p FROM orders GROUP BY region",
     "extremes": "SELECT region, MIN(day) AS a, MAX(day) AS b FROM orders GROUP BY region",
@@ -51,19 +52,14 @@ MERGED = {
     "deviation of whole numbers": "SELECT region, VAR_POP(age) AS v, COUNT(*) AS n FROM orders GROUP BY region",
     "deviation of decimals": "SELECT region, STDDEV(amount * 1.5) AS d FROM orders GROUP BY region",
     "filtered deviation": "SELECT region, STDDEV(amount) FILTER (WHERE status = 'void') AS d FROM orders GROUP BY region",
-    "correlation": "SELECT region, CORR(amount, age) AS c, AVG(age) AS a FROM orders GROUP BY region",
-    "covariance": "SELECT COVAR_POP(amount, discount) AS p FROM orders",
-    "filtered covariance": "SELECT region, COVAR_SAMP(amount, discount) FILTER (WHERE status = 'paid') AS c FROM orders GROUP BY region",
     "no keys": "SELECT COUNT(*) AS n, AVG(amount) AS m FROM orders",
-    "distinct": "SELECT DISTINCT region, upper(status) AS s FROM orders",
+    "keys only": "SELECT region, upper(status) AS s FROM orders GROUP BY region, upper(status)",
     "distinct groups": "SELECT DISTINCT COUNT(DISTINCT user_key) > 3 AS big FROM orders GROUP BY region, status",
     "arithmetic key": "SELECT YEAR(day) * 100 + MONTH(day) AS m, (YEAR(day) * 100 + MONTH(day)) * 2 AS d, COUNT(*) AS n FROM orders GROUP BY YEAR(day) * 100 + MONTH(day)",
     "arithmetic key in a list": "SELECT COALESCE(YEAR(day) + 1, 0) AS c, 2014 IN (YEAR(day) + 1, 2) AS d, COUNT(*) AS n FROM orders GROUP BY YEAR(day) + 1 ORDER BY YEAR(day) + 1 DESC",
     "case as a key": "SELECT CASE WHEN status = 'paid' THEN 1 ELSE 0 END AS k, COUNT(*) AS n FROM orders GROUP BY 1",
 }
 READS_ROWS = {
-    "sums of squares": "SELECT region, REGR_SXX(amount, discount) AS d, COUNT(*) AS n FROM orders GROUP BY region",
-    "slope of all": "SELECT REGR_SLOPE(amount, discount) AS d FROM orders",
     "distinct values": "SELECT region, COUNT(DISTINCT order_id) AS n FROM orders GROUP BY region",
     "decimal": "SELECT region, SUM(order_id * 1.5) AS s FROM orders GROUP BY region",
     "compared key": "SELECT YEAR(day) + 1 > 2013 AS late, COUNT(*) AS n FROM orders GROUP BY YEAR(day) + 1 HAVING YEAR(day) + 1 < 2100",
@@ -88,7 +84,7 @@ def test_rewritten_query_returns_the_rows_of_the_original(name: str, connection:
 
 
 def test_query_that_reads_its_rows_again_does_not_compute_its_aggregates_twice() -> None:
-    assert check_sql(READS_ROWS["sums of squares"], GUARDED).sql.count("COUNT(*)") == 1
+    assert check_sql(READS_ROWS["distinct values"], GUARDED).sql.count("COUNT(DISTINCT") == 1
 
 
 def test_sum_without_contributors_is_null_and_not_a_failure(connection: duckdb.DuckDBPyConnection) -> None:
@@ -168,9 +164,7 @@ def test_groups_by_a_column_that_is_not_unique_per_person_are_compared() -> None
     assert "LEFT ANTI JOIN" in check_sql(ONE_GROUP["declared unique"], with_unique("clicks", "user_key", "device")).sql
 
 
-@pytest.mark.parametrize(
-    "use", ["SUM(amount)", "AVG(amount)", "STDDEV_POP(amount)", "VAR_SAMP(amount)", "COVAR_POP(amount, discount)", "CORR(amount, discount)"]
-)
+@pytest.mark.parametrize("use", ["SUM(amount)", "AVG(amount)", "STDDEV_POP(amount)", "VAR_SAMP(amount)", "SUM(amount * discount)"])
 @pytest.mark.parametrize("amount", [None, 4.5])
 def test_groups_of_the_same_persons_are_shown_if_their_values_are_the_same_or_differ_for_enough(
     use: str, amount: float | None, connection: duckdb.DuckDBPyConnection
@@ -194,7 +188,7 @@ def test_groups_of_the_same_persons_are_shown_if_their_values_are_the_same_or_di
 LATE = {
     "group key": f"SELECT t.device, COUNT(*) AS n, SUM(o.amount) AS s FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
     "expression of it": f"SELECT upper(t.device) AS d, AVG(o.amount) AS m FROM orders o JOIN {_DEVICES} ON t.user_key = o.user_key WHERE o.status = 'paid' GROUP BY upper(t.device)",
-    "moment": f"SELECT t.device, STDDEV(o.amount) AS d, CORR(o.amount, o.discount) AS c FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
+    "moment": f"SELECT t.device, STDDEV(o.amount) AS d FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
     "another table": f"SELECT t.device, COUNT(w.seg) AS n FROM orders o JOIN {_DEVICES} ON t.user_key = o.user_key JOIN weights w ON o.user_key = w.user_key GROUP BY t.device",
 }
 EARLY = {
@@ -202,7 +196,7 @@ EARLY = {
     "condition of the join": f"SELECT t.device, COUNT(*) AS n FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key AND o.status = 'paid' GROUP BY t.device",
     "aggregate": f"SELECT t.device, COUNT(t.device) AS n FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
     "key of both": f"SELECT COALESCE(t.device, o.region) AS k, COUNT(*) AS n FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY COALESCE(t.device, o.region)",
-    "other aggregates": f"SELECT t.device, REGR_SXX(o.amount, o.discount) AS d FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
+    "other aggregates": f"SELECT t.device, COUNT(DISTINCT o.order_id) AS d FROM orders o JOIN {_DEVICES} ON o.user_key = t.user_key GROUP BY t.device",
 }  # fmt: skip
 
 
@@ -221,7 +215,7 @@ REPEATED = {
     "group key": "SELECT c.device, COUNT(*) AS n, COUNT(o.amount) AS k, SUM(o.amount) AS s, AVG(o.amount) AS m, MAX(o.day) AS d, COUNT(DISTINCT o.user_key) AS p FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.device",
     "two keys": "SELECT o.region, upper(c.device) AS d, SUM(o.amount) AS s, COUNT_IF(o.status = 'paid') AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.region, upper(c.device)",
     "filter": "SELECT c.device, SUM(o.amount) FILTER (WHERE o.status = 'paid') AS s FROM orders o JOIN clicks c ON c.user_key = o.user_key WHERE o.region <> 'north' GROUP BY c.device",
-    "moments": "SELECT c.device, STDDEV(o.amount) AS d, CORR(o.amount, o.discount) AS r FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.device",
+    "moments": "SELECT c.device, STDDEV(o.amount) AS d FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.device",
     "no key": "SELECT o.region, COUNT(*) AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.region",
 }  # fmt: skip
 
@@ -240,30 +234,30 @@ def test_table_with_several_rows_per_person_is_joined_with_the_rows_per_person(n
 
 # -- moments ----------------------------------------------------------------------------------------------------------
 
-MOMENTS = "SELECT STDDEV(amount) AS d, CORR(amount, discount) AS c, COVAR_POP(amount, discount) AS v FROM orders"
+MOMENTS = "SELECT STDDEV(amount) AS d, VAR_POP(amount) AS v, AVG(amount) AS m FROM orders"
 
 
 @pytest.mark.parametrize(
-    ("amount", "discount"),
+    "amount",
     [
-        pytest.param(lambda row: 0.1, lambda row: row[5], id="constant"),
-        pytest.param(lambda row: 1.7e9 + row[4], lambda row: 3e8 - row[4], id="far from zero"),
-        pytest.param(lambda row: row[4], lambda row: None if row[0] % 3 else row[4] ** 2, id="missing"),
-        pytest.param(lambda row: 1e6 * row[4] if row[0] == 7 else row[4], lambda row: row[5], id="one large value"),
-        pytest.param(lambda row: None, lambda row: row[5], id="none"),
+        pytest.param(lambda row: 0.1, id="constant"),
+        pytest.param(lambda row: 1.7e9 + row[4], id="far from zero"),
+        pytest.param(lambda row: None if row[0] % 3 else row[4] ** 2, id="missing"),
+        pytest.param(lambda row: 1e6 * row[4] if row[0] == 7 else row[4], id="one large value"),
+        pytest.param(lambda row: None, id="none"),
     ],
 )
-def test_moments_of_persons_make_those_of_the_rows(amount: Callable[[Row], object], discount: Callable[[Row], object]) -> None:
+def test_moments_of_persons_make_those_of_the_rows(amount: Callable[[Row], object]) -> None:
     data = populate(5, 300)
-    data["orders"] = [(*row[:4], amount(row), discount(row), *row[6:]) for row in data["orders"]]
+    data["orders"] = [(*row[:4], amount(row), *row[5:]) for row in data["orders"]]
     with duckdb.connect() as connection:
         create(connection, LOW, data)
         text = check_sql(MOMENTS, LOW).sql
         found = run(connection, text[: text.index("HAVING")] + ") AS `__cr_g`")
         expected = run(connection, MOMENTS)
     if amount(data["orders"][0]) == 0.1:
-        expected = [(0.0, None, 0.0)]
-    if None in expected[0]:
+        assert found[0][:2] == (0.0, 0.0)
+    elif None in expected[0]:
         assert found == expected
     else:
         assert found == [pytest.approx(expected[0], rel=1e-7)]  # a value far from zero has no more digits
@@ -280,50 +274,3 @@ def test_sums_are_shown_if_those_of_no_or_enough_persons_differ(different: int, 
         create(connection, GUARDED, {"orders": orders})
         for sql in ("SELECT SUM(amount) AS s, SUM(discount) AS d FROM orders", "SELECT AVG(amount) - AVG(discount) AS d FROM orders"):
             assert bool(run_verdict(connection, check_sql(sql, GUARDED))) == shown
-
-
-# -- rows that two columns share --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "use",
-    ["REGR_AVGX(discount, amount)", "REGR_AVGY(amount, discount)", "COVAR_POP(amount, discount)", "CORR(discount, amount)", "REGR_SXX(discount, amount)", "REGR_AVGX(discount, amount) FILTER (WHERE status = 'paid')"],
-)  # fmt: skip
-@pytest.mark.parametrize("large", [False, True])
-def test_one_person_does_not_dominate_the_rows_that_two_columns_share(use: str, large: bool, connection: duckdb.DuckDBPyConnection) -> None:
-    verdict = check_sql(f"SELECT {use} AS s FROM orders", GUARDED)
-    assert verdict.allowed, verdict.reasons
-    # Persons without a discount have large amounts as well, so that nobody dominates all amounts.
-    rows = [
-        (n, f"u{n}", "north", "paid", 2000.0 + n if n > 20 or (large and n == 3) else 2.0 + n, None if n > 20 else 0.1 * (n % 7 + 1), 30, None, None)
-        for n in range(40)
-    ]  # fmt: skip
-    create(connection, GUARDED, {"orders": rows})
-    shown = [row for row in run_verdict(connection, verdict) if row[0] is not None]
-    assert len(shown) == (0 if large else 1)
-
-
-@pytest.mark.parametrize("use", ["REGR_AVGX(discount, amount)", "COVAR_POP(amount, discount)"])
-@pytest.mark.parametrize("different", [0, 1, 5])
-def test_a_sum_of_all_rows_and_one_of_shared_rows_are_equal_or_differ_for_enough(
-    use: str, different: int, connection: duckdb.DuckDBPyConnection
-) -> None:
-    verdict = check_sql(f"SELECT SUM(amount) AS a, {use} AS s FROM orders", GUARDED)
-    assert verdict.allowed, verdict.reasons
-    rows = [
-        (n, f"u{n}", "north", "paid", (30.0 + n if n < 30 + different else 0.0), None if n >= 30 else 0.1 * (n % 7 + 1), 30, None, None)
-        for n in range(40)
-    ]
-    create(connection, GUARDED, {"orders": rows})
-    assert len(run_verdict(connection, verdict)) == (0 if different == 1 else 1)
-
-
-@pytest.mark.parametrize(
-    "other", ["SUM(amount) FILTER (WHERE status = 'paid')", "COUNT_IF(status = 'paid')", "SUM(CASE WHEN status = 'paid' THEN amount END)"]
-)
-def test_two_columns_next_to_other_conditions_are_refused(other: str) -> None:
-    """The rows that two columns share could differ by one person in a part of the group."""
-    (reason,) = check_sql([f"SELECT region, CORR(amount, discount) AS c, {other} AS s FROM orders GROUP BY region"], GUARDED).reasons
-    assert (reason.code, "CORR of two columns" in reason.message) == ("ConditionalAggregate", True)
-    same = "CORR(amount, discount) FILTER (WHERE status = 'paid') AS c, SUM(amount) FILTER (WHERE status = 'paid') AS s"
-    assert check_sql([f"SELECT region, {same} FROM orders GROUP BY region"], GUARDED).reasons == ()

@@ -11,8 +11,6 @@ import cleanroom.sql.privacy
 from cleanroom.sql.model import CheckedQuery, Value
 from cleanroom.sql.privacy import release
 from cleanroom.sql.privacy.exposure import check_exposed
-from cleanroom.sql.privacy.release import FloorCondition, SelectRelease
-from cleanroom.sql.scope import Scope
 from tests.unit.sql.privacy_values import CATALOG, CLICKS, ORDERS, column, refused, scope
 
 
@@ -25,74 +23,49 @@ def test_rules_do_not_depend_on_the_parser_or_the_checks() -> None:
                 assert not name.startswith(("sqlglot", "cleanroom.sql.checking", "cleanroom.sql.text", "cleanroom.sql.context")), path
 
 
-def select_release(of: Scope, *outputs: Value, distinct: bool = False, qualified: bool = False) -> SelectRelease:
-    return release.select_release(of, outputs, distinct=distinct, qualified=qualified, catalog=CATALOG)
-
-
 def test_select_releases_groups_of_several_persons() -> None:
     region, person = column("region", type="string"), column("person", type="string")
-    assert select_release(scope(ORDERS, grouped_by=(region,)), region) == SelectRelease(True)
-    assert select_release(scope(ORDERS, grouped_by=()), region) == SelectRelease(True)
-    assert select_release(scope(ORDERS, grouped_by=(person,)), region) == SelectRelease(False)
-    assert select_release(scope(ORDERS), region) == SelectRelease(False)
-    assert select_release(scope(grouped_by=(region,)), region) == SelectRelease(False)
+    for distinct in (False, True):
+        assert release.releases_groups(scope(ORDERS, grouped_by=(region,)), [region], distinct=distinct)
+        assert release.releases_groups(scope(ORDERS, grouped_by=()), [region], distinct=distinct)
+        assert not release.releases_groups(scope(grouped_by=(region,)), [region], distinct=distinct)
+        assert not release.releases_groups(scope(ORDERS, grouped_by=(person,)), [person], distinct=distinct)
+    assert not release.releases_groups(scope(ORDERS), [region], distinct=False)
 
 
-def test_distinct_over_protected_rows_becomes_a_grouping() -> None:
+def test_distinct_over_protected_rows_keeps_their_identities() -> None:
     region, person = column("region", type="string"), column("person", type="string")
-    assert select_release(scope(ORDERS), region, Value("'k'", "string"), region, distinct=True) == SelectRelease(True, ("o.region",))
-    assert select_release(scope(ORDERS), Value("'k'", "string"), distinct=True) == SelectRelease(True, ())
-    assert select_release(scope(ORDERS), region, person, distinct=True) == SelectRelease(False)
-    assert select_release(scope(ORDERS, grouped_by=(region,)), region, distinct=True) == SelectRelease(True)
-    assert select_release(scope(), region, distinct=True) == SelectRelease(False)
-
-
-def test_distinct_that_cannot_become_a_grouping_is_refused() -> None:
-    region, person = column("region", type="string"), column("person", type="string")
-    windowed = Value("ROW_NUMBER()", "integer", windowed=True)
-    assert refused(select_release, scope(ORDERS, grouped_by=(person,)), region, distinct=True) == "RowLevelOutput"
-    assert refused(select_release, scope(ORDERS), region, distinct=True, qualified=True) == "RowLevelOutput"
-    assert refused(select_release, scope(ORDERS), region, windowed, distinct=True) == "RowLevelOutput"
-    assert refused(select_release, scope(ORDERS), column("age"), distinct=True) == "OutputColumnNotAllowed"
+    assert not release.releases_groups(scope(ORDERS), [region, person], distinct=True)
+    assert not release.releases_groups(scope(), [region], distinct=True)
+    for of in (scope(ORDERS), scope(ORDERS, grouped_by=(person,))):
+        assert refused(release.releases_groups, of, [region], distinct=True) == "RowLevelOutput"
 
 
 def test_floor_applies_to_every_input_of_the_group() -> None:
-    assert release.floor_conditions([ORDERS, CLICKS], {}, 5) == [FloorCondition("o.person", 5), FloorCondition("c.person", 5)]
+    assert release.counted_parts([ORDERS, CLICKS], {}, 5) == [(ORDERS, ()), (CLICKS, ())]
 
 
-def test_every_part_of_a_divided_group_reaches_the_floor_or_is_empty() -> None:
-    conditions = release.floor_conditions([ORDERS], {("a", "b"): False}, 5)
-    assert conditions[0] == FloorCondition("o.person", 5)
-    assert [(item.part, item.or_empty) for item in conditions[1:]] == [
-        (((("a", True),),), True),
-        (((("a", False), ("b", True)),), True),
-        (((("a", False), ("b", False)),), True),
-    ]
-
-
-def test_no_part_may_be_empty_if_one_division_is_not_publishable() -> None:
-    conditions = release.floor_conditions([ORDERS], {("a",): False, ("b",): True}, 5)
-    assert len(conditions) == 1 + 4
-    assert not any(item.or_empty for item in conditions[1:])
+def test_persons_of_every_part_of_a_divided_group_are_counted() -> None:
+    parts = [(("a", first), ("b", second)) for first in (True, False) for second in (True, False)]
+    assert release.counted_parts([ORDERS], {"a": False, "b": False}, 5) == [(ORDERS, part) for part in ((), *parts)]
 
 
 def test_floor_of_one_needs_no_parts_unless_they_must_not_be_empty() -> None:
-    assert release.floor_conditions([ORDERS], {("a",): False}, 1) == [FloorCondition("o.person", 1)]
-    assert len(release.floor_conditions([ORDERS], {("a",): True}, 1)) == 3
+    assert release.counted_parts([ORDERS], {"a": False}, 1) == [(ORDERS, ())]
+    assert len(release.counted_parts([ORDERS], {"a": True}, 1)) == 3
 
 
 def test_rows_without_a_person_of_an_optional_input_need_no_floor_of_that_input() -> None:
     optional = CLICKS._replace(outer_join_marker="(m)")
-    conditions = release.floor_conditions([ORDERS, optional], {("(m)",): True}, 5)
-    parts = [(item.identity, item.part) for item in conditions if item.part]
-    found, missing = (((("(m)", True),),), ((("(m)", False),),))
-    assert parts == [("o.person", found), ("c.person", found), ("o.person", missing)]
+    found, missing = (("(m)", True),), (("(m)", False),)
+    parts = [(ORDERS, ()), (optional, ()), (ORDERS, found), (optional, found), (ORDERS, missing)]
+    assert release.counted_parts([ORDERS, optional], {"(m)": True}, 5) == parts
 
 
 def test_too_many_parts_are_refused() -> None:
-    divisions = {(str(index),): False for index in range(5)}
-    assert len(release.floor_conditions([ORDERS], divisions, 5)) == 1 + release.MAX_PARTS
-    assert refused(release.floor_conditions, [ORDERS], {**divisions, ("more",): False}, 5) == "ConditionalAggregate"
+    divisions = {str(index): False for index in range(5)}
+    assert len(release.counted_parts([ORDERS], divisions, 5)) == 1 + release.MAX_PARTS
+    assert refused(release.counted_parts, [ORDERS], {**divisions, "more": False}, 5) == "ConditionalAggregate"
 
 
 def test_result_contains_neither_protected_rows_nor_two_releases_of_one_view() -> None:
