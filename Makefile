@@ -13,6 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Code for Spark's JVMs, and their class data archive, among PySpark's files (sparkapp/jvm_build.py, sparkapp/jvm_archive.py).
 JVM_STAMP := $(VENV)/.jvm-built
 ARCHIVE_STAMP := $(VENV)/.jvm-archived
+TESTS_STAMP := $(VENV)/.tests-compiled
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 MUTANTS ?=
@@ -62,7 +63,13 @@ classes: setup ## record the classes of the class data archive again, after an u
 demo: $(STAMP) $(NODE_STAMP) $(JVM_STAMP) ## run three companies, two clouds, one approved query, up to a real result
 	@$(VENV)/bin/cleanroom demo $(DEMO_ARGS)
 
-test: setup ## run the tests, on real servers
+# By one process, while another writes the class data archive. The processes of pytest-xdist would compile all of it four times.
+$(TESTS_STAMP): $(STAMP)
+	@$(PY) -m pytest --collect-only -q -p no:cacheprovider >$(VENV)/tests.log 2>&1 || true
+	@touch $@
+
+test: ## run the tests, on real servers
+	@$(MAKE) --no-print-directory -j 2 setup $(TESTS_STAMP)
 	@$(PY) -m pytest -n 4 --dist loadfile $(PYTEST_ARGS)
 
 mutants: setup ## put small faults into the code, and list those that no test notices (MUTANTS="cleanroom/keys --sample 200")

@@ -37,6 +37,7 @@ class Entry:
     modules: set[str] = field(default_factory=set)
 
 
+@functools.cache
 def render() -> str:
     """The page ``docs/reference/errors.md``."""
     found: defaultdict[type[CleanRoomError], defaultdict[str, Entry]] = defaultdict(lambda: defaultdict(Entry))
@@ -88,8 +89,8 @@ def codes_for_operators() -> set[str]:
 def _refused_plans() -> dict[str, str]:
     """Codes with which a pod refuses Spark's plan of a query, and a message of each."""
     found: dict[str, str] = {}
-    for path in (*sorted((ROOT / "sparkapp/plan").glob("*.py")), ROOT / "sparkapp/plan_check.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for path, tree in trees().items():
+        for node in ast.walk(tree) if path.startswith(("sparkapp/plan/", "sparkapp/plan_check.py")) else ():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "refused":
                 found.setdefault(_text(node.args[0]), html.escape(_text(node.args[1]), quote=False))
     return found
@@ -98,10 +99,10 @@ def _refused_plans() -> dict[str, str]:
 def _refused_by_gate() -> dict[str, str]:
     """Codes with which the gate refuses a query, and a message of each."""
     found: dict[str, str] = {}
-    for path in (*sorted((ROOT / "cleanroom/sql").rglob("*.py")), ROOT / "cleanroom/query_gate.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for path, tree in trees().items():
+        for node in ast.walk(tree) if path.startswith(("cleanroom/sql/", "cleanroom/query_gate.py")) else ():
             name, text = "", ""
-            if isinstance(node, ast.Tuple) and path.name == "tokens.py" and len(node.elts) == 2:  # the table of banned tokens
+            if isinstance(node, ast.Tuple) and path.endswith("/tokens.py") and len(node.elts) == 2:  # the table of banned tokens
                 name, text = _text(node.elts[0]), _text(node.elts[1])
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refusal" and len(node.args) > 1:
                 name, text = _text(node.args[0]), _text(node.args[1])

@@ -8,6 +8,7 @@ import json
 import math
 import tempfile
 from datetime import UTC, date, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,12 @@ DUCK_TYPES: dict[FieldType, str] = {
 }
 
 
+@cache
+def duck() -> duckdb.DuckDBPyConnection:
+    """A database for all readings, which create nothing in it."""
+    return duckdb.connect().execute("SET TimeZone = 'UTC'")
+
+
 def duck_read(file: Path, types: dict[str, FieldType], fmt: str) -> pa.Table:
     """Read a plaintext file with DuckDB and the declared types."""
     columns = ", ".join(f"'{name}': '{DUCK_TYPES[kind]}'" for name, kind in types.items())
@@ -128,10 +135,7 @@ def duck_read(file: Path, types: dict[str, FieldType], fmt: str) -> pa.Table:
         "json": f"read_json('{file}', format = 'newline_delimited', columns = {{{columns}}})",
         "parquet": f"read_parquet('{file}')",
     }[fmt]
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        found = connection.sql(f"SELECT * FROM {source}").to_arrow_table()
-    return found.cast(arrow_schema(types))
+    return duck().sql(f"SELECT * FROM {source}").to_arrow_table().cast(arrow_schema(types))
 
 
 @pytest.mark.parametrize("fmt", ["csv", "json", "parquet"])

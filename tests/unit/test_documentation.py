@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import typer
 
 from scripts.reference.__main__ import PAGES
-from scripts.reference.errors import codes_for_operators
+from scripts.reference.errors import codes_for_operators, trees
 from scripts.reference.errors import render as render_errors
 from starters.cli import app
 
@@ -49,6 +50,11 @@ def test_generated_page_matches_the_code(name: str) -> None:
     assert (ROOT / name).read_text("utf-8") == PAGES[name](), "run `make reference`"
 
 
+@cache
+def command_of(group: Any, word: str) -> Any:
+    return group.get_command(typer.Context(group), word)
+
+
 def test_every_documented_command_and_option_exists() -> None:
     root = typer.main.get_command(app)
     seen = 0
@@ -56,7 +62,7 @@ def test_every_documented_command_and_option_exists() -> None:
         words = shlex.split(line)[1:]
         command: Any = root
         while hasattr(command, "get_command") and words and not words[0].startswith("-"):
-            found = command.get_command(typer.Context(command), words.pop(0))
+            found = command_of(command, words.pop(0))
             assert found is not None, f"{place}: {line}"
             command = found
         known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
@@ -146,7 +152,7 @@ def test_no_docstring_merely_repeats_the_name() -> None:
     for path in FILES:
         if path.suffix != ".py" or relative(path).startswith(("tests/", "benchmarks/")):
             continue
-        for node in definitions(ast.parse(path.read_text("utf-8"))):
+        for node in definitions(trees().get(relative(path)) or ast.parse(path.read_text("utf-8"))):
             docstring, name = ast.get_docstring(node), re.sub(r"([a-z])([A-Z])", r"\1 \2", node.name).replace("_", " ")
             if docstring and stems(docstring) <= stems(name):
                 repeated.append(f"{relative(path)}:{node.lineno}: {docstring}")

@@ -274,3 +274,18 @@ def test_sums_are_shown_if_those_of_no_or_enough_persons_differ(different: int, 
         create(connection, GUARDED, {"orders": orders})
         for sql in ("SELECT SUM(amount) AS s, SUM(discount) AS d FROM orders", "SELECT AVG(amount) - AVG(discount) AS d FROM orders"):
             assert bool(run_verdict(connection, check_sql(sql, GUARDED))) == shown
+
+
+@pytest.mark.parametrize(("different", "shown"), [(0, True), (1, False), (4, False), (5, True)])
+@pytest.mark.parametrize("where", ["", " FILTER (WHERE status = 'paid')"])
+def test_counts_are_shown_if_those_of_no_or_enough_persons_differ(where: str, different: int, shown: bool) -> None:
+    """The rows of every person differ, but most persons have as many amounts as discounts."""
+    orders: list[Row] = []
+    for number in range(20):
+        for status in ("paid", "open"):
+            for amount, discount in ((3.0, None), (None, 7.0 if number >= different else None)):
+                orders.append((len(orders), f"u{number}", "north", status, amount, discount, 30, "2024-01-01", ""))
+    with duckdb.connect() as connection:
+        create(connection, GUARDED, {"orders": orders})
+        sql = f"SELECT COUNT(amount){where} AS a, COUNT(discount){where} AS d, COUNT(order_id) AS n FROM orders"
+        assert bool(run_verdict(connection, check_sql(sql, GUARDED))) == shown
