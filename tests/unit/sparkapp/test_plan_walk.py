@@ -66,13 +66,12 @@ def test_view_of_the_rows_with_an_identity_is_read_like_the_dataset() -> None:
 AND = {"class": f"{EXPRESSIONS}.And", "num-children": 2, "left": 0, "right": 1}
 IMPLIED = {
     # The persons in a part of a group have a row with a value or one without, whom other conditions count. A sum of the rows of one part
-    # is a sum of the part, and the persons who contribute to a square contribute to its root. Two counts may be compared in both orders.
+    # is a sum of the part, and the persons who contribute to a square contribute to its root.
     "products": 2,
     "deviation": 2,
     "guarded overlap": 2,
     "filtered moment": 4,
-    "terms": 2,
-    "values of two": 6,
+    "values of two": 2,
     "union": 28,  # the same for the other kind of person
     "found": 3,
     "optional rows": 3,
