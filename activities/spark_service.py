@@ -13,6 +13,7 @@ from collections.abc import Callable
 from temporalio import activity
 
 from cleanroom import tracing
+from cleanroom.display_names import error_with_names
 from cleanroom.errors import CleanRoomError, Refused
 from cleanroom.identifiers import job_name
 from cleanroom.messages.cleanup import JobsFound, JobsRequest, RunJob, UnpinnedJob
@@ -134,7 +135,7 @@ class SparkServiceActivities:
         error = outcome.error()
         return JobOutcome(
             completed=error is None,
-            error=error.to_dict() if error is not None else None,
+            error=error_with_names(error, self._settings.user_names).to_dict() if error is not None else None,
             may_have_completed=error is not None and outcome.may_have_completed,
         )
 

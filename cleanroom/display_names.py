@@ -24,6 +24,7 @@ def with_names(text: str, names: Mapping[str, str]) -> str:
 
 
 def error_with_names(error: CleanRoomError, names: Mapping[str, str]) -> CleanRoomError:
-    """Return a copy of ``error`` with names instead of user IDs in message, cause and hint."""
+    """Return a copy of ``error`` with names instead of user IDs in message, cause, hint and responsible party."""
     value = error.to_dict()
-    return CleanRoomError.from_dict(value | {key: with_names(value[key], names) for key in ("message", "cause", "hint") if value[key]})
+    texts = ("message", "cause", "hint", "party")
+    return CleanRoomError.from_dict(value | {key: with_names(value[key], names) for key in texts if value[key]})

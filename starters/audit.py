@@ -109,7 +109,10 @@ def export(
             raise InvalidInput("BundleFileUnknown", f"--file: {file} is neither a .json nor a .zip file.", hint="Choose one of the two.")
         _require_new(file, force=force)
         session = Session.load(profile, config, needs="collaborator")
-        print_record(run_async(export_run(session, require_name("run", run_id), file)), output, title=f"evidence of run {run_id}")
+        record = run_async(export_run(session, require_name("run", run_id), file))
+        if output is Format.TABLE:
+            record["sealedBy"] = with_names(str(record["sealedBy"]))
+        print_record(record, output, title=f"evidence of run {run_id}")
 
 
 @app.command()
@@ -146,6 +149,7 @@ def verify(
             print_json(verdict)
         else:
             show_verdict(verdict)
+        _print_root_hint(verdict)
         if not verdict.ok:
             raise typer.Exit(Refused.exit_code)
 
@@ -181,6 +185,7 @@ def report(
         if (broken := verdict.first_broken) is not None:
             record["first_broken"] = f"{broken.id}{f' of {broken.subject}' if broken.subject else ''}: {broken.detail}"
         print_record(record, output, title="audit report")
+        _print_root_hint(verdict)
         if not verdict.ok:
             raise typer.Exit(Refused.exit_code)
 
@@ -203,6 +208,13 @@ def _verify(
     if verdict.records == 0 and verdict.first_broken is not None:
         print_status(f"{safe(file)} is no audit bundle. Export one with [bold]cleanroom audit export RUN[/bold].")
     return bundle, verdict
+
+
+def _print_root_hint(verdict: BundleVerdict) -> None:
+    """Say how to name roots. Evidence of a local cloud and of development hardware has roots that are not AMD's."""
+    if verdict.first_broken is not None and "RootNotTrusted" in verdict.first_broken.detail:
+        known = "The local cloud's are in state/snp/attestation-trust.json of its folder, such as .cleanroom."
+        print_status(f"  [green]hint:[/green] If you trust other roots than AMD's, name their file with --trust. {known}")
 
 
 def _names(given: list[str], profile: str | None, config: str | None) -> dict[str, str]:

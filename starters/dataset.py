@@ -71,6 +71,8 @@ def publish(
         for warning in warnings:
             print_status(f"[yellow]warning[/yellow]: {safe(warning)}")
         record = run_async(publish_dataset(session, spec, wait=wait))
+        if output is Format.TABLE and "owner_id" in record:
+            record["owner"] = session.party_of(record.pop("owner_id"))
         print_record(record | ({"warnings": warnings} if warnings else {}), output, title=f"dataset {spec.name}")
 
 

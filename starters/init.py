@@ -107,7 +107,8 @@ def _complete(name: str, file: Path, given: dict[str, Any]) -> dict[str, Any]:
     from cleanroom.config_file import load_tables
     from starters.operations.profiles import merge, parse_assignments
 
-    default = load_tables(file).get("default", {}) if file.exists() else {}
+    tables = load_tables(file) if file.exists() else {}
+    default, known = tables.get("default", {}), ", ".join(sorted(tables.get("profile", {})))
     present = merge(default, given)
     options = {"collaboration": "--collaboration", "governance.url": "--governance", "credential.kind": "--credential"}
     if present.get("credential", {}).get("kind") == "client-secret":
@@ -119,7 +120,7 @@ def _complete(name: str, file: Path, given: dict[str, Any]) -> dict[str, Any]:
             raise InvalidInput(
                 "SettingMissing",
                 f"profile {name!r} is new, and {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not given.",
-                hint=f"Give {flags}. On one machine, `cleanroom up` makes the profiles.",
+                hint=f"Give {flags}. On one machine, `cleanroom up` makes the profiles." + (f" Known profiles: {known}." if known else ""),
             )
         return given
     print_status(f"[bold]{safe(name)}[/bold] is a new profile. An empty answer leaves a setting out.")

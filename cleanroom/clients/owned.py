@@ -53,10 +53,45 @@ def read_secret_reference(reference: str, settings: Settings) -> Secret:
     )
 
 
+_PUBLISHED_WITH = (
+    "subscription_id",
+    "resource_group",
+    "storage_account_url",
+    "storage_account_id",
+    "key_vault_url",
+    "key_vault_id",
+    "maa_url",
+)
+
+
+def require_azure(settings: Settings, *fields: str) -> None:
+    """Require the settings of the owner's Azure resources.
+
+    Raises:
+        PreconditionFailed: ``SettingMissing``.
+    """
+    missing = [f"azure.{field}" for field in fields if not getattr(settings.azure, field)]
+    if missing:
+        raise PreconditionFailed(
+            "SettingMissing",
+            f"settings: profile {settings.profile!r} lacks {', '.join(missing)}, which a dataset in Azure needs.",
+            hint="Choose the owner's profile with --profile, set them in cleanroom.toml, or write another `store` into the dataset's file.",
+        )
+
+
+def require_publishable(settings: Settings, spec: DatasetSpec) -> None:
+    """Require what the owner's worker needs to publish a dataset. Without Azure resources it has no step for a dataset in Azure.
+
+    Raises:
+        PreconditionFailed: ``SettingMissing``.
+    """
+    if isinstance(spec.store, BlobStoreSpec):
+        require_azure(settings, *_PUBLISHED_WITH)
+
+
 def open_blob(settings: Settings, store: BlobStoreSpec, *, customer_key: Callable[[], Secret] | None = None) -> BlobStore:
     """Open the subdirectory of a container in the profile's storage account."""
-    if not settings.azure.storage_account_url:
-        raise PreconditionFailed("SettingMissing", "settings: azure.storage_account_url is not set.", hint="Set the storage account's URL.")
+    require_azure(settings, "storage_account_url")
     account = check_storage_url(
         settings.azure.storage_account_url, "azure-blob", declared=settings.storage_hosts, field="azure.storage_account_url"
     )

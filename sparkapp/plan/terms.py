@@ -165,7 +165,7 @@ class Terms:
             test |= {text + TRUE}
         self._selected.add(test)
         if kind == "CountIf" or (kind in MOMENTS and flag) or not any(attributes(value)):
-            self._known = True
+            self._known = self._counts_rows = True
             self._counts[test] = None
         elif kind in MOMENTS:
             self._read_moment(value, kind, test)

@@ -70,9 +70,12 @@ async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = T
 
     Raises:
         Conflict: ``DatasetExists`` when another owner or specification has this name.
-        PreconditionFailed: ``NothingToPin``.
+        PreconditionFailed: ``NothingToPin``; ``SettingMissing`` for a profile without the resources of the dataset's store.
     """
     session.require_encryption()
+    from cleanroom.clients.owned import require_publishable
+
+    require_publishable(session.settings, spec)
     spec = await asyncio.to_thread(pin_manifest, session, spec)
     remember_own_dataset(session, spec)
     client = await session.temporal()

@@ -121,7 +121,7 @@ def conclusion(record: dict[str, Any]) -> str:
     if failure:
         meaning = f" ({failure['meaning']})" if failure.get("meaning") else ""
         act = f"; {failure['party']} must act" if failure.get("party") else ""
-        hint = f": {failure['hint']}" if failure.get("hint") else ""
+        hint = f": {failure['hint'].rstrip('.')}" if failure.get("hint") else ""
         return f"{subject} ended as {record['state']} with {failure['code']}: {failure['message'].rstrip('.')}{meaning}{act}{hint}{command}"
     if retrying := record.get("retrying"):
         step, error = next(iter(retrying.items()))
@@ -218,7 +218,9 @@ def _application(client: Any, run_id: str) -> str:
     found = client.applications(f"{RUN_LABEL}={run_id}")
     if not found:
         raise NotFound(
-            "PodLogGone", f"the cluster has no job of run {run_id!r}, or it is deleted.", hint=f"See `cleanroom run explain {run_id}`."
+            "PodLogGone",
+            f"the cluster has no job of run {run_id!r}, or it is deleted.",
+            hint=f"See `cleanroom run explain {run_id}`. `cleanroom run list` shows the runs, and `cleanroom ps` the services.",
         )
     return str(found[0]["metadata"]["name"])
 

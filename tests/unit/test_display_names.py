@@ -43,8 +43,9 @@ def test_a_user_id_is_replaced_unless_it_is_a_part_of_another_id(text: str, show
 
 
 def test_an_error_keeps_its_category_and_details() -> None:
-    shown = error_with_names(Refused("No", f"by {NORTH}", hint=f"ask {SOUTH}", details={"owners": [NORTH]}), NAMES)
-    assert (type(shown), shown.message, shown.hint, shown.details) == (Refused, "by north", "ask south", {"owners": [NORTH]})
+    shown = error_with_names(Refused("No", f"by {NORTH}", hint=f"ask {SOUTH}", party=NORTH, details={"owners": [NORTH]}), NAMES)
+    assert (type(shown), shown.message, shown.hint, shown.party) == (Refused, "by north", "ask south", "north")
+    assert shown.details == {"owners": [NORTH]}
 
 
 async def test_the_failure_of_an_activity_has_names() -> None:

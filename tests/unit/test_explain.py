@@ -80,7 +80,7 @@ RECORD = {
                 "litware withdrew consent",
                 "no consent",
                 "litware must act",
-                "Ask litware.",
+                ": Ask litware; next",
                 "`cleanroom run start q`",
             ],
         ),
@@ -93,6 +93,7 @@ def test_conclusion_is_one_sentence_with_what_to_do(changes: dict[str, Any], wor
     said = conclusion({**RECORD, **changes})
     assert all(word in said for word in words), said
     assert "\n" not in said
+    assert ".;" not in said
 
 
 class Cluster:

@@ -241,3 +241,23 @@ def test_publishing_an_input_without_rows_warns(world: World, monkeypatch: pytes
     exit_code, record = world.dataset("publish", "shops.yaml", "--plaintext")
     assert (exit_code, record["document_id"]) == (0, "shops")
     assert "nothing was uploaded yet" in record["warnings"][0]
+
+
+@pytest.mark.parametrize("words", ["dataset publish", "dataset upload"])
+def test_a_profile_without_the_cloud_of_the_dataset_is_refused_before_anything_starts(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def temporal(session: Session, **options: Any) -> Any:
+        raise AssertionError("a workflow was started")
+
+    monkeypatch.setattr(Session, "temporal", temporal)
+    use_profiles(tmp_path, monkeypatch, "fabrikam")
+    monkeypatch.setenv("CLEANROOM_TEMPORAL__KEYRING_FILE", "keyring.json")
+    (tmp_path / "flights.csv").write_text("a\n")
+    file = Path(__file__).parents[2] / "demo/contosso-flights.yaml"
+    sources = ["flights.csv"] if words == "dataset upload" else []
+    done = CliRunner().invoke(app, [*words.split(), str(file), *sources, "--output", "json"])
+    error = json.loads(done.stdout)
+    assert (done.exit_code, error["code"]) == (6, "SettingMissing")
+    assert "profile 'fabrikam' lacks azure." in error["message"]
+    assert "--profile" in error["hint"]

@@ -132,7 +132,7 @@ def released_groups(ctx: Context, source: tuple[str, str]) -> ReleasedGroups:
     floor = rows.strictest_floor(scope.protected, catalog)
     share = min(view.max_share_percent for item in scope.protected if (view := catalog.view(item.view)) is not None)
     sums = Sums(ctx, floor)
-    tests, repeated = counted_persons(scope) if floor > 1 else ([], False)
+    tests, repeated = counted_persons(scope, catalog) if floor > 1 else ([], False)
     persons_of = _persons(scope)
     for text in _counted(scope) if tests or repeated else ():
         persons_of.setdefault(scope.equal.person(text), text)

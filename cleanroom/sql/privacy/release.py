@@ -17,6 +17,7 @@ from cleanroom.sql.model import (
     ReleasedAggregate,
     Value,
 )
+from cleanroom.sql.privacy import aggregates
 from cleanroom.sql.privacy.exposure import check_exposed
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised
@@ -84,7 +85,7 @@ def counted_parts(
     return [(item, part) for part in parts for item in protected if (item.outer_join_marker, False) not in part]
 
 
-def counted_persons(scope: Scope) -> tuple[list[str], bool]:
+def counted_persons(scope: Scope, catalog: Catalog) -> tuple[list[str], bool]:
     """Tests of rows by which aggregates count persons, and whether they also count the rows of the same persons.
 
     COUNT(DISTINCT …) of some identities counts persons, and so may that of another column, such as an address. Where the query text makes
@@ -102,12 +103,13 @@ def counted_persons(scope: Scope) -> tuple[list[str], bool]:
         tests += [test_of(((text, true),)) for text in scope.divisions for true in (True, False)]
     if len(tests) > MAX_COUNTED:
         raise Refusal("ConditionalAggregate", f"the SELECT counts persons under {len(tests)} conditions; the limit is {MAX_COUNTED}")
-    return list(dict.fromkeys(tests)), made and counts and any(_counts_rows(item) for item in scope.released)
+    return list(dict.fromkeys(tests)), made and counts and any(_counts_rows(item, catalog) for item in scope.released)
 
 
-def _counts_rows(item: ReleasedAggregate) -> bool:
-    kind = FUNCTIONS[item.name].disclosure
-    return not item.distinct and (kind in ("count", "condition") or item.name in ("AVG", "MEAN", "TRY_AVG") or not item.args[0].sources)
+def _counts_rows(item: ReleasedAggregate, catalog: Catalog) -> bool:
+    """Whether an aggregate shows how many rows there are: a count, a mean, or a sum of 1 or of a flag."""
+    counts = FUNCTIONS[item.name].disclosure in ("count", "condition") or item.name in ("AVG", "MEAN", "TRY_AVG")
+    return not item.distinct and (counts or aggregates.selected(item, catalog)[0] is None)
 
 
 def presence(item: ReleasedAggregate) -> str:

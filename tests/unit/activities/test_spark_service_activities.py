@@ -254,6 +254,15 @@ async def test_the_outcome_of_a_failed_job_says_whether_it_may_have_completed(ru
     assert (await runs.call(runs.process.spark.watch_job, watch(ticket))).may_have_completed is False
 
 
+async def test_the_responsible_owner_of_a_failed_job_is_named(runs: RunWorld, service: Service) -> None:
+    ticket = await pinned(runs)
+    user = runs.settings.parties["contosso"]
+    service.outcome = _outcome(PreconditionFailed("DATASET_NOT_UNIQUE", f"of {user}", party=user))
+    error = (await runs.call(runs.process.spark.watch_job, watch(ticket))).error
+    assert error is not None
+    assert (error["party"], error["message"]) == ("contosso", "of contosso")
+
+
 async def test_a_job_of_another_run_and_the_job_of_another_request_are_not_watched(runs: RunWorld, service: Service) -> None:
     ticket = await pinned(runs)
     other = runs.ticket("r-2")

@@ -95,6 +95,19 @@ def test_page_of_a_broken_bundle_names_the_link_and_calls_its_facts_unverified(
     assert "BROKEN" in (tmp_path / "x.html").read_text()
 
 
+@pytest.mark.parametrize(("name", "words"), [("r.zip", "name their file with --trust"), ("x.zip", "x.zip is no audit bundle")])
+def test_a_bundle_that_is_not_accepted_has_a_remedy(
+    name: str, words: str, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bundle(bundle, tmp_path / "r.zip")
+    (tmp_path / "x.zip").write_bytes(b"nothing")
+    for command in ("report", "verify"):
+        done = CliRunner().invoke(app, ["audit", command, name])
+        assert done.exit_code == 4
+        assert words in " ".join(done.stderr.split())
+
+
 def test_text_of_a_bundle_is_escaped(world: AuditWorld, items: Items) -> None:
     changed = copy.deepcopy(list(items))
     for kind, _, body in changed:

@@ -527,9 +527,10 @@ def test_every_condition_may_count_persons_whose_rows_the_text_makes(items: Item
 
 
 def test_persons_with_several_rows_are_counted_where_the_text_makes_rows() -> None:
-    for other in (COUNT, call("CountIf", NORTH), call("Average", AMOUNT)):
+    ones = call("Sum", of("CaseWhen", NORTH, ONE))
+    for other in (COUNT, call("CountIf", NORTH), call("Average", AMOUNT), call("Sum", ONE), ones):
         found = terms(call("Count", PERSON, distinct=True), other, rows=MADE)
-        conditions = PARTS if other[1]["class"].endswith("CountIf") else []
+        conditions = PARTS if other[1]["class"].endswith("CountIf") or other is ones else []
         assert not lacks(found, (groups(*conditions, repeated=True), ID))
         assert lacks(found, (groups(*conditions), ID))
     assert not lacks(terms(call("Count", PERSON, distinct=True), call("Sum", AMOUNT), rows=MADE), (groups(), ID))
