@@ -15,7 +15,7 @@ from sparkapp.plan.vocabulary import require_known
 from sparkapp.plan.walk import PlanWalk
 from tests.unit.sparkapp.recorded_plans import catalogs, recorded, rewritten
 from tests.unit.sparkapp.test_plan_tree import EXPRESSIONS
-from tests.unit.sql.plan_attacks import QUERIES
+from tests.unit.sql.plan_attacks import MISTAKES, QUERIES, TEXTS
 from tests.unit.sql.world import GUARDED
 
 
@@ -38,7 +38,14 @@ def test_plans_of_rewritten_queries_are_safe(name: str, part: int) -> None:
     assert not refused
 
 
-@pytest.mark.parametrize("number", range(len(recorded()["refused"])))
+REFUSED = len(MISTAKES) + len(TEXTS)
+
+
+def test_plan_of_each_mistake_is_recorded() -> None:
+    assert len(recorded()["refused"]) == REFUSED
+
+
+@pytest.mark.parametrize("number", range(REFUSED))
 def test_plan_of_a_query_with_a_mistake_or_without_floors_is_refused(number: int) -> None:
     text, code, items = recorded()["refused"][number]
     with pytest.raises(Refused) as caught:
