@@ -328,7 +328,7 @@ class RunWorld:
     def usable_keys(self, ticket: RunTicket) -> list[str]:
         """IDs of the dataset keys that a pod of the ticket's job can use now: it reads them, has consent and finds its peers."""
         job = self.job(ticket)
-        for host in pod_policies(job, make_profile()).host_data():
+        for host in _hosts(self.world, ticket):
             pod = _Pod(self.governance, job, host)
             try:
                 require_consent(pod, before="a test", now=self.now)  # type: ignore[arg-type]
@@ -343,8 +343,7 @@ class RunWorld:
 
     def released(self, ticket: RunTicket) -> list[str]:
         """Everything that the ticket's job still has: its grants, and its secrets that are no tombstones."""
-        job = self.job(ticket)
-        hosts = set(pod_policies(job, make_profile()).host_data())
+        hosts = set(_hosts(self.world, ticket))
         grants = [f"{kind} {name}" for (kind, name), held in self.governance.delegates.items() if held & hosts]
         mark = f"cleanroom_{ticket.run_id}."
         return grants + [name for name, value in self.governance.secrets.items() if name.startswith(mark) and not is_tombstone(value)]
@@ -387,6 +386,12 @@ def settings_for(world: AuditWorld) -> Settings:
 def _job(world: AuditWorld, ticket: RunTicket) -> JobConfig:
     run = run_sync(RunAuthority(world, COLLABORATION, lambda: world.now).authorise(ticket, consent=False))
     return assemble_job(run, JobEnvironment.of(world.accepted_trust, BOOTSTRAP.governance_url, BOOTSTRAP.governance_roots))
+
+
+@cache
+def _hosts(world: AuditWorld, ticket: RunTicket) -> tuple[str, ...]:
+    """Host data of the pods of a ticket's job."""
+    return pod_policies(_job(world, ticket), make_profile()).host_data()
 
 
 @cache

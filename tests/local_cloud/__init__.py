@@ -4,7 +4,7 @@
 """
 
 from tests.local_cloud.assertions import assert_same_rows, code_of, duckdb_rows
-from tests.local_cloud.cloud import ROOT, Cloud, Guest, python, ticket_of, unique
+from tests.local_cloud.cloud import ROOT, Cloud, Guest, command, python, ticket_of, unique
 from tests.local_cloud.histories import until_heartbeat, until_scheduled
 from tests.local_cloud.world import World, flights_spec, output_spec, planes_spec, small_files
 
@@ -15,6 +15,7 @@ __all__ = [
     "World",
     "assert_same_rows",
     "code_of",
+    "command",
     "duckdb_rows",
     "flights_spec",
     "output_spec",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from typer.testing import CliRunner, Result
 
 from activities.clean_room_context import CleanRoomContext
 from cleanroom.attestation import AttestationEvidence, GuestAttestor, report_data_for
@@ -31,6 +32,7 @@ from cleanroom.trust import AcceptedTrust, Bootstrap, TrustSource, attested_sett
 from cleanroom.trust.bootstrap import parse_bootstrap
 from localcloud.launcher.processes import log_tail
 from localcloud.standins.snp.server import DevelopmentHardware
+from starters.cli import app
 from starters.operations.datasets import publish_dataset, upload_rows
 from starters.operations.decisions import read_card, send_decision, sign_decision
 from starters.operations.queries import create_query, propose_query
@@ -52,6 +54,11 @@ def unique(word: str) -> str:
 def python(*arguments: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
     """Run a module of this project in a new process."""
     return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=seconds, cwd=ROOT)
+
+
+def command(*words: str) -> Result:
+    """Run a command in this process, which has the product loaded. ``python`` runs one as users do."""
+    return CliRunner().invoke(app, list(words))
 
 
 @dataclass(frozen=True)

@@ -18,23 +18,30 @@ from cleanroom.errors import Refused
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS
 from starters.operations.consent import set_consent
 from starters.operations.session import Session, run_async
-from tests.local_cloud import Cloud, World, python, until_heartbeat
+from tests.local_cloud import Cloud, World, command, python, until_heartbeat
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 
 
-def export(cloud: Cloud, party: str, run_id: str, file: Path, *, code: int = 0) -> dict[str, Any]:
-    """``cleanroom audit export`` as its own process."""
-    options = ["--profile", party, "--config", str(cloud.state / "cleanroom.toml"), "--output", "json"]
-    done = python("starters.audit", "export", run_id, "--file", str(file), *options)
-    assert done.returncode == code, done.stdout + done.stderr
-    return dict(json.loads(done.stdout))
+def audit(*words: str, process: bool = False) -> tuple[int, Any]:
+    """``cleanroom audit``, as its own process or in this one: exit code and output."""
+    if process:
+        done = python("starters.audit", *words, "--output", "json")
+        return done.returncode, json.loads(done.stdout)
+    result = command("audit", *words, "--output", "json")
+    return result.exit_code, json.loads(result.stdout)
 
 
-def verify(cloud: Cloud, file: Path, *options: str) -> tuple[int, dict[str, Any]]:
-    """``cleanroom audit verify`` as its own process, without any settings: exit code and verdict."""
-    done = python("starters.audit", "verify", str(file), "--trust", str(cloud.hardware.trust_file), "--output", "json", *options)
-    return done.returncode, dict(json.loads(done.stdout))
+def export(cloud: Cloud, party: str, run_id: str, file: Path, *, code: int = 0, process: bool = False) -> dict[str, Any]:
+    options = ["--profile", party, "--config", str(cloud.state / "cleanroom.toml")]
+    found, printed = audit("export", run_id, "--file", str(file), *options, process=process)
+    assert found == code, printed
+    return dict(printed)
+
+
+def verify(cloud: Cloud, file: Path, *options: str, process: bool = False) -> tuple[int, dict[str, Any]]:
+    """Verify a bundle without any settings: exit code and verdict."""
+    return audit("verify", str(file), "--trust", str(cloud.hardware.trust_file), *options, process=process)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +52,7 @@ def completed(cloud: Cloud, world: World, tmp_path_factory: pytest.TempPathFacto
     run_id = cloud.start(state.query, state.digest)
     assert export(cloud, "litware", run_id, file, code=6)["code"] == "RunNotEnded"
     assert cloud.result(run_id).state == "COMPLETED"
-    export(cloud, "litware", run_id, file)
+    export(cloud, "litware", run_id, file, process=True)
     return run_id, file
 
 
@@ -55,7 +62,7 @@ def kinds(bundle: Bundle) -> set[str]:
 
 def test_bundle_of_a_completed_run_verifies_offline(cloud: Cloud, world: World, completed: tuple[str, Path]) -> None:
     _, file = completed
-    code, verdict = verify(cloud, file, "--spark-host-data", cloud.trust().document.spark_service_host_data[0])
+    code, verdict = verify(cloud, file, "--spark-host-data", cloud.trust().document.spark_service_host_data[0], process=True)
     assert (code, verdict["ok"], verdict["state"], verdict["development"]) == (0, True, "COMPLETED", True)
     assert verdict["sealed_by"] == cloud.litware.user_id
     wanted = {
@@ -115,15 +122,13 @@ def test_every_collaborator_exports_a_bundle_with_its_own_seal(cloud: Cloud, com
 
 
 def test_ledger_contains_every_step_in_order(cloud: Cloud, completed: tuple[str, Path]) -> None:
-    options = ["--profile", "fabrikam", "--config", str(cloud.state / "cleanroom.toml"), "--output", "json"]
-    rows = json.loads(python("starters.audit", "list", "--run", completed[0], *options).stdout)
+    options = ["--run", completed[0], "--profile", "fabrikam", "--config", str(cloud.state / "cleanroom.toml")]
+    _, rows = audit("list", *options, process=True)
     names = [row["event"] for row in rows if row["event"] in CLEAN_ROOM_STEPS]
     assert names == [name for name in CLEAN_ROOM_STEPS if name not in ("RUN_FAILED", "RUN_CANCELLED")]
     assert [row["seqno"] for row in rows] == sorted(row["seqno"] for row in rows)
     second = rows[1]["seqno"]
-    paged = json.loads(
-        python("starters.audit", "list", "--run", completed[0], "--from-seqno", str(second), "--limit", "2", *options).stdout
-    )
+    _, paged = audit("list", "--from-seqno", str(second), "--limit", "2", *options)
     assert [row["seqno"] for row in paged] == [row["seqno"] for row in rows[1:3]]
 
 

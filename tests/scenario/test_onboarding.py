@@ -7,17 +7,16 @@ from typing import Any
 
 import pytest
 
-from tests.local_cloud import Cloud, World, python
+from tests.local_cloud import Cloud, World, command
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 
 
 def run(cloud: Cloud, profile: str, *words: str, code: int = 0) -> Any:
-    """Run a command as a process and return its JSON."""
-    options = ["--profile", profile, "--config", str(cloud.state / "cleanroom.toml"), "--output", "json"]
-    done = python("starters.cli", *words, *options)
-    assert done.returncode == code, done.stdout + done.stderr
-    return json.loads(done.stdout)
+    """Run a command and return its JSON."""
+    result = command(*words, "--profile", profile, "--config", str(cloud.state / "cleanroom.toml"), "--output", "json")
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
 
 
 def test_operator_acts_as_a_member_and_users_see_the_same_collaboration(cloud: Cloud) -> None:

@@ -66,7 +66,9 @@ class Sums:
         self._columns: dict[ColumnKey, set[tuple[str, PartOfDivision]]] = {}
         self._forms: dict[ColumnKey, set[str]] = {}
         for item in ctx.scope.released:
-            if not any(arg.identity for arg in item.args):
+            if any(arg.identity for arg in item.args):  # each person may have one row
+                self._counts_rows, self._counts[(), ()] = True, None
+            else:
                 self._read(item)
         self._check(floor)
 
@@ -162,8 +164,8 @@ class Sums:
         for tests, part in self._found:
             groups.require(_all_of(part, tests), none=bool(part))
         self._require(groups, share, list(self._sums), list(self._counts), list(self._limits))
-        # A mean of all rows may show how many there are.
-        groups.require_differences(("COUNT(*)", _count(part, tests)) for tests, part in self._counts if tests)
+        if ((), ()) not in self._counts:  # a mean of all rows may show how many there are
+            groups.require_differences(("COUNT(*)", _count(part, tests)) for tests, part in self._counts if tests)
         summands, counted = dict.fromkeys(summand for summand, _ in self._sums), dict.fromkeys(tests for tests, _ in self._counts)
         for part in parts if len(self._selectors) > 1 else ():
             for tests in counted:
