@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterable
 from datetime import date
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from cleanroom.documents.base import OurModel, WireModel
+from cleanroom.documents.dataset_rules import repeated
 from cleanroom.documents.validation import parse_document
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import HexDigest, Name
@@ -67,6 +69,16 @@ class QuerySegments(WireModel):
         if sum(len(segment.data.encode()) for segment in self.segments) > MAX_SQL_BYTES:
             raise ValueError(f"the SQL of all segments is longer than {MAX_SQL_BYTES} bytes")
         return self
+
+
+def require_one_view_each(datasets: Iterable[str]) -> None:
+    """Require that no dataset is an input twice: the privacy floors combine the aggregations of one view, and not of two.
+
+    Raises:
+        ValueError: A dataset has two views.
+    """
+    if twice := repeated(datasets):
+        raise ValueError(f"inputs: {', '.join(twice)} has two views; keep one, and give it aliases in the SQL (FROM view a JOIN view b)")
 
 
 class InputDataset(WireModel):
@@ -157,10 +169,11 @@ class QueryDocument(WireModel):
     """None only in documents of other tools. The clean room does not run these."""
 
     @model_validator(mode="after")
-    def _unique_views(self) -> QueryDocument:
+    def _unique_inputs(self) -> QueryDocument:
         views = [item.view.lower() for item in self.application.input_dataset]
         if len(set(views)) != len(views):
             raise ValueError("application.inputDataset: view names must be unique, ignoring case")
+        require_one_view_each(item.specification for item in self.application.input_dataset)
         return self
 
     def to_data(self) -> str:

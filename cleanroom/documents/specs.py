@@ -33,7 +33,15 @@ from cleanroom.documents.dataset_rules import (
     repeated,
     subdirectory_problem,
 )
-from cleanroom.documents.query import InputDataset, PostFilter, PreCondition, QuerySegment, QuerySegments, RunParameters
+from cleanroom.documents.query import (
+    InputDataset,
+    PostFilter,
+    PreCondition,
+    QuerySegment,
+    QuerySegments,
+    RunParameters,
+    require_one_view_each,
+)
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import HexDigest, Name, canonical_json, sha256_hex
@@ -215,6 +223,10 @@ class QuerySpec(OurModel):
         problems = [f"inputs: view {view[:80]!r} must have 1 to 64 letters, digits and underscores" for view in wrong]
         if twice := repeated(self.inputs):
             problems.append(f"inputs: view names must be unique, ignoring case; rename one of: {', '.join(twice)}")
+        try:
+            require_one_view_each(self.inputs.values())
+        except ValueError as error:
+            problems.append(str(error))
         if self.output in self.inputs.values():
             problems.append(f"output: {self.output} is also an input; a dataset is read or written")
         return problems

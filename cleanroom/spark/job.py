@@ -11,10 +11,10 @@ from __future__ import annotations
 import base64
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_serializer, field_validator
+from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
 
 from cleanroom.documents.dataset import CsvDialect, EncryptionMode, FieldType, Format, ManifestRule, PrivacyFloors
-from cleanroom.documents.query import PostFilter, PreCondition, QuerySegment
+from cleanroom.documents.query import PostFilter, PreCondition, QuerySegment, require_one_view_each
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import HexDigest, Name, RunSize, canonical_json, sha256_hex
@@ -152,6 +152,11 @@ class JobConfig(CamelModel):
     event_scope: str
     """Scope of the pods' audit events in governance."""
     governance: JobGovernance
+
+    @model_validator(mode="after")
+    def _one_view_each(self) -> JobConfig:
+        require_one_view_each(dataset.name for dataset in self.datasets)
+        return self
 
     def has_floors(self) -> bool:
         """Return whether a privacy floor of an input restricts the output."""

@@ -42,7 +42,10 @@ def shown(node: Node, columns: Columns, subquery: Subquery, *, persons: bool) ->
         return shown(tree(node.fields["e"]), columns, subquery, persons=persons)
     counts = kind == "AggregateExpression" and node.children[0].kind in COUNTS
     if counts and (persons or all(is_stored(child, columns) for child in node.children[0].children)):
-        return NOTHING
+        if not counts_different(node):
+            return NOTHING
+        read = (columns[part.id] for part in node.walk() if part.kind == "AttributeReference" and part.id in columns)
+        return NOTHING.union(*(column.shows for column in read if not column.countable))
     if kind == "WindowExpression" and node.children[0].kind == "RowNumber":
         definition = node.children[1]
         return NOTHING.union(
@@ -58,6 +61,11 @@ def shown(node: Node, columns: Columns, subquery: Subquery, *, persons: bool) ->
         if kind != "Exists":
             parts.extend(column.shows for column in rows.columns.values())
     return NOTHING.union(*parts)
+
+
+def counts_different(call: Node) -> bool:
+    """Whether an aggregate counts different values."""
+    return bool(call.fields.get("isDistinct")) or call.children[0].kind == "HyperLogLogPlusPlus"
 
 
 def is_stored(node: Node, columns: Columns) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from sparkapp.plan.canonical import Canonical
@@ -146,10 +147,9 @@ class Aggregates:
         if how == "LeftAnti":
             overlap = OverlappingGroups(self._walk, release.groups.source, set(texts.values()), release.floor)
             found = overlap.columns(right)
-            self._require_values_compared(release.groups, overlap)
-            by_persons = release.by_persons or "rows" not in overlap.values
-            release = replace(release, compared=release.compared - {overlap.person}, by_persons=by_persons)
-            self._require_rows_compared(release)
+            by = frozenset(overlap.values if release.values is None else overlap.values & release.values)
+            release = replace(release, compared=release.compared - {overlap.person}, values=by)
+            self._require_compared(release, (release.groups.canonical.text(part) for part in release.groups.sums()))
         elif how == "LeftSemi":
             groups, reads = self._other_groups(right, outer)
             found = groups.key_texts()
@@ -202,7 +202,9 @@ class Aggregates:
             require_conditions(item, columns, self._walk.subquery, self._walk.catalog)
         terms: Terms = replace(release.terms, columns=columns, canonical=canonical)
         terms.read(items.values())
-        self._require_rows_compared(release)
+        self._require_compared(
+            release, (canonical.text(call) for item in items.values() for call in item.walk() if call.kind == "AggregateExpression")
+        )
         for groups in release.kinds:
             terms.require(groups.floors)
         terms.require_counted(release.counted)
@@ -217,17 +219,10 @@ class Aggregates:
         return found, {id: text for id, text in texts.items() if text in keys}, different
 
     @staticmethod
-    def _require_values_compared(groups: Groups, overlap: OverlappingGroups) -> None:
-        """Require that a person with another sum in another group is a difference, for each sum that is shown."""
-        texts = {groups.canonical.text(part) for part in groups.sums()}
-        if groups.canonical.text(groups.person) == overlap.person and not texts <= overlap.values:
-            raise refused("PlanFloorMissing", "groups are compared by their persons only, but show sums of their values")
-
-    @staticmethod
-    def _require_rows_compared(release: Release) -> None:
-        """Require that groups differ by persons with other numbers of rows as well, if more than whose rows they are is shown."""
-        if release.by_persons and release.terms.shows_rows:
-            raise refused("PlanFloorMissing", "groups are compared by their persons only, but show how many rows these have")
+    def _require_compared(release: Release, texts: Iterable[str]) -> None:
+        """Require that groups which may share persons are compared by each of some aggregates."""
+        if release.values is not None and not release.values.issuperset(texts):
+            raise refused("PlanFloorMissing", "groups that may share persons are not compared by what they show of them")
 
     @staticmethod
     def _require_same(source: str, release: Release) -> None:

@@ -82,7 +82,7 @@ class Moments:
             keys: Attributes that are the group keys.
         """
         frame, partition = "WindowSpecDefinition(", "".join(f"#{key}, " for key in sorted(keys))
-        read = _attributes(_DEVIATION, _form(node).replace(frame + partition, f"{frame}KEYS"))
+        read = _attributes(_DEVIATION, form_of(node).replace(frame + partition, f"{frame}KEYS"))
         values = {self._values(read.get(name), kind) for name, kind in _PARTS.items()}
         if len(values) == 1 and (same := values.pop()) is not None:
             self.deviations[id] = same, read["s"]
@@ -97,7 +97,7 @@ class Moments:
     def merged(self, node: Node) -> Node:
         """An expression over the rows per person with one aggregate in place of each mean and each moment."""
         if node.kind == "Divide":
-            form = _form(node)
+            form = form_of(node)
             read = _attributes(_AVERAGE, form)
             if read and self._values(read["s"], "Sum") == self._values(read["n"], "Count") is not None:
                 return self._merge("Average", read["s"], {read["s"], read["n"]})
@@ -123,7 +123,7 @@ def _attributes(pattern: re.Pattern[str], form: str) -> dict[str, int]:
     return {name: int(text[1:]) for name, text in found.groupdict().items()} if found else {}
 
 
-def _form(node: Node) -> str:
+def form_of(node: Node) -> str:
     """The operators of an expression, without casts to numbers, and the attributes that it reads. Those of a window are sorted."""
     node = without_casts(node, _NUMBERS)
     if node.kind == "AttributeReference":
@@ -131,11 +131,11 @@ def _form(node: Node) -> str:
     if node.kind == "Literal":
         return str(node.fields.get("value"))
     if node.kind == "AggregateExpression" and not node.fields.get("isDistinct") and len(node.children) == 1:
-        return _form(node.child)
+        return form_of(node.child)
     children = node.children
     if node.kind == "WindowSpecDefinition":
         children = sorted(children, key=lambda child: (child.kind, child.id if child.kind == "AttributeReference" else 0))
-    return f"{node.kind}({', '.join(map(_form, children))})"
+    return f"{node.kind}({', '.join(map(form_of, children))})"
 
 
 def computed_columns(node: Node) -> tuple[Node, dict[int, Node]] | None:

@@ -15,15 +15,23 @@ Filter (size of one group - COUNT(*) BETWEEN 1 AND N - 1 OR size of the other gr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Set
 
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.conditions import argument, conjuncts, counts_rows, number_of, one_to, without_alias
+from sparkapp.plan.conditions import argument, conjuncts, number_of, one_to, without_alias, without_casts
+from sparkapp.plan.moments import form_of
 from sparkapp.plan.tree import Node, join_kind, refused, tree
 from sparkapp.plan.walking import Walk
 
 Meanings = dict[int, str]
-"""What the attributes of an operator are: ``person``, ``rows``, ``size``, ``common``, or the text of a group key or an aggregate."""
+"""What the attributes of an operator are: ``person``, ``size``, ``common``, or the text of a group key or an aggregate.
+
+``same`` before the text of an aggregate is the number of persons for whom it is the same in both groups.
+"""
+_TOLERANCE = 1e-12
+"""The order in which a sum is computed may differ."""
+_SAME = re.compile(r"LessThanOrEqual\(Abs\(Subtract\(#(\d+), #(\d+)\)\), Multiply\((?P<part>[^,]+), Abs\(#\2\)\)\)")
 
 
 class OverlappingGroups:
@@ -37,8 +45,7 @@ class OverlappingGroups:
 
     Attributes:
         person: Canonical text of the identity whose persons are compared. Known after :meth:`columns`.
-        values: Persons for whom one of these is not the same in two groups are different: canonical texts of aggregates per person, and
-            ``rows``. Known after :meth:`columns`.
+        values: Canonical texts of the aggregates per person that are compared. Known after :meth:`columns`.
     """
 
     def __init__(self, walk: Walk, source: str, keys: Set[str], floor: int) -> None:
@@ -62,28 +69,32 @@ class OverlappingGroups:
         aggregate, join = having.child, having.child.child
         left, right = (self._sized(child) for child in join.children)
         found = {id: f"first {meaning}" for id, meaning in left.items()} | {id: f"second {meaning}" for id, meaning in right.items()}
-        if join_kind(join) != "Inner" or self._same_persons(tree(join.fields["condition"]), found) != {"person"}:
+        if join_kind(join) != "Inner" or self._compared(tree(join.fields["condition"]), found, "EqualTo") != {
+            ("first person", "second person")
+        }:
             raise self._refused()
         grouped = sorted(_meaning(item, found) for item in aggregate.expressions("groupingExpressions"))
         if grouped != sorted(f"{side} {meaning}" for side in ("first", "second") for meaning in (*self._keys, "size")):
             raise self._refused()
         outputs = self._outputs(aggregate, "aggregateExpressions", found)
         condition = having.expression("condition")
-        sizes = [self._difference(part, outputs) for part in condition.children] if condition.kind == "Or" else []
-        if sorted(sizes) != ["first size", "second size"]:
+        differences = {self._difference(part, outputs) for part in _alternatives(condition)}
+        counts = {count for _, count in differences}
+        if "common" not in counts or differences != {(f"{side} size", count) for side in ("first", "second") for count in counts}:
             raise self._refused()
+        self.values = {count.removeprefix("same ") for count in counts if count.startswith("same ")}
         return {id: meaning.removeprefix("first ") for id, meaning in self._outputs(node, "projectList", outputs).items()}
 
     def _refused(self) -> Exception:
         return refused("PlanFloorMissing", "the condition on overlapping groups is not that of the floor")
 
-    def _difference(self, node: Node, outputs: Meanings) -> str:
-        """The size in ``size - COUNT(*) BETWEEN 1 AND floor - 1``."""
+    def _difference(self, node: Node, outputs: Meanings) -> tuple[str, str]:
+        """The size and the count in ``size - count BETWEEN 1 AND floor - 1``."""
         found = one_to(node.child) if node.kind == "Between" else None
         if found is None or found[1] != self._floor - 1 or found[0].kind != "Subtract":
-            return ""
-        size, common = (_meaning(part, outputs) for part in found[0].children)
-        return size if common == "common" else ""
+            raise self._refused()
+        size, count = (_meaning(part, outputs) for part in found[0].children)
+        return size, count
 
     def _sized(self, node: Node) -> Meanings:
         """The rows per person with the sizes of their groups."""
@@ -131,29 +142,9 @@ class OverlappingGroups:
             raise self._refused()
         (self.person,) = grouping - self._keys
         meanings = {id: text if text in self._keys else "person" for id, text in found.items()}
-        calls = {item.id: without_alias(item) for item in lower.aggregate.expressions("aggregateExpressions")}
         for read, output in lower.names.items():
-            meanings.setdefault(read, "rows" if counts_rows(calls.get(output)) else texts[output])
+            meanings.setdefault(read, texts[output])
         return meanings
-
-    def _same_persons(self, condition: Node, found: Meanings) -> set[str]:
-        """What the conditions of the join compare. Values per person are compared as FLOAT, because the order of a sum may differ."""
-        compared = set()
-        for part in conjuncts(condition):
-            sides = part.children
-            if part.kind == "EqualNullSafe" and all(side.kind == "Cast" and side.fields.get("dataType") == "float" for side in sides):
-                meanings = [_meaning(side.child, found) for side in sides]
-                self.values.add(self._of_both(meanings))
-            else:
-                compared.add(self._of_both([_meaning(side, found) for side in sides]))
-                compared |= set() if part.kind == "EqualTo" else {""}
-        return compared
-
-    @staticmethod
-    def _of_both(meanings: list[str]) -> str:
-        """The common meaning of an attribute of the first groups and one of the second; empty if there is none."""
-        first = meanings[0].removeprefix("first ")
-        return first if len(meanings) == 2 and meanings == [f"first {first}", f"second {first}"] else ""
 
     @staticmethod
     def _compared(condition: Node, found: Meanings, kind: str) -> set[tuple[str, str]]:
@@ -169,14 +160,42 @@ class OverlappingGroups:
         outputs = {}
         for item in node.expressions(member):
             inner = without_alias(item)
-            counted = argument(inner, "Count")
+            counted, same = argument(inner, "Count"), argument(inner, "CountIf")
+            number = _number(inner)
             if inner.kind == "AttributeReference" and inner.id in found:
                 outputs[item.id] = found[inner.id]
             elif counted is not None and counted.kind == "AttributeReference" and found.get(counted.id) == "person":
                 outputs[item.id] = "size"
             elif counted is not None and counted.kind == "Literal" and counted.fields.get("value") == "1":
                 outputs[item.id] = "common"
+            elif same is not None and (text := _same_value(same, found)):
+                outputs[item.id] = f"same {text}"
+            elif number is not None and number.id in found:
+                outputs[item.id] = found[number.id]
         return outputs
+
+
+def _number(node: Node) -> Node | None:
+    """The attribute ``x`` of ``COALESCE(CAST(x AS DOUBLE), 0)``."""
+    if node.kind != "Coalesce" or len(node.children) != 2 or number_of(node.children[1]) != 0:
+        return None
+    inner = without_casts(node.children[0], ("double",))
+    return inner if inner.kind == "AttributeReference" else None
+
+
+def _same_value(test: Node, found: Meanings) -> str:
+    """The text of what ``ABS(x - y) <= 1E-12 * ABS(y)`` compares in two groups; empty for any other test."""
+    match = _SAME.fullmatch(form_of(test))
+    if match is None or any(part.kind == "Cast" for part in test.walk()) or not 0 <= float(match["part"]) <= _TOLERANCE:
+        return ""
+    first, second = (found.get(int(id), "") for id in match.groups()[:2])
+    text = first.removeprefix("first ")
+    return text if first == f"first {text}" and second == f"second {text}" else ""
+
+
+def _alternatives(node: Node) -> list[Node]:
+    """The conditions that OR combines."""
+    return [part for child in node.children for part in _alternatives(child)] if node.kind == "Or" else [node]
 
 
 def _meaning(node: Node, found: Meanings) -> str:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.conditions import MERGED, Condition, Floors, argument, conjuncts, counts_rows, is_aggregate, without_alias
+from sparkapp.plan.conditions import MERGED, Condition, Floors, argument, conjuncts, is_aggregate, without_alias
 from sparkapp.plan.moments import Moments
 from sparkapp.plan.rows import Person, Rows
 from sparkapp.plan.tree import Node, refused
@@ -78,9 +78,9 @@ class Groups:
         return [self.inputs[part.id] for part in node.walk() if part.kind == "AttributeReference" and part.id in self.inputs]
 
     def sums(self) -> Iterator[Node]:
-        """What the released values add up, except rows: expressions over the rows of a person."""
+        """What the released values add up, and the tests of the persons whom they count: expressions over the rows of a person."""
         for part in (part for value in self.released() for part in value.walk() if part.kind == "AttributeReference"):
-            if is_aggregate(self.inputs.get(part.id), MERGED["Sum"]) and not counts_rows(self.inputs[part.id]):
+            if is_aggregate(self.inputs.get(part.id), (*MERGED["Sum"], "BoolOr")):
                 yield self.inputs[part.id]
             yield from (self.inputs[id] for id in sorted(self.moments.parts.get(part.id, ())))
 
@@ -98,7 +98,7 @@ class Release:
         counted: All groups with conditions, and the numbers of the attributes that are the identity which each of them counts.
         kinds: Those of them that count the persons of a view.
         different: Counts of different values that no condition limits yet.
-        by_persons: Groups are compared by their persons only, and not by how many rows these have.
+        values: Canonical texts of the aggregates per person by which all groups that need it are compared.
     """
 
     groups: Groups
@@ -109,7 +109,7 @@ class Release:
     counted: list[tuple[Groups, frozenset[int]]]
     kinds: list[Groups]
     different: dict[int, str] = field(default_factory=dict)
-    by_persons: bool = False
+    values: frozenset[str] | None = None
 
     @property
     def missing(self) -> bool:

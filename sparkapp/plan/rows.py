@@ -62,6 +62,7 @@ class Column:
         power: The largest number of columns that it multiplies.
         capped: LEAST limits it, so that it may be the same for all but a few persons.
         united: Values of persons, and others that an author may know.
+        countable: Queries may count how many different values it has.
         optional: For each outer join that may find no row with this column, the compared values, one of which is then NULL.
     """
 
@@ -75,6 +76,7 @@ class Column:
     power: int = 1
     capped: bool = False
     united: bool = False
+    countable: bool = True
     optional: frozenset[frozenset[int]] = frozenset()
 
 

@@ -83,11 +83,6 @@ class Terms:
     _identities: set[frozenset[int]] = field(default_factory=set)
     _counts_rows: bool = False
 
-    @property
-    def shows_rows(self) -> bool:
-        """Whether an aggregate reads something else than identities."""
-        return bool(self._selected)
-
     def read(self, calls: Iterable[Node]) -> None:
         """Add the aggregates of expressions over the rows.
 
@@ -107,7 +102,9 @@ class Terms:
                 require_shown(self.walk.shown(call, self.columns, persons=True), "an extreme shows", self.walk.catalog)
             elif kind not in COUNTS and (kind not in MOMENTS or distinct):
                 raise refused("PlanRowsOfPersons", f"{kind.upper()} shows values of single persons")
-            if not any(column.identity for column in self._returned(function).values()):
+            if any(column.identity for column in self._returned(function).values()):
+                self._know_rows()
+            else:
                 self._read_rows(function, where)
 
     def read_persons(self, test: Node | None, person: frozenset[int]) -> None:
@@ -118,7 +115,12 @@ class Terms:
             if part.kind == "EqualNullSafe":
                 self._divide(part.children[:1])
 
+    def _know_rows(self) -> None:
+        """Note that persons are counted, each of whom may have one row."""
+        self._known, self._counts[ALL] = True, None
+
     def _count(self, test: Test | None, person: frozenset[int]) -> None:
+        self._know_rows()
         self._identities.add(person)
         if test is not None:
             self._counted.append((person, test))
@@ -244,11 +246,19 @@ class Terms:
         test = where | {f"{product_text(arg, self.canonical)}{FOUND}" for arg in args}
         if not identities:  # another column may be different for each person as well
             self._counted.append((frozenset(), test))
+            self._require_values_of_owners(function)
             return False
         plain = all(arg.kind == "AttributeReference" for arg in args) and not where
         always = plain and not any(person.found and not person.ids.isdisjoint(identities.values()) for person in self.source.persons)
         self._count(None if always else test, frozenset(map(self.canonical.number, identities)))
         return True
+
+    def _require_values_of_owners(self, function: Node) -> None:
+        """Refuse a count of different values that the author may choose for each person: one more value tells that a person is there."""
+        persons = frozenset[int]().union(*(person.all_ids for person in self.source.persons))
+        for column in self._returned(function).values():
+            if column.value not in persons and not all(self.walk.catalog.has_floor(name) for name, _ in column.shows):
+                raise refused("PlanRowsOfPersons", "a count of different values reads a column without a floor")
 
     def _require_no_overflow(self, call: Node) -> None:
         """Refuse arithmetic with whole numbers that queries may not filter by: it fails if one of them is large."""

@@ -154,7 +154,8 @@ class PlanWalk:
             if column not in known:
                 raise refused("PlanLeafUnknown", f"the view {name} has the column {column}, which queries may not read")
             identity = view.min_group_size > 0 and column in view.identity_columns
-            columns[item.id] = Column(item.id, frozenset([(name, column)]), identity)
+            countable = view.min_group_size > 0 or view.may_output(column)  # otherwise the count tells whether two rows are equal
+            columns[item.id] = Column(item.id, frozenset([(name, column)]), identity, countable=countable)
             if identity:
                 persons.append(Person(name, view.min_group_size, view.max_share_percent, frozenset([item.id])))
         if view.min_group_size and len(persons) != len(view.identity_columns):
@@ -225,6 +226,7 @@ class PlanWalk:
                 power=max(column.power for column in group),
                 capped=any(column.capped for column in group),
                 united=any(column.united for column in group) or len({column.shows for column in group}) > 1,
+                countable=all(column.countable for column in group),
             )
         return Rows(columns, overlapping=any(part.overlapping or part.multiplied for part in parts))
 
@@ -258,6 +260,7 @@ class PlanWalk:
             power=power(inner, columns),
             capped=any(leaf.capped for leaf in leaves) or any(part.kind == "Least" for part in inner.walk()),
             united=any(leaf.united for leaf in leaves),
+            countable=all(leaf.countable for leaf in leaves),
         )
 
     def shown(self, node: Node, columns: Columns, *, persons: bool = False) -> frozenset[tuple[str, str]]:

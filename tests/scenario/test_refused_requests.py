@@ -173,7 +173,9 @@ def test_publishing_an_existing_dataset_is_refused(cloud: Cloud, world: World) -
     assert run_async(publish_dataset(cloud.contosso, spec))["workflow_id"] == dataset_workflow_id(cloud.collaboration, spec.name)
     changed = spec.model_copy(update={"allowed_columns": tuple(spec.columns)[:1]})
     assert code_of(lambda: run_async(publish_dataset(cloud.contosso, changed))) == "DatasetExists"
-    assert code_of(lambda: run_async(publish_dataset(cloud.litware, spec))) == "DatasetExists"
+    of_another_owner = spec.model_copy(update={"store": world.planes.store})
+    assert code_of(lambda: run_async(publish_dataset(cloud.litware, of_another_owner))) == "DatasetExists"
+    assert code_of(lambda: run_async(publish_dataset(cloud.litware, spec))) == "SettingMissing", "Litware has nothing in Azure"
 
 
 def test_query_on_an_unknown_dataset_is_refused(cloud: Cloud, world: World) -> None:

@@ -13,8 +13,10 @@ from pydantic import ValidationError
 
 from cleanroom.documents.dataset import parse_dataset
 from cleanroom.documents.query import parse_query
-from cleanroom.documents.specs import DatasetSpec
+from cleanroom.documents.specs import DatasetSpec, QuerySpec
 from cleanroom.errors import InvalidInput
+from cleanroom.spark.job import JobConfig
+from tests.unit.spark_support import make_job
 
 Json = dict[str, Any]
 
@@ -250,3 +252,17 @@ def test_dataset_file_follows_the_rules_of_the_document(members: dict[str, objec
     base = {"name": "d", "format": "csv", "schema": {"a": "long"}, "store": {"kind": "azure-blob", "container": "abc"}}
     with pytest.raises(ValidationError, match=words):
         DatasetSpec.model_validate(base | members)
+
+
+def test_dataset_with_two_views_is_refused_in_specifications_documents_and_jobs() -> None:
+    """The floors would not see that two aggregations are of the same persons."""
+    spec = {"name": "q", "inputs": {"a": "orders", "b": "orders"}, "output": "result", "sql": "SELECT 1 AS x"}
+    with pytest.raises(ValidationError, match="orders has two views"):
+        QuerySpec.model_validate(spec)
+    inputs = [{"specification": "orders", "view": view} for view in ("a", "b")]
+    query = {**QUERY, "application": {**QUERY["application"], "inputDataset": inputs}}
+    with pytest.raises(InvalidInput, match="orders has two views"):
+        parse_query(json.dumps(query), document_id="q")
+    job = make_job()
+    with pytest.raises(InvalidInput, match="has two views"):
+        JobConfig.decode(job.model_copy(update={"datasets": (*job.datasets, job.datasets[0])}).encode())

@@ -110,16 +110,22 @@ def test_problems_of_output_and_floors_are_shown_at_once(governance: Governance)
 
 def test_each_problem_is_printed_once_and_the_end_does_not_lead_back_here(governance: Governance) -> None:
     missing = QUERY.replace("contosso-flights", "nothing")
-    twice = missing.replace("litware-planes", "nothing")
-    for text, problem in ((missing, "'nothing' does not exist"), (twice, "'nothing' does not exist"), (QUERY, "nothing")):
+    for text, problem in ((missing, "'nothing' does not exist"), (QUERY, "nothing")):
         sql = GOOD.replace("GROUP BY", "WHERE f.nothing > 1 GROUP BY") if text == QUERY else GOOD
         checked(text + f"sql: {sql}\n")
         table = " ".join(runner.invoke(app, ["query", "check", "query.yaml"]).output.split())
         assert table.partition("cause:")[0].count(problem) == 1, table
         assert "one problem" in table
         assert "query check FILE" not in table
-    _, record = checked(twice + f"sql: {GOOD}\n")
+    _, record = checked(missing + f"sql: {GOOD}\n")
     assert [item["code"] for item in record["findings"]] == ["DatasetNotAccepted"]
+
+
+def test_dataset_that_is_an_input_twice_is_refused(governance: Governance) -> None:
+    """Two aggregations of one dataset would otherwise have two views, so that their difference is not refused."""
+    exit_code, record = checked(QUERY.replace("litware-planes", "contosso-flights") + f"sql: {GOOD}\n")
+    assert exit_code == 2
+    assert "contosso-flights has two views" in record["message"]
 
 
 def test_missing_and_wrong_datasets_are_shown_at_once(governance: Governance) -> None:

@@ -71,6 +71,8 @@ def _value(name: str, args: Sequence[Value], distinct: bool, ctx: Context) -> Va
     disclosure = aggregate_disclosure(name, args, distinct=distinct, released=released, catalog=catalog)
     scope.divide(disclosure.divisions)
     if scope.aggregates_persons:
+        if distinct or name == "APPROX_COUNT_DISTINCT":
+            _check_counted(name, args, ctx)
         scope.released.append(ReleasedAggregate(name, tuple(args), distinct, sql=sql))
         for arg in args:
             _warn_of_argument(name, arg, ctx)
@@ -93,6 +95,20 @@ def _value(name: str, args: Sequence[Value], distinct: bool, ctx: Context) -> Va
         filled=any(arg.filled for arg in args),
         made_by_text=function.disclosure in ("count", "condition") or any(arg.made_by_text for arg in args),
     )
+
+
+def _check_counted(name: str, args: Sequence[Value], ctx: Context) -> None:
+    """Refuse a count of different values that the author may choose for each person: one more value tells that a person is in the group."""
+    scope = ctx.scope
+    persons = {scope.equal.person(item.reference) for item in scope.protected}
+    others = [arg for arg in args if scope.equal.person(arg.sql) not in persons]
+    for view, column, _ in sorted(origin for arg in others for origin in arg.origins):
+        if not ctx.catalog.has_floor(view):
+            raise Refusal(
+                "WeightsNotAllowed",
+                f"{name} of different values of {column} of {view}, which has no floor: a value of one person only would show whether the "
+                f"person is in the group; group by {column}, or count persons",
+            )
 
 
 def _filtered(value: Value, condition: Value, ctx: Context) -> Value:

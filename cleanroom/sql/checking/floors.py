@@ -44,13 +44,31 @@ class ReleasedGroups:
         self.values: dict[str, str] = {}
         self.conditions: list[str] = []
         self._kinds, self._keys = kinds, keys
+        self._unmerged: list[ReleasedAggregate] = []
         self._joined = list(_joined_by_identity(scope, kinds[0].person))
         self._names = dict(zip((key.sql for key in keys), kinds[0].columns(), strict=True))
 
     def merge(self, released: Iterable[ReleasedAggregate], is_person: Callable[[str], bool]) -> None:
         """Compute the aggregates of the SELECT from the rows per person if that is possible, and otherwise from the rows."""
         for item in released:
-            self._names[item.sql] = self._kinds[0].merge(item, is_person) or self._value(item.sql)
+            merged = self._kinds[0].merge(item, is_person)
+            if merged is None:
+                self._unmerged.append(item)
+            self._names[item.sql] = merged or self._value(item.sql)
+
+    def compare(self, kinds: Iterable[PersonGroups], number: int) -> None:
+        """Compare the groups of some kinds of persons, who may be in several of them; ``number`` is that of the release."""
+        texts = [*self._kinds[0].compared]
+        for item in self._unmerged:
+            if not (item.distinct or item.name in ("SUM", "TRY_SUM", "APPROX_COUNT_DISTINCT")):
+                raise Refusal(
+                    "FanOutOverFloor",
+                    f"{item.name} over rows that a join, a union or a window may put into several groups is not compared in these groups; "
+                    "write AVG, STDDEV or CORR of numbers that are not DECIMAL, or aggregate per person first",
+                )
+            texts.append(item.sql)
+        for groups in kinds:
+            groups.compare(f"__cr_rows{number}{groups.alias.removeprefix(GROUPS)}", texts)
 
     def _value(self, text: str) -> str:
         return qualified(_VALUES, self.values.setdefault(text, f"__cr_v{len(self.values)}"))
@@ -148,18 +166,21 @@ def released_groups(ctx: Context, source: tuple[str, str]) -> ReleasedGroups:
     def is_person(text: str) -> bool:
         return text in persons or scope.equal.representative(text) == scope.equal.representative(first.person)
 
-    for groups in kinds.values() if overlap else ():
-        decided = decided_by(groups.person, scope.relations.values(), scope.equal)
-        if all(key.sources <= decided and not key.outer_join_markers and "SELECT" not in key.sql for key in keys):
-            continue  # each person is in one group
-        persons_only = all(any(arg.identity for arg in item.args) for item in scope.released)
-        groups.compare(f"__cr_rows{number}{groups.alias.removeprefix(GROUPS)}", rows=not persons_only)
     found = ReleasedGroups(list(kinds.values()), keys, scope)
     found.merge(scope.released, is_person)
+    shared = [groups for groups in kinds.values() if overlap and not _is_in_one_group(groups, keys, scope)]
+    if shared:
+        found.compare(shared, number)
     counts = [item for item in scope.released if item.distinct or item.name == "APPROX_COUNT_DISTINCT"]
     distinct = dict.fromkeys(item.sql for item in counts if not any(arg.identity for arg in item.args))
     found.conditions = [f"{found.replaced(text)} >= {floor}" for text in distinct]
     return found
+
+
+def _is_in_one_group(groups: PersonGroups, keys: Iterable[Value], scope: Scope) -> bool:
+    """Whether each person is in one group, because the identity decides the group keys."""
+    decided = decided_by(groups.person, scope.relations.values(), scope.equal)
+    return all(key.sources <= decided and not key.outer_join_markers and "SELECT" not in key.sql for key in keys)
 
 
 def _persons(scope: Scope) -> dict[str, str]:

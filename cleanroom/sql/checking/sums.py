@@ -66,7 +66,9 @@ class Sums:
         self._columns: dict[ColumnKey, set[tuple[str, PartOfDivision]]] = {}
         self._forms: dict[ColumnKey, set[str]] = {}
         for item in ctx.scope.released:
-            if not any(arg.identity for arg in item.args):
+            if any(arg.identity for arg in item.args):  # each person may have one row
+                self._counts_rows, self._counts[(), ()] = True, None
+            else:
                 self._read(item)
         self._check(floor)
 

@@ -37,7 +37,10 @@ def aggregate_disclosure(
     _check_overflow(name, args, catalog)
     divisions = _allowed_divisions(name, args, distinct, catalog) if released else ()
     combinable = disclosure != "value" and all(arg.degree is not None and not (released and arg.outer_join_markers) for arg in args)
-    return Disclosure(_exposed(disclosure, args, released), _degree(name, args) if combinable else None, divisions)
+    different = distinct or name == "APPROX_COUNT_DISTINCT"
+    return Disclosure(
+        _exposed(disclosure, args, released, catalog if different else None), _degree(name, args) if combinable else None, divisions
+    )
 
 
 def _check_overflow(name: str, args: Sequence[Value], catalog: Catalog) -> None:
@@ -60,10 +63,14 @@ def _degree(name: str, args: Sequence[Value]) -> int:
     return POWERS.get(name, 1) * max((arg.degree or 1 for arg in args), default=1)
 
 
-def _exposed(disclosure: str, args: Sequence[Value], released: Sequence[ProtectedInput]) -> frozenset[ColumnKey]:
-    if disclosure == "condition" or (disclosure == "count" and (released or all(arg.plain for arg in args))):
+def _exposed(disclosure: str, args: Sequence[Value], released: Sequence[ProtectedInput], catalog: Catalog | None) -> frozenset[ColumnKey]:
+    """Input columns that an aggregate exposes; ``catalog`` if it counts different values."""
+    if disclosure == "condition":
         return NO_COLUMNS
     exposed = frozenset([pair for arg in args for pair in arg.exposed])
+    if disclosure == "count" and (released or all(arg.plain for arg in args)):
+        # Without a floor, a group may be two rows: the count tells whether their values are equal.
+        return frozenset([pair for pair in exposed if catalog is not None and not catalog.has_floor(pair[0])])
     if disclosure == "mixture" and released:
         views = {item.view for item in released}
         return frozenset([pair for pair in exposed if pair[0] not in views])

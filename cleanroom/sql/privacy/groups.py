@@ -62,19 +62,20 @@ class PersonGroups:
         partial: Rows of a UNION are among the rows, which are about no person of this kind.
         floor: The strictest floor.
         source: FROM and WHERE clauses of the rows.
-        table: Name of the common table expression with the rows per person; empty if they are read once.
+        table: Name of the common table expression with the rows per person, whose groups are compared; empty if they are read once.
+        compared: What an aggregate adds up for each person, which is compared in the groups.
         conditions: Conditions that a group must meet to be shown, in the order of the query.
     """
 
     def __init__(self, alias: str, keys: Sequence[str], person: str, source: Sequence[str], *, partial: bool, floor: int) -> None:
         self.alias, self.keys, self.person, self.source, self.partial, self.floor = alias, keys, person, source, partial, floor
-        self.table = self._rows = ""
+        self.table = ""
+        self.compared: dict[str, None] = {}
         self.conditions: dict[str, None] = {}
         self._per_person: dict[str, str] = {}
         self._shares: dict[tuple[str, str], str] = {}
         self._columns: dict[str, str] = {}
         self._deviations: dict[str, str] = {}
-        self._moments: dict[str, None] = {}  # columns from which moments are computed
         self._late_joins: dict[str, str] = {}
         self._late_keys: list[str] = []
         self._repeated = False  # a late join may repeat the rows per person
@@ -156,18 +157,18 @@ class PersonGroups:
                 return None
             if not item.where and not arg.outer_join_markers:
                 return f"COUNT(`{_PERSONS}`.`__cr_p`)"
-            return f"COUNT(`{_PERSONS}`.`__cr_p`) FILTER(WHERE {self._column(f'BOOL_OR({presence(item)})')})"
+            return f"COUNT(`{_PERSONS}`.`__cr_p`) FILTER(WHERE {self._compared(f'BOOL_OR({presence(item)})')})"
         if item.name in _MOMENTS and not item.distinct:
             return self._moment(item)
         if item.distinct or (arg is not None and arg.type == "decimal"):
             return None
         if item.name in ("COUNT", "COUNT_IF", "SUM"):
-            return f"SUM({self._column(item.sql)})"
+            return f"SUM({self._compared(item.sql)})"
         if item.name in ("MIN", "MAX"):
             return f"{item.name}({self._column(item.sql)})"
         if item.name in ("AVG", "MEAN") and arg is not None:
             numbers = Numbers(arg.sql, arg.type, item.where)
-            total, count = self._column(numbers.aggregate("SUM")), self._column(numbers.aggregate("COUNT"))
+            total, count = self._compared(numbers.aggregate("SUM")), self._compared(numbers.aggregate("COUNT"))
             return f"SUM({total}) / NULLIF(SUM({count}), 0)"
         return None
 
@@ -178,7 +179,7 @@ class PersonGroups:
         """
         numbers = Numbers(item.args[0].sql, item.args[0].type, item.where)
         inner, largest, total, number = (self._column(numbers.aggregate(name)) for name in ("VAR_POP", "MAX", "SUM", "COUNT"))
-        self._moments |= dict.fromkeys([number, inner, total])
+        self.compared |= dict.fromkeys(numbers.aggregate(name) for name in ("VAR_POP", "SUM", "COUNT"))
         mean = f"CASE WHEN {inner} = 0 THEN {largest} ELSE {total} / NULLIF({number}, 0) END".replace(_PERSONS, _WINDOW)
         keys = ", ".join(self._keys(_WINDOW))
         text = f"{mean} - MAX({mean}) OVER ({f'PARTITION BY {keys}' if keys else ''})"
@@ -187,6 +188,11 @@ class PersonGroups:
         moment += f" - SUM({number} * {deviation}) * SUM({number} * {deviation}) / NULLIF(SUM({number}), 0)"
         freedom = f"NULLIF(GREATEST(SUM({number}) - 1, 0), 0)"
         return _MOMENTS[item.name].format(moment=moment, number=f"NULLIF(SUM({number}), 0)", freedom=freedom)
+
+    def _compared(self, text: str) -> str:
+        """The same column, which is compared in groups that may share persons."""
+        self.compared[text] = None
+        return self._column(text)
 
     def _column(self, text: str) -> str:
         """The column of the rows per person that contains ``text``."""
@@ -246,33 +252,34 @@ class PersonGroups:
         group = f"\nGROUP BY {', '.join(self.keys)}" if self.keys else ""
         return subquery(_select(columns) + "".join(self.source) + group)
 
-    def compare(self, table: str, *, rows: bool) -> None:
-        """Compare the groups, whose rows per person are in ``table``.
+    def compare(self, table: str, texts: Iterable[str]) -> None:
+        """Compare the groups, whose rows per person are in ``table``, by their persons and by each of ``texts``.
 
-        A person for whom an aggregate adds up something else in another group is a difference. If the query shows more of the ``rows`` than
-        whose they are, so is a person with another number of rows.
+        A person for whom an aggregate adds up something else in another group is a difference. Each of ``texts`` is compared alone: another
+        one may be different for all persons.
         """
         self.table = table
-        self._rows = self._column("COUNT(*)") if rows else ""
+        self.compared = dict.fromkeys(texts)
+        for text in self.compared:
+            self._column(text)
 
     def overlapping(self) -> str:
-        """A subquery with the keys of every group whose persons differ from those of another group by fewer than the floor."""
-        summed = [name for text in self._columns if text.startswith("SUM(") for name in columns_in(text)]
-        values = [name.split("`")[3] for name in dict.fromkeys([*summed, *self._moments, *([self._rows] if self._rows else [])])]
-        same = ["`__cr_a`.`__cr_p` = `__cr_b`.`__cr_p`"]
-        # As FLOAT, because the order in which a sum is computed may differ.
-        same += [f"CAST(`__cr_a`.`{name}` AS FLOAT) <=> CAST(`__cr_b`.`{name}` AS FLOAT)" for name in values]
+        """A subquery with the keys of every group that differs from another group for fewer persons than the floor."""
+        values = [self._per_person[text] for text in self.compared]
         size = f"{_select([*aliased(self._keys('__cr_s')), 'COUNT(`__cr_s`.`__cr_p`) AS `__cr_n`'])}\nFROM `{self.table}` AS `__cr_s`"
         size += f"\nGROUP BY {', '.join(self._keys('__cr_s'))}\nHAVING COUNT(`__cr_s`.`__cr_p`) >= {self.floor}"
         columns = [*aliased(self._keys("__cr_o")), "`__cr_o`.`__cr_p` AS `__cr_p`", "`__cr_n`.`__cr_n` AS `__cr_n`"]
-        columns += [f"`__cr_o`.`{name}` AS `{name}`" for name in values]
+        columns += [f"COALESCE(CAST(`__cr_o`.`{name}` AS DOUBLE), 0) AS `{name}`" for name in values]
         sized = f"{_select(columns)}\nFROM `{self.table}` AS `__cr_o`"
         sized = subquery(sized + joined("JOIN", subquery(size), "__cr_n", self._keys("__cr_o")))
+        # The order in which a sum is computed may differ.
+        same = [f"COUNT_IF(ABS(`__cr_a`.`{name}` - `__cr_b`.`{name}`) <= 1E-12 * ABS(`__cr_b`.`{name}`))" for name in values]
         sizes = ["`__cr_a`.`__cr_n`", "`__cr_b`.`__cr_n`"]
+        few = [f"{size} - {common} BETWEEN 1 AND {self.floor - 1}" for common in ("COUNT(*)", *same) for size in sizes]
         text = _select(aliased(self._keys("__cr_a")))
-        text += f"\nFROM {sized} AS `__cr_a`\nJOIN {sized} AS `__cr_b` ON {' AND '.join(same)}"
+        text += f"\nFROM {sized} AS `__cr_a`\nJOIN {sized} AS `__cr_b` ON `__cr_a`.`__cr_p` = `__cr_b`.`__cr_p`"
         text += "\nGROUP BY " + ", ".join([*self._keys("__cr_a"), *self._keys("__cr_b"), *sizes])
-        text += "\nHAVING (" + " OR ".join(f"{size} - COUNT(*) BETWEEN 1 AND {self.floor - 1}" for size in sizes) + ")"
+        text += f"\nHAVING ({' OR '.join(few)})"
         return subquery(text)
 
     def semi_join(self, keys: Iterable[str]) -> str:

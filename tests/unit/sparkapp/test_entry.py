@@ -326,7 +326,7 @@ def test_failure_under_a_floor_does_not_disclose_its_condition(monkeypatch: pyte
     """A task that writes the result also evaluates the query, so the condition of its failure can depend on one row."""
     orders = json.loads(make_job().model_dump_json(by_alias=True))["datasets"][0]
     orders |= {"floors": {"allowedOutputColumns": ["region"]}}
-    program = Program(monkeypatch, make_job(datasets=[orders, orders | {"viewName": "p"}]))
+    program = Program(monkeypatch, make_job(datasets=[orders, orders | {"name": "persons", "viewName": "p"}]))
     program.failing[step] = InvalidInput("QueryFailed", "CAST_INVALID_INPUT", details={"condition": "CAST_INVALID_INPUT"})
     failure = program.failure()
     assert (failure.code, failure.details) == ("QueryFailed", {})

@@ -250,8 +250,9 @@ def test_distinct_compares_stored_columns_and_computed_ones_that_queries_may_fil
         assert rows(node(f"{LOGICAL}.Distinct", child)).unique
 
 
-def test_count_of_different_values_reads_one_stored_column() -> None:
-    PlanWalk(CATALOG).result(tree(grouped(LISTED, attribute(21), counted=22)))
+def test_count_of_different_values_reads_one_stored_column_that_its_owner_lists_or_of_persons() -> None:
+    PlanWalk(CATALOG).result(tree(grouped(LISTED, attribute(21), counted=21)))
+    assert code_of(grouped(LISTED, attribute(21), counted=22)) == "PlanColumnNotAllowed"
     assert code_of(grouped(BOTH, attribute(21), counted=22)) == "PlanColumnNotAllowed"
     assert code_of(grouped(computed(LISTED, 21, of=22), attribute(21), counted=60)) == "PlanColumnNotAllowed"
 

@@ -303,8 +303,11 @@ def test_at_most_four_datasets_are_opened_at_the_same_time(world: DatasetWorld, 
 
     monkeypatch.setattr(views, "ThreadPoolExecutor", pool)
     monkeypatch.setattr(views, "read_table", lambda *arguments: pa.table({"id": []}))
+    objects = views.list_objects
+    monkeypatch.setattr(views, "list_objects", lambda pod, dataset, *rest: objects(pod, world.dataset, *rest))
     job = world.pod().job()
-    many = job.model_copy(update={"datasets": (world.dataset,) * 5})
+    five = tuple(world.dataset.model_copy(update={"name": f"{world.dataset.name}{number}"}) for number in range(5))
+    many = job.model_copy(update={"datasets": five})
     opened(world, FolderPod(world.root, many.encode()))
     assert workers == [4]
 

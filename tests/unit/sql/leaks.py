@@ -33,6 +33,24 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
         ("g", "SELECT c.campaign, SUM(t.s) AS n FROM (SELECT user_key, SUM(amount) AS s FROM orders GROUP BY user_key) t LEFT JOIN clicks c ON c.user_key = t.user_key GROUP BY c.campaign"),
         ("g", "SELECT CONCAT(l.label, o.region) AS k, SUM(o.amount) AS n FROM orders o JOIN labels l ON o.user_key = l.user_key GROUP BY 1"),
     ],
+    "rows that differ for everybody": [
+        ("g", "SELECT c.campaign, SUM(o.amount) AS s, COUNT_IF(c.campaign = 'all') AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.campaign"),
+        ("g", "SELECT c.campaign, SUM(o.amount) AS s, SUM(CASE WHEN c.campaign = 'all' THEN 1 ELSE 2 END) AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.campaign"),
+        ("g", "SELECT c.campaign, AVG(o.amount) * COUNT(o.amount) AS s, COUNT_IF(c.campaign = 'all') AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.campaign"),
+        ("g", "SELECT c.campaign, SUM(t.s) AS s, COUNT_IF(c.campaign = 'all') AS n FROM (SELECT user_key, SUM(amount) AS s FROM orders GROUP BY user_key) t JOIN clicks c ON t.user_key = c.user_key GROUP BY c.campaign"),
+        ("often", "SELECT c.campaign, SUM(o.amount) AS s, COUNT_IF(c.campaign = 'all') AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.campaign"),
+        ("days", "SELECT r, SUM(amount) AS s FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY user_key ORDER BY day) AS r FROM orders) t GROUP BY r"),
+        ("days", "SELECT r, AVG(amount) * COUNT(amount) AS s, COUNT_IF(r = 1) AS n FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY user_key ORDER BY day) AS r FROM orders) t GROUP BY r"),
+        ("days", "SELECT day, SUM(amount) AS s, COUNT(DISTINCT user_key) AS n FROM (SELECT *, RANK() OVER (PARTITION BY user_key ORDER BY day) AS r FROM orders) t GROUP BY day"),
+    ],
+    "marks that are counted": [
+        *(("twins", f"SELECT {use} AS n FROM orders o JOIN weights w ON o.user_key = w.user_key") for use in (
+            "COUNT(DISTINCT w.seg)", "APPROX_COUNT_DISTINCT(w.w)", "COUNT(DISTINCT CASE WHEN o.region = 'north' THEN w.w END)", "COUNT(DISTINCT w.seg) FILTER (WHERE o.status = 'paid')",
+            "COUNT(DISTINCT o.status, w.w)", "COUNT(DISTINCT o.user_key, w.seg)",
+        )),
+        ("twins", "SELECT COUNT(DISTINCT x) AS n FROM (SELECT o.user_key, MAX(w.seg) AS x FROM orders o JOIN weights w ON o.user_key = w.user_key GROUP BY o.user_key) t"),
+        ("twins", "SELECT COUNT(DISTINCT r.country) AS n FROM orders o JOIN regions r ON o.region = r.region"),
+    ],
     "one row among worthless ones": [
         ("g", "SELECT status, SUM(discount) AS s, COUNT(*) AS n FROM orders WHERE discount = 0 OR order_id = 17 GROUP BY status"),
         ("g", "SELECT SUM(amount) AS s, COUNT(*) AS n FROM orders WHERE order_id = 17 OR amount = 10"),
@@ -106,6 +124,13 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
         ("out", "SELECT id, COUNT(NULLIF(b > 3, FALSE)) AS big FROM v GROUP BY id"),
         ("out", "SELECT id, COUNT(CASE WHEN b > 3 THEN 1 END) AS big FROM v GROUP BY id"),
         ("out", "SELECT id FROM v WHERE b > 3"),
+        *(("out", f"SELECT x.id, {use} AS n FROM v x JOIN v y ON x.a = y.a WHERE y.id IN (x.id, 17) GROUP BY x.id") for use in (
+            "COUNT(DISTINCT y.b)", "APPROX_COUNT_DISTINCT(y.b)", "COUNT(DISTINCT y.b, y.a)", "COUNT(DISTINCT y.b) FILTER (WHERE y.id > 0)", "COUNT(DISTINCT CASE WHEN y.id > 0 THEN y.b END)",
+        )),
+        ("out", "SELECT COUNT(DISTINCT b) AS n FROM v WHERE id IN (1, 17)"),
+        ("out", "SELECT a FROM v WHERE id IN (1, 17) GROUP BY a HAVING COUNT(DISTINCT b) > 1"),
+        ("out", "SELECT x.id, (SELECT COUNT(DISTINCT y.b) FROM v y WHERE y.id IN (x.id, 17)) AS n FROM v x"),
+        ("out", "SELECT n, COUNT(*) AS c FROM (SELECT a, COUNT(DISTINCT b) AS n FROM v WHERE id IN (1, 17) GROUP BY a) t GROUP BY n"),
         ("out", "SELECT id, COUNT(*) AS n FROM v GROUP BY id HAVING MAX(b) > 3"),
         ("g", "SELECT f, COUNT(*) AS n FROM (SELECT user_key, MAX(CASE WHEN age > 30 THEN 1 ELSE 0 END) AS f FROM orders GROUP BY user_key) t GROUP BY f"),
         ("g", "SELECT f, COUNT(*) AS n FROM (SELECT user_key, COUNT(NULLIF(age > 30, FALSE)) AS f FROM orders GROUP BY user_key) t GROUP BY f"),
@@ -347,6 +372,12 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
         ("twins", "SELECT w.user_key FROM weights w WHERE w.user_key NOT IN (SELECT user_key FROM orders)"),
     ],
     "persons counted twice": [
+        *(("twins", f"SELECT {use} AS n FROM {source}") for use in ("COUNT(DISTINCT o.user_key) - SUM(o.one)", "SUM(o.one) - COUNT(o.user_key)", "SUM(o.one) AS m, COUNT(DISTINCT o.user_key)") for source in (
+            "orders o", "orders o JOIN weights w ON o.user_key = w.user_key",
+        )),
+        ("days", "SELECT r, COUNT(DISTINCT CASE WHEN status = 'paid' THEN user_key END) AS n FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY user_key ORDER BY day) AS r FROM orders) t GROUP BY r"),
+        ("days", "SELECT r, COUNT(DISTINCT user_key) FILTER (WHERE status = 'open') AS n FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY user_key ORDER BY day) AS r FROM orders) t GROUP BY r"),
+        ("g", "SELECT c.campaign, COUNT(DISTINCT o.user_key) AS m, COUNT_IF(c.campaign = 'all') AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.campaign"),
         ("twins", "SELECT tag, COUNT(DISTINCT o.user_key) AS n FROM orders o LATERAL VIEW EXPLODE(ARRAY(o.status, 'all')) t AS tag GROUP BY tag"),
         ("twins", "SELECT tag, COUNT(DISTINCT o.user_key) AS n FROM orders o LATERAL VIEW EXPLODE(SPLIT(CONCAT(o.status, ',all'), ',')) t AS tag GROUP BY tag"),
         ("open", "SELECT tag, COUNT(DISTINCT o.user_key) AS n FROM orders o LATERAL VIEW EXPLODE(ARRAY(o.status, 'all')) t AS tag GROUP BY tag"),

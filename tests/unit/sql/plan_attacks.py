@@ -18,6 +18,7 @@ QUERIES = {
     "sum": "SELECT region, SUM(amount) AS s, COUNT(*) AS n FROM orders GROUP BY region",
     "filter": "SELECT region, SUM(amount) FILTER (WHERE status = 'paid') AS s FROM orders GROUP BY region",
     "one group": "SELECT t.device, SUM(o.amount) AS s FROM orders o JOIN (SELECT user_key, MAX(device) AS device FROM clicks GROUP BY user_key) t ON o.user_key = t.user_key GROUP BY t.device",
+    "sum and persons": "SELECT region, SUM(amount) AS s, COUNT(DISTINCT user_key) AS n FROM orders GROUP BY region",
     "two sums": "SELECT region, SUM(amount) AS s, SUM(discount) AS d FROM orders GROUP BY region",
     "products": "SELECT region, SUM(amount * discount) AS s, SUM(discount) FILTER (WHERE status = 'paid') AS d, AVG(IF(status = 'void', amount, 0)) AS e FROM orders GROUP BY region",
     "filled": "SELECT region, COUNT(*) AS n, COUNT(discount) AS m, COUNT(order_id) AS k FROM orders GROUP BY region",
@@ -36,6 +37,8 @@ QUERIES = {
     "two values": "SELECT region, status, COUNT(DISTINCT order_id) AS d FROM orders GROUP BY region, status",
     "overlap": "SELECT o.region, c.device, SUM(o.amount) AS s FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.region, c.device",
     "guarded overlap": "SELECT o.region, c.device, STDDEV(o.amount) AS s FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.region, c.device",
+    "overlapping tests": "SELECT c.device, COUNT(DISTINCT o.user_key) FILTER (WHERE o.status = 'paid') AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.device",
+    "overlapping values": "SELECT c.device, COUNT(DISTINCT o.order_id) AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.device",
     "having": "SELECT c.device, SUM(o.amount) AS s FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.device HAVING COUNT(*) > 1 ORDER BY s",
     "own rows": "SELECT w.seg, SUM(o.amount) AS s FROM orders o JOIN weights w ON o.user_key = w.user_key GROUP BY w.seg",
     "unique": "SELECT r.country, COUNT(*) AS n FROM orders o JOIN regions r ON o.region = r.region GROUP BY r.country",
@@ -63,6 +66,7 @@ QUERIES = {
 _PERSON = "`orders`.`user_key` AS `__cr_p`"
 _CONTRIBUTORS = " AND COUNT(`__cr_r`.`__cr_p`) FILTER(WHERE `__cr_r`.`__cr_c0` > 0) >= 5"
 _SHARE = " AND MAX(`__cr_r`.`__cr_c0`) - 0.8 * SUM(`__cr_r`.`__cr_c0`) <= 0"
+_SAME = "COUNT_IF(ABS(`__cr_a`.`{0}` - `__cr_b`.`{0}`) <= 1E-12 * ABS(`__cr_b`.`{0}`))"
 
 MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     # The conditions of the floors.
@@ -100,11 +104,18 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("read again", "PlanRowsOfPersons", [("COUNT(DISTINCT `orders`.`order_id`) AS", "SUM(2 * CASE WHEN `orders`.`status` = 'paid' THEN `orders`.`amount` END) AS")]),
     ("read again", "PlanRowsOfPersons", [("COUNT(DISTINCT `orders`.`order_id`) AS", "AVG(CASE WHEN `orders`.`status` = 'paid' THEN `orders`.`amount` WHEN `orders`.`status` = 'open' THEN 0 END) AS")]),
     ("explode", "PlanRowsOfPersons", [("SPLIT(`o`.`status`, ',')", "ARRAY(`o`.`status`, 'all')")]),
-    ("overlap", "PlanFloorMissing", [(" AND CAST(`__cr_a`.`__cr_c2` AS FLOAT) <=> CAST(`__cr_b`.`__cr_c2` AS FLOAT)", "")]),
-    ("overlap", "PlanFloorMissing", [(" AND CAST(`__cr_a`.`__cr_c1` AS FLOAT) <=> CAST(`__cr_b`.`__cr_c1` AS FLOAT)", "")]),
-    ("overlap", "PlanFloorMissing", [("CAST(`__cr_a`.`__cr_c2` AS FLOAT) <=> CAST(`__cr_b`.`__cr_c2` AS FLOAT)", "CAST(`__cr_a`.`__cr_c2` AS FLOAT) <=> CAST(`__cr_a`.`__cr_c2` AS FLOAT)")]),
-    ("guarded overlap", "PlanFloorMissing", [(" AND CAST(`__cr_a`.`__cr_c", " AND CAST(`__cr_b`.`__cr_c")]),
-    *(("guarded overlap", "PlanFloorMissing", [(f" AND CAST(`__cr_a`.`{name}` AS FLOAT) <=> CAST(`__cr_b`.`{name}` AS FLOAT)", "")]) for name in ("__cr_c2", "__cr_c4", "__cr_c6")),
+    *(("overlap", "PlanFloorMissing", [(f" OR `{side}`.`__cr_n` - {_SAME.format('__cr_c1')} BETWEEN 1 AND 4", "")]) for side in ("__cr_a", "__cr_b")),
+    *(("overlap", "PlanFloorMissing", [(_SAME.format("__cr_c1"), part)]) for part in ("COUNT_IF(TRUE)", "COUNT(*)", "COUNT_IF(`__cr_a`.`__cr_c1` <> `__cr_b`.`__cr_c1`)")),
+    ("overlap", "PlanFloorMissing", [("1E-12", "1E-3")]),
+    ("overlap", "PlanFloorMissing", [("1E-12 * ABS(`__cr_b`", "1E-12 + ABS(`__cr_b`")]),
+    ("overlap", "PlanFloorMissing", [("`__cr_a`.`__cr_c1` - `__cr_b`.`__cr_c1`", "`__cr_a`.`__cr_c1` - `__cr_a`.`__cr_c1`")]),
+    ("overlap", "PlanFloorMissing", [("ABS(`__cr_a`.`__cr_c1` - `__cr_b`.`__cr_c1`)", "ABS(CAST(`__cr_a`.`__cr_c1` - `__cr_b`.`__cr_c1` AS BIGINT))")]),
+    ("overlap", "PlanFloorMissing", [("CAST(`__cr_o`.`__cr_c1` AS DOUBLE)", "CAST(`__cr_o`.`__cr_c0` AS DOUBLE)")]),
+    ("overlap", "PlanFloorMissing", [("CAST(`__cr_o`.`__cr_c1` AS DOUBLE)", "CAST(`__cr_o`.`__cr_c1` AS INT)")]),
+    ("overlap", "PlanFloorMissing", [("AS DOUBLE), 0) AS `__cr_c1`", "AS DOUBLE), 9) AS `__cr_c1`")]),
+    *(("guarded overlap", "PlanFloorMissing", [(f" OR `{side}`.`__cr_n` - {_SAME.format(name)} BETWEEN 1 AND 4", "") for side in ("__cr_a", "__cr_b")]) for name in ("__cr_c2", "__cr_c4", "__cr_c5")),
+    ("overlapping tests", "PlanFloorMissing", [(f" OR `{side}`.`__cr_n` - {_SAME.format('__cr_c2')} BETWEEN 1 AND 4", "") for side in ("__cr_a", "__cr_b")]),
+    ("overlapping values", "PlanFloorMissing", [(f" OR `{side}`.`__cr_n` - {_SAME.format('__cr_c3')} BETWEEN 1 AND 4", "") for side in ("__cr_a", "__cr_b")]),
     ("values of persons", "PlanFloorMissing", [(" AND COUNT(`__cr_r`.`__cr_p`) FILTER(WHERE NOT `__cr_r`.`__cr_c11` AND NOT `__cr_r`.`__cr_c3`) NOT BETWEEN 1 AND 4", "")]),
     ("values of persons", "PlanFloorMissing", [(" AND COUNT(`__cr_r`.`__cr_p`) FILTER(WHERE NOT `__cr_r`.`__cr_c3`) NOT BETWEEN 1 AND 4", "")]),
     # Differences of sums, and of counts of persons.
@@ -141,8 +152,8 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("who merged", "PlanRowsOfPersons", [("COUNT(`__cr_r`.`__cr_p`) FILTER(WHERE `__cr_r`.`__cr_c2`) AS", "COUNT(`__cr_r`.`__cr_p`) FILTER(WHERE `__cr_r`.`__cr_p` = 'u17') AS")]),
     ("found", "PlanFloorMissing", [("FILTER(WHERE NOT `__cr_r`.`__cr_c", "FILTER(WHERE `__cr_r`.`__cr_c")]),
     ("rows of a person", "PlanFloorMissing", [("FILTER(WHERE NOT `__cr_r`.`__cr_c0`)", "FILTER(WHERE `__cr_r`.`__cr_c0`)")]),
-    ("rows of a person", "PlanFloorMissing", [("`__cr_c2` > 1)", "`__cr_c2` > 2)")]),
-    ("rows of a person", "PlanFloorMissing", [("COUNT(*) AS `__cr_c2`", "COUNT(`o`.`discount`) AS `__cr_c2`")]),
+    ("rows of a person", "PlanFloorMissing", [("`__cr_c3` > 1)", "`__cr_c3` > 2)")]),
+    ("rows of a person", "PlanFloorMissing", [("COUNT(*) AS `__cr_c3`", "COUNT(`o`.`discount`) AS `__cr_c3`")]),
     ("union", "PlanFloorMissing", [("FILTER(WHERE NOT `__cr_r`", "FILTER(WHERE `__cr_r`")]),
     ("union", "PlanFloorMissing", [("`t`.`user_key` AS `__cr_p`", "`t`.`__cr_id_0` AS `__cr_p`"), ("GROUP BY `t`.`user_key`", "GROUP BY `t`.`__cr_id_0`")]),
     ("one row for each", "PlanFloorMissing", [("FILTER(WHERE NOT `__cr_r`.`__cr_c0`)", "FILTER(WHERE `__cr_r`.`__cr_c0`)")]),

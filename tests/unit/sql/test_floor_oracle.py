@@ -34,9 +34,9 @@ CATALOG = Catalog.model_validate(
                 "name": "orders",
                 "columns": {
                     "user_key": "string", "region": "string", "status": "string", "amount": "number", "twin": "number", "score": "number",
-                    "email": "string",
+                    "email": "string", "tags": "string",
                 },
-                "floors": {"minGroupSize": FLOOR, "identity": "user_key", "dimensions": ["region", "status"]},
+                "floors": {"minGroupSize": FLOOR, "identity": "user_key", "dimensions": ["region", "status", "tags"]},
             },
             {
                 "name": "clicks",
@@ -50,18 +50,25 @@ CATALOG = Catalog.model_validate(
 Data = dict[str, list[tuple[Any, ...]]]
 
 
+WORLDS = 6
+"""Half of them have persons who are alike but for two."""
+
+
 def data(number: int) -> Data:
     """Data in which few persons differ from the others: by their status, an amount, a missing value, or their number of rows."""
     rnd = random.Random(number)
     orders, clicks = [], []
     for person in range(PERSONS):
-        for _ in range(rnd.choice((1, 1, 1, 2))):
+        alike = number >= WORLDS // 2 and person > 1
+        for row in range(2 if alike else rnd.choice((1, 1, 1, 2))):
             amount = rnd.choice((0.0, None, *(float(rnd.randint(5, 90)) for _ in range(4))))
             twin = amount if rnd.random() < 0.9 else 1.0
-            status = rnd.choice(("paid", "paid", "open", "void"))
-            orders.append((f"u{person}", rnd.choice("ns"), status, amount, twin, rnd.choice((1.0, 1.0, 0.25)), f"e{person}"))
-        for campaign in rnd.sample(("a", "b", "c"), rnd.choice((0, 1, 2, 2))):
-            clicks += [(f"u{person}", campaign, float(rnd.randint(1, 9)))] * rnd.choice((1, 1, 1, 2))
+            status = ("paid", "open")[row] if alike else rnd.choice(("paid", "paid", "open", "void"))
+            tags = {"void": "a,b,c", "open": "b"}.get(status, "a,b")
+            region = "n" if alike else rnd.choice("ns")
+            orders.append((f"u{person}", region, status, amount, twin, rnd.choice((1.0, 1.0, 0.25)), f"e{person}", tags))
+        for campaign in ("a", "b") if alike else rnd.sample(("a", "b", "c"), rnd.choice((0, 1, 2, 2))):
+            clicks += [(f"u{person}", campaign, float(rnd.randint(1, 9)))] * (1 if alike else rnd.choice((1, 1, 1, 2)))
     own = [(f"u{person}", rnd.choice("xy"), 1.0) for person in range(PERSONS - 2)]
     return {"orders": orders, "clicks": clicks, "own": own}
 
@@ -114,10 +121,29 @@ SOURCES = [
         "orders o JOIN clicks c ON o.user_key = c.user_key",
         ("c.campaign", "o.status", "c.campaign = 'a'"),
         _of("o", _STATES),
-        ("o.amount", "o.twin"),
+        ("o.amount", "o.twin", "c.spend"),
+        "o.user_key",
+        ("o.email",),
+        shared=True,
+    ),
+    Source(
+        "orders o JOIN clicks c ON o.user_key = c.user_key AND o.status <> c.campaign LEFT JOIN own w ON o.user_key = w.user_key",
+        ("c.campaign", "w.seg", "o.region"),
+        [*_of("o", _STATES), "w.user_key IS NULL"],
+        ("o.amount", "c.spend"),
         "o.user_key",
         shared=True,
     ),
+    Source(
+        "(SELECT user_key, status, SUM(amount) AS amount, SUM(twin) AS twin FROM orders GROUP BY user_key, status) a JOIN "
+        "(SELECT user_key, status AS st FROM orders GROUP BY user_key, status) b ON a.user_key = b.user_key AND a.status <= b.st",
+        ("b.st", "a.status"),
+        _of("a", _STATES[:4]),
+        ("a.amount", "a.twin"),
+        "a.user_key",
+        shared=True,
+    ),
+    Source("orders LATERAL VIEW EXPLODE(SPLIT(tags, ',')) e AS tag", ("tag", "status"), _STATES, ("amount",), "user_key", shared=True),
     Source(
         "orders o LEFT JOIN clicks c ON o.user_key = c.user_key AND c.campaign = 'a'",
         ("o.status", "CASE WHEN c.user_key IS NULL THEN 'control' ELSE 'exposed' END"),
@@ -152,6 +178,16 @@ SOURCES = [
         (*_STATES, "r = 1"),
         ("amount", "twin", "score"),
         "user_key",
+        shared=True,
+    ),
+    Source(
+        "(SELECT *, NTILE(2) OVER (PARTITION BY user_key ORDER BY status, region) AS half, LEAD(status) OVER (PARTITION BY user_key "
+        "ORDER BY status, region) AS following FROM orders) t",
+        ("half", "following", "region"),
+        (*_STATES, "half = 1"),
+        ("amount", "twin", "score"),
+        "user_key",
+        ("email",),
         shared=True,
     ),
     Source(
@@ -275,7 +311,7 @@ ACCEPTED: list[str] = []
 
 @seed(20261130)
 @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-@given(query=queries(), world=st.integers(0, 2))
+@given(query=queries(), world=st.integers(0, WORLDS - 1))
 def test_results_of_generated_queries_show_nothing_of_few_persons(query: tuple[str, Source, int], world: int) -> None:
     sql, source, keys = query
     verdict = check_sql(split_statements(sql), CATALOG)

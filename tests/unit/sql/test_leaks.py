@@ -121,7 +121,7 @@ _PARTS = Catalog.model_validate(
         ]
     }
 )  # fmt: skip
-CATALOGS |= dict.fromkeys(("void", "ratings", "mail", "bare"), _PARTS) | {"often": CATALOGS["mixed"]}
+CATALOGS |= dict.fromkeys(("void", "ratings", "mail", "bare"), _PARTS) | {"often": CATALOGS["mixed"], "days": CATALOGS["mixed"]}
 """The person u17 has the only second order; or is the only one without a paid order; or without a second order."""
 TARGET = 7317.25
 """Amount of the person u17. All other amounts are whole numbers below 1000."""
@@ -149,6 +149,11 @@ def rows(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
             )
         )  # fmt: skip
     others = [number for number in people if number != 17]
+    if catalog == "days":
+        orders = [(*row[:3], "open" if row[0] < 8 else "paid", 1e13 + row[0], *row[5:]) for row in orders]
+        later = [(row[0] + 100, *row[1:7], "2024-01-02", *row[8:]) for row in orders]
+        later[17] = (117, "u17", "north", "open", 1e13 + 17 + TARGET, *later[17][5:])
+        return {"orders": [*orders, *later]}
     if catalog in ("twins", "second", "open"):
         orders = [_with_twins(row) for row in orders]
         orders += [(99, "u17", "north", "paid", 1.0, *orders[17][5:])] if catalog == "second" else []
@@ -208,7 +213,7 @@ def _with_twins(row: tuple[Any, ...]) -> tuple[Any, ...]:
 ANY_RESULT = (
     "small cell by NULL", "unlisted column as a count", "identity of another type", "condition on an unlisted column", "powers by steps",
     "weights by steps", "one person in a union", "limits and rounding", "arrays made by the text",
-    "sums of unions that overflow", "rounding",
+    "sums of unions that overflow", "rounding", "marks that are counted",
 )  # fmt: skip
 """Kinds of queries of which every result shows something."""
 
