@@ -27,16 +27,19 @@ IN_ONE_JVM = frozenset(
     )
 )
 """Files that run Spark in the process of the tests. The JVM of the first one serves the others, with its code already compiled."""
+ON_THE_STORES = frozenset(f"tests/unit/test_{name}.py" for name in ("object_stores", "blob_access", "sparkapp_listing"))
+"""Files whose tests need Azurite or SeaweedFS, which then start once."""
 FIRST = (
     "the demo's cloud",
     "another cloud",
     "Spark",
     "tests/scenario/test_attested_payload.py",
-    "tests/unit/test_object_stores.py",
+    "the object stores",
     "tests/scenario/test_spark_service.py",
-    "tests/unit/audit/test_forged_records.py",
-    "tests/unit/sql/test_floors.py",
+    "tests/scenario/test_query_in_time.py",
     "the fault matrix",
+    "tests/scenario/test_recovery.py",
+    "tests/scenario/test_query_renewal.py",
     "tests/conformance/governance/test_model.py",
     "tests/scenario/test_governance_machine.py",
     "tests/scenario/kubernetes/test_kubelet.py",
@@ -44,7 +47,12 @@ FIRST = (
     "tests/unit/test_commands.py",
     "tests/cluster/test_cluster_api.py",
     "tests/cluster/test_cluster_runs.py",
-    "tests/unit/test_sparkapp_listing.py",
+    "tests/scenario/test_prepare_cost.py",
+    "tests/scenario/test_load.py",
+    "tests/scenario/test_repeated_commands.py",
+    "tests/unit/audit/test_forged_records.py",
+    "tests/unit/sql/test_floors.py",
+    "tests/unit/sparkapp/test_plan_walk.py",
     "tests/unit/test_governance_faults.py",
     "tests/unit/test_supervisor.py",
     "tests/unit/keys/test_release_key.py",
@@ -61,6 +69,8 @@ def piece(nodeid: str) -> str:
         return "the fault matrix"
     if file in IN_ONE_JVM:
         return "Spark"
+    if file in ON_THE_STORES:
+        return "the object stores"
     if "scenario/" not in file or name not in ON_THE_CLOUD:
         return file
     return "the demo's cloud" if name in WITH_THE_DEMO else "another cloud"

@@ -188,8 +188,12 @@ def _output(item: Item, ctx: Context) -> Output:
     if name:
         check_column_name(name)
         ctx.scope.aliases[name.lower()] = place
-    elif (length == 1 or text.kinds[place + 1 : item.end - 1] == ["."]) and text.is_name(item.end - 1) and value.sources:
-        name = text.values[item.end - 1]
+    else:
+        end = item.end
+        while text.kinds[place] == "(" and text.closing[place] == end - 1:  # Spark names (a) as a
+            place, end, length = place + 1, end - 1, length - 2
+        if (length == 1 or text.kinds[place + 1 : end - 1] == ["."]) and text.is_name(end - 1) and value.sources:
+            name = text.values[end - 1]
     return name, value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -128,7 +129,7 @@ def test_delete_ends_all_processes_of_the_pod(client: KubernetesClient, waiting_
     pids: list[int] = []
     deadline = time.monotonic() + 10
     while not pids and time.monotonic() < deadline:
-        pids = [int(line.split()[1]) for line in client.logs(status.driver_pod or "").splitlines() if line.startswith("child")]
+        pids = [int(pid) for pid in re.findall(r"^child (\d+)\n", client.logs(status.driver_pod or ""), re.M)]
     (child,) = pids
     assert psutil.pid_exists(child)
     assert client.delete(name)

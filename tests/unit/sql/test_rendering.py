@@ -206,3 +206,11 @@ def test_alias_in_qualify_leaves_its_column_as_it_is() -> None:
     verdict = check_sql("SELECT s AS k FROM t QUALIFY k = 'x' AND ROW_NUMBER() OVER (ORDER BY a) = 1", T)
     assert "`t`.`s` AS `k`" in verdict.sql
     assert "QUALIFY (`k` = 'x'" in verdict.sql
+
+
+@pytest.mark.parametrize("text", ["(a)", "((t.a))", "DISTINCT(a)", "DISTINCT (t.`a`)"])
+def test_column_in_parentheses_keeps_its_name_as_in_spark(text: str) -> None:
+    verdict = check_sql(f"SELECT {text} FROM t", T)
+    assert [column.name for column in verdict.output] == ["a"]
+    assert "`t`.`a` AS `a`" in verdict.sql
+    assert [column.name for column in check_sql("SELECT (a) + 1 FROM t", T).output] == ["_c0"]
