@@ -206,7 +206,7 @@ def _verify(
     crls = tuple(path.read_bytes() for path in crl or ())
     bundle, verdict = read_and_verify(file, store, keys=_keys(key or []), crls=crls, **host_data)
     if verdict.records == 0 and verdict.first_broken is not None:
-        print_status(f"{safe(file)} is no audit bundle. Export one with [bold]cleanroom audit export RUN[/bold].")
+        print_status(f"{safe(file)} is not an audit bundle. Export one with [bold]cleanroom audit export RUN[/bold].")
     return bundle, verdict
 
 

@@ -95,7 +95,7 @@ def test_page_of_a_broken_bundle_names_the_link_and_calls_its_facts_unverified(
     assert "BROKEN" in (tmp_path / "x.html").read_text()
 
 
-@pytest.mark.parametrize(("name", "words"), [("r.zip", "name their file with --trust"), ("x.zip", "x.zip is no audit bundle")])
+@pytest.mark.parametrize(("name", "words"), [("r.zip", "name their file with --trust"), ("x.zip", "x.zip is not an audit bundle")])
 def test_a_bundle_that_is_not_accepted_has_a_remedy(
     name: str, words: str, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
