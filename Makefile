@@ -70,7 +70,7 @@ $(TESTS_STAMP): $(STAMP)
 
 test: ## run the tests, on real servers
 	@$(MAKE) --no-print-directory -j 2 setup $(TESTS_STAMP)
-	@$(PY) -m pytest -n 4 --dist loadfile $(PYTEST_ARGS)
+	@$(PY) -m pytest -n 5 --dist loadfile $(PYTEST_ARGS)
 
 mutants: setup ## put small faults into the code, and list those that no test notices (MUTANTS="cleanroom/keys --sample 200")
 	@$(PY) -m scripts.mutants $(MUTANTS)

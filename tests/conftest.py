@@ -1,4 +1,4 @@
-"""Fixtures of all tests, and the distribution of tests over processes (``make test`` uses four)."""
+"""Fixtures of all tests, and the distribution of tests over processes (``make test`` uses five)."""
 
 from __future__ import annotations
 

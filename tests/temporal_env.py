@@ -1,4 +1,4 @@
-"""Session fixtures with real Temporal dev servers; ``tests/conftest.py`` loads them. A session has one server of each kind.
+"""Fixtures with real Temporal dev servers; ``tests/conftest.py`` loads them. A session has one server of each kind.
 
 Do not import a fixture into a test module: pytest would make it a fixture of that module, with a server of its own.
 
@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from temporalio.client import Client
-from temporalio.service import GrpcCompression
+from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
 
 from cleanroom.temporal import attributes
@@ -74,14 +74,35 @@ def unique(prefix: str) -> str:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def temporal_env() -> AsyncIterator[WorkflowEnvironment]:
-    """Start a dev server in real time."""
+async def _server_in_real_time() -> AsyncIterator[WorkflowEnvironment]:
     async with await WorkflowEnvironment.start_local(**server_options()) as env:
         yield env
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def time_skipping_env() -> AsyncIterator[WorkflowEnvironment]:
-    """Start a dev server with virtual time. Time does not skip while an activity or a local activity runs."""
+async def _server_in_virtual_time() -> AsyncIterator[WorkflowEnvironment]:
     async with await WorkflowEnvironment.start_time_skipping_v2(**server_options()) as env:
         yield env
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def temporal_env(_server_in_real_time: WorkflowEnvironment) -> AsyncIterator[WorkflowEnvironment]:
+    """A dev server in real time. What a module leaves open ends with it, so that no worker of a later module gets its tasks."""
+    yield _server_in_real_time
+    await _terminate_open_workflows(_server_in_real_time.client)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def time_skipping_env(_server_in_virtual_time: WorkflowEnvironment) -> AsyncIterator[WorkflowEnvironment]:
+    """A dev server with virtual time. Time does not skip while an activity or a local activity runs."""
+    yield _server_in_virtual_time
+    await _terminate_open_workflows(_server_in_virtual_time.client)
+
+
+async def _terminate_open_workflows(client: Client) -> None:
+    async for found in client.list_workflows("ExecutionStatus = 'Running'"):
+        try:
+            await client.get_workflow_handle(found.id, run_id=found.run_id).terminate("its test module has ended")
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:  # it has ended since it was listed
+                raise

@@ -34,7 +34,7 @@ def test_the_page_has_accepted_and_refused_examples_and_its_command_works(tmp_pa
     assert (done.exit_code, json.loads(done.stdout)["allowed"]) == (0, True), done.output
 
 
-def test_a_condition_on_a_dimension_inside_a_sum_names_the_form_that_is_accepted() -> None:
-    sql = "SELECT country, SUM(CASE WHEN product = 'book' THEN amount END) AS books FROM orders GROUP BY country"
+def test_a_choice_of_values_inside_a_sum_names_the_form_that_is_accepted() -> None:
+    sql = "SELECT country, SUM(CASE WHEN product = 'book' THEN amount ELSE quantity END) AS books FROM orders GROUP BY country"
     (reason,) = check_sql([sql], Catalog.parse(CATALOG[0])).reasons
-    assert "a condition on it stands in FILTER" in reason.message
+    assert "write one aggregate with FILTER (WHERE …) for each case" in reason.message
