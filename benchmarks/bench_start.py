@@ -23,7 +23,7 @@ LIMIT = 0.5
 SECONDS = 60.0
 FLOOR = ("-c", "import typer, pydantic; from typer import _adapters")
 REFUSED = ("query list", "query show x", "query approve x", "run list", "run show x", "dataset list", "audit list", "consent show x", "ui")
-TEMPORAL = ("query list", "query show x", "run list", "run show x", "dataset list", "versions list")
+TEMPORAL = ("query list", "query show x", "run list", "run show x", "run explain x", "dataset list", "versions list")
 GOVERNANCE = (
     "query approve x --plaintext", "query renew x --plaintext", "run start x --plaintext", "audit list", "consent show x", "key publish",
     "members", "dataset preview x",

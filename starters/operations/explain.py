@@ -23,7 +23,6 @@ from cleanroom.identifiers import prepare_workflow_id, run_workflow_id
 from cleanroom.settings import KubernetesSettings, load_settings
 from cleanroom.temporal.failures import error_from_failure
 from starters.operations.audit import list_events
-from starters.operations.ledger_run import show_run_from_ledger
 from starters.operations.runs import show_run
 from starters.operations.session import Session
 from starters.terminal.output import with_names
@@ -92,6 +91,8 @@ async def explain_run(session: Session, run_id: str, cluster: KubernetesSettings
         timeline.missing["Temporal"] = str(error)
     await timeline.read("ledger", _ledger(session, run_id))
     if record is None:
+        from starters.operations.ledger_run import show_run_from_ledger  # imports what reads the ledger: a tenth of a second
+
         try:
             record = await show_run_from_ledger(session, run_id)
         except CleanRoomError:
