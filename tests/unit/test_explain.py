@@ -17,7 +17,7 @@ from cleanroom.settings import KubernetesSettings, Settings
 from cleanroom.spark.status import ClusterEvent
 from cleanroom.temporal.converter import data_converter
 from starters.cli import app
-from starters.operations import explain
+from starters.operations import explain, ledger_run
 from starters.operations.explain import cluster_settings, conclusion, explain_run, history_entries
 from starters.operations.session import Session
 from tests.histories import recorded_history, recorded_keyring
@@ -136,7 +136,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
     monkeypatch.setattr(explain, "show_run", show)
     monkeypatch.setattr(explain, "list_events", events)
-    monkeypatch.setattr(explain, "show_run_from_ledger", from_ledger)
+    monkeypatch.setattr(ledger_run, "show_run_from_ledger", from_ledger)
     monkeypatch.setattr("starters.terminal.output.USER_NAMES", {"u-17": "north"})
     return cluster
 
@@ -158,8 +158,8 @@ async def test_run_that_no_source_knows_is_not_found(sources: Cluster, monkeypat
     async def unknown(session: Session, run_id: str, **_: Any) -> Any:
         raise NotFound("WorkflowNotFound", "no run")
 
-    for name in ("show_run", "show_run_from_ledger"):
-        monkeypatch.setattr(explain, name, unknown)
+    monkeypatch.setattr(explain, "show_run", unknown)
+    monkeypatch.setattr(ledger_run, "show_run_from_ledger", unknown)
     with pytest.raises(NotFound, match="WorkflowNotFound"):
         await explain_run(Session(Settings()), "r-1", None)
 
