@@ -115,6 +115,7 @@ def plain_upload(store: str, server: dict[str, Any], file: Path) -> Callable[[],
 
 def sealed_upload(store: str, server: dict[str, Any], file: Path) -> Callable[[], object]:
     """Return a function that uploads the file as ``cleanroom dataset upload`` does."""
+    import cleanroom.datasets.csv_text  # noqa: F401 - loaded on use otherwise: it belongs to the start of the process
     import starters.operations.datasets  # noqa: F401 - for the memory that the command needs
     from cleanroom.datasets.encryption import generate_dataset_key
     from cleanroom.datasets.upload import upload_dataset
