@@ -51,9 +51,10 @@ def test_a_vote_in_governance_is_shown_although_nobody_told_the_workflow(world: 
 def test_an_old_node_of_governance_hides_no_change(world: World) -> None:
     async def check() -> None:
         query = await proposed(world)
+        proposal = await open_proposal(world, query)  # before: an old node may not know it yet
         world.nodes.lag = 0.5
         try:
-            await vote(world, query, "litware")
+            await world.documents("litware").vote(proposal, world.users["litware"], accept=True)
             await shown(query, lambda state: state.accepted == ("litware",))
         finally:
             world.nodes.lag = 0
