@@ -41,9 +41,8 @@ class GuestAttestor:
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
-        return self._own_roots or ssl_context(
-            None
-        )  # Reading the system's roots takes 20 ms, so only once, and not before the first request.
+        # Reading the system's roots takes 20 ms, so only once, and not before the first request.
+        return self._own_roots or ssl_context(None)
 
     async def attest(self, runtime_data: bytes) -> AttestationEvidence:
         """Return evidence whose report data is ``report_data_for(runtime_data)``.
