@@ -64,7 +64,7 @@ class ReleasedGroups:
                 raise Refusal(
                     "FanOutOverFloor",
                     f"{item.name} over rows that a join, a union or a window may put into several groups is not compared in these groups; "
-                    "write AVG, STDDEV or CORR of numbers that are not DECIMAL, or aggregate per person first",
+                    "write AVG or STDDEV of numbers that are not DECIMAL, or aggregate per person first",
                 )
             texts.append(item.sql)
         for groups in kinds:
