@@ -229,8 +229,13 @@ async def sent_until_continued_as_new(handle: WorkflowHandle[PublishQuery, Query
         while (await handle.describe()).run_id == first:
             await handle.signal(PublishQuery.approve, {"junk": count})
             count += 1
-            await seen(handle, lambda state: len(state.refused) == count)
+            await has_refused(handle, count)
     return count
+
+
+async def has_refused(handle: WorkflowHandle[PublishQuery, QueryState], count: int) -> None:
+    """Wait until the query has refused ``count`` messages."""
+    await seen(handle, lambda state: len(state.refused) == count)
 
 
 def token(party: str, decision: str = "approve", days: float = 30) -> dict[str, str]:
