@@ -18,9 +18,6 @@ Origin = tuple[str, str, str]
 ColumnKey = tuple[str, str]
 """View and column, both lower case."""
 
-Term = tuple[str, ...]
-"""The factors of a term of a polynomial, without constants: columns, and functions of one. It is empty for a constant."""
-
 ROWS = "*"
 """Replaces the column name in an origin where rows are read or counted."""
 
@@ -65,7 +62,7 @@ class Value:
     capped: bool = False  # LEAST of a column and a constant, or of a sum: it may be the same for all but a few persons
     caps: frozenset[str] = NO_NAMES  # conditions that are true where LEAST in this expression does not give its constant
     mixed: bool = False  # a sum of several terms, one of which reads a column, or a negated column
-    terms: frozenset[Term] = frozenset()  # of a polynomial, unless it is one column; see cleanroom.sql.privacy.polynomials
+    factors: tuple[str, ...] = ()  # columns, and functions of one, that a product multiplies; see cleanroom.sql.privacy.polynomials
     conditional: bool = False  # contains a CASE inside an aggregate over rows of several persons
     selector: str = ""  # condition under which such a CASE is the value `selected`; otherwise it is 0 or NULL
     selected: Value | None = None
@@ -77,7 +74,7 @@ class Value:
     def as_column(self, sql: str, name: str, sources: frozenset[str]) -> Value:
         """This output column of a query as a column of the relation ``sources``."""
         out = self.copy()
-        out.sql, out.name, out.sources, out.joinable, out.ungrouped, out.terms = sql, name, sources, self.plain, True, frozenset()
+        out.sql, out.name, out.sources, out.joinable, out.ungrouped, out.factors = sql, name, sources, self.plain, True, ()
         return out
 
 
@@ -145,10 +142,12 @@ class ReleasedAggregate(NamedTuple):
     """An aggregate over rows of several persons."""
 
     name: str  # name of the aggregate
-    args: tuple[Value, ...]  # its arguments
-    distinct: bool  # the aggregate ignores duplicates
-    where: str = ""  # text of the condition of FILTER, or empty
-    sql: str = ""  # rendered text, with FILTER
+    arg: Value | None  # its argument; None for ``COUNT(*)``
+    where: str  # text of the condition of FILTER, or empty
+    sql: str  # rendered text, with FILTER
+    persons: bool  # it counts different identities
+    value: Value | None  # what it reads: the argument, or the result that a CASE in it chooses; None if it counts rows
+    part: PartOfDivision  # the conditions of FILTER, of a CASE and of a flag
 
 
 Release = tuple[int, str]

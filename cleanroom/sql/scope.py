@@ -68,13 +68,14 @@ class Scope:
     releases: frozenset[Release] = frozenset()  # floors that subqueries already enforce
     views: frozenset[str] = NO_NAMES  # input views that the rows are derived from
     may_copy_rows: bool = False  # see CheckedQuery
-    group_keys: set[str] | None = None  # texts of the group keys; None if the SELECT neither groups nor aggregates
+    # For the text of each group key, the text that reads it after grouping; None if the SELECT neither groups nor aggregates
+    group_keys: dict[str, str] | None = None
     group_text: str = ""  # the rendered GROUP BY clause
     keys: list[Value] = field(default_factory=list)  # the group keys
     plain_group_keys: list[str] = field(default_factory=list)  # texts of the group keys that are unchanged columns
     per_person: bool = False  # rows are grouped by every identity: each group is one person and stays protected
     divisions: dict[str, bool] = field(default_factory=dict)  # conditions by which aggregates divide the rows of a group
-    released: list[ReleasedAggregate] = field(default_factory=list)  # the aggregates over rows of several persons
+    released: dict[str, ReleasedAggregate] = field(default_factory=dict)  # the aggregates over rows of several persons, by their texts
     overlapping: bool = False  # see CheckedQuery
     multiplied: bool = False  # the joins may repeat a protected row, with different values of other relations
     exploded: set[str] = field(default_factory=set)  # aliases of LATERAL VIEWs over protected rows, which repeat the rows of a person

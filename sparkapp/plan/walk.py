@@ -15,7 +15,7 @@ from sparkapp.plan.moments import computed_columns, renamed
 from sparkapp.plan.release import Release
 from sparkapp.plan.rows import NOTHING, Column, Person, Rows, fresh
 from sparkapp.plan.sources import Sources
-from sparkapp.plan.tree import Node, refused, tree
+from sparkapp.plan.tree import Node, is_generated_join, refused, tree
 from sparkapp.plan.vocabulary import view_name
 from sparkapp.plan.walking import Lower
 
@@ -52,7 +52,7 @@ class PlanWalk:
         """The rows of an operator that are complete: no condition of a release is missing."""
         rows, release = self.visit(node, outer)
         if release is not None and release.missing:
-            raise refused("PlanFloorMissing", "a release is not complete: persons, different values or overlapping groups are not counted")
+            raise refused("PlanFloorMissing", "a release is not complete: persons or overlapping groups are not counted")
         return rows
 
     def visit(self, node: Node, outer: Columns) -> tuple[Rows, Release | None]:
@@ -66,9 +66,10 @@ class PlanWalk:
             return self._aggregates.aggregate(node.child, node, outer)
         if node.kind == "Aggregate":
             return self._aggregates.aggregate(node, None, outer)
+        if is_generated_join(node):
+            return self._aggregates.completed(node, outer)
         if node.kind in ("Filter", "Join"):
-            completed = self._aggregates.completed(node, outer)
-            return (self._sources.rows(node, outer), None) if completed is None else completed
+            return self._sources.rows(node, outer), None
         return self._operator(node, outer), None
 
     def _operator(self, node: Node, outer: Columns) -> Rows:

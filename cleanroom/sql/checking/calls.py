@@ -181,7 +181,7 @@ def cast(ctx: Context) -> Value | None:
     degree, scale = (part.degree, part.scale) if exact else (None, math.inf)
     spark_type = f"{name}({', '.join(sizes)})" if sizes else name
     out = combine(f"{word}({part.sql} AS {spark_type})", kind, ATOM, [part], degree=degree, identity=kind == "string", scale=scale)
-    out.terms = polynomials.terms_of(part) if exact else frozenset()
+    out.factors = polynomials.factors_of(part) if exact else ()
     return out
 
 

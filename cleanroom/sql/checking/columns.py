@@ -50,10 +50,11 @@ def read_column(found: Value, ctx: Context, level: Scope) -> Value:
             if inner is level:
                 break
             inner.outer_reads.append(found)
-    if level.group_keys is None or found.sql not in level.group_keys:
+    grouped = found.sql if level.group_keys is None else level.group_keys.get(found.sql)
+    if level.group_keys is None or grouped is None or (ctx.aggregate and level is ctx.scope):
         return found
     out = found.copy()
-    out.joinable, out.ungrouped = found.plain, False
+    out.sql, out.joinable, out.ungrouped = grouped, found.plain, False
     return out
 
 

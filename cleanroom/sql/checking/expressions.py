@@ -67,8 +67,12 @@ def condition(ctx: Context, least: int = OR) -> Value:
 
 
 def _grouped(value: Value, ctx: Context) -> Value:
-    if value.ungrouped and value.sql in (ctx.scope.group_keys or ()):
+    """The group key that ``value`` is, or ``value``."""
+    grouped = (ctx.scope.group_keys or {}).get(value.sql) if value.ungrouped and not ctx.aggregate else None
+    if grouped is not None:
         value.ungrouped = False
+        if grouped != value.sql:
+            value.sql, value.precedence, value.operator, value.parts, value.negated = grouped, ATOM, "", (), ""
     return value
 
 
@@ -111,7 +115,6 @@ def _minus(ctx: Context) -> Value:
     out = combine(f"-{parenthesised(part, ATOM)}", part.type, SIGN, [part], degree=part.degree, scale=part.scale)
     out.constant = None if part.constant is None else -part.constant
     out.mixed = out.mixed or out.degree != 0
-    out.terms = polynomials.terms_of(part)
     return out
 
 
@@ -136,7 +139,7 @@ def _arithmetic(left: Value, symbol: str, level: int, ctx: Context) -> Value:
         kind = arithmetic_type(symbol, left.type, right.type)
         out = combine(sql, kind, level, (left, right), degree=degree, scale=scale)
         out.mixed = out.mixed or polynomials.mixes(symbol, left, right)
-        out.terms = polynomials.terms(symbol, left, right) if degree else frozenset()
+        out.factors = tuple(sorted(polynomials.factors_of(left) + polynomials.factors_of(right))) if degree and symbol in "*/" else ()
         out.constant = constant
         out.whole = out.whole or (symbol in "+-*" and out.degree != 0 and kind in ("integer", "long", "smallint", "tinyint"))
         left = out

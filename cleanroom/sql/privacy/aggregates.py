@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.model import NO_COLUMNS, SUM, ColumnKey, Division, PartOfDivision, ProtectedInput, ReleasedAggregate, Value
+from cleanroom.sql.model import NO_COLUMNS, SUM, ColumnKey, Division, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import parenthesised
+from cleanroom.sql.rendering import GROUPS, parenthesised, qualified
+from cleanroom.sql.scope import Scope
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 
@@ -38,9 +39,8 @@ def aggregate_disclosure(
     divisions = _allowed_divisions(name, args, distinct, catalog) if released else ()
     combinable = disclosure != "value" and all(arg.degree is not None and not (released and arg.outer_join_markers) for arg in args)
     different = distinct or name == "APPROX_COUNT_DISTINCT"
-    return Disclosure(
-        _exposed(disclosure, args, released, catalog if different else None), _degree(name, args) if combinable else None, divisions
-    )
+    exposed = _exposed(disclosure, args, released, catalog if different else None)
+    return Disclosure(exposed, _degree(name, args) if combinable else None, divisions)
 
 
 def _check_overflow(name: str, args: Sequence[Value], catalog: Catalog) -> None:
@@ -68,7 +68,9 @@ def _exposed(disclosure: str, args: Sequence[Value], released: Sequence[Protecte
     if disclosure == "condition":
         return NO_COLUMNS
     exposed = frozenset([pair for arg in args for pair in arg.exposed])
-    if disclosure == "count" and (released or all(arg.plain for arg in args)):
+    if disclosure == "count" and released:
+        return NO_COLUMNS
+    if disclosure == "count" and all(arg.plain for arg in args):
         # Without a floor, a group may be two rows: the count tells whether their values are equal.
         return frozenset([pair for pair in exposed if catalog is not None and not catalog.has_floor(pair[0])])
     if disclosure == "mixture" and released:
@@ -86,8 +88,7 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
     found = found_row_divisions(args)
     disclosure = FUNCTIONS[name].disclosure
     if disclosure == "count":
-        distinct = distinct or name == "APPROX_COUNT_DISTINCT"
-        if all(arg.degree == 0 or arg.plain or (not distinct and _reads_dimensions(arg, catalog)) for arg in args):
+        if all(arg.degree == 0 or arg.plain or _reads_dimensions(arg, catalog) for arg in args):
             return found
         raise Refusal(
             "ConditionalAggregate",
@@ -96,7 +97,9 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
         )
     if disclosure == "condition":
         return (*found, *condition_divisions(args[0], catalog))
-    if disclosure == "mixture" and not distinct:
+    if name == "SUM" and args[0].type == "decimal":
+        raise Refusal("TypeNotAllowed", "SUM of DECIMAL over rows under a privacy floor may fail for large values; write CAST(… AS DOUBLE)")
+    if disclosure == "mixture" and not distinct and not name.startswith("TRY_"):
         value = args[0].selected or args[0]
         if is_flag(value, catalog):
             return (*found, Division(f"({parenthesised(value, SUM)} <> 0)", False))
@@ -115,15 +118,19 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
     )
 
 
-def selected(item: ReleasedAggregate, catalog: Catalog) -> tuple[Value | None, PartOfDivision]:
-    """The value that an aggregate reads, and the conditions on the rows that it reads. The value is None if it counts rows."""
-    tests, value = [item.where] if item.where else [], item.args[0] if item.args else None
-    if value is not None and value.selected is not None and len(item.args) == 1:
+def release_aggregate(scope: Scope, name: str, args: Sequence[Value], distinct: bool, where: str, sql: str, catalog: Catalog) -> str:
+    """Record an aggregate over rows of several persons, and return the column of the groups that it becomes."""
+    tests, arg = [where] if where else [], args[0] if args else None
+    value = arg
+    if value is not None and value.selected is not None:
         tests, value = [*tests, value.selector], value.selected
-    if value is not None and (FUNCTIONS[item.name].disclosure == "condition" or is_flag(value, catalog)):
+    if value is not None and (FUNCTIONS[name].disclosure == "condition" or is_flag(value, catalog)):
         tests.append(parenthesised(value, SUM) if value.type == "boolean" else f"({parenthesised(value, SUM)} <> 0)")
         value = None
-    return value if value is not None and value.sources else None, tuple((test, True) for test in tests)
+    value = value if value is not None and value.sources else None
+    part = tuple((test, True) for test in tests)
+    scope.released.setdefault(sql, ReleasedAggregate(name, arg, where, sql, distinct, value, part))
+    return qualified(GROUPS, f"__cr_a{list(scope.released).index(sql)}")
 
 
 def is_flag(value: Value, catalog: Catalog) -> bool:
@@ -145,8 +152,13 @@ def _check_value(name: str, arg: Value, catalog: Catalog) -> None:
     if arg.degree is None or arg.conditional:
         raise Refusal(
             "ConditionalAggregate",
-            f"{name} over rows under a privacy floor takes columns, their sums and products of two, and LEAST, ROUND, LN, LOG10 or "
-            "LOG1P of one column; this expression could single out rows (round and cast the result, not the rows)",
+            f"{name} over rows under a privacy floor takes a column, a product of two, or LEAST, ROUND, LN, LOG10 or LOG1P of one "
+            "column; this expression could single out rows (round and cast the result, not the rows)",
+        )
+    if arg.mixed and protected:
+        raise Refusal(
+            "SumOfTerms",
+            f"{name} of a sum of several terms over rows under a privacy floor: write one aggregate for each term, as in SUM(a) - SUM(b)",
         )
     if arg.capped and not arg.caps:
         raise Refusal(
@@ -209,7 +221,6 @@ MOST_MOMENTS = 3
 MAX_POWER = 2
 POWERS = dict.fromkeys(("STDDEV", "STDDEV_SAMP", "STDDEV_POP", "STD", "VARIANCE", "VAR_SAMP", "VAR_POP"), MAX_POWER)
 """Aggregates that contain the squares of their arguments."""
-SUMS = ("SUM", "TRY_SUM")
 
 
 def _is_publishable(value: Value, catalog: Catalog) -> bool:

@@ -13,7 +13,7 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 
-from cleanroom.sql.model import Term, Value
+from cleanroom.sql.model import Value
 from cleanroom.sql.vocabulary import Function
 
 MAX_DEGREE = 3
@@ -62,16 +62,9 @@ def arithmetic(symbol: str, left: Value, right: Value) -> tuple[int | None, floa
     return (degree if degree <= MAX_DEGREE and scale <= LARGEST_FACTOR else None), scale, None
 
 
-def terms_of(value: Value) -> frozenset[Term]:
-    """The terms of a polynomial."""
-    return value.terms or frozenset([() if value.degree == 0 else (value.sql,)])
-
-
-def terms(symbol: str, left: Value, right: Value) -> frozenset[Term]:
-    """The terms of ``left symbol right``, if that is a polynomial."""
-    if symbol in ("+", "-"):
-        return terms_of(left) | terms_of(right)
-    return frozenset([tuple(sorted(one + two)) for one in terms_of(left) for two in (terms_of(right) if symbol == "*" else [()])])
+def factors_of(value: Value) -> tuple[str, ...]:
+    """What a product multiplies, without constants; a column is its own factor."""
+    return value.factors or (() if value.degree == 0 else (value.sql,))
 
 
 def mixes(symbol: str, left: Value, right: Value) -> bool:

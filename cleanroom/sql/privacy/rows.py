@@ -135,10 +135,10 @@ def check_array(columns: Sequence[str]) -> None:
         )
 
 
-def check_exploded(scope: Scope, merged: bool) -> None:
-    """Refuse a SELECT with LATERAL VIEW over protected rows that does more than to count persons. ``merged``: it reads groups only."""
-    counts = (item.name == "COUNT" and item.distinct and all(arg.identity and arg.plain for arg in item.args) for item in scope.released)
-    if scope.exploded and not (merged and all(counts)):
+def check_exploded(scope: Scope) -> None:
+    """Refuse a SELECT with LATERAL VIEW over protected rows that does more than to count persons."""
+    counts = (item.persons and not item.part for item in scope.released.values())
+    if scope.exploded and not (scope.group_keys is not None and scope.aggregates_persons and all(counts)):
         raise Refusal(
             "FanOutOverFloor",
             "LATERAL VIEW repeats the rows of a person: with rows under a privacy floor, the same SELECT groups by dimensions and computes "
