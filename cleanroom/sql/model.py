@@ -24,7 +24,7 @@ ROWS = "*"
 NO_ORIGINS: frozenset[Origin] = frozenset()
 NO_COLUMNS: frozenset[ColumnKey] = frozenset()
 NO_NAMES: frozenset[str] = frozenset()
-NUMERIC_FACTS = ("transformed", "filled", "made_by_text", "whole", "united", "capped", "mixed", "conditional")
+NUMERIC_FACTS = ("transformed", "filled", "made_by_text", "whole", "capped", "mixed", "conditional")
 """Facts about a number that hold for whatever is computed from it; see :class:`Value`."""
 
 
@@ -57,8 +57,7 @@ class Value:
     made_by_text: bool = False  # the text chooses the rows that have the value: it is a count, or an outer join supplies it
     transformed: bool = False  # not linear in a column: rounded, capped, or a logarithm. It is not multiplied any further
     filled: bool = False  # NULL is replaced by 0
-    whole: bool = False  # arithmetic of whole numbers, which fails if a value is too large
-    united: bool = False  # whole numbers of persons, and others that an author may know: their sum may overflow
+    whole: bool = False  # arithmetic of whole numbers, or a union with others that an author may know: a sum may overflow
     capped: bool = False  # LEAST of a column and a constant, or of a sum: it may be the same for all but a few persons
     caps: frozenset[str] = NO_NAMES  # conditions that are true where LEAST in this expression does not give its constant
     mixed: bool = False  # a sum of several terms, one of which reads a column, or a negated column
@@ -82,11 +81,11 @@ _facts = attrgetter(*Value.__slots__)
 
 
 class SemiJoin(NamedTuple):
-    """A condition of the form ``column IN (SELECT ...)`` or ``EXISTS (SELECT ...)`` on protected rows."""
+    """A condition of the form ``column IN (SELECT ...)`` on protected rows."""
 
     protected: list[ProtectedInput]  # protected inputs of the subquery
-    column: Value | None  # column on the left of IN; None for EXISTS
-    type: str  # type of the column that the subquery of IN returns
+    column: Value  # column on the left of IN
+    type: str  # type of the column that the subquery returns
 
 
 class Equality(NamedTuple):
@@ -122,7 +121,6 @@ class ProtectedInput(NamedTuple):
     reference: str  # text that reads the identity: a column reference inside a SELECT, a column name of a checked query
     outer_join_marker: str = ""  # condition that is true where an outer join found the row that carries the identity
     output_position: int | None = None  # index of the identity among the output columns of a checked query, if it is one of them
-    enclosing_column: Value | None = None  # column of an enclosing query that equals the identity in every row
     partial: bool = False  # the rows include those of another part of a UNION, in which the identity is NULL
 
 
@@ -164,8 +162,6 @@ class CheckedQuery:
     protected: list[ProtectedInput] = field(default_factory=list)
     releases: frozenset[Release] = frozenset()  # floors that the query already enforces
     views: frozenset[str] = NO_NAMES  # lower-case names of the input views that the rows are derived from
-    # The rows include some that the query text itself makes (constants, unions, `explode`). A join with them could copy protected rows
-    may_copy_rows: bool = False
     # Lower-case names of output columns whose values occur together in one row at most; None if there are none
     unique_on: frozenset[str] | None = None
     overlapping: bool = False  # A protected row of one person may be in several rows, with different values of other columns

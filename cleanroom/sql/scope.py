@@ -14,10 +14,8 @@ class EqualColumns:
     """Columns that the conditions of one SELECT compare."""
 
     found: list[Equality] = field(default_factory=list)  # the equalities, in the order of the query
-    links: list[tuple[str, str]] = field(default_factory=list)  # aliases of relations that an equality of columns joins
     _representatives: dict[str, str] = field(default_factory=dict)
     _persons: dict[str, str] = field(default_factory=dict)
-    _views: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def representative(self, reference: str) -> str:
         """One reference for all columns that equal ``reference`` in every row."""
@@ -41,16 +39,9 @@ class EqualColumns:
         if one != two and equality.joinable:
             self._persons[two] = one
         if equality.in_every_row:
-            views = self.views_behind(left) | self.views_behind(right)
             one, two = self.representative(left.sql), self.representative(right.sql)
             if one != two:
                 self._representatives[two] = one
-            self._views[one] = views
-
-    def views_behind(self, value: Value) -> frozenset[str]:
-        """Input views that ``value``, or a column that equals it in every row, is derived from."""
-        own = frozenset([view for view, _, _ in value.origins])
-        return own | self._views.get(self.representative(value.sql), NO_NAMES)
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +58,6 @@ class Scope:
     protected: list[ProtectedInput] = field(default_factory=list)  # inputs whose rows are under a floor
     releases: frozenset[Release] = frozenset()  # floors that subqueries already enforce
     views: frozenset[str] = NO_NAMES  # input views that the rows are derived from
-    may_copy_rows: bool = False  # see CheckedQuery
     # For the text of each group key, the text that reads it after grouping; None if the SELECT neither groups nor aggregates
     group_keys: dict[str, str] | None = None
     group_text: str = ""  # the rendered GROUP BY clause

@@ -224,14 +224,9 @@ class Terms:
         """Refuse arithmetic with whole numbers that queries may not filter by: it fails if one of them is large."""
         for part in call.walk():
             types = {str(leaf.fields.get("dataType")) for leaf in part.walk() if leaf.kind in ("AttributeReference", "Cast", "Literal")}
-            if (part.kind in ("Add", "Subtract", "Multiply") and types <= _WHOLE) or self._sums_united(part):
+            united = part.kind == "AttributeReference" and self.columns[part.id].united and types <= _WHOLE
+            if united or (part.kind in ("Add", "Subtract", "Multiply") and types <= _WHOLE):
                 require_shown(self.walk.shown(part, self.columns), "arithmetic with whole numbers reads", self.walk.catalog)
-
-    def _sums_united(self, node: Node) -> bool:
-        """Whether a sum of whole numbers of a union may overflow by a number that the author knows."""
-        leaf = node.child if node.kind == "Sum" else node
-        whole = leaf.kind == "AttributeReference" and str(leaf.fields.get("dataType")) in _WHOLE
-        return whole and node is not leaf and self.columns[leaf.id].united
 
     # -- conditions ---------------------------------------------------------------------------------------------------
 

@@ -93,7 +93,6 @@ def _value(name: str, args: Sequence[Value], distinct: bool, ctx: Context) -> Va
         transformed=any(arg.transformed for arg in args) or (scope.multiplied and function.disclosure == "mixture"),
         mixed=any(arg.mixed for arg in args),
         capped=any(arg.capped for arg in args) and function.disclosure != "count",
-        united=any(arg.united for arg in args),
         filled=any(arg.filled for arg in args),
         made_by_text=function.disclosure in ("count", "condition") or any(arg.made_by_text for arg in args),
     )

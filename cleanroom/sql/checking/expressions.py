@@ -272,11 +272,10 @@ def _exists(ctx: Context) -> Value:
     """``EXISTS (SELECT ...)``."""
     ctx.text.expect("(")
     query, reads = _subquery(ctx)
+    check_no_rows(query.protected)
     found = Value("", "boolean", origins=frozenset([(view, ROWS, "exists") for view in query.views]), degree=None)
     out = combine(f"EXISTS{subquery(query.sql)}", "boolean", PREDICATE, [found, *reads], identity=True)
     out.identity, out.degree = False, None
-    if query.protected:
-        out.semi_join = SemiJoin(query.protected, None, "")
     return out
 
 

@@ -117,7 +117,6 @@ def _merged(operator: str, branches: Sequence[CheckedQuery], hidden: bool, ctx: 
         named,
         frozenset([release for branch in branches for release in branch.releases]),
         frozenset([view for branch in branches for view in branch.views]),
-        may_copy_rows=not protected,
         overlapping=len([branch for branch in protected_of if branch]) > 1 or any(branch.overlapping for branch in branches),
     )
 
@@ -143,7 +142,7 @@ def _merged_field(fields: Sequence[Value], mixed: bool, ctx: Context) -> Value:
     out.degree, out.scale = highest_degree(fields), max(field.scale for field in fields)
     out.plain = not mixed and all(field.plain for field in fields) and len({field.type for field in fields}) == 1
     out.flag = all(field.flag for field in fields)
-    out.united = mixed and out.type in ("integer", "long")
+    out.whole = mixed and out.type in ("integer", "long")
     for fact in ("identity", *NUMERIC_FACTS):
         setattr(out, fact, any(getattr(field, fact) for field in (out, *fields)))
     return out

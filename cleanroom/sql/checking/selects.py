@@ -66,7 +66,6 @@ def select(ctx: Context, parent: Scope | None, hidden: bool, prefix: str, *, alo
         carried,
         scope.releases,
         scope.views,
-        scope.may_copy_rows and groups is None,
         _unique_on(clauses, scope),
         (scope.overlapping or scope.multiplied)
         and bool(protected)
@@ -78,7 +77,7 @@ def _unique_on(clauses: _Clauses, scope: Scope) -> frozenset[str] | None:
     """Output columns whose values occur together once: the group keys, or all columns of DISTINCT."""
     if clauses.distinct:
         return frozenset([name.lower() for name, _ in clauses.outputs])
-    if scope.group_keys is None or scope.may_copy_rows:
+    if scope.group_keys is None:
         return None
     names = {value.sql: name.lower() for name, value in clauses.outputs}
     keys = {*scope.group_keys.values()}
@@ -137,8 +136,7 @@ def _rows(joined: Source, ctx: Context) -> tuple[str, str]:
     scope, where = ctx.scope, ""
     if _begins("WHERE", ctx):
         where = "\nWHERE " + conjunction(conjuncts(ctx.in_clause("filter"), in_every_row=True))
-    scope.may_copy_rows = scope.may_copy_rows or not rows.connected(scope.aliases_in_from, scope.equal.links)
-    rows.check_from(scope.protected, scope.may_copy_rows)
+    rows.check_inputs(scope.protected)
     missing = rows.unfiltered_identities(scope)
     if missing:  # a floor cannot count a row without an identity
         where += f"{' AND ' if where else f'{chr(10)}WHERE '}{' AND '.join(f'{text} IS NOT NULL' for text in missing)}"

@@ -45,8 +45,7 @@ def aggregate_disclosure(
 
 def _check_overflow(name: str, args: Sequence[Value], catalog: Catalog) -> None:
     """Refuse arithmetic with whole numbers of persons, which fails if one of them is large."""
-    summed = [arg for arg in args if arg.whole or (arg.united and name == "SUM" and arg.type in ("integer", "long"))]
-    for view, column, _ in sorted(origin for arg in summed for origin in arg.origins):
+    for view, column, _ in sorted(origin for arg in args if arg.whole for origin in arg.origins):
         owner = catalog.view(view)
         if owner is not None and owner.min_group_size > 0 and not owner.may_output(column):
             raise Refusal(
