@@ -42,7 +42,6 @@ class Value:
     sources: frozenset[str] = NO_NAMES  # aliases of the relations that the expression reads
     outer_join_markers: frozenset[str] = NO_NAMES  # conditions that are true where the outer join that supplied the value found a row
     plain: bool = False  # a column, unchanged
-    joinable: bool = False  # a column, unchanged, or a normalised identity: equal values mean the same thing
     identity: bool = False  # derived from the identity column of a floor
     ungrouped: bool = False  # reads a column outside of any aggregate and any group key
     aggregated: bool = False  # contains an aggregate
@@ -50,7 +49,6 @@ class Value:
     name: str = ""  # name of the output column; for an expression, if the query gives no alias
     operator: str = ""  # AND, OR or || of a chain, which needs no parentheses inside a longer chain of the same operator; or =
     parts: tuple[Value, ...] = ()  # conditions that AND combines, or the sides of an equality
-    negated: str = ""  # text of the negation of a condition, if NOT may stand inside of it
     semi_join: SemiJoin | None = None  # rows of persons that the condition reads: it must be a condition on every row of a SELECT
     constant: float | None = None  # value of a numeric constant, if known
     flag: bool = False  # 0, 1 or NULL by its form
@@ -73,7 +71,7 @@ class Value:
     def as_column(self, sql: str, name: str, sources: frozenset[str]) -> Value:
         """This output column of a query as a column of the relation ``sources``."""
         out = self.copy()
-        out.sql, out.name, out.sources, out.joinable, out.ungrouped, out.factors = sql, name, sources, self.plain, True, ()
+        out.sql, out.name, out.sources, out.ungrouped, out.factors = sql, name, sources, True, ()
         return out
 
 
@@ -101,11 +99,6 @@ class Equality(NamedTuple):
     def plain(self) -> bool:
         """Both are unchanged columns."""
         return self.first.plain and self.second.plain
-
-    @property
-    def joinable(self) -> bool:
-        """Equal values of both mean the same thing."""
-        return self.first.joinable and self.second.joinable
 
     @property
     def same(self) -> bool:

@@ -36,7 +36,7 @@ class EqualColumns:
         if not equality.same:
             return
         one, two = self.person(left.sql), self.person(right.sql)
-        if one != two and equality.joinable:
+        if one != two:
             self._persons[two] = one
         if equality.in_every_row:
             one, two = self.representative(left.sql), self.representative(right.sql)
@@ -88,11 +88,6 @@ class Scope:
         self.visible, self.named = columns, {}
         for value in columns:
             self.named.setdefault(value.name.lower(), []).append(value)
-
-    @property
-    def aliases_in_from(self) -> list[str]:
-        """Rendered aliases of the relations."""
-        return [relation.alias for relation in self.relations.values()]
 
     @property
     def columns(self) -> dict[str, Value]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from cleanroom.sql import Catalog
-from sparkapp.plan.comparisons import attributes, normalised, plain, unchanged
+from sparkapp.plan.comparisons import attributes, plain, unchanged
 from sparkapp.plan.conditions import counts_rows, without_alias, without_casts
 from sparkapp.plan.expressions import Columns, is_flag, is_stored, power, require_conditions, require_shown, shown
 from sparkapp.plan.groups import Aggregates
@@ -247,16 +247,13 @@ class PlanWalk:
                 raise refused("PlanUnreadable", f"an expression reads the unknown attribute {inner.name!r}")
             return columns[inner.id]
         require_conditions(inner, columns, self.subquery, self.catalog)
-        base = normalised(inner)
-        identity = base is not None and base in columns and columns[base].identity
         null = _is_null(inner, columns)
         leaves = [columns[part.id] for part in inner.walk() if part.kind == "AttributeReference" and part.id in columns]
         return Column(
             fresh(),
             self.shown(inner, columns),
-            identity,
-            is_flag(inner, columns),
-            null,
+            flag=is_flag(inner, columns),
+            null=null,
             computed=True,
             power=power(inner, columns),
             capped=any(leaf.capped for leaf in leaves) or any(part.kind == "Least" for part in inner.walk()),

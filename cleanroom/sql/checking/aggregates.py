@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cleanroom.sql.checking.constants import interval
 from cleanroom.sql.checking.values import combine
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import ATOM, ROWS, SUM, Value
+from cleanroom.sql.model import ATOM, NO_NAMES, ROWS, SUM, Value
 from cleanroom.sql.privacy.aggregates import aggregate_disclosure, condition_divisions, protected_columns, release_aggregate
 from cleanroom.sql.privacy.exposure import check_condition, check_one_relation
 from cleanroom.sql.privacy.rows import window_parts
@@ -78,24 +78,19 @@ def _value(name: str, args: Sequence[Value], distinct: bool, ctx: Context) -> Va
     scope.divide(disclosure.divisions)
     for arg in args if scope.aggregates_persons else ():
         _warn_of_argument(name, arg, ctx)
-    return Value(
-        sql,
-        result_type(function, [arg.type for arg in args]) if args else "long",
-        ATOM,
-        max((arg.scale for arg in args), default=1.0),
-        disclosure.degree,
-        origins=frozenset([(view, column, use) for arg in args for view, column, _ in arg.origins])
-        or frozenset([(view, ROWS, use) for view in scope.views]),
-        exposed=disclosure.exposed,
-        aggregated=True,
-        flag=name in ("MIN", "MAX", "ANY_VALUE", "FIRST") and args[0].flag,
-        # Rows that a join repeats count several times: an aggregate per person is then another form of the column.
-        transformed=any(arg.transformed for arg in args) or (scope.multiplied and function.disclosure == "mixture"),
-        mixed=any(arg.mixed for arg in args),
-        capped=any(arg.capped for arg in args) and function.disclosure != "count",
-        filled=any(arg.filled for arg in args),
-        made_by_text=function.disclosure in ("count", "condition") or any(arg.made_by_text for arg in args),
-    )
+    kind = result_type(function, [arg.type for arg in args]) if args else "long"
+    out = combine(sql, kind, ATOM, args, identity=True, scale=max((arg.scale for arg in args), default=1.0))
+    origins = frozenset([(view, column, use) for arg in args for view, column, _ in arg.origins])
+    out.origins = origins or frozenset([(view, ROWS, use) for view in scope.views])
+    out.exposed, out.degree, out.aggregated = disclosure.exposed, disclosure.degree, True
+    out.identity = out.ungrouped = False
+    out.sources = out.outer_join_markers = out.caps = NO_NAMES
+    out.flag = name in ("MIN", "MAX", "ANY_VALUE", "FIRST") and args[0].flag
+    # Rows that a join repeats count several times: an aggregate per person is then another form of the column.
+    out.transformed = out.transformed or (scope.multiplied and function.disclosure == "mixture")
+    out.capped = out.capped and function.disclosure != "count"
+    out.made_by_text = out.made_by_text or function.disclosure in ("count", "condition")
+    return out
 
 
 def _check_counted(name: str, args: Sequence[Value], scope: Scope) -> None:

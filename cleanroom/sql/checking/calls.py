@@ -127,10 +127,8 @@ def _scalar(name: str, ctx: Context) -> Value:
     if name == "IF":
         return _conditional(sql, args[:1], args[1:], ctx)
     degree, scale = polynomials.call(function, args)
-    normalised = function.normalises_identity and all(arg.degree == 0 for arg in args[1:])
     kind = result_type(function, [arg.type for arg in args])
-    out = combine(sql, kind, ATOM, args, degree=degree, identity=normalised, scale=scale)
-    out.joinable = normalised and args[0].joinable and args[0].type == "string"  # the text of a number is another value
+    out = combine(sql, kind, ATOM, args, degree=degree, scale=scale)
     out.transformed = out.transformed or (function.degree_rule in ("transforms", "rounds") and out.degree == 1)
     if name == "LEAST" and out.degree == 1:
         below = [f"{sql} <> {parenthesised(arg, SUM)}" for arg in args if arg.constant is not None]
@@ -180,7 +178,7 @@ def cast(ctx: Context) -> Value | None:
     exact = polynomials.keeps_value(word, part.type, kind, sizes)
     degree, scale = (part.degree, part.scale) if exact else (None, math.inf)
     spark_type = f"{name}({', '.join(sizes)})" if sizes else name
-    out = combine(f"{word}({part.sql} AS {spark_type})", kind, ATOM, [part], degree=degree, identity=kind == "string", scale=scale)
+    out = combine(f"{word}({part.sql} AS {spark_type})", kind, ATOM, [part], degree=degree, scale=scale)
     out.factors = polynomials.factors_of(part) if exact else ()
     return out
 

@@ -54,7 +54,7 @@ def read_column(found: Value, ctx: Context, level: Scope) -> Value:
     if level.group_keys is None or grouped is None or (ctx.aggregate and level is ctx.scope):
         return found
     out = found.copy()
-    out.sql, out.joinable, out.ungrouped = grouped, found.plain, False
+    out.sql, out.ungrouped = grouped, False
     return out
 
 
@@ -65,9 +65,8 @@ def _aliased_value(name: str, place: int, ctx: Context) -> Value:
     value = ctx._replace(in_qualify=False, expanding=ctx.expanding | {name.lower()}).expression()
     text.at = here
     ctx.findings.expand(len(value.sql))
-    value = value.copy()
-    value.negated = ""
     if ctx.in_qualify:  # Spark evaluates the SELECT list first
+        value = value.copy()
         value.sql, value.precedence = quote(name), ATOM
     return value
 

@@ -6,7 +6,7 @@ no operands of conditions or arithmetic, and ``||`` is not mixed with ``+`` and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from cleanroom.sql.checking import constants
 from cleanroom.sql.checking.calls import call, case, cast, extract
@@ -72,7 +72,7 @@ def _grouped(value: Value, ctx: Context) -> Value:
     if grouped is not None:
         value.ungrouped = False
         if grouped != value.sql:
-            value.sql, value.precedence, value.operator, value.parts, value.negated = grouped, ATOM, "", (), ""
+            value.sql, value.precedence, value.operator, value.parts = grouped, ATOM, "", ()
     return value
 
 
@@ -119,12 +119,11 @@ def _minus(ctx: Context) -> Value:
 
 
 def _negation(ctx: Context) -> Value:
-    """``NOT x``. ``NOT x IN (…)`` is rendered as ``x NOT IN (…)``, and so on."""
     _check_signs(ctx.text)
     part = ctx.expression(PREDICATE)
     if part.operator == "AND":  # NOT (a AND b) is NOT a OR NOT b
         _warn_of_or(part, ctx)
-    return combine(part.negated or f"NOT {parenthesised(part, ATOM)}", "boolean", PREDICATE, [part])
+    return combine(f"NOT {parenthesised(part, ATOM)}", "boolean", PREDICATE, [part])
 
 
 def _arithmetic(left: Value, symbol: str, level: int, ctx: Context) -> Value:
@@ -210,15 +209,7 @@ def _predicate(left: Value, symbol: str, ctx: Context) -> Value:
             raise outside_language(CONSTRUCTS["ANY"], text.position())
         parts.append(ctx.expression(SUM))
         rest = f"{symbol} {parenthesised(parts[1], SUM)}"
-    return _with_negation(parenthesised(left, SUM), "", rest, negated, parts)
-
-
-def _with_negation(left: str, word: str, rest: str, negated: bool, parts: Sequence[Value], identity: bool = False) -> Value:
-    """A condition with NOT inside of it, or one that records how it would read."""
-    out = combine(f"{left} {word}{'NOT ' if negated else ''}{rest}", "boolean", PREDICATE, parts, identity=identity)
-    if not negated:
-        out.negated = f"{left} {word}NOT {rest}"
-    return out
+    return combine(f"{parenthesised(left, SUM)} {'NOT ' * negated}{rest}", "boolean", PREDICATE, parts)
 
 
 def _comparison(left: Value, symbol: str, right: Value) -> Value:
@@ -243,7 +234,8 @@ def _is(left: Value, ctx: Context) -> Value:
     if word not in ("NULL", "TRUE", "FALSE"):
         raise text.construct(text.at) or Refusal("ExpressionNotAllowed", "IS is allowed with NULL, TRUE and FALSE")
     text.at += 1
-    out = _with_negation(parenthesised(left, SUM), "IS ", word, negated, [left], identity=word == "NULL" and left.plain)
+    sql = f"{parenthesised(left, SUM)} IS {'NOT ' * negated}{word}"
+    out = combine(sql, "boolean", PREDICATE, [left], identity=word == "NULL" and left.plain)
     if left.identity and left.outer_join_markers:  # whether an outer join found the person, and nothing of the identity
         out.exposed = frozenset()
     out.identity = False
@@ -260,8 +252,8 @@ def _membership(left: Value, negated: bool, ctx: Context) -> Value:
     (field,) = query.fields
     shown = Value("", "unknown", degree=None, origins=field.origins, exposed=field.exposed)
     join = bool(field.origins) and bool(left.origins)
-    rest = f"IN {subquery(query.sql)}"
-    out = _with_negation(parenthesised(left, SUM), "", rest, negated, [left, shown, *reads], identity=join or not left.identity)
+    text = f"{parenthesised(left, SUM)} {'NOT ' * negated}IN {subquery(query.sql)}"
+    out = combine(text, "boolean", PREDICATE, [left, shown, *reads], identity=join or not left.identity)
     out.identity, out.degree = False, None
     if query.protected and not negated:
         out.semi_join = SemiJoin(query.protected, left, field.type)
@@ -302,8 +294,6 @@ def _parentheses(ctx: Context) -> Value:
         if text.kinds[text.at] == ",":
             raise outside_language("ExpressionNotAllowed: a list in parentheses; compare one column after the other", text.position())
         text.expect(")")
-        if value.negated:
-            value.negated = ""
         return value
     query, reads = _subquery(ctx)
     check_no_rows(query.protected)

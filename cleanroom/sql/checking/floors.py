@@ -42,9 +42,10 @@ def released_groups(ctx: Context, source: tuple[str, str]) -> ReleasedGroups:
     sums = Sums(ctx, floor)
     tests, repeated = counted_persons(scope) if floor > 1 else ([], False)
     persons_of = _persons(scope)
+    union = next(iter(persons_of)) not in {scope.equal.person(item.reference) for item in scope.protected}
     partial = {item.reference for item in scope.protected if item.partial}
     kinds = {
-        kind: PersonGroups(GROUPS + f"_{number}" * bool(number), texts, person, source, partial=person in partial, floor=floor)
+        kind: PersonGroups(GROUPS + f"_{number}" * bool(number), texts, person, source, partial=union or person in partial, floor=floor)
         for number, (kind, person) in enumerate(persons_of.items())
     }
     always, optional = _optional(scope)
@@ -57,6 +58,9 @@ def released_groups(ctx: Context, source: tuple[str, str]) -> ReleasedGroups:
             needed.append(f"{item.reference} IS NOT NULL")
         if needed:
             groups.require(" AND ".join(needed), none=bool(part) and not any(scope.divisions.values()))
+    first, *others = kinds.values()
+    for part in parts_of(scope.divisions) if union else ():
+        first.require(test_of(part), none=not any(scope.divisions.values()))
     for item in optional:
         for word in ("NOT ", ""):
             kinds[scope.equal.person(item.reference)].require(f"{item.reference} IS {word}NULL")
@@ -66,7 +70,6 @@ def released_groups(ctx: Context, source: tuple[str, str]) -> ReleasedGroups:
     number = ctx.findings.release(scope.protected, floor)
     scope.releases |= {(number, item.view) for item in scope.protected}
     overlap = bool(texts) and floor > 1 and (scope.overlapping or scope.multiplied)
-    first, *others = kinds.values()
     for aggregate in scope.released.values():
         first.merge(aggregate)
     shared = [groups for groups in kinds.values() if overlap and not _is_in_one_group(groups, scope.keys, scope)]

@@ -238,23 +238,13 @@ def found_row_divisions(values: Iterable[Value]) -> tuple[Division, ...]:
 
 
 def condition_divisions(condition: Value, catalog: Catalog) -> tuple[Division, ...]:
-    """Divisions of a group by the condition of a CASE, IF, FILTER or COUNT_IF.
+    """Divisions of a group by the condition of a CASE, IF, FILTER or COUNT_IF, which reads dimensions.
 
-    Raises:
-        Refusal: The condition reads a column that its owner does not allow in a result.
+    A part may be empty if owners publish all of the columns, or if the condition is whether an outer join found the person.
     """
     publishable = condition.degree is not None or bool(condition.origins)
-    for view_name, column in sorted(condition.exposed):
-        view = catalog.view(view_name)
-        if view is None or view.min_group_size == 0:
-            publishable = False
-        elif column in view.identity_columns and condition.outer_join_markers:
-            continue  # whether an outer join found the person
-        elif not view.may_output(column):
-            raise Refusal(
-                "ConditionalAggregate",
-                f"a condition inside an aggregate reads {column}, which the owner of {view.name} does not list as a dimension",
-            )
-        elif not view.lists_output(column):
-            publishable = False
+    for name, column in condition.exposed:
+        view = catalog.view(name)
+        found = view is not None and column in view.identity_columns and bool(condition.outer_join_markers)
+        publishable = publishable and (found or (view is not None and view.min_group_size > 0 and view.lists_output(column)))
     return (*found_row_divisions([condition]), Division(parenthesised(condition, SUM), not publishable))

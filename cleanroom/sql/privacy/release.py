@@ -119,7 +119,7 @@ def test_of(part: PartOfDivision) -> str:
 def output_field(name: str, value: Value, *, protected: bool) -> Value:
     """What an enclosing query may know about an output column of a SELECT, which reads ``protected`` rows or not."""
     out = value.copy()
-    out.sql, out.name, out.precedence, out.operator, out.constant, out.parts, out.negated = "", name, ATOM, "", None, (), ""
+    out.sql, out.name, out.precedence, out.operator, out.constant, out.parts = "", name, ATOM, "", None, ()
     if value.outer_join_markers or (value.windowed and value.degree != 0):
         out.degree = None
     out.plain = value.plain and not value.outer_join_markers

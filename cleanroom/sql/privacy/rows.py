@@ -30,7 +30,7 @@ def joins_relations(left: Value, right: Value) -> bool:
 
 def check_identities(left: Value, right: Value) -> None:
     """Refuse an equality of columns of two relations that compares a cast of an identity."""
-    if joins_relations(left, right) and (left.identity or right.identity) and not (left.joinable and right.joinable):
+    if joins_relations(left, right) and (left.identity or right.identity) and not (left.plain and right.plain):
         raise Refusal(
             "JoinNotOnIdentity",
             f"{left.sql} = {right.sql}".replace("`", "") + " compares an identity in another form: one person could count as several; "
