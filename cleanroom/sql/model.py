@@ -24,7 +24,7 @@ ROWS = "*"
 NO_ORIGINS: frozenset[Origin] = frozenset()
 NO_COLUMNS: frozenset[ColumnKey] = frozenset()
 NO_NAMES: frozenset[str] = frozenset()
-NUMERIC_FACTS = ("transformed", "filled", "made_by_text", "whole", "capped", "mixed", "conditional")
+NUMERIC_FACTS = ("transformed", "filled", "made_by_text", "whole", "capped", "conditional")
 """Facts about a number that hold for whatever is computed from it; see :class:`Value`."""
 
 
@@ -35,8 +35,7 @@ class Value:
     sql: str  # rendered text
     type: str  # type of the result, as verdicts name it
     precedence: int = ATOM  # of the outermost operator; lowest first
-    scale: float = 1.0  # largest factor, or inverse of one, of a column; see cleanroom.sql.privacy.polynomials
-    degree: int | None = 0  # 0: constant; n: polynomial of degree n in columns; None: anything else, which could single out rows
+    degree: int | None = 0  # 0: constant; n: product of n columns; None: anything else, which could single out rows
     origins: frozenset[Origin] = NO_ORIGINS  # input columns that the value is derived from, for the lineage
     exposed: frozenset[ColumnKey] = NO_COLUMNS  # input columns whose values can be read from this value
     sources: frozenset[str] = NO_NAMES  # aliases of the relations that the expression reads
@@ -58,7 +57,6 @@ class Value:
     whole: bool = False  # arithmetic of whole numbers, or a union with others that an author may know: a sum may overflow
     capped: bool = False  # LEAST of a column and a constant, or of a sum: it may be the same for all but a few persons
     caps: frozenset[str] = NO_NAMES  # conditions that are true where LEAST in this expression does not give its constant
-    mixed: bool = False  # a sum of several terms, one of which reads a column, or a negated column
     factors: tuple[str, ...] = ()  # columns, and functions of one, that a product multiplies; see cleanroom.sql.privacy.polynomials
     conditional: bool = False  # contains a CASE inside an aggregate over rows of several persons
     selector: str = ""  # condition under which such a CASE is the value `selected`; otherwise it is 0 or NULL

@@ -178,21 +178,13 @@ class Terms:
             self._require_moment(value, function)
         self._limits |= {(limit, test): None for node in value.walk() if node.kind == "Least" for limit in self._limits_of(node)}
         whole = product_text(value, self.canonical)
-        sums = [*self._powers(value, function)] if protected else [whole]
-        sums += [product_of((whole, whole))] if not protected and function not in _FIRST_POWERS else []
+        sums = [whole] if function in _FIRST_POWERS else [whole, product_of((whole, whole))]
         functions = self._functions.setdefault((sums[0], test), set())
         functions.add(function)
         if len(functions) > 1:  # a sum and a mean show how many values there are
             self._counts[test | {f"{sums[0]}{FOUND}"}] = None
         self._sums |= {(text, test): protected for text in sums}
         self._known = self._known or function != "Sum"
-
-    def _powers(self, value: Node, function: str) -> Iterator[str]:
-        """The product that a value is, and its square for a moment of second power."""
-        factors = _factors(value, self.canonical)
-        yield product_of(factors)
-        if function not in _FIRST_POWERS:
-            yield product_of(factors * 2)
 
     def _limits_of(self, least: Node) -> Iterator[str]:
         """Tests of rows for which LEAST does not give its constant: ``LEAST(x, c) <> c`` and ``x IS NULL``, which LEAST ignores."""
@@ -203,7 +195,10 @@ class Terms:
                 yield f"{self.canonical.text(least)} <> {number_text(child)}"
 
     def _require_moment(self, value: Node, function: str) -> None:
-        """Require that a sum or a moment of persons has one term, of two factors at most, which are columns of one dataset."""
+        """Require that a sum or a moment of persons has one term, of two factors at most, which are columns of one dataset.
+
+        The conditions of the floor are about the term itself, so that a constant factor in it makes another term of it.
+        """
         if _is_mixed(value):
             raise refused("PlanRowsOfPersons", f"{function.upper()} of a sum of several terms, each of which may be a value of few persons")
         highest = power(value, self.columns)
@@ -351,23 +346,6 @@ def _columns(node: Node) -> Iterator[Node]:
         yield node
     for result in results_of(node):
         yield from _columns(result)
-
-
-def _factors(node: Node, canonical: Canonical) -> list[str]:
-    """Texts of the factors of a product, without constants. Any other expression is a factor."""
-    if not any(attributes(node)):
-        return []
-    if node.kind == "Cast" and _keeps_value(node):
-        return _factors(node.child, canonical)
-    if node.kind == "Multiply" or (node.kind == "Divide" and not any(attributes(node.children[1]))):
-        return [factor for child in node.children for factor in _factors(child, canonical)]
-    return [canonical.text(node)]
-
-
-def _keeps_value(cast: Node) -> bool:
-    """Whether a cast between numbers loses no digits of a column; those to doubles may, as in the query."""
-    target, source = (str(node.fields.get("dataType")) for node in (cast, cast.child))
-    return target == "double" or (target.startswith(("long", "decimal")) and source not in ("double", "float", "string"))
 
 
 def _is_mixed(value: Node) -> bool:

@@ -79,7 +79,7 @@ def _value(name: str, args: Sequence[Value], distinct: bool, ctx: Context) -> Va
     for arg in args if scope.aggregates_persons else ():
         _warn_of_argument(name, arg, ctx)
     kind = result_type(function, [arg.type for arg in args]) if args else "long"
-    out = combine(sql, kind, ATOM, args, identity=True, scale=max((arg.scale for arg in args), default=1.0))
+    out = combine(sql, kind, ATOM, args, identity=True)
     origins = frozenset([(view, column, use) for arg in args for view, column, _ in arg.origins])
     out.origins = origins or frozenset([(view, ROWS, use) for view in scope.views])
     out.exposed, out.degree, out.aggregated = disclosure.exposed, disclosure.degree, True
@@ -164,6 +164,7 @@ def window(name: str, ctx: Context) -> Value:
     shown = "*" if star else ", ".join(arg.sql for arg in args)
     out = combine(f"{name}({shown}) OVER ({' '.join(over)})", kind, ATOM, operands)
     out.windowed, out.degree = True, None
+    out.origins = out.origins or frozenset([(view, ROWS, "window") for view in ctx.scope.views])
     return out
 
 

@@ -112,9 +112,8 @@ def _check_signs(text: Tokens) -> None:
 def _minus(ctx: Context) -> Value:
     _check_signs(ctx.text)
     part = ctx.expression(SIGN)
-    out = combine(f"-{parenthesised(part, ATOM)}", part.type, SIGN, [part], degree=part.degree, scale=part.scale)
+    out = combine(f"-{parenthesised(part, ATOM)}", part.type, SIGN, [part])
     out.constant = None if part.constant is None else -part.constant
-    out.mixed = out.mixed or out.degree != 0
     return out
 
 
@@ -133,13 +132,11 @@ def _arithmetic(left: Value, symbol: str, level: int, ctx: Context) -> Value:
     sql = f"({left.sql})" if left.precedence <= level else left.sql
     while True:
         right = expression(ctx, level + 1)
-        degree, scale, constant = polynomials.arithmetic(symbol, left, right)
+        degree = polynomials.product(left, right) if symbol == "*" else None
         sql = f"{sql} {symbol} {parenthesised(right, level + 1)}"
         kind = arithmetic_type(symbol, left.type, right.type)
-        out = combine(sql, kind, level, (left, right), degree=degree, scale=scale)
-        out.mixed = out.mixed or polynomials.mixes(symbol, left, right)
-        out.factors = tuple(sorted(polynomials.factors_of(left) + polynomials.factors_of(right))) if degree and symbol in "*/" else ()
-        out.constant = constant
+        out = combine(sql, kind, level, (left, right), degree=degree)
+        out.factors = tuple(sorted(polynomials.factors_of(left) + polynomials.factors_of(right))) if degree else ()
         out.whole = out.whole or (symbol in "+-*" and out.degree != 0 and kind in ("integer", "long", "smallint", "tinyint"))
         left = out
         if not text.accept(symbol):

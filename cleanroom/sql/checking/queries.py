@@ -136,8 +136,8 @@ def _with_identities(branch: CheckedQuery, before: int, total: int) -> str:
 def _merged_field(fields: Sequence[Value], mixed: bool, ctx: Context) -> Value:
     """The output column that ``fields`` of the branches form. Values of persons are ``mixed`` with values that the author may know."""
     mixed = mixed or (len({field.exposed for field in fields}) > 1 and any(unlisted(field, ctx.catalog) for field in fields))
-    kind, scale = widest([field.type for field in fields]), max(field.scale for field in fields)
-    out = combine("", kind, ATOM, fields, degree=highest_degree(fields), identity=True, scale=scale)
+    kind = widest([field.type for field in fields])
+    out = combine("", kind, ATOM, fields, degree=highest_degree(fields), identity=True)
     out.name, out.origins = fields[0].name, frozenset([origin for field in fields for origin in field.origins])
     out.plain = not mixed and all(field.plain for field in fields) and len({field.type for field in fields}) == 1
     out.flag = all(field.flag for field in fields)

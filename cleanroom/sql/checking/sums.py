@@ -19,7 +19,7 @@ from cleanroom.sql.privacy import aggregates, polynomials
 from cleanroom.sql.privacy.groups import Numbers, PersonGroups
 from cleanroom.sql.privacy.release import test_of
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import columns_in, parenthesised
+from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 _COLUMN = re.compile("(`[^`]*`[.]`[^`]*`) IS NOT NULL")
@@ -132,14 +132,6 @@ class Sums:
                     f"the SELECT aggregates {column[1]} in several forms (plain, rounded, capped, 0 for NULL): the difference could be a "
                     "value of one person; use one of them",
                 )
-        read = [self._numbers[name] for summand, _ in self._sums for name in columns_in(summand.text) if name in self._numbers]
-        scaled = (value for value in read if value.scale != 1 and aggregates.protected_columns(value, self._ctx.catalog))
-        if (found := next(scaled, None)) is not None and len({summand for summand, _ in self._sums}) > 1:
-            raise Refusal(
-                "ConditionalAggregate",
-                f"an earlier step multiplies {found.name} by a constant: write that inside of the aggregate, or calculate with the result, "
-                "because sums of other values could differ from it for one person",
-            )
 
     # -- conditions ---------------------------------------------------------------------------------------------------
 

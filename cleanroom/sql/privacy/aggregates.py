@@ -145,19 +145,15 @@ def _reads_dimensions(value: Value, catalog: Catalog) -> bool:
 
 
 def _check_value(name: str, arg: Value, catalog: Catalog) -> None:
-    """Refuse a sum or a moment of anything but a measure, a function of one, or a product of two."""
+    """Refuse a sum or a moment of anything but a measure, a function of one, a product of two, or data of the author."""
     arg = arg.selected or arg
     protected = protected_columns(arg, catalog)
-    if arg.degree is None or arg.conditional:
+    own = bool(arg.origins) and not any(catalog.has_floor(view) for view, _, _ in arg.origins)
+    if arg.conditional or (arg.degree is None and not own):
         raise Refusal(
             "ConditionalAggregate",
-            f"{name} over rows under a privacy floor takes a column, a product of two, or LEAST, ROUND, LN, LOG10 or LOG1P of one "
-            "column; this expression could single out rows (round and cast the result, not the rows)",
-        )
-    if arg.mixed and protected:
-        raise Refusal(
-            "SumOfTerms",
-            f"{name} of a sum of several terms over rows under a privacy floor: write one aggregate for each term, as in SUM(a) - SUM(b)",
+            f"{name} over rows under a privacy floor takes a column, a product of two, or LEAST, ROUND, LN, LOG10 or LOG1P of one column; "
+            f"write sums, constant factors and other functions outside of it, as in 1.2 * {name}(a) - {name}(b)",
         )
     if arg.capped and not arg.caps:
         raise Refusal(
@@ -172,7 +168,7 @@ def _check_value(name: str, arg: Value, catalog: Catalog) -> None:
             text = f"{name} of {column}: the owner of {owner.name} does not list it as a measure; it may be counted (COUNT)"
             text += "; a condition on it stands in FILTER (WHERE …)" if owner.may_output(column) else ""
             raise Refusal("MeasureNotAllowed", text)
-    if protected and (arg.degree or 1) * POWERS.get(name, 1) > MAX_POWER:
+    if not own and (arg.degree or 1) * POWERS.get(name, 1) > MAX_POWER:
         raise Refusal(
             "TooManyMoments",
             f"{name} of this expression contains powers above {MAX_POWER} of columns under a privacy floor, which could reveal "

@@ -135,8 +135,6 @@ CASES = {
         [call("Sum", AMOUNT), call("Average", AMOUNT), COUNT],
         floors(ALL_A, pairs=(pair(ALL_A, HAS), pair(ALL, HAS))),
     ),
-    "scaled sum": ([call("Sum", of("Multiply", AMOUNT, of("Literal", value="2", dataType="double")))], floors(ALL_A)),
-    "part of a sum": ([call("Sum", of("Divide", of("Cast", AMOUNT, dataType="double"), ONE))], floors(ALL_A)),
     "deviation": ([call("StddevSamp", AMOUNT)], floors(ALL_A, (SQUARE, ALL), pairs=(pair(ALL_A, (SQUARE, ALL)), pair(ALL_A, HAS)))),
     "filtered sum": ([call("Sum", AMOUNT, where=NORTH)], floors(SOME_A, divided=True)),
     "filtered deviation": (

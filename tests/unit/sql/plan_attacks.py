@@ -148,7 +148,6 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("rows of a person", "PlanFloorMissing", [("`__cr_c3` > 1)", "`__cr_c3` > 2)")]),
     ("rows of a person", "PlanFloorMissing", [("COUNT(*) AS `__cr_c3`", "COUNT(`o`.`discount`) AS `__cr_c3`")]),
     ("union", "PlanFloorMissing", [("FILTER(WHERE NOT `__cr_r`", "FILTER(WHERE `__cr_r`")]),
-    ("union", "PlanFloorMissing", [("`t`.`user_key` AS `__cr_p`", "`t`.`__cr_id_0` AS `__cr_p`"), ("GROUP BY `t`.`user_key`", "GROUP BY `t`.`__cr_id_0`")]),
     ("one row for each", "PlanFloorMissing", [("FILTER(WHERE NOT `__cr_r`.`__cr_c0`)", "FILTER(WHERE `__cr_r`.`__cr_c0`)")]),
     ("explode", "PlanFloorMissing", [("LEFT ANTI JOIN", "LEFT SEMI JOIN")]),
     ("explode", "PlanRowsOfPersons", [("COUNT(`__cr_r`.`__cr_p`) AS `__cr_a0`", "SUM(`__cr_r`.`__cr_c0`) AS `__cr_a0`"), ("AS `__cr_p`\n  FROM `orders`", "AS `__cr_p`,\n    COUNT(*) AS `__cr_c0`\n  FROM `orders`")]),
