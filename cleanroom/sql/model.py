@@ -113,6 +113,7 @@ class ProtectedInput(NamedTuple):
     outer_join_marker: str = ""  # condition that is true where an outer join found the row that carries the identity
     output_position: int | None = None  # index of the identity among the output columns of a checked query, if it is one of them
     partial: bool = False  # the rows include those of another part of a UNION, in which the identity is NULL
+    chooses: bool = False  # a subquery with these rows chooses the rows of a relation: those in which `reference` is one of the persons
 
 
 class Division(NamedTuple):

@@ -217,6 +217,8 @@ def semi_join(found: SemiJoin, scope: Scope, in_every_row: bool) -> None:
     if not in_every_row:
         check_no_rows(found.protected)
     scope.overlapping = scope.overlapping or bool(found.protected)
+    if found.protected and not found.column.sources <= {relation.alias for relation in scope.relations.values()} - scope.exploded:
+        raise _rows_in_expression(found.protected)
     scope.protected += membership_inputs(found.protected, found.column, found.type)
 
 
@@ -226,7 +228,7 @@ def membership_inputs(protected: Sequence[ProtectedInput], column: Value, type: 
         raise _rows_in_expression(protected)
     if protected and column.type != type:
         raise _types_differ(column.type, type)
-    return [ProtectedInput(item.view, item.identity_column, column.sql) for item in protected]
+    return [ProtectedInput(item.view, item.identity_column, column.sql, chooses=True) for item in protected]
 
 
 def remaining_inputs(scope: Scope, outputs: Sequence[Value]) -> list[ProtectedInput]:
