@@ -8,7 +8,7 @@ from dataclasses import replace
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import plain, unchanged
 from sparkapp.plan.conditions import conjuncts, without_alias
-from sparkapp.plan.expressions import EXTREMES, Columns, is_stored, require_conditions, require_shown
+from sparkapp.plan.expressions import Columns, is_stored, require_conditions, require_shown
 from sparkapp.plan.overlap import OverlappingGroups
 from sparkapp.plan.release import Groups, Release, counted_test, groups_of, require_floors, require_merges
 from sparkapp.plan.rows import NOTHING, Column, InputColumn, Person, Rows, fresh
@@ -114,11 +114,9 @@ class Aggregates:
         return require_floors(groups.floors, source.persons, frozenset(values[part.id] for part in parts), values)
 
     def _released(self, node: Node, columns: Columns) -> frozenset[InputColumn]:
-        """Input columns whose values an expression over the groups shows: aggregates of several persons show none, except extremes."""
+        """Input columns whose values an expression over the groups shows: aggregates of several persons show none."""
         if node.kind == "AggregateExpression":
             shows = self._walk.shown(node, columns, persons=True)
-            if node.children[0].kind in EXTREMES:
-                return shows
             return frozenset([(name, column) for name, column in shows if not self._walk.catalog.has_floor(name)])
         if all(part.kind != "AggregateExpression" for part in node.walk()):
             return self._walk.shown(node, columns)

@@ -36,7 +36,7 @@ from sparkapp.plan.conditions import (
     without_cast,
     without_casts,
 )
-from sparkapp.plan.expressions import CHOICES, COUNTS, EXTREMES, MOMENTS, Columns, conditions_of, power, require_shown, results_of
+from sparkapp.plan.expressions import CHOICES, MOMENTS, Columns, conditions_of, power, require_shown, results_of
 from sparkapp.plan.rows import Column, Rows
 from sparkapp.plan.tree import Node, refused
 from sparkapp.plan.walking import Walk
@@ -65,7 +65,7 @@ class Terms:
     canonical: Canonical
     _sums: dict[Sum, bool] = field(default_factory=dict)  # of values, and whether they show those of persons
     _counts: dict[Test, None] = field(default_factory=dict)  # of rows that meet a test
-    _found: dict[Test, bool] = field(default_factory=dict)  # rows with a value that is counted, or an extreme; and whether none may be
+    _found: dict[Test, bool] = field(default_factory=dict)  # rows with a value that is counted, and whether none may be
     _limits: dict[tuple[str, Test], None] = field(default_factory=dict)  # persons below a limit are counted in rows that meet a test
     _selected: set[Test] = field(default_factory=set)  # the rows that each aggregate reads
     _functions: dict[Sum, set[str]] = field(default_factory=dict)
@@ -88,9 +88,7 @@ class Terms:
             self._require_no_overflow(call)
             self._read_divisions(call)
             self._counts_rows = self._counts_rows or kind in _ROW_COUNTS
-            if kind in EXTREMES:
-                require_shown(self.walk.shown(call, self.columns, persons=True), "an extreme shows", self.walk.catalog)
-            elif kind not in (*_ROW_COUNTS, *MOMENTS) or call.fields.get("isDistinct"):
+            if kind not in (*_ROW_COUNTS, *MOMENTS) or call.fields.get("isDistinct"):
                 raise refused("PlanRowsOfPersons", f"{kind.upper()} shows values of single persons")
             if any(column.identity for column in self._returned(function).values()):
                 self._know_rows()
@@ -156,10 +154,9 @@ class Terms:
         elif kind in MOMENTS:
             self._read_moment(value, kind, test)
         else:
-            found = test | {f"{product_text(arg, self.canonical)}{FOUND}" for arg in (value, *args[1:])}
+            found = test | {f"{product_text(value, self.canonical)}{FOUND}"}
             self._found[found] = bool(test)
-            self._known = self._known or kind in COUNTS
-            self._counts |= {found: None} if kind in COUNTS else {}
+            self._known, self._counts[found] = True, None
 
     def _chosen(self, arg: Node, where: Test) -> tuple[Node, Test]:
         """The value and the rows of ``CASE WHEN c THEN x END``, or the argument itself."""
@@ -238,7 +235,7 @@ class Terms:
         if floors.persons < 2:
             return
         if not all(_counts(floors, test, none) for test, none in self._found.items()):
-            raise refused("PlanFloorMissing", "the persons who contribute to a count or an extreme are not counted")
+            raise refused("PlanFloorMissing", "the persons who contribute to a count are not counted")
         self._require_equal(floors, self._sums, self._counts, self._limits)
         for test in self._counts:  # a mean of all rows may show how many there are
             self._require_equal(floors, [], [ALL, test] if test - self._conditions() else [], [])

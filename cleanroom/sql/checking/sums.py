@@ -57,7 +57,7 @@ class Sums:
         self._ctx, self._numbers = ctx, ctx.scope.numbers
         self._sums: dict[tuple[Summand, PartOfDivision], None] = {}
         self._counts: dict[tuple[Tests, PartOfDivision], None] = {}  # of rows that meet tests
-        self._found: dict[tuple[Tests, PartOfDivision], None] = {}  # rows with a value that is counted, or an extreme
+        self._found: dict[tuple[Tests, PartOfDivision], None] = {}  # rows with a value that is counted
         self._limits: dict[tuple[Tests, PartOfDivision], None] = {}  # rows below a limit
         self._selectors: set[PartOfDivision] = set()
         self._counts_rows = False
@@ -72,17 +72,16 @@ class Sums:
         self._check(floor)
 
     def _read(self, item: ReleasedAggregate) -> None:
-        value, part, kind = item.value, item.part, FUNCTIONS[item.name].disclosure
+        value, part = item.value, item.part
         self._selectors.add(part)
         if value is None:
             self._counts[(), part] = None
-        elif kind == "mixture":
+        elif FUNCTIONS[item.name].disclosure == "mixture":
             self._add(item.name, value, part)
         else:
             tests = _present([parenthesised(value, SUM)])
-            self._found[tests, part] = None
-            self._counts |= {(tests, part): None} if kind == "count" else {}
-        self._counts_rows = self._counts_rows or value is None or (kind != "extreme" and item.name != "SUM")
+            self._found[tests, part] = self._counts[tests, part] = None
+        self._counts_rows = self._counts_rows or value is None or item.name != "SUM"
 
     def _add(self, name: str, value: Value, part: PartOfDivision) -> None:
         """Add what an aggregate of a value sums up."""

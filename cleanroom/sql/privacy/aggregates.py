@@ -104,9 +104,9 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
             return (*found, Division(f"({parenthesised(value, SUM)} <> 0)", False))
         _check_value(name, args[0], catalog)
         return found
-    if disclosure == "extreme" and _is_publishable(args[0], catalog):
-        return found
-    remedy = "MIN and MAX take dimensions; use AVG and STDDEV" if disclosure == "extreme" else "use COUNT, SUM, AVG or STDDEV"
+    remedy = "use COUNT, SUM, AVG or STDDEV"
+    if disclosure == "extreme":
+        remedy = "use AVG and STDDEV, or group by a dimension; a step per person may compute it"
     if name in ("MEDIAN", "PERCENTILE", "PERCENTILE_APPROX", "APPROX_PERCENTILE"):
         remedy = "a percentile is a value of the data; use AVG and STDDEV, or count persons by ranges that the owner lists as a dimension"
     elif len(args) > 1 and FUNCTIONS[name].result in ("number", "long"):
@@ -216,14 +216,6 @@ MOST_MOMENTS = 3
 MAX_POWER = 2
 POWERS = dict.fromkeys(("STDDEV", "STDDEV_SAMP", "STDDEV_POP", "STD", "VARIANCE", "VAR_SAMP", "VAR_POP"), MAX_POWER)
 """Aggregates that contain the squares of their arguments."""
-
-
-def _is_publishable(value: Value, catalog: Catalog) -> bool:
-    """Whether the owners list the column ``value``, which is not text, as publishable."""
-    if not value.plain or value.type == "string" or value.outer_join_markers:
-        return False
-    views = [(catalog.view(view), column) for view, column, _ in value.origins]
-    return bool(views) and all(view is not None and view.lists_output(column) for view, column in views)
 
 
 def found_row_divisions(values: Iterable[Value]) -> tuple[Division, ...]:

@@ -143,8 +143,6 @@ class PersonGroups:
         if item.persons:
             test = presence(item)
             return f"COUNT(`{_PERSONS}`.`__cr_p`)" + (f" FILTER(WHERE {self._compared(f'BOOL_OR({test})')})" if test else "")
-        if item.name in ("MIN", "MAX"):
-            return f"{item.name}({self._column(item.sql)})"
         if item.arg is None or item.name in ("COUNT", "COUNT_IF", "SUM"):
             return f"SUM({self._compared(item.sql)})"
         numbers = Numbers(item.arg.sql, item.arg.type, item.where)

@@ -43,7 +43,6 @@ QUERIES = {
     "semi": "SELECT w.seg, COUNT(*) AS n FROM weights w WHERE w.user_key IN (SELECT user_key FROM orders WHERE region = 'west') GROUP BY w.seg",
     "person first": "SELECT n, COUNT(*) AS p FROM (SELECT user_key, COUNT(*) AS n FROM orders GROUP BY user_key) t GROUP BY n",
     "window": "SELECT region, COUNT(*) AS n FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY user_key ORDER BY day) AS rn FROM orders) t WHERE rn = 1 GROUP BY region",
-    "extreme": "SELECT region, MAX(day) AS d FROM orders GROUP BY region",
     "condition": "SELECT region, COUNT_IF(status = 'paid') AS p FROM orders GROUP BY region",
     "filtered moment": "SELECT region, STDDEV(amount) FILTER (WHERE status = 'paid') AS c, AVG(discount) AS m FROM orders GROUP BY region",
     "optional rows": "SELECT o.region, SUM(c.spend) AS s FROM orders o LEFT JOIN clicks c ON o.user_key = c.user_key GROUP BY o.region",
@@ -51,7 +50,7 @@ QUERIES = {
     "optional rows of two": "SELECT COUNT(c.device) AS n FROM orders o LEFT JOIN clicks c ON o.user_key = c.user_key LEFT JOIN weights w ON o.user_key = w.user_key WHERE w.seg = 'a'",
     "own condition": "SELECT AVG(o.amount) FILTER (WHERE w.seg = 'a') AS m FROM orders o JOIN weights w ON o.user_key = w.user_key",
     "flag": "SELECT region, AVG(f) AS s FROM (SELECT user_key, region, MAX(CASE WHEN status = 'paid' THEN 1 ELSE 0 END) AS f FROM orders GROUP BY user_key, region) t GROUP BY region",
-    "several rows": "SELECT c.device, SUM(o.amount) AS s, COUNT(*) AS n, MAX(o.day) AS d FROM orders o JOIN clicks c ON o.user_key = c.user_key WHERE o.region = 'north' GROUP BY c.device",
+    "several rows": "SELECT c.device, SUM(o.amount) AS s, COUNT(*) AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key WHERE o.region = 'north' GROUP BY c.device",
     "several rows of keys": "SELECT o.region, upper(c.device) AS d, AVG(o.amount) AS m FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.region, upper(c.device)",
 }  # fmt: skip
 
@@ -96,6 +95,7 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("two keys", "PlanRowsOfPersons", [("COUNT(*) AS `__cr_c0`", "SUM(CASE WHEN `orders`.`status` = 'paid' THEN `orders`.`amount` ELSE `orders`.`discount` END) AS `__cr_c0`")]),
     ("two keys", "PlanRowsOfPersons", [("COUNT(*) AS `__cr_c0`", "SUM(2 * CASE WHEN `orders`.`status` = 'paid' THEN `orders`.`amount` END) AS `__cr_c0`")]),
     ("two keys", "PlanRowsOfPersons", [("COUNT(*) AS `__cr_c0`", "COUNT(DISTINCT `orders`.`order_id`) AS `__cr_c0`")]),
+    ("two keys", "PlanRowsOfPersons", [("COUNT(*) AS `__cr_c0`", "MAX(`orders`.`day`) AS `__cr_c0`"), ("SUM(`__cr_r`.`__cr_c0`)", "MAX(`__cr_r`.`__cr_c0`)")]),
     ("two keys", "PlanRowsOfPersons", [("COUNT(*) AS `__cr_c0`", "SIZE(COLLECT_LIST(`orders`.`amount`)) AS `__cr_c0`")]),
     ("sum", "PlanFloorMissing", [("SUM(`orders`.`amount`) AS `__cr_c1`", "SUM(`orders`.`discount`) AS `__cr_c1`")]),
     ("sum", "PlanFloorMissing", [(") AS `__cr_g`", ") AS `__cr_g`\nJOIN (SELECT region, COUNT(DISTINCT order_id) AS n FROM orders GROUP BY region) AS `__cr_v` ON `__cr_g`.`__cr_k0` <=> `__cr_v`.`region`")]),
@@ -170,7 +170,6 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("sum", "PlanRowsOfPersons", [("SUM(`__cr_r`.`__cr_c1`)", "MAX(`__cr_r`.`__cr_c1`)")]),
     ("sum", "PlanRowsOfPersons", [("SUM(`__cr_r`.`__cr_c1`)", "MAX(`__cr_r`.`__cr_p`)")]),
     ("sum", "PlanRowsOfPersons", [("COUNT(*) AS `__cr_c3`", "COLLECT_LIST(`orders`.`amount`) AS `__cr_c3`"), ("SUM(`__cr_r`.`__cr_c3`)", "COLLECT_LIST(`__cr_r`.`__cr_c3`)")]),
-    ("extreme", "PlanColumnNotAllowed", [("MAX(`orders`.`day`)", "MAX(`orders`.`amount`)")]),
     ("sum", "PlanFloorMissing", [(_PERSON, "COALESCE(`orders`.`status`, `orders`.`user_key`) AS `__cr_p`"), ("`orders`.`region`, `orders`.`user_key`", "`orders`.`region`, COALESCE(`orders`.`status`, `orders`.`user_key`)")]),
     ("guarded overlap", "PlanFloorMissing", [("LEFT ANTI JOIN", "LEFT SEMI JOIN")]),
     # Joins.

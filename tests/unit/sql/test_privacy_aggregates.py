@@ -59,15 +59,6 @@ def test_aggregate_that_keeps_a_single_value_is_refused_only_over_protected_rows
     assert disclosure(name, column("amount"), released=()).divisions == ()
 
 
-def test_extremes_of_a_listed_column_are_publishable_unless_it_is_text_or_optional() -> None:
-    assert disclosure("MAX", column("day", type="date")).exposed == {("orders", "day")}
-    assert refused(disclosure, "MAX", column("region", type="string")) == "ValueOfOnePerson"
-    assert refused(disclosure, "MIN", column("spend", "clicks")) == "ValueOfOnePerson"
-    optional = column("day", type="date")
-    optional.outer_join_markers = frozenset(["(x IS NOT NULL)"])
-    assert refused(disclosure, "MAX", optional) == "ValueOfOnePerson"
-
-
 def test_optional_values_divide_the_group_into_found_and_not_found() -> None:
     optional = column("amount")
     optional.outer_join_markers = frozenset(["(b IS NOT NULL)", "(a IS NOT NULL)"])
