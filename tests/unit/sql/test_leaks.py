@@ -127,6 +127,11 @@ TARGET = 7317.25
 """Amount of the person u17. All other amounts are whole numbers below 1000."""
 
 
+_SETS = {"A": (1, 2), "B": (3, 4), "C": (1, 3), "D": (2, 4)}
+_LABELS = [(f"u{n}", label) for label, parts in _SETS.items() for n in range(40) if n % 4 + 1 in parts and n != 17] + [("u17", "D")]
+"""Labels of which A and B together have one person less than C and D."""
+
+
 def rows(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
     """Data in which every leak shows: the data of all persons but u17 is harmless or known."""
     rnd = random.Random(1)
@@ -169,7 +174,7 @@ def rows(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
         "orders": orders,
         "clicks": [(f"u{n}", "all", "web") for n in people] + [(f"u{n}", "others", "web") for n in others] + rare * (catalog == "mixed"),
         "weights": [(f"u{n}", 2.0 if n == 17 else 1.0, "s1", orders[n][4]) for n in people],
-        "labels": [(f"u{n}", "all") for n in people] + [(f"u{n}", "others") for n in others],
+        "labels": [(f"u{n}", "all") for n in people] + [(f"u{n}", "others") for n in others] + _LABELS,
         "regions": [("north", "X"), ("north", "Y"), ("south", "X")],
     }
 
@@ -222,7 +227,7 @@ def shows_target(result: list[tuple[Any, ...]], kind: str) -> bool:
     """Whether a number, or the difference of two numbers of a column or of a row, is the target's value or counts it alone."""
     if kind in ANY_RESULT:
         return bool(result) and any(value is not None for row in result for value in row)
-    if kind in ("sums of parts", "counts of parts", "rows without an identity"):
+    if kind in ("sums of parts", "counts of parts", "rows without an identity", "groups made by the author"):
         shown = [float(value) for row in result for value in row if isinstance(value, int | float)]
         combined = [sum(map(float.__mul__, factors, shown)) for factors in itertools.product((-1.0, 0.0, 1.0), repeat=len(shown))]
         return any(abs(value - TARGET) < 1e-6 or (kind == "counts of parts" and value == 1) for value in combined)
