@@ -33,7 +33,7 @@ class Sources:
         added: list[Person] = []
         unique: list[frozenset[int]] = []
         for condition, restricts in conditions:
-            if restricts is None and condition.kind in ("InSubquery", "Exists"):
+            if restricts is None and condition.kind == "InSubquery":
                 added += self._membership(condition, columns)
                 continue
             require_conditions(condition, columns, self._walk.subquery, self._walk.catalog, all_of_it=True)
@@ -90,8 +90,8 @@ class Sources:
         return left | right
 
     def _membership(self, condition: Node, columns: Columns) -> list[Person]:
-        """Persons of ``column IN (SELECT identity …)`` and of EXISTS with an equality, in terms of the rows around it."""
-        inner = condition.children[-1] if condition.kind == "InSubquery" else condition
+        """Persons of ``column IN (SELECT identity …)``, in terms of the rows around it."""
+        outer, inner = condition.children[0], condition.children[-1]
         rows = self._walk.settled(tree(inner.fields["plan"]), columns)
         if not rows.persons:
             require_conditions(condition, columns, self._walk.subquery, self._walk.catalog, all_of_it=True)
@@ -99,16 +99,9 @@ class Sources:
         persons = []
         first = next(iter(rows.columns.values()), None)
         for person in rows.persons:
-            if condition.kind == "InSubquery":
-                outer = condition.children[0]
-                found = first is not None and first.value in person.all_ids and outer.kind == "AttributeReference"
-                value = columns[outer.id].value if found else None
-            else:
-                own = {column.value for column in columns.values()}
-                value = next((id for id in person.all_ids if id in own), None)
-            if value is None:
+            if first is None or first.value not in person.all_ids or outer.kind != "AttributeReference":
                 raise refused("PlanJoinNotAllowed", f"rows of {person.view} are compared by another column than their identity")
-            persons.append(person._replace(ids=frozenset([value]), found=frozenset()))
+            persons.append(person._replace(ids=frozenset([columns[outer.id].value]), found=frozenset()))
         return persons
 
 

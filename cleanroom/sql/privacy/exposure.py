@@ -77,5 +77,6 @@ def identity_misuse(name: str) -> Refusal:
     """The refusal of an expression that computes something from an identity."""
     return Refusal(
         "IdentityUse",
-        f"{name or 'an identity column'} identifies persons: it may only be joined on, counted (COUNT, COUNT DISTINCT) or tested for NULL",
+        f"{name or 'an identity column'} identifies persons: it may only be joined on as it is, without a cast or a function, counted "
+        "(COUNT, COUNT DISTINCT) or tested for NULL",
     )
