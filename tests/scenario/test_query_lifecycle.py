@@ -171,7 +171,7 @@ def test_only_the_proposer_can_withdraw(cloud: Cloud, world: World) -> None:
 
 def test_expired_proposal_is_withdrawn_in_governance(cloud: Cloud, world: World) -> None:
     """A late vote then cannot count."""
-    state = proposed(cloud, world, approval_seconds=5)
+    state = proposed(cloud, world, approval_seconds=12)
     after = until(cloud, state.query, lambda state: state.stage == "Expired")
     assert after.history[-1].event == "expired"
     assert proposal_state(cloud, state.proposal_id) == "Withdrawn"
