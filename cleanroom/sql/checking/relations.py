@@ -250,7 +250,7 @@ def _using(name: str, left: Sequence[Value], right: Relation, joined: _Joined, c
     first, second = found[0], right.columns[key]
     out = combine(f"{first.sql} = {second.sql}", "boolean", PREDICATE, [first, second], identity=True)
     out.identity = False
-    check_condition([out], ctx.catalog, f"USING ({name[:80]})")
+    check_condition([out], ctx.catalog, f"USING ({name[:80]})", joins_persons=first.identity or second.identity)
     _record_equality(first, second, ctx, joined)
     ctx.record(first)
     ctx.record(second)
@@ -289,13 +289,15 @@ def conjuncts(ctx: Context, joined: _Joined | None = None) -> list[Value]:
     parts = list(whole.parts) if whole.operator == "AND" else [whole]
     with ctx.text.located(start):
         for part in parts:
+            joins_persons = False
             if part.semi_join is not None:
                 rows.semi_join(part.semi_join, ctx.scope, joined is None or joined.word == "JOIN")
             elif part.operator == "=":
                 first, second = part.parts
                 rows.check_identities(first, second)
+                joins_persons = first.identity or second.identity
                 _record_equality(first, second, ctx, joined)
-            check_condition([part], ctx.catalog)
+            check_condition([part], ctx.catalog, joins_persons=joins_persons)
     return parts
 
 

@@ -85,36 +85,30 @@ class Sums:
 
     def _add(self, name: str, value: Value, part: PartOfDivision) -> None:
         """Add what an aggregate of a value sums up."""
-        protected = bool(aggregates.protected_columns(value, self._ctx.catalog))
+        columns = aggregates.protected_columns(value, self._ctx.catalog)
         self._limits |= {((test,), part): None for test in sorted(value.caps)}
-        whole = parenthesised(value, SUM)
-        if not protected:
-            summands = [Summand(whole, value.type, False, counts=value.made_by_text)]
-            summands += [Summand(_product([whole, whole], {}), "number", False, single=False)] * (aggregates.POWERS.get(name, 1) - 1)
-        else:
-            factors = polynomials.factors_of(value)
-            powers = [factors, tuple(sorted(factors * 2))] if name in aggregates.POWERS else [factors]
-            summands = [self._summand(power, value) for power in powers]
+        factors = polynomials.factors_of(value) if columns else (parenthesised(value, SUM),)
+        powers = [factors, tuple(sorted(factors * 2))] if name in aggregates.POWERS else [factors]
+        summands = [self._summand(power, value, bool(columns)) for power in powers]
         functions = self._functions.setdefault((summands[0].text, part), set())
         functions.add(name)
         if len(functions) > 1:  # a sum and a mean show how many values there are
             self._counts[_present([summands[0].text]), part] = None
         self._sums |= {(summand, part): None for summand in summands}
         form = value.sql if value.transformed else "filled" if value.filled else "sum" if name == "SUM" else "plain"
-        for column in aggregates.protected_columns(value, self._ctx.catalog):
+        for column in columns:
             self._columns.setdefault(column, set()).add((value.sql, part))
             self._columns[column] |= {(f"{value.sql} squared", part)} if name in aggregates.POWERS else set()
             self._forms.setdefault(column, set()).add(form)
 
-    def _summand(self, factors: Sequence[str], value: Value) -> Summand:
-        """A value of persons, given its factors."""
-        if len(factors) == 1:
-            column = self._numbers.get(factors[0])
-            return Summand(factors[0], column.type if column is not None else value.type, True)
-        return Summand(_product(factors, self._numbers), "number", True, single=False)
+    def _summand(self, factors: Sequence[str], value: Value, protected: bool) -> Summand:
+        """A value, given its factors."""
+        if len(factors) > 1:
+            return Summand(_product(factors, self._numbers), "number", protected, single=False)
+        return Summand(factors[0], self._numbers.get(factors[0], value).type, protected, counts=value.made_by_text and not protected)
 
     def _check(self, floor: int) -> None:
-        """Refuse sums that could be solved for the values of a small group, or of which an earlier step has scaled one."""
+        """Refuse sums that could be solved for the values of a small group."""
         limit = max(1, min(aggregates.MOST_MOMENTS, floor - 1))
         for column, sums in sorted(self._columns.items()):
             forms = self._forms[column]

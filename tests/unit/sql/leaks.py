@@ -71,6 +71,14 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
         ("g", "WITH l AS (SELECT x.user_key, x.label FROM labels x WHERE EXISTS (SELECT 1 FROM clicks c WHERE c.user_key = x.user_key)) SELECT l.label, AVG(o.amount) * COUNT(*) AS s FROM l JOIN orders o ON o.user_key = l.user_key WHERE l.label IN ('A', 'B', 'C', 'D') GROUP BY l.label"),
         ("g", "SELECT l.label, SUM(o.amount) AS s FROM labels l LEFT JOIN orders o ON o.user_key = l.user_key WHERE l.label IN ('A', 'B', 'C', 'D') AND l.user_key IN (SELECT user_key FROM clicks) GROUP BY l.label"),
     ],
+    "identities without a minimum": [
+        *(("ids", f"SELECT {use}") for use in (
+            "a FROM v WHERE uid = 'u17'", "m.uid, v.a FROM v JOIN m ON m.uid = v.uid", "m.uid, v.a FROM v JOIN m USING (uid)", "m.uid, m.t, v.a FROM m LEFT JOIN v ON v.uid = m.uid",
+            "uid FROM m WHERE uid IN (SELECT uid FROM v)", "uid FROM m WHERE EXISTS (SELECT 1 FROM v WHERE v.uid = m.uid)", "a FROM v LEFT SEMI JOIN m ON v.uid = m.uid", "a FROM v ORDER BY uid",
+            "a, COUNT(*) AS n FROM v GROUP BY a, uid", "a FROM v WHERE uid LIKE 'u17%'", "a, COUNT_IF(uid = 'u17') AS n FROM v GROUP BY a", "COUNT(*) AS n FROM (SELECT DISTINCT uid FROM v) t",
+            "(SELECT MAX(a) FROM v WHERE v.uid = m.uid) AS a FROM m", "a, uid = 'u17' AS k FROM v",
+        )),
+    ],
     "marks that are counted": [
         *(("twins", f"SELECT {use} AS n FROM orders o JOIN weights w ON o.user_key = w.user_key") for use in (
             "COUNT(DISTINCT w.seg)", "APPROX_COUNT_DISTINCT(w.w)", "COUNT(DISTINCT CASE WHEN o.region = 'north' THEN w.w END)", "COUNT(DISTINCT w.seg) FILTER (WHERE o.status = 'paid')",
