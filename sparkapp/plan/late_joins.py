@@ -2,21 +2,13 @@
 
 This form::
 
-    Project (columns of the aggregate, and group keys of R)
-    +- Join (inner, a grouping of the aggregate = a column on which R is unique)
-       :- Aggregate (by groupings)
-       |  +- rows
-       +- R
-
-and, if R is not unique, this one::
-
     Aggregate (by the groupings and the group keys of R; sums of sums and counts, extremes of extremes)
     +- Join (inner, a grouping of the aggregate = a column of R)
        :- Aggregate (by groupings)
        |  +- rows
        +- R
 
-have the same rows as this one, which the rules are about::
+has the same rows as this one, which the rules are about::
 
     Aggregate (by groupings and the group keys of R)
     +- Join (inner, the same condition)
@@ -26,7 +18,7 @@ have the same rows as this one, which the rules are about::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -41,19 +33,14 @@ The parts are copies of each other, which have the same moments.
 """
 
 
-def joined_before(upper: Node, is_unique: Callable[[Node, int], bool]) -> tuple[Node, dict[int, int]] | None:
-    """The aggregate of joined rows, and the output of it that each column of an operator is; None for any other operator.
-
-    Args:
-        upper: The projection or the aggregate.
-        is_unique: Whether a relation has one row at most for each value of an attribute.
-    """
+def joined_before(upper: Node) -> tuple[Node, dict[int, int]] | None:
+    """The aggregate of joined rows that an ``upper`` aggregate equals, and the output of it that each column is; None for any other one."""
     joins: list[Node] = []
-    node, again = upper.child, upper.kind == "Aggregate"
+    node = upper.child
     while node.kind == "Join" and join_kind(node) == "Inner" and node.fields.get("condition"):
         joins.append(node)
         node = node.children[0]
-    if again and (node.kind != "SubqueryAlias" or node.fields["identifier"]["name"] != "__cr_q"):
+    if node.kind != "SubqueryAlias" or node.fields["identifier"]["name"] != "__cr_q":
         return None
     while node.kind == "SubqueryAlias":
         node = node.child
@@ -68,16 +55,15 @@ def joined_before(upper: Node, is_unique: Callable[[Node, int], bool]) -> tuple[
         ids = [side.id for side in condition.children if side.kind == "AttributeReference"]
         if condition.kind != "EqualTo" or len(ids) != 2 or len(keys.keys() & ids) != 1:
             return None
-        ((key, other),) = ((one, two) for one, two in (ids, ids[::-1]) if one in keys)
-        if keys[key].kind != "AttributeReference" or not (again or is_unique(join.children[1], other)):
+        (key,) = keys.keys() & ids
+        if keys[key].kind != "AttributeReference":
             return None
         parts = [_json(keys[key]) if part.get("exprId", {}).get("id") == key else part for part in join.fields["condition"]]
         rows = replace(join, fields={**join.fields, "condition": parts}, children=[rows, join.children[1]])
-    member = "aggregateExpressions" if again else "projectList"
     names, late = {}, []
-    for item, raw in zip(upper.expressions(member), upper.fields[member], strict=True):
+    for item, raw in zip(upper.expressions("aggregateExpressions"), upper.fields["aggregateExpressions"], strict=True):
         inner = without_alias(item)
-        part = _part(inner, outputs) if again else inner
+        part = _part(inner, outputs)
         known = part.kind == "AttributeReference" and part.id in outputs
         names[item.id] = part.id if known else item.id
         if not known:
@@ -86,12 +72,9 @@ def joined_before(upper: Node, is_unique: Callable[[Node, int], bool]) -> tuple[
             ):
                 return None
             late.append((inner, raw[1:] if item.kind == "Alias" else raw, raw))
-    if again:
-        grouped = [
-            keys.get(item.id, item) if item.kind == "AttributeReference" else item for item in upper.expressions("groupingExpressions")
-        ]
-        if {*map(Canonical.shared, grouped)} != groupings | {Canonical.shared(inner) for inner, *_ in late}:
-            return None
+    grouped = [keys.get(item.id, item) if item.kind == "AttributeReference" else item for item in upper.expressions("groupingExpressions")]
+    if {*map(Canonical.shared, grouped)} != groupings | {Canonical.shared(inner) for inner, *_ in late}:
+        return None
     fields = {
         "groupingExpressions": [*node.fields["groupingExpressions"], *(expression for _, expression, _ in late)],
         "aggregateExpressions": [*node.fields["aggregateExpressions"], *(item for _, _, item in late)],

@@ -295,16 +295,10 @@ class PlanWalk:
             values = {id: windowed[1][item.id] for id, item in zip(read, outputs, strict=True)}
             names = {id: below.names[value.id] for id, value in values.items() if value.kind == "AttributeReference"}
             return Lower(below.aggregate, names, {id: renamed(value, below.names) for id, value in values.items() if id not in names})
-        found = joined_before(node, self._is_unique)
-        if found is None and node.kind == "Project":
+        if node.kind == "Project":
             return None
-        lower, names = found or (node, {item.id: item.id for item in outputs})
+        lower, names = joined_before(node) or (node, {item.id: item.id for item in outputs})
         return Lower(lower, {id: names[item.id] for id, item in zip(read, outputs, strict=True)}, {})
-
-    def _is_unique(self, relation: Node, id: int) -> bool:
-        """Whether a relation has one row at most for each value of an attribute."""
-        rows = self.settled(relation, {})
-        return id in rows.columns and any(ids <= {rows.columns[id].value} for ids in rows.unique)
 
 
 def _splits_a_column(generator: Node, columns: Columns) -> bool:

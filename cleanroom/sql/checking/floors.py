@@ -114,10 +114,10 @@ def _joined_by_identity(scope: Scope, person: str) -> Iterator[LateRelation]:
     """Relations that are joined by the identity alone."""
     for relation in scope.relations.values():
         conditions = scope.joins.get(relation.alias, [])
-        for name, value in relation.columns.items() if len(conditions) == 1 else ():
+        for value in relation.columns.values() if len(conditions) == 1 else ():
             if conditions[0].sql in (f"{person} = {value.sql}", f"{value.sql} = {person}"):
                 text = f"\nJOIN {relation.text} ON {conjunction(conditions)}"
-                yield LateRelation(relation.alias, text, value.sql, relation.unique_on == frozenset([name]))
+                yield LateRelation(relation.alias, text, value.sql)
 
 
 def _optional(scope: Scope) -> tuple[list[ProtectedInput], list[ProtectedInput]]:

@@ -33,7 +33,6 @@ class LateRelation(NamedTuple):
     alias: str
     text: str  # the join
     column: str  # text of its column that equals the identity
-    unique: bool  # it has at most one row per person
 
 
 class Numbers(NamedTuple):
@@ -75,7 +74,6 @@ class PersonGroups:
         self._deviations: dict[str, str] = {}
         self._late_joins: dict[str, str] = {}
         self._late_keys: list[str] = []
-        self._repeated = False  # a late join may repeat the rows per person
 
     def require_persons(self) -> None:
         """Require enough distinct persons."""
@@ -179,7 +177,7 @@ class PersonGroups:
     def join_later(self, relations: Iterable[LateRelation]) -> None:
         """Join relations with the rows per person, which are fewer than the rows, if nothing but group keys reads them."""
         source, where = self.source
-        for alias, text, column, unique in relations:
+        for alias, text, column in relations:
             rest = source.replace(text, "", 1)
             late = [key for key in self.keys if {name.split("`")[1] for name in columns_in(key)} == {alias}]
             read = [rest, where, self.person, *self._per_person, *(key for key in self.keys if key not in late)]
@@ -187,7 +185,6 @@ class PersonGroups:
                 source = rest
                 self._late_keys += late
                 self._late_joins[text] = f"{text[: text.rindex(' ON ')]} ON `__cr_q`.`__cr_p` = {column}"
-                self._repeated = self._repeated or not unique
         self.source = source, where
 
     def rows(self) -> str:
@@ -209,12 +206,9 @@ class PersonGroups:
             return rows
         names = [*(f"__cr_k{number}" for number, key in enumerate(self.keys) if key not in self._late_keys), "__cr_p"]
         outer = [*(text for text in keys if text not in early), *(f"`__cr_q`.`{name}` AS `{name}`" for name in names)]
-        for text, name in self._per_person.items():
-            column = f"`__cr_q`.`{name}`"
-            outer.append(f"{_again(text)}({column}) AS `{name}`" if self._repeated else f"{column} AS `{name}`")
+        outer += [f"{_again(text)}(`__cr_q`.`{name}`) AS `{name}`" for text, name in self._per_person.items()]
         group = ", ".join([*self._late_keys, *(f"`__cr_q`.`{name}`" for name in names)])
-        text = f"{_select(outer)}\nFROM {rows} AS `__cr_q`{''.join(self._late_joins.values())}"
-        return subquery(text + (f"\nGROUP BY {group}" if self._repeated else ""))
+        return subquery(f"{_select(outer)}\nFROM {rows} AS `__cr_q`{''.join(self._late_joins.values())}\nGROUP BY {group}")
 
     def sql(self) -> str:
         """The subquery that computes the groups."""

@@ -59,11 +59,8 @@ def again(child: Items = JOINED, keys: list[Items] = GROUPED, outputs: list[Item
     return aggregate(child, keys, [*SHOWN, *AGAIN] if outputs is None else outputs)
 
 
-def found(items: Items, *, unique: bool = False) -> tuple[Node, dict[int, int]] | None:
-    asked: list[int] = []
-    result = joined_before(tree(items), lambda relation, id: not asked.append(id) and unique)  # type: ignore[func-returns-value]
-    assert set(asked) <= {11}
-    return result
+def found(items: Items) -> tuple[Node, dict[int, int]] | None:
+    return joined_before(tree(items))
 
 
 def test_aggregate_of_joined_rows_is_that_of_the_rows() -> None:
@@ -77,16 +74,6 @@ def test_aggregate_of_joined_rows_is_that_of_the_rows() -> None:
     assert lower.child.kind == "Join"
     assert text(tree(lower.child.fields["condition"])) == text(tree(equal(1, 11)))
     assert [child.kind for child in lower.child.children] == ["View", "View"]
-
-
-def test_projection_needs_a_relation_with_one_row_per_person() -> None:
-    projected = node(f"{LOGICAL}.Project", JOINED, projectList=[*SHOWN, *(attribute(id) for id in LOWER)])
-    result = found(projected, unique=True)
-    assert result is not None
-    assert result[1] == {60: 60, 2: 2, 41: 41, **{id: id for id in LOWER}}
-    assert found(projected) is None
-    computed = node(f"{LOGICAL}.Project", JOINED, projectList=[alias(of("Upper", attribute(42)), 70)])
-    assert found(computed, unique=True) is None
 
 
 @pytest.mark.parametrize(
@@ -121,7 +108,7 @@ def test_projection_needs_a_relation_with_one_row_per_person() -> None:
     ],
 )
 def test_other_forms_are_none_of_these(items: Items) -> None:
-    assert found(items, unique=True) is None
+    assert found(items) is None
 
 
 def test_two_relations_may_be_joined_later() -> None:
