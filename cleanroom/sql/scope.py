@@ -60,9 +60,7 @@ class Scope:
     views: frozenset[str] = NO_NAMES  # input views that the rows are derived from
     # For the text of each group key, the text that reads it after grouping; None if the SELECT neither groups nor aggregates
     group_keys: dict[str, str] | None = None
-    group_text: str = ""  # the rendered GROUP BY clause
     keys: list[Value] = field(default_factory=list)  # the group keys
-    plain_group_keys: list[str] = field(default_factory=list)  # texts of the group keys that are unchanged columns
     per_person: bool = False  # rows are grouped by every identity: each group is one person and stays protected
     divisions: dict[str, bool] = field(default_factory=dict)  # conditions by which aggregates divide the rows of a group
     released: dict[str, ReleasedAggregate] = field(default_factory=dict)  # the aggregates over rows of several persons, by their texts
@@ -90,14 +88,15 @@ class Scope:
             self.named.setdefault(value.name.lower(), []).append(value)
 
     @property
-    def columns(self) -> dict[str, Value]:
-        """The columns of the relations, by their texts."""
-        return {value.sql: value for relation in self.relations.values() for value in relation.columns.values()}
+    def numbers(self) -> dict[str, Value]:
+        """The numeric columns of the relations, by their texts."""
+        columns = (value for relation in self.relations.values() for value in relation.columns.values())
+        return {value.sql: value for value in columns if value.type in NUMERIC}
 
     @property
-    def numbers(self) -> dict[str, Value]:
-        """The numeric ones of these columns."""
-        return {text: value for text, value in self.columns.items() if value.type in NUMERIC}
+    def plain_group_keys(self) -> list[str]:
+        """Texts of the group keys that are unchanged columns."""
+        return [key.sql for key in self.keys if key.plain]
 
     @property
     def aggregates_persons(self) -> bool:

@@ -125,7 +125,8 @@ def _render(clauses: _Clauses, carried: list[ProtectedInput], scope: Scope, grou
     """
     columns = [f"{value.sql} AS {quote(name)}" for name, value in clauses.outputs]
     columns += [f"{item.reference} AS {quote(f'{HIDDEN_COLUMN}{index}')}" for index, item in enumerate(carried)]
-    source, word = ("".join(clauses.source) + scope.group_text, "HAVING") if groups is None else (groups.source, "WHERE")
+    grouped = f"\nGROUP BY {', '.join(key.sql for key in scope.keys)}" if scope.keys else ""
+    source, word = ("".join(clauses.source) + grouped, "HAVING") if groups is None else (groups.source, "WHERE")
     having = f"\n{word} {' AND '.join(clauses.having)}" if clauses.having else ""
     select = "SELECT DISTINCT" if clauses.distinct else "SELECT"
     return f"{select}\n  " + ",\n  ".join(columns) + source + having + clauses.qualify + clauses.order
@@ -218,7 +219,6 @@ def group_by(ctx: Context, items: Sequence[Item]) -> None:
     found = text.listed(lambda: _group_key(ctx, items))
     places = {key.sql: place for key, place in found}
     scope.keys = keys = list({key.sql: key for key, _ in found}.values())
-    scope.group_text = "\nGROUP BY " + ", ".join(key.sql for key in keys)
     scope.per_person = rows.is_per_person(scope.protected, keys, scope.equal)
     after = [qualified(GROUPS, f"__cr_k{index}") if scope.aggregates_persons else key.sql for index, key in enumerate(keys)]
     scope.group_keys = dict(zip((key.sql for key in keys), after, strict=True))
@@ -230,7 +230,6 @@ def group_by(ctx: Context, items: Sequence[Item]) -> None:
     if not scope.protected:
         exposure.check_condition(keys, ctx.catalog, "GROUP BY")
         return
-    scope.plain_group_keys = [key.sql for key in keys if key.plain]
     if scope.per_person:  # how many rows a person has tells the values by which they are divided
         exposure.check_condition(exposure.comparable(keys, ctx.catalog), ctx.catalog, "GROUP BY")
     else:

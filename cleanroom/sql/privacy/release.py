@@ -35,7 +35,7 @@ def releases_groups(scope: Scope, outputs: Sequence[Value], *, distinct: bool) -
         outputs: Its output columns.
         distinct: It has DISTINCT.
     """
-    if scope.protected and scope.group_keys is not None and not scope.per_person:
+    if scope.aggregates_persons and scope.group_keys is not None:
         return True
     if scope.protected and distinct and not _outputs_identities(scope, outputs):
         raise Refusal("RowLevelOutput", "DISTINCT over rows under a privacy floor: write GROUP BY <dimension>, or keep the identities")

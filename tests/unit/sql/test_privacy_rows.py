@@ -108,7 +108,7 @@ def test_remaining_inputs_name_a_group_key_and_the_place_of_the_identity_in_the_
     grouped.relations = {"o": Relation("o", "o", {}), "w": Relation("w", "w", {})}
     grouped.protected = [ORDERS]
     grouped.equal.record(Equality(person, other, in_every_row=True))
-    grouped.group_keys, grouped.plain_group_keys, grouped.per_person = {"w.person": "w.person"}, ["w.person"], True
+    grouped.group_keys, grouped.keys, grouped.per_person = {"w.person": "w.person"}, [other], True
     (item,) = rows.remaining_inputs(grouped, [column("region"), other])
     assert (item.reference, item.output_position) == ("w.person", 1)
     inner = Scope()
