@@ -10,7 +10,7 @@ from sparkapp.plan.comparisons import unchanged
 from sparkapp.plan.conditions import conjuncts, number_of, without_alias
 from sparkapp.plan.expressions import EXTREMES, Columns, is_stored, require_conditions, require_shown
 from sparkapp.plan.overlap import OverlappingGroups
-from sparkapp.plan.release import Groups, Release, counted_test, groups_of, require_floors, require_merges
+from sparkapp.plan.release import Groups, Release, counted_test, groups_of, require_floors, require_merges, require_no_failures
 from sparkapp.plan.rows import NOTHING, Column, InputColumn, Person, Rows, fresh
 from sparkapp.plan.terms import Terms
 from sparkapp.plan.tree import Node, is_generated_join, join_kind, refused, tree
@@ -72,6 +72,7 @@ class Aggregates:
         terms = Terms(self._walk, source, columns, groups.canonical)
         calls_of_persons = [part for part in merged if part.kind == "AggregateExpression" and part.children[0].kind != "BoolOr"]
         terms.read(calls_of_persons)
+        require_no_failures(groups.released())
         for call in calls:
             if call.children[0].kind == "Count":
                 test = counted_test(call, groups)
@@ -202,6 +203,7 @@ class Aggregates:
             require_conditions(item, columns, self._walk.subquery, self._walk.catalog)
         terms: Terms = replace(release.terms, columns=columns, canonical=canonical)
         terms.read(items.values())
+        require_no_failures(items.values())
         self._require_compared(
             release, (canonical.text(call) for item in items.values() for call in item.walk() if call.kind == "AggregateExpression")
         )

@@ -39,11 +39,13 @@ from sparkapp.plan.conditions import (
 )
 from sparkapp.plan.expressions import CHOICES, COUNTS, EXTREMES, MOMENTS, Columns, conditions_of, power, require_shown, results_of
 from sparkapp.plan.release import Groups
-from sparkapp.plan.rows import Column, Rows
+from sparkapp.plan.rows import Column, InputColumn, Rows
 from sparkapp.plan.tree import Node, refused
 from sparkapp.plan.walking import Walk
 
 _WHOLE = frozenset({"integer", "long", "short", "byte"})
+_LINEAR = frozenset({"Add", "Subtract", "Multiply", "Divide", "UnaryMinus", "Cast", "Coalesce", "AttributeReference", "Literal"})
+"""Expressions of which the sum is one of sums of columns."""
 _ROW_COUNTS = frozenset({"Count", "CountIf", "Average"})
 _FIRST_POWERS = frozenset({"Sum", "Average"})
 ALL = Test()
@@ -75,7 +77,8 @@ class Terms:
     _found: dict[Test, bool] = field(default_factory=dict)  # rows with a value that is counted, or an extreme; and whether none may be
     _limits: dict[tuple[str, Test], None] = field(default_factory=dict)  # persons below a limit are counted in rows that meet a test
     _selected: set[Test] = field(default_factory=set)  # the rows that each aggregate reads
-    _functions: dict[Sum, set[str]] = field(default_factory=dict)
+    _uses: dict[str, dict[tuple[str, Test], Test]] = field(default_factory=dict)  # of each value: by which aggregates, in which rows
+    _forms: dict[InputColumn, set[str]] = field(default_factory=dict)  # steps per person, and functions that are not linear
     _known: bool = False  # how many rows there are
     _counted: list[tuple[frozenset[int], Test]] = field(default_factory=list)
     _divisions: dict[str, bool] = field(default_factory=dict)  # conditions, and whether a part may not be empty
@@ -191,20 +194,25 @@ class Terms:
         if protected:
             self._require_moment(value, function)
         self._limits |= {(limit, test): None for node in value.walk() if node.kind == "Least" for limit in self._limits_of(node)}
-        whole = product_text(value, self.canonical)
+        whole, mixed = product_text(value, self.canonical), _is_mixed(value)
+        columns = sorted(self.canonical.text(leaf) for leaf in _columns(value))
         sums = [*self._terms_of(value, function)] if protected else [(whole, ALL)]
         sums += [(product_of((whole, whole)), ALL)] if not protected and function not in _FIRST_POWERS else []
-        mixed = _is_mixed(value)
-        functions = self._functions.setdefault((whole if mixed else sums[0][0], test), set())
-        functions.add(function)
+        factors = columns if mixed else sums[0][0].split(" * ") if protected else [whole]
+        present = Test(f"{text}{FOUND}" for text in factors)
+        self._uses.setdefault(whole if mixed else " * ".join(columns), {})[function, test] = test | present
         if mixed and protected:  # it shows how many rows have all columns
-            self._counts[test | {f"{self.canonical.text(leaf)}{FOUND}" for leaf in _columns(value)}] = None
+            self._counts[test | present] = None
             self._found[test | {f"{whole} <> 0"}] = bool(test)
-        elif len(functions) > 1:  # a sum and a mean show how many values there are
-            self._counts[test | {f"{sums[0][0]}{FOUND}"}] = None
         self._sums |= {(text, test | where): protected for text, where in sums}
         self._several |= {(text, test | where): mixed and self._several.get((text, test | where), True) for text, where in sums}
         self._known = self._known or function != "Sum" or (mixed and protected)
+        form = next((self.canonical.text(part) for part in value.walk() if part.kind not in _LINEAR), "")
+        for leaf in _columns(value):
+            for column in self.columns[leaf.id].shows:
+                self._forms.setdefault(column, set()).add(self.columns[leaf.id].step + form)
+        if any(len(forms) > 1 for (name, _), forms in self._forms.items() if self.walk.catalog.has_floor(name)):
+            raise refused("PlanRowsOfPersons", "a column is aggregated in several forms, which may be the same for all but a few persons")
 
     def _terms_of(self, value: Node, function: str) -> Iterator[Sum]:
         """The terms of a polynomial and, for a moment, their products; each in the rows in which all of its columns are not NULL."""
@@ -263,8 +271,7 @@ class Terms:
     def _require_no_overflow(self, call: Node) -> None:
         """Refuse arithmetic with whole numbers that queries may not filter by: it fails if one of them is large."""
         for part in call.walk():
-            types = {str(leaf.fields.get("dataType")) for leaf in part.walk() if leaf.kind in ("AttributeReference", "Cast", "Literal")}
-            if (part.kind in ("Add", "Subtract", "Multiply") and types <= _WHOLE) or self._sums_united(part):
+            if _may_overflow(part) or self._sums_united(part):
                 require_shown(self.walk.shown(part, self.columns), "arithmetic with whole numbers reads", self.walk.catalog)
 
     def _sums_united(self, node: Node) -> bool:
@@ -289,13 +296,14 @@ class Terms:
             return
         if not all(_counts(floors, test, none) for test, none in self._found.items()):
             raise refused("PlanFloorMissing", "the persons who contribute to a count or an extreme are not counted")
-        self._require_equal(floors, self._sums, self._counts, self._limits)
-        for test in self._counts:  # a mean of all rows may show how many there are
-            self._require_equal(floors, [], [ALL, test] if test - self._conditions() else [], [])
+        counted = self._all_counts()
+        self._require_equal(floors, self._sums, counted, self._limits)
+        for test in counted:  # a mean of all rows may show how many there are
+            self._require_equal(floors, [], [test & self._conditions(), test] if test - self._conditions() else [], [])
         self._require_divisions(floors)
         sums = dict.fromkeys((text, test - self._conditions()) for text, test in self._sums)
         shown = dict.fromkeys((text, test - self._conditions()) for text, test in protected)
-        tests = [test - self._conditions() for test in self._counts]
+        tests = [test - self._conditions() for test in counted]
         for divided in itertools.product(*self._all_divisions(floors.tests)) if len(self._selected) > 1 else ():
             part = Test().union(*divided)
             self._require_contributors(floors, [(text, part | test) for text, test in shown], none=True)
@@ -303,6 +311,15 @@ class Terms:
             if not all(covers(floors.tests, test) for test in counts if test != part):
                 raise refused("PlanFloorMissing", "the persons with a value in a part of a group are not counted")
             self._require_equal(floors, [(text, part | test) for text, test in sums], counts, [(limit, part) for limit, _ in self._limits])
+
+    def _all_counts(self) -> dict[Test, None]:
+        """The counts, and those of values of which a sum and a mean, or three means, show how many there are."""
+        found = dict(self._counts)
+        for uses in self._uses.values():
+            functions = {function for function, _ in uses}
+            if len(functions) > 1 or (len(uses) > 2 and "Sum" not in functions):
+                found |= dict.fromkeys(uses.values())
+        return found
 
     def _conditions(self) -> Test:
         """Texts of the tests that conditions of aggregates are."""
@@ -316,19 +333,29 @@ class Terms:
             empty = none or bool(test) or self._several.get((text, test), False)
             if not any(_counts(floors, test | one, empty) for one in each):
                 raise refused("PlanFloorMissing", "the persons who contribute to a sum are not counted")
-            if floors.shares.get((text, test), 100) > share:
+            if floors.shares.get((text, test), share + 1) > share:
                 raise refused("PlanFloorMissing", "no condition limits the part of one person in a sum")
 
     def _require_equal(self, floors: Floors, sums: Iterable[Sum], counts: Iterable[Test], limits: Iterable[tuple[str, Test]]) -> None:
         """Require that two sums, or two counts, are equal for all persons, or differ for enough."""
-        sums = list(sums)
+        sums, counts = list(sums), list(counts)
         pairs = [*itertools.combinations(sums, 2)]
-        if self._known:
-            pairs += [*itertools.combinations([("1", test) for test in counts], 2)]
-            stored = {text for (text, _), shows_persons in self._sums.items() if shows_persons and " * " not in text}
-            pairs += [((text, test), ("1", test | {f"{text}{FOUND}"})) for text, test in sums if text in stored]
+        shown = {text for (text, _), shows_persons in self._sums.items() if shows_persons}
+        for text, test in sums if self._known else ():
+            found = Test(f"{factor}{FOUND}" for factor in text.split(" * "))
+            pairs += [((text, test), ("1", count)) for count in {test | found, *counts} if text in shown]
+        share = min(person.share for person in self.source.persons)
+        if any(floors.difference_shares.get(frozenset(pair), 100) > share for pair in pairs):
+            raise refused("PlanFloorMissing", "no condition limits the part of one person in a difference of two sums")
+        pairs += itertools.combinations([("1", test) for test in counts], 2) if self._known else ()
         if not {frozenset(pair) for pair in pairs} <= floors.differences:
             raise refused("PlanFloorMissing", "the persons for whom two sums differ are not counted")
+        for count in counts:
+            columns = {text for text in count if text.endswith(FOUND)}
+            rest = count - columns
+            none = rest | {column.removesuffix(FOUND) + EMPTY for column in columns}
+            if len(columns) > 1 and all(rest | {column} in counts for column in columns) and not covers(floors.tests, none):
+                raise refused("PlanFloorMissing", "the persons without a value in several columns are not counted")
         if not all(covers(floors.tests, test | {limit}) for limit, test in limits):
             raise refused("PlanFloorMissing", "the persons below a limit are not counted")
 
@@ -421,6 +448,15 @@ def _terms(node: Node, canonical: Canonical) -> set[tuple[str, ...]]:
         one, two = (_terms(child, canonical) for child in node.children)
         return {tuple(sorted(first + second)) for first in one for second in two}
     return {(canonical.text(node),)}
+
+
+def _may_overflow(node: Node) -> bool:
+    """Whether arithmetic fails if a whole number is large: it has no doubles. A constant is too small to exceed a decimal."""
+    types = {str(leaf.fields.get("dataType")) for leaf in node.walk() if leaf.kind in ("AttributeReference", "Cast", "Literal")}
+    if node.kind in ("Add", "Subtract", "Multiply", "UnaryMinus") and types <= _WHOLE:
+        return True
+    exact = all(type in _WHOLE or type.startswith("decimal") for type in types)
+    return node.kind == "Multiply" and exact and all(any(attributes(child)) for child in node.children)
 
 
 def _keeps_value(cast: Node) -> bool:

@@ -87,8 +87,8 @@ def _value(name: str, args: Sequence[Value], distinct: bool, ctx: Context) -> Va
         exposed=disclosure.exposed,
         aggregated=True,
         flag=name in ("MIN", "MAX", "ANY_VALUE", "FIRST") and args[0].flag,
-        # Rows that a join repeats count several times: an aggregate per person is then another form of the column.
-        transformed=any(arg.transformed for arg in args) or (scope.multiplied and function.disclosure == "mixture"),
+        step=f"{name}({' '.join(sorted({arg.step for arg in args}))})",
+        transformed=any(arg.transformed for arg in args),
         mixed=any(arg.mixed for arg in args),
         capped=any(arg.capped for arg in args) and function.disclosure != "count",
         united=any(arg.united for arg in args),

@@ -48,7 +48,7 @@ def case(ctx: Context) -> Value:
 
 
 def _conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value], ctx: Context) -> Value:
-    """A value that is one of ``results``, depending on ``conditions``.
+    """A value that is one of ``results``, depending on ``conditions``; the last of them if none is true, or NULL without ELSE.
 
     Inside an aggregate over protected rows, the condition divides the rows of each group, and the floor applies to each part. The value
     is then that of the rows which meet it.
@@ -67,6 +67,7 @@ def _conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value]
     out = combine(sql, kind, ATOM, [*conditions, *results], degree=degree, identity=divides, scale=scale)
     if out.degree == 0 and any(test.degree != 0 for test in conditions):
         out.degree = degree
+    complete = len(results) > len(conditions)
     if divides:
         others = results[1:]
         if len(conditions) > 1 or not all(other.type == "null" or other.constant == 0 for other in others):
@@ -77,7 +78,7 @@ def _conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value]
             )
         out.conditional, out.selector, out.selected = True, parenthesised(conditions[0], SUM), results[0]
         out.plain = results[0].plain and all(other.type == "null" for other in others)
-    out.flag = all(result.constant in (0, 1) or result.flag or result.type == "null" for result in results)
+    out.flag = complete and all(result.constant in (0, 1) or result.flag for result in results)
     return out
 
 
@@ -131,7 +132,7 @@ def _scalar(name: str, ctx: Context) -> Value:
     kind = result_type(function, [arg.type for arg in args])
     out = combine(sql, kind, ATOM, args, degree=degree, identity=normalised, scale=scale)
     out.joinable = normalised and args[0].joinable and args[0].type == "string"  # the text of a number is another value
-    out.transformed = out.transformed or (function.degree_rule in ("transforms", "rounds") and out.degree == 1)
+    out.transformed = out.transformed or (function.degree_rule in ("transforms", "rounds", "days_between") and out.degree == 1)
     if name == "LEAST" and out.degree == 1:
         below = [f"{sql} <> {parenthesised(arg, SUM)}" for arg in args if arg.constant is not None]
         missing = [f"NOT ({arg.sql} IS NOT NULL)" for arg in args if arg.constant is None]  # LEAST(NULL, 5) is 5

@@ -111,6 +111,7 @@ def _minus(ctx: Context) -> Value:
     out = combine(f"-{parenthesised(part, ATOM)}", part.type, SIGN, [part], degree=part.degree, scale=part.scale)
     out.constant = None if part.constant is None else -part.constant
     out.mixed = out.mixed or out.degree != 0
+    out.whole = out.whole or (out.degree != 0 and part.type in polynomials.WHOLE)
     out.terms = polynomials.terms_of(part)
     return out
 
@@ -138,7 +139,7 @@ def _arithmetic(left: Value, symbol: str, level: int, ctx: Context) -> Value:
         out.mixed = out.mixed or polynomials.mixes(symbol, left, right)
         out.terms = polynomials.terms(symbol, left, right) if degree else frozenset()
         out.constant = constant
-        out.whole = out.whole or (symbol in "+-*" and out.degree != 0 and kind in ("integer", "long", "smallint", "tinyint"))
+        out.whole = out.whole or polynomials.may_overflow(symbol, kind, degree)
         left = out
         if not text.accept(symbol):
             return left

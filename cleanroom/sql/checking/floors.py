@@ -24,8 +24,8 @@ from cleanroom.sql.scope import Scope
 _COLUMN = re.compile("`[^`]*`[.]`[^`]*`")
 _VALUES = "__cr_v"
 """Alias of the aggregates that are not computed from the rows per person."""
-_TOKENS = r"'(?:[^'\\]|\\.)*'|`[^`]*`(?:\.`[^`]*`)?"
-"""Literals and names, in which nothing is replaced."""
+_TOKENS = r"'(?:[^'\\]|\\.)*'|`[^`]*`(?:\.`[^`]*`)?|\(\n(?:  .*\n)+\)"
+"""Literals, names and subqueries, in which nothing is replaced."""
 _ATOM = r"(?<![\w`.]){}(?![\w`.]| OVER| FILTER| WITHIN| IGNORE)"
 _WHOLE = r"(?<![\w`.])(?<!IN )\({0}\)|(?:(?<=\()|(?<=, )|(?<=BY )){0}(?=\)|,|$| ASC| DESC| NULLS)"
 """An expression with operators, where it is a complete operand."""
@@ -43,8 +43,9 @@ class ReleasedGroups:
         """Create the groups, given those with the conditions on each kind of person, and the group keys."""
         self.values: dict[str, str] = {}
         self.conditions: list[str] = []
-        self._kinds, self._keys = kinds, keys
+        self._kinds, self._keys, self._aliases = kinds, keys, set(scope.aliases_in_from)
         self._unmerged: list[ReleasedAggregate] = []
+        self._aggregates: list[str] = []
         self._joined = list(_joined_by_identity(scope, kinds[0].person))
         self._names = dict(zip((key.sql for key in keys), kinds[0].columns(), strict=True))
 
@@ -55,6 +56,7 @@ class ReleasedGroups:
             if merged is None:
                 self._unmerged.append(item)
             self._names[item.sql] = merged or self._value(item.sql)
+            self._aggregates.append(item.sql)
 
     def compare(self, kinds: Iterable[PersonGroups], number: int) -> None:
         """Compare the groups of some kinds of persons, who may be in several of them; ``number`` is that of the release."""
@@ -88,14 +90,20 @@ class ReleasedGroups:
             return text  # output columns only
         names, pattern = self._replacements
         found = pattern.sub(lambda match: names.get(match[0], match[0]), text)
-        left = [name for name in pattern.findall(found) if _COLUMN.fullmatch(name) and name not in names.values()]
-        if not left and "SELECT" not in text:
+        left = [name for token in pattern.findall(found) for name in columns_in(token) if name.split("`")[1] in self._aliases]
+        if not left:
             return found
         if " OVER (" in text or text.startswith("\n"):
             raise Refusal(
                 "NotGrouped",
                 "ORDER BY, QUALIFY and window functions over groups under a privacy floor read group keys, aggregates and output columns; "
                 "give the expression an alias, and use that",
+            )
+        if any(name in text for name in self._aggregates):  # it would be computed for each group, and fail for one that is not shown
+            raise Refusal(
+                "NotGrouped",
+                f"an expression combines an aggregate with {left[0].replace('`', '')}, which is inside of a group key or a subquery; "
+                "compute it in a SELECT around this one",
             )
         return self._value(text)
 

@@ -142,7 +142,7 @@ def _merged_field(fields: Sequence[Value], mixed: bool, ctx: Context) -> Value:
     out.exposed = frozenset([pair for field in fields for pair in field.exposed])
     out.degree, out.scale = highest_degree(fields), max(field.scale for field in fields)
     out.plain = not mixed and all(field.plain for field in fields) and len({field.type for field in fields}) == 1
-    out.flag = all(field.flag for field in fields)
+    out.flag, out.step = all(field.flag for field in fields), " ".join(sorted({field.step for field in fields} - {""}))
     out.united = mixed and out.type in ("integer", "long")
     for fact in ("identity", *NUMERIC_FACTS):
         setattr(out, fact, any(getattr(field, fact) for field in (out, *fields)))

@@ -35,8 +35,8 @@ class Summand(NamedTuple):
     text: str  # a column, a function of one, a product of two, or an expression over data of the author
     type: str
     protected: bool  # it shows values of persons
+    present: Tests  # the rows in which it is not NULL
     where: Tests = ()  # the rows: those in which the other columns of a sum of several terms are not NULL
-    single: bool = True  # it is no product
     counts: bool = False  # it is how many rows a person has
 
     def compared(self, rows: str) -> str:
@@ -62,14 +62,20 @@ class Sums:
         self._limits: dict[tuple[Tests, PartOfDivision], None] = {}  # rows below a limit
         self._selectors: set[PartOfDivision] = set()
         self._counts_rows = False
-        self._functions: dict[tuple[str, PartOfDivision], set[str]] = {}
+        self._uses: dict[str, dict[tuple[str, PartOfDivision], Tests]] = {}  # of each value: by which aggregates, and the rows they read
         self._columns: dict[ColumnKey, set[tuple[str, PartOfDivision]]] = {}
         self._forms: dict[ColumnKey, set[str]] = {}
+        self._steps: dict[ColumnKey, set[str]] = {}
         for item in ctx.scope.released:
             if any(arg.identity for arg in item.args):  # each person may have one row
                 self._counts_rows, self._counts[(), ()] = True, None
             else:
                 self._read(item)
+        for uses in self._uses.values():
+            functions = {function for function, _ in uses}
+            # A sum and a mean show how many values there are, and so do three means.
+            if len(functions) > 1 or (len(uses) > 2 and "SUM" not in functions):
+                self._counts |= {(present, part): None for (_, part), present in uses.items()}
         self._check(floor)
 
     def _read(self, item: ReleasedAggregate) -> None:
@@ -89,39 +95,42 @@ class Sums:
     def _add(self, name: str, value: Value, part: PartOfDivision) -> None:
         """Add what an aggregate of a value sums up."""
         protected = bool(aggregates.protected_columns(value, self._ctx.catalog))
-        columns = columns_in(value.sql)
+        columns, known = columns_in(value.sql), self._ctx.scope.columns
         self._limits |= {((test,), part): None for test in sorted(value.caps)}
         whole = parenthesised(value, SUM)
         if not protected:
-            summands = [Summand(whole, value.type, False, counts=value.made_by_text)]
-            summands += [Summand(_product([whole, whole], {}), "number", False, single=False)] * (aggregates.POWERS.get(name, 1) - 1)
+            present = _present([whole])
+            summands = [Summand(whole, value.type, False, present, counts=value.made_by_text)]
+            summands += [Summand(_product([whole, whole], {}), "number", False, present)] * (aggregates.POWERS.get(name, 1) - 1)
         else:
             terms = polynomials.terms_of(value)
             if name in aggregates.POWERS:
                 terms |= {tuple(sorted(one + two)) for one in terms for two in terms}
             summands = [self._summand(term, columns, value) for term in sorted(terms) if term]
-        functions = self._functions.setdefault((whole if value.mixed else summands[0].text, part), set())
-        functions.add(name)
+        same = whole if value.mixed else " ".join(columns_in(summands[0].text))
+        function = "SUM" if name in aggregates.SUMS else name
+        self._uses.setdefault(same, {})[function, part] = _present(columns) if value.mixed else summands[0].present
         if value.mixed and protected:  # it shows how many rows have all columns
             self._counts[_present(columns), part] = None
             self._found[(f"{whole} <> 0",), part] = None
             self._counts_rows = True
-        elif len(functions) > 1:  # a sum and a mean show how many values there are
-            self._counts[_present([summands[0].text]), part] = None
         self._sums |= {(summand, part): value.mixed and self._sums.get((summand, part), True) for summand in summands}
         form = value.sql if value.transformed else "filled" if value.filled else "sum" if name in aggregates.SUMS else "plain"
         for column in aggregates.protected_columns(value, self._ctx.catalog):
             self._columns.setdefault(column, set()).add((value.sql, part))
             self._columns[column] |= {(f"{value.sql} squared", part)} if name in aggregates.POWERS else set()
             self._forms.setdefault(column, set()).add(form)
+        for text in columns:
+            for column in aggregates.protected_columns(known[text], self._ctx.catalog) if text in known else ():
+                self._steps.setdefault(column, set()).add(known[text].step)
 
     def _summand(self, term: Term, columns: Sequence[str], value: Value) -> Summand:
         """A term of a polynomial, in the rows in which all of its columns are not NULL."""
         where = _present(column for column in columns if column not in columns_in(" ".join(term)))
         if len(term) == 1:
             column = self._numbers.get(term[0])
-            return Summand(term[0], column.type if column is not None else value.type, True, where)
-        return Summand(_product(term, self._numbers), "number", True, where, single=False)
+            return Summand(term[0], column.type if column is not None else value.type, True, _present(term), where)
+        return Summand(_product(term, self._numbers), "number", True, _present(term), where)
 
     def _check(self, floor: int) -> None:
         """Refuse sums that could be solved for the values of a small group, or of which an earlier step has scaled one."""
@@ -135,11 +144,11 @@ class Sums:
                     "could be solved for single values",
                 )
             # The sum is the same with 0 in place of NULL.
-            if len(forms - {"sum"}) > 1 or ("sum" in forms and forms - {"sum", "filled", "plain"}):
+            if len(forms - {"sum"}) > 1 or ("sum" in forms and forms - {"sum", "filled", "plain"}) or len(self._steps.get(column, ())) > 1:
                 raise Refusal(
                     "TooManyMoments",
-                    f"the SELECT aggregates {column[1]} in several forms (plain, rounded, capped, 0 for NULL): the difference could be a "
-                    "value of one person; use one of them",
+                    f"the SELECT aggregates {column[1]} in several forms (plain, rounded, capped, 0 for NULL, or the SUM, AVG, MIN or "
+                    "MAX of each person): the difference could be a value of one person; use one of them",
                 )
         read = [self._numbers[name] for summand, _ in self._sums for name in columns_in(summand.text) if name in self._numbers]
         altered = [value for value in read if value.scale != 1 or value.mixed]
@@ -164,8 +173,7 @@ class Sums:
         for tests, part in self._found:
             groups.require(_all_of(part, tests), none=bool(part))
         self._require(groups, share, list(self._sums), list(self._counts), list(self._limits))
-        if ((), ()) not in self._counts:  # a mean of all rows may show how many there are
-            groups.require_differences(("COUNT(*)", _count(part, tests)) for tests, part in self._counts if tests)
+        groups.require_differences((_count(part, ()), _count(part, tests)) for tests, part in self._counts if tests)
         summands, counted = dict.fromkeys(summand for summand, _ in self._sums), dict.fromkeys(tests for tests, _ in self._counts)
         for part in parts if len(self._selectors) > 1 else ():
             for tests in counted:
@@ -183,24 +191,26 @@ class Sums:
     ) -> None:
         for summand, part in sums:
             where = _all_of(part, summand.where)
-            if summand.protected and share < 100:
+            if summand.protected:
                 groups.require_share(summand.text, where, share)
             groups.require_contributors(summand.text, where, none=bool(part) or self._sums.get((summand, part), True))
-        groups.require_differences(self._pairs(sums, counts))
+        for tests, part in counts:  # with the counts of each of several columns, that of all columns shows that of none
+            if len(tests) > 1 and all(((test,), part) in counts for test in tests):
+                groups.require(_all_of(part, tuple(f"NOT ({test})" for test in tests)))
+        counted = [_count(part, tests) for tests, part in counts]
+        groups.require_differences(self._pairs(sums, counted), share)
+        groups.require_differences(itertools.combinations(counted, 2) if self._counts_rows else ())
         for tests, part in limits:
             groups.require(_all_of(part, tests))
 
-    def _pairs(
-        self, sums: Sequence[tuple[Summand, PartOfDivision]], counts: Sequence[tuple[Tests, PartOfDivision]]
-    ) -> Iterator[tuple[str, str]]:
-        """Pairs of sums and counts of which the result may show the difference."""
+    def _pairs(self, sums: Sequence[tuple[Summand, PartOfDivision]], counts: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Pairs of two sums, or of a sum and a count, of which the result may show the difference."""
         totals = [summand.compared(_all_of(part, summand.where)) for summand, part in sums]
         yield from itertools.combinations(totals, 2)
         for total, (summand, part) in zip(totals, sums, strict=True) if self._counts_rows else ():
-            if summand.single:
-                counted = _count(part, (*_present([summand.text]), *summand.where))
-                yield _count(part, (f"{summand.text} <> 0",)) if summand.counts else total, counted
-        yield from itertools.combinations([_count(part, tests) for tests, part in counts], 2) if self._counts_rows else ()
+            shown = _count(part, (f"{summand.text} <> 0",)) if summand.counts else total
+            own = _count(part, (*summand.present, *summand.where))
+            yield from ((shown, text) for text in dict.fromkeys([own, *counts]) if text != shown)
 
 
 def _present(texts: Iterable[str]) -> Tests:

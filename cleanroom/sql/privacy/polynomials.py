@@ -28,6 +28,8 @@ _CONSTANT_FOLDING: dict[str, Callable[[float, float], float]] = {
     "/": operator.truediv,
 }
 _COLUMN = re.compile("`[^`]*`([.]`[^`]*`)?|[a-z]+[.][a-z]+")
+WHOLE = ("integer", "long", "smallint", "tinyint")
+"""Types of whole numbers."""
 _INTEGER_DIGITS = 10
 _LONG_DIGITS = 19
 
@@ -77,6 +79,11 @@ def terms(symbol: str, left: Value, right: Value) -> frozenset[Term]:
 def mixes(symbol: str, left: Value, right: Value) -> bool:
     """Whether ``left symbol right`` is a sum of several terms, which another aggregate could take apart."""
     return symbol in ("+", "-") and not (left.degree == 0 and right.degree == 0)
+
+
+def may_overflow(symbol: str, type: str, degree: int | None) -> bool:
+    """Whether ``left symbol right`` of a type fails if a column has a large value. A constant is too small to exceed a decimal."""
+    return symbol in "+-*" and ((degree != 0 and type in WHOLE) or (type == "decimal" and degree != 0 and degree != 1))
 
 
 def highest_degree(values: Sequence[Value]) -> int | None:

@@ -354,6 +354,10 @@ OVER_FLOORS = [
     "SELECT region, SUM(CASE user_key WHEN 'u1' THEN amount END) AS s FROM orders GROUP BY region",
     "SELECT region, COUNT(CASE WHEN user_key = 'u1' THEN 1 END) AS s FROM orders GROUP BY region",
     "SELECT region, COUNT(NULLIF(order_id, 17)) AS s FROM orders GROUP BY region",
+    # An expression that fails for a group which is not shown.
+    "SELECT IF(YEAR(day) + 1 > 2013, 1 / (SUM(amount) - 7317.25), 0) AS x FROM orders GROUP BY YEAR(day) + 1",
+    "SELECT SUM(amount) AS s FROM orders GROUP BY YEAR(day) + 1 HAVING YEAR(day) + 1 < 2100 OR 1 / (SUM(amount) - 7317.25) > 0",
+    "SELECT CAST(SUM(amount) AS TINYINT) + CASE WHEN YEAR(day) + 1 > 2013 THEN 1 ELSE 0 END AS x FROM orders GROUP BY YEAR(day) + 1",
     "SELECT region, SUM(IF(order_id = 17, amount, 0)) AS s FROM orders GROUP BY region",
     "SELECT region, SUM(amount) FILTER (WHERE user_key = 'u1') AS s FROM orders GROUP BY region",
     "SELECT region, SUM(amount) FILTER (WHERE age = 37) AS s FROM orders GROUP BY region",

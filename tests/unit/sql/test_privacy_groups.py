@@ -57,13 +57,13 @@ MERGED = {
     "distinct groups": "SELECT DISTINCT COUNT(DISTINCT user_key) > 3 AS big FROM orders GROUP BY region, status",
     "arithmetic key": "SELECT YEAR(day) * 100 + MONTH(day) AS m, (YEAR(day) * 100 + MONTH(day)) * 2 AS d, COUNT(*) AS n FROM orders GROUP BY YEAR(day) * 100 + MONTH(day)",
     "arithmetic key in a list": "SELECT COALESCE(YEAR(day) + 1, 0) AS c, 2014 IN (YEAR(day) + 1, 2) AS d, COUNT(*) AS n FROM orders GROUP BY YEAR(day) + 1 ORDER BY YEAR(day) + 1 DESC",
+    "subquery": "SELECT region, COUNT(*) + (SELECT COUNT(*) FROM regions) AS n FROM orders GROUP BY region",
     "case as a key": "SELECT CASE WHEN status = 'paid' THEN 1 ELSE 0 END AS k, COUNT(*) AS n FROM orders GROUP BY 1",
 }
 READS_ROWS = {
     "distinct values": "SELECT region, COUNT(DISTINCT order_id) AS n FROM orders GROUP BY region",
     "decimal": "SELECT region, SUM(order_id * 1.5) AS s FROM orders GROUP BY region",
     "compared key": "SELECT YEAR(day) + 1 > 2013 AS late, COUNT(*) AS n FROM orders GROUP BY YEAR(day) + 1 HAVING YEAR(day) + 1 < 2100",
-    "subquery": "SELECT region, COUNT(*) + (SELECT COUNT(*) FROM regions) AS n FROM orders GROUP BY region",
 }
 
 
