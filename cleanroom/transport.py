@@ -92,6 +92,12 @@ def retry_after_seconds(value: str | None) -> float | None:
         return None
 
 
+@cache
+def _system_context() -> ssl.SSLContext:
+    """Return a context with the operating system's roots, which take 20 ms to read."""
+    return ssl_context()
+
+
 def http_client(tls: ssl.SSLContext | None = None, *, timeout: Timeout, **options: Any) -> httpx.Client:
     """Create a blocking HTTP client.
 
@@ -102,14 +108,14 @@ def http_client(tls: ssl.SSLContext | None = None, *, timeout: Timeout, **option
     """
     import httpx
 
-    return httpx.Client(verify=tls or ssl_context(), timeout=timeout, trust_env=False, follow_redirects=False, **options)
+    return httpx.Client(verify=tls or _system_context(), timeout=timeout, trust_env=False, follow_redirects=False, **options)
 
 
 def async_http_client(tls: ssl.SSLContext | None = None, *, timeout: Timeout, **options: Any) -> httpx.AsyncClient:
     """Create an ``asyncio`` HTTP client; the arguments are those of :func:`http_client`."""
     import httpx
 
-    return httpx.AsyncClient(verify=tls or ssl_context(), timeout=timeout, trust_env=False, follow_redirects=False, **options)
+    return httpx.AsyncClient(verify=tls or _system_context(), timeout=timeout, trust_env=False, follow_redirects=False, **options)
 
 
 def jwks_client(uri: str, ca_file: Path | None = None, **options: Any) -> jwt.PyJWKClient:

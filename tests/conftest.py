@@ -5,9 +5,11 @@ from __future__ import annotations
 import atexit
 import gc
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
+import typer.main
 from hypothesis import HealthCheck, settings
 
 from tests.distribution import piece, rank
@@ -17,6 +19,8 @@ pytest_plugins = ["tests.servers", "tests.temporal_env"]
 # The duration of an example is not meaningful on a busy machine.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+# Typer evaluates the annotations of a command's parameters twice for each call of a command.
+typer.main.get_params_from_function = cache(typer.main.get_params_from_function)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -30,6 +34,7 @@ def pytest_collection() -> Iterator[object]:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(50_000, 20, 20)  # by default a tenth of all collections are full ones
         gc.enable()
         # At the very end, so that extensions find no leaks. pytest itself collects garbage five times before.
         atexit.register(gc.unfreeze)

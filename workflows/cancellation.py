@@ -18,19 +18,27 @@ shuts down discards the workflow's coroutines. Then there is no event loop, and 
 async def await_then_cancel(work: Awaitable[T]) -> T:
     """Await ``work`` to its end, then raise if this task was cancelled in the meantime.
 
-    Use it for activities with :meth:`cleanroom.temporal.retries.Timing.wait_for_completion_on_cancel`. When such an activity
-    completes after a cancellation was requested, the SDK returns its result and does not raise again. Without this check the
-    workflow would continue as if it had not been cancelled.
+    Use it for activities with :meth:`cleanroom.temporal.retries.Timing.wait_for_completion_on_cancel`, and for activities of tasks
+    that a signal can cancel: the result may arrive in the same workflow task as the signal, which the SDK handles first.
 
     Raises:
         asyncio.CancelledError: The task was cancelled while ``work`` ran.
     """
     result = await work
-    task = asyncio.current_task()
-    assert task is not None
-    if task.cancelling():
+    if cancellation_requested():
         raise asyncio.CancelledError
     return result
+
+
+def cancellation_requested() -> bool:
+    """Whether the current task was cancelled.
+
+    When an activity completes after its cancellation was requested, the SDK returns its result, or raises its error, and does not
+    raise the cancellation again. Without this check the task would continue as if it had not been cancelled.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancelling() > 0
 
 
 async def shielded(work: Coroutine[Any, Any, T]) -> T:

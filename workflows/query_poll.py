@@ -11,6 +11,7 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from cleanroom.messages.query import GovernanceQueryState
 from cleanroom.temporal.failures import error_from_failure
+from workflows.cancellation import await_then_cancel, cancellation_requested
 from workflows.query_state import QueryStateMachine
 from workflows.query_steps import QuerySteps
 
@@ -82,10 +83,10 @@ class GovernancePoll:
         try:
             if self._query.stage == "Approved" and not self._query.read_approvals:
                 await workflow.wait_condition(lambda: self._woken)
-            while (state := await self._read()) is None:
+            while (state := await await_then_cancel(self._read())) is None:
                 await workflow.wait_condition(lambda: self._woken)
         except ActivityError as error:
-            if is_cancelled_exception(error):
+            if is_cancelled_exception(error) or cancellation_requested():
                 raise
             reason = error_from_failure(error).code
         else:

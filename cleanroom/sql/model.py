@@ -128,6 +128,7 @@ class ProtectedInput(NamedTuple):
     output_position: int | None = None  # index of the identity among the output columns of a checked query, if it is one of them
     enclosing_column: Value | None = None  # column of an enclosing query that equals the identity in every row
     partial: bool = False  # the rows include those of another part of a UNION, in which the identity is NULL
+    chooses: bool = False  # a subquery with these rows chooses the rows of a relation: those in which `reference` is one of the persons
 
 
 class Division(NamedTuple):

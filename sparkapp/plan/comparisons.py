@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sparkapp.plan.conditions import constant
+from sparkapp.plan.conditions import constant, number_text
 from sparkapp.plan.expressions import Columns
 from sparkapp.plan.joins import Pair
 from sparkapp.plan.tree import Node, tree
@@ -33,8 +33,8 @@ def unchanged(node: Node) -> Node:
 def normalised(node: Node) -> int | None:
     """The attribute of which a chain of normalising functions makes a text."""
     while node.kind in _NORMALISING or (node.kind == "Cast" and node.fields.get("dataType") == "binary"):
-        if any(child.kind != "Literal" for child in node.children[1:]):
-            return None
+        if not all(map(number_text, node.children[1:])):
+            return None  # TRIM of given characters makes equal texts of different ones
         if node.children[0].fields.get("dataType", "string") != "string":
             return None  # a number as a text is another value
         node = node.children[0]

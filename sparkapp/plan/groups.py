@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from sparkapp.plan.canonical import Canonical
-from sparkapp.plan.comparisons import unchanged
+from sparkapp.plan.comparisons import plain, unchanged
 from sparkapp.plan.conditions import conjuncts, number_of, without_alias
 from sparkapp.plan.expressions import EXTREMES, Columns, is_stored, require_conditions, require_shown
 from sparkapp.plan.overlap import OverlappingGroups
@@ -38,7 +38,8 @@ class Aggregates:
         if not all(person.all_ids & values for person in rows.persons):
             raise refused("PlanFloorMissing", f"rows of {rows.persons[0].view} are aggregated without the conditions of its floor")
         for item in node.expressions("groupingExpressions"):
-            if not (rows.persons and is_stored(unchanged(item), columns)):  # how many rows a person has tells computed values
+            key = unchanged(item)  # how many rows a person has tells computed values
+            if not (rows.persons and is_stored(key, columns) and all(columns[id].countable for id in plain(key) if id in columns)):
                 require_conditions(item, columns, self._walk.subquery, self._walk.catalog, all_of_it=True)
         out = self._grouped(node, rows, columns)
         out.persons = [person._replace(ids=person.all_ids & values, found=frozenset()) for person in rows.persons]

@@ -122,7 +122,8 @@ class _Attachment:
             for outer, inner in ((pair.first, pair.second), (pair.second, pair.first)):
                 if self._owner(inner) != number or self._owner(outer) not in self.reached:
                     continue
-                if pair.restricts is None or number in pair.restricts or self.core == [self._owner(outer)]:
+                owner = self._owner(outer)
+                if pair.restricts is None or number in pair.restricts or (self.core == [owner] and owner in pair.restricts):
                     found.append((outer, inner, pair.how))
         return found
 
@@ -154,8 +155,7 @@ class _Attachment:
         names = {inner for _, inner, how in pairs if how != "normalised"}
         if any(ids <= names for ids in self.relations[number].unique):
             return True
-        core = set(self.core)
-        if any((how != "widened" and self._is_identity(outer)) or self._owner(outer) in self.many - core for outer, _, how in pairs):
+        if any(how == "normalised" and self._is_identity(outer) for outer, _, how in pairs):
             self.many.add(number)
             return True
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sparkapp.plan.comparisons import counts_one, equal_columns
@@ -43,9 +43,8 @@ class Sources:
             unique += [counts for counts in counts_one(condition, columns) if len(relations) == 1]
         for numbers in optional:
             _mark(numbers, relations, pairs)
-        if added:
-            first = next(iter(relations))
-            relations[first] = replace(relations[first], persons=[*relations[first].persons, *added])
+        for number, persons in _chosen(added, relations).items():
+            relations[number] = replace(relations[number], persons=persons)
         out = From(relations, pairs).rows()
         return replace(out, unique=[*out.unique, *unique], overlapping=out.overlapping or bool(added))
 
@@ -111,6 +110,20 @@ class Sources:
                 raise refused("PlanJoinNotAllowed", f"rows of {person.view} are compared by another column than their identity")
             persons.append(person._replace(ids=frozenset([value]), found=frozenset()))
         return persons
+
+
+def _chosen(added: Sequence[Person], relations: Mapping[int, Rows]) -> dict[int, list[Person]]:
+    """The persons of the relations whose rows lists of persons choose. These rows are those of persons already, or unique."""
+    found: dict[int, list[Person]] = {}
+    for person in added:
+        for number, rows in relations.items():
+            ids = person.ids & {column.value for column in rows.columns.values()}
+            if ids and (rows.persons or any(unique <= ids for unique in rows.unique)):
+                found.setdefault(number, [*rows.persons]).append(person)
+                break
+        else:
+            raise refused("PlanJoinNotAllowed", f"rows of {person.view} choose rows that are not unique on the compared column")
+    return found
 
 
 def _mark(optional: frozenset[int], relations: dict[int, Rows], pairs: Sequence[Pair]) -> None:

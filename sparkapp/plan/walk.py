@@ -108,7 +108,8 @@ class PlanWalk:
             values = {column.value for column in rows.columns.values()}
             if not all(person.all_ids & values for person in rows.persons):
                 raise refused("PlanRowsOfPersons", "DISTINCT removes rows of different persons")
-            self._require_compared(column for column in rows.columns.values() if column.computed or node.child.kind == "Union")
+            united = node.child.kind == "Union"
+            self._require_compared(column for column in rows.columns.values() if column.computed or united or not column.countable)
             return replace(rows, unique=[*rows.unique, frozenset(values)])
         if kind == "Generate":
             generator = node.expression("generator")

@@ -128,7 +128,7 @@ def _scalar(name: str, ctx: Context) -> Value:
     if name == "IF":
         return _conditional(sql, args[:1], args[1:], ctx)
     degree, scale = polynomials.call(function, args)
-    normalised = function.normalises_identity and all(arg.degree == 0 for arg in args[1:])
+    normalised = function.normalises_identity and all(arg.constant is not None for arg in args[1:])  # not TRIM of given characters
     kind = result_type(function, [arg.type for arg in args])
     out = combine(sql, kind, ATOM, args, degree=degree, identity=normalised, scale=scale)
     out.joinable = normalised and args[0].joinable and args[0].type == "string"  # the text of a number is another value

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from cleanroom.sql.catalog import View
 from cleanroom.sql.checking.columns import alias_of, check_column_name, check_distinct_columns, column_names, unique_alias
@@ -182,6 +183,7 @@ def _join(word: str, ctx: Context) -> Source:
     scope, text = ctx.scope, ctx.text
     left, left_protected, visible = list(scope.relations.values()), len(scope.protected), scope.visible
     right, found = _relation(ctx), scope.equal.found
+    joined = _Joined(word, right.alias)
     first = len(found)
     using, conditions, merged = list[str](), list[Value](), list[Value]()
     if word != "CROSS JOIN" and text.accept("USING"):
@@ -189,11 +191,11 @@ def _join(word: str, ctx: Context) -> Source:
             raise Refusal("Unparsable", "USING names the columns that both sides have")
         using = column_names(text)
         for name in using:
-            equality, value = _using(name, visible, right, word, ctx)
+            equality, value = _using(name, visible, right, joined, ctx)
             conditions.append(equality)
             merged.append(value)
     elif word != "CROSS JOIN" and text.accept("ON"):
-        conditions = conjuncts(ctx, in_every_row=word == "JOIN")
+        conditions = conjuncts(ctx, joined)
     if not conditions and word != "CROSS JOIN":
         if text.continues(text.at):
             raise text.unexpected()
@@ -238,7 +240,7 @@ def _protect_rows(
         value.outer_join_markers |= {marker}
 
 
-def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Context) -> tuple[Value, Value]:
+def _using(name: str, left: Sequence[Value], right: Relation, joined: _Joined, ctx: Context) -> tuple[Value, Value]:
     """Condition of a column of USING, and the merged column."""
     key = name.lower()
     found = [value for value in left if value.name.lower() == key]
@@ -251,11 +253,11 @@ def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Co
     out = combine(f"{first.sql} = {second.sql}", "boolean", PREDICATE, [first, second], identity=True)
     out.identity = False
     check_condition([out], ctx.catalog, f"USING ({name[:80]})")
-    _record_equality(first, second, ctx, in_every_row=word == "JOIN")
+    _record_equality(first, second, ctx, joined)
     ctx.record(first)
     ctx.record(second)
-    if word != "FULL JOIN":
-        return out, second if word == "RIGHT JOIN" else first
+    if joined.word != "FULL JOIN":
+        return out, second if joined.word == "RIGHT JOIN" else first
     value = combine(f"COALESCE({first.sql}, {second.sql})", first.type, ATOM, [first, second], identity=True)
     value.name = first.name
     return out, value
@@ -264,11 +266,24 @@ def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Co
 # -- conditions -------------------------------------------------------------------------------------------------------
 
 
-def conjuncts(ctx: Context, *, in_every_row: bool) -> list[Value]:
-    """Read the conditions of ON or WHERE, and record which columns they make equal.
+class _Joined(NamedTuple):
+    """A join, whose conditions make columns equal."""
 
-    They are true ``in_every_row`` of the result unless they are those of an outer join.
-    """
+    word: str
+    right: str  # alias of the relation on its right side
+
+    def makes_equal(self, first: Value, second: Value) -> bool:
+        """Whether an equality among its conditions holds where both columns are present.
+
+        An outer join keeps rows of its other side that do not meet its conditions. A semi join or an anti join keeps no columns of its
+        right side, and a FULL JOIN keeps the rows of both sides.
+        """
+        sides = [value.sources == {self.right} for value in (first, second)]
+        return self.word == "JOIN" or (self.word in ("LEFT JOIN", "RIGHT JOIN") and any(sides))
+
+
+def conjuncts(ctx: Context, joined: _Joined | None = None) -> list[Value]:
+    """Read the conditions of a join, or else of WHERE, and record which columns they make equal."""
     start = ctx.text.at
     whole = condition(ctx)
     if ctx.text.continues(ctx.text.at):
@@ -277,26 +292,27 @@ def conjuncts(ctx: Context, *, in_every_row: bool) -> list[Value]:
     with ctx.text.located(start):
         for part in parts:
             if part.semi_join is not None:
-                rows.semi_join(part.semi_join, ctx.scope, in_every_row)
+                rows.semi_join(part.semi_join, ctx.scope, joined is None or joined.word == "JOIN")
             elif part.operator == "=":
                 first, second = part.parts
                 rows.check_identities(first, second)
-                _record_equality(first, second, ctx, in_every_row=in_every_row)
+                _record_equality(first, second, ctx, joined)
             check_condition([part], ctx.catalog)
     return parts
 
 
-def _record_equality(first: Value, second: Value, ctx: Context, *, in_every_row: bool) -> None:
+def _record_equality(first: Value, second: Value, ctx: Context, joined: _Joined | None) -> None:
     """Record that two columns of different relations are equal in every row, or where both are present."""
     if not rows.joins_relations(first, second):
         return
     scope, equal = ctx.scope, ctx.scope.equal
-    found = Equality(first, second, in_every_row)
+    found = Equality(first, second, in_every_row=joined is None or joined.word == "JOIN")
     if found.joinable:
         equal.links.extend((one, two) for one in first.sources for two in second.sources)
     if rows.self_join_copies_rows(equal.views_behind(first), equal.views_behind(second), ctx.catalog):
         scope.may_copy_rows = True
-    equal.record(found)
+    if joined is None or joined.makes_equal(first, second):
+        equal.record(found)
 
 
 # -- LATERAL VIEW -----------------------------------------------------------------------------------------------------

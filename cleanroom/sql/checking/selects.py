@@ -46,7 +46,7 @@ def select(ctx: Context, parent: Scope | None, hidden: bool, prefix: str, *, alo
     limited = limit(text) if alone else ""
     values = [value for _, value in clauses.outputs]
     if clauses.distinct:  # equal values count once: how many rows there are tells the values
-        exposure.check_condition([value for value in values if not value.plain], ctx.catalog, "DISTINCT")
+        exposure.check_condition(exposure.comparable(values, ctx.catalog), ctx.catalog, "DISTINCT")
     groups: ReleasedGroups | None = None
     protected = list[ProtectedInput]()
     if releases_groups(scope, values, distinct=clauses.distinct):
@@ -146,7 +146,7 @@ def _rows(joined: Source, ctx: Context) -> tuple[str, str]:
     """FROM and WHERE, rendered. Afterwards the scope knows which rows are protected and that the query has not copied any."""
     scope, where = ctx.scope, ""
     if _begins("WHERE", ctx):
-        where = "\nWHERE " + conjunction(conjuncts(ctx.in_clause("filter"), in_every_row=True))
+        where = "\nWHERE " + conjunction(conjuncts(ctx.in_clause("filter")))
     scope.may_copy_rows = scope.may_copy_rows or not rows.connected(scope.aliases_in_from, scope.equal.links)
     rows.check_from(scope.protected, scope.may_copy_rows)
     missing = rows.unfiltered_identities(scope)
@@ -236,7 +236,7 @@ def group_by(ctx: Context, items: Sequence[Item]) -> None:
     scope.per_person = rows.is_per_person(scope.protected, keys, scope.equal)
     scope.plain_group_keys = [key.sql for key in keys if key.plain]
     if scope.per_person:  # how many rows a person has tells the values by which they are divided
-        exposure.check_condition([key for key in keys if not key.plain], ctx.catalog, "GROUP BY")
+        exposure.check_condition(exposure.comparable(keys, ctx.catalog), ctx.catalog, "GROUP BY")
     else:
         check_group_keys(keys, ctx.catalog)
 

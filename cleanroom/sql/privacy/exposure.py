@@ -53,6 +53,14 @@ def unlisted(value: Value, catalog: Catalog) -> list[tuple[View, str]]:
     return [(view, column) for view, column in exposed if not view.may_output(column) and column not in view.identity_columns]
 
 
+def comparable(values: Iterable[Value], catalog: Catalog) -> list[Value]:
+    """Those of ``values`` of which the number of different ones tells more than those of a person's columns: not unchanged, or no person's.
+
+    Without a floor, there may be two rows only.
+    """
+    return [value for value in values if not (value.plain and all(catalog.has_floor(view) for view, _ in value.exposed))]
+
+
 def check_one_relation(scope: Scope, conditions: Sequence[Value], results: Sequence[Value]) -> None:
     """Refuse a condition on one relation for values of another whose rows a join repeats: it would choose how often each row counts."""
     of_results = frozenset([source for result in results for source in result.sources])

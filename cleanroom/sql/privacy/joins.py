@@ -68,8 +68,8 @@ class _Graph:
             for outer, inner in ((one, two), (two, one)):
                 if inner.sources != {alias} or not outer.sources or not outer.sources <= self.reached:
                     continue
-                start = self.core == list(outer.sources)
-                if restricts is None or alias in restricts or start:
+                # Rows of persons are kept only where the condition is true, if they are the optional side.
+                if restricts is None or alias in restricts or (self.core == list(outer.sources) and outer.sources <= restricts):
                     found.append((outer, inner))
         return found
 
@@ -123,12 +123,13 @@ def attach(relations: Sequence[Relation], protected: Sequence[ProtectedInput], p
         Refusal: ``JoinNotOnIdentity`` or ``FanOutOverFloor``.
     """
     by_alias = {relation.alias: relation for relation in relations}
+    enforce = _chosen(by_alias, protected)
     if not protected or len(by_alias) < 2:
-        return Attached()
+        return Attached(enforce=enforce)
     graph = _Graph(by_alias, protected, pairs)
     graph.core = [alias for alias in graph.core if alias in by_alias]
     if not graph.core:
-        return Attached(overlapping=True)
+        return Attached(True, enforce)
     if not graph.reach_core():
         names = " and ".join(by_alias[alias].written_alias for alias in graph.core)
         raise Refusal(
@@ -136,7 +137,6 @@ def attach(relations: Sequence[Relation], protected: Sequence[ProtectedInput], p
             f"{names} are under privacy floors: join them by an equality of their identity columns, which must have the same type "
             "and no cast (further conditions may follow with AND)",
         )
-    enforce: dict[str, tuple[str, ...]] = {}
     others: list[str] = []
     waiting = [alias for alias in by_alias if alias not in graph.reached]
     while waiting:
@@ -151,6 +151,24 @@ def attach(relations: Sequence[Relation], protected: Sequence[ProtectedInput], p
         graph.reached.add(alias)
     overlapping = any(alias != other for alias in graph.core for other in graph.many)
     return Attached(overlapping, enforce, tuple(others))
+
+
+def _chosen(relations: Mapping[str, Relation], protected: Iterable[ProtectedInput]) -> dict[str, tuple[str, ...]]:
+    """The relations whose rows persons choose, and the column on which they must be made unique: a person may have several of them."""
+    own = {alias_in(item.reference) for item in protected if not item.chooses}
+    enforce: dict[str, tuple[str, ...]] = {}
+    for item in protected:
+        relation = relations.get(alias_in(item.reference)) if item.chooses else None
+        if relation is None or relation.alias in own:
+            continue
+        name = next(name for name, value in relation.columns.items() if value.sql == item.reference)
+        if relation.unique_on is not None and relation.unique_on <= {name}:
+            continue
+        if relation.alias in enforce:
+            how = f"IN and EXISTS with persons compare two columns of {relation.written_alias}; compare one of them"
+            raise Refusal("FanOutOverFloor", how)
+        enforce[relation.alias], relation.unique_on = (item.reference,), frozenset([name])
+    return enforce
 
 
 def decided_by(person: str, relations: Collection[Relation], equal: EqualColumns) -> set[str]:

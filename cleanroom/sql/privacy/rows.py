@@ -250,6 +250,8 @@ def semi_join(found: SemiJoin, scope: Scope, in_every_row: bool) -> None:
     scope.overlapping = scope.overlapping or bool(found.protected)
     if found.column is None:
         scope.protected += existence_inputs(found.protected, scope.aliases_in_from)
+    elif found.protected and not found.column.sources <= set(scope.aliases_in_from) - scope.exploded:
+        raise _rows_in_expression(found.protected)
     else:
         scope.protected += membership_inputs(found.protected, found.column, found.type)
 
@@ -260,7 +262,7 @@ def membership_inputs(protected: Sequence[ProtectedInput], column: Value, type: 
         raise _rows_in_expression(protected)
     if protected and column.type != type:
         raise _types_differ(column.type, type)
-    return [ProtectedInput(item.view, item.identity_column, column.sql) for item in protected]
+    return [ProtectedInput(item.view, item.identity_column, column.sql, chooses=True) for item in protected]
 
 
 def existence_inputs(protected: Sequence[ProtectedInput], aliases: Iterable[str]) -> list[ProtectedInput]:
@@ -270,7 +272,7 @@ def existence_inputs(protected: Sequence[ProtectedInput], aliases: Iterable[str]
         column = item.enclosing_column
         if column is None or not column.plain or len(column.sources) > 1 or not column.sources <= known:
             raise _rows_in_expression(protected)
-        inputs.append(ProtectedInput(item.view, item.identity_column, column.sql))
+        inputs.append(ProtectedInput(item.view, item.identity_column, column.sql, chooses=True))
     return inputs
 
 

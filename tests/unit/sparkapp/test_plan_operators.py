@@ -22,6 +22,7 @@ CATALOG = Catalog.model_validate(
                 "floors": {"minGroupSize": 5, "identity": "person", "dimensions": ["region"]},
             },
             "own": {"columns": {"key": "string", "other": "string", "value": "number"}, "uniqueColumns": ["key", "other"]},
+            "single": {"columns": {"key": "string", "other": "string", "value": "number"}, "uniqueColumns": ["key"]},
             "listed": {"columns": {"a": "string", "b": "number"}, "floors": {"minGroupSize": 0, "dimensions": ["a"]}},
         }
     }
@@ -39,6 +40,7 @@ def view(name: str, **columns: int) -> Items:
 
 ORDERS = view("orders", person=1, region=2, amount=3)
 OWN = view("own", key=11, other=12, value=13)
+SINGLE = view("single", key=11, other=12, value=13)
 LISTED = view("listed", a=21, b=22)
 
 
@@ -246,7 +248,8 @@ def test_distinct_compares_stored_columns_and_computed_ones_that_queries_may_fil
     assert code_of(project(node(f"{LOGICAL}.Distinct", computed(LISTED, 21, of=22)), 21)) == "PlanColumnNotAllowed"
     assert code_of(project(node(f"{LOGICAL}.Distinct", BOTH), 21)) == "PlanColumnNotAllowed"
     assert code_of(node(f"{LOGICAL}.Distinct", computed(ORDERS, 1, of=3))) == "PlanColumnNotAllowed"
-    for child in (LISTED, computed(LISTED, 22, of=21), computed(ORDERS, 1, 3, of=2)):
+    assert code_of(project(node(f"{LOGICAL}.Distinct", LISTED), 21)) == "PlanColumnNotAllowed"
+    for child in (project(LISTED, 21), computed(LISTED, of=21), computed(ORDERS, 1, 3, of=2)):
         assert rows(node(f"{LOGICAL}.Distinct", child)).unique
 
 

@@ -10,6 +10,7 @@ from tests.unit.sparkapp.test_plan_operators import (
     LISTED,
     ORDERS,
     OWN,
+    SINGLE,
     Items,
     attribute,
     code_of,
@@ -21,7 +22,7 @@ from tests.unit.sparkapp.test_plan_operators import (
 )
 from tests.unit.sparkapp.test_plan_tree import EXPRESSIONS, LOGICAL, node
 
-SECOND = view("own", key=31, other=32, value=33)
+SECOND = view("single", key=31, other=32, value=33)
 
 
 def equal(one: int, two: int) -> Items:
@@ -64,7 +65,7 @@ def test_rows_whose_window_counts_one_are_unique() -> None:
     assert rows(where(joined, node(f"{EXPRESSIONS}.EqualTo", attribute(90), literal(1)))).unique == []
 
 
-@pytest.mark.parametrize(("kind", "left", "right"), [("LeftOuter", ORDERS, OWN), ("RightOuter", OWN, ORDERS)])
+@pytest.mark.parametrize(("kind", "left", "right"), [("LeftOuter", ORDERS, SINGLE), ("RightOuter", SINGLE, ORDERS)])
 def test_outer_join_with_persons_marks_the_columns_that_it_supplies(kind: str, left: Items, right: Items) -> None:
     found = rows(join(kind, left, right, equal(1, 11)))
     assert optional(found) == {11, 12, 13}
@@ -73,13 +74,13 @@ def test_outer_join_with_persons_marks_the_columns_that_it_supplies(kind: str, l
 
 
 def test_outer_join_that_supplies_persons_marks_theirs() -> None:
-    found = rows(join("LeftOuter", OWN, ORDERS, equal(11, 1)))
+    found = rows(join("LeftOuter", SINGLE, ORDERS, equal(11, 1)))
     assert optional(found) == {1, 2, 3}
     assert [(person.ids, person.found) for person in found.persons] == [(frozenset([1]), frozenset([11]))]
 
 
 def test_two_outer_joins_mark_their_own_columns() -> None:
-    found = rows(join("LeftOuter", join("LeftOuter", ORDERS, OWN, equal(1, 11)), SECOND, equal(1, 31)))
+    found = rows(join("LeftOuter", join("LeftOuter", ORDERS, SINGLE, equal(1, 11)), SECOND, equal(1, 31)))
     assert {id: column.optional for id, column in found.columns.items()} == {
         **dict.fromkeys((1, 2, 3), frozenset()),
         **dict.fromkeys((11, 12, 13), frozenset([frozenset([11])])),
@@ -89,9 +90,9 @@ def test_two_outer_joins_mark_their_own_columns() -> None:
 
 @pytest.mark.parametrize("kind", ["Inner", "Cross"])
 def test_other_joins_mark_nothing(kind: str) -> None:
-    assert not optional(rows(join(kind, ORDERS, OWN, equal(1, 11))))
+    assert not optional(rows(join(kind, ORDERS, SINGLE, equal(1, 11))))
     assert not optional(rows(join("LeftOuter", OWN, SECOND, equal(11, 31))))
-    assert not optional(rows(join(kind, join("LeftOuter", OWN, SECOND, equal(11, 31)), ORDERS, equal(1, 11))))
+    assert not optional(rows(join(kind, join("LeftOuter", SINGLE, SECOND, equal(11, 31)), ORDERS, equal(1, 11))))
 
 
 def test_full_join_with_persons_is_refused() -> None:
@@ -118,14 +119,14 @@ def test_condition_of_a_semi_join_reads_columns_that_queries_may_filter_by() -> 
 
 
 def test_membership_among_persons_makes_rows_theirs() -> None:
-    found = rows(where(OWN, member(11, project(ORDERS, 1))))
+    found = rows(where(SINGLE, member(11, project(ORDERS, 1))))
     assert [(person.view, person.ids, person.found) for person in found.persons] == [("orders", frozenset([11]), frozenset())]
     assert found.overlapping
-    assert code_of(where(OWN, member(11, project(ORDERS, 2, 1)))) == "PlanJoinNotAllowed"
+    assert code_of(where(SINGLE, member(11, project(ORDERS, 2, 1)))) == "PlanJoinNotAllowed"
     assert not rows(where(OWN, member(11, project(SECOND, 31)))).persons
     assert code_of(where(OWN, member(13, project(LISTED, 22)))) == "PlanColumnNotAllowed"
     changed = node(f"{EXPRESSIONS}.InSubquery", node(f"{EXPRESSIONS}.Upper", attribute(11)), node(f"{EXPRESSIONS}.ListQuery", plan=ORDERS))
-    assert code_of(where(OWN, changed)) == "PlanJoinNotAllowed"
+    assert code_of(where(SINGLE, changed)) == "PlanJoinNotAllowed"
 
 
 def test_membership_in_the_condition_of_an_outer_join_is_refused() -> None:
@@ -136,10 +137,19 @@ def test_membership_in_the_condition_of_an_outer_join_is_refused() -> None:
 def test_existence_of_a_person_makes_rows_theirs() -> None:
     outer = node(f"{EXPRESSIONS}.OuterReference", e=attribute(11))
     inner = where(ORDERS, node(f"{EXPRESSIONS}.EqualTo", attribute(1), outer))
-    found = rows(where(OWN, node(f"{EXPRESSIONS}.Exists", plan=inner)))
+    found = rows(where(SINGLE, node(f"{EXPRESSIONS}.Exists", plan=inner)))
     assert [person.ids for person in found.persons] == [frozenset([11])]
     other = where(ORDERS, node(f"{EXPRESSIONS}.EqualTo", attribute(2), outer))
-    assert code_of(where(OWN, node(f"{EXPRESSIONS}.Exists", plan=other))) == "PlanJoinNotAllowed"
+    assert code_of(where(SINGLE, node(f"{EXPRESSIONS}.Exists", plan=other))) == "PlanJoinNotAllowed"
+
+
+def test_rows_that_persons_choose_are_rows_of_persons_or_unique() -> None:
+    assert code_of(where(OWN, member(11, project(ORDERS, 1)))) == "PlanJoinNotAllowed"
+    assert rows(where(node(f"{LOGICAL}.SubqueryAlias", UNIQUE), member(11, project(ORDERS, 1)))).persons
+    assert len(rows(where(view("orders", person=41, region=42), member(41, project(ORDERS, 1)))).persons) == 2
+    assert code_of(where(SINGLE, member(12, project(ORDERS, 1)))) == "PlanJoinNotAllowed"
+    two = both(member(11, project(ORDERS, 1)), member(31, project(ORDERS, 1)))
+    assert len(rows(where(join("Inner", SINGLE, SECOND, equal(11, 31)), two)).persons) == 2
 
 
 # -- aggregates -------------------------------------------------------------------------------------------------------
@@ -171,6 +181,6 @@ def test_groups_of_persons_keep_them_apart() -> None:
 
 
 def test_groups_by_the_identity_alone_do_not_overlap() -> None:
-    chosen = where(OWN, member(11, ORDERS))
+    chosen = where(SINGLE, member(11, ORDERS))
     assert not rows(aggregate(chosen, 11)).overlapping
     assert rows(aggregate(chosen, 11, 12)).overlapping

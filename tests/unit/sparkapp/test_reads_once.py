@@ -99,7 +99,7 @@ def test_large_objects_have_at_most_one_boundary_in_32_mib(executors: int, tmp_p
     world = DatasetWorld(tmp_path / "w")
     world.put_sealed("x.csv", b"1,a,h\n")
     listing = list_objects(world.pod(), world.dataset, JobParameters())
-    size = 1 << 40
+    size = 1 << 36
     huge = type(listing)(listing.dataset, {"x.csv": size}, frozenset(), has_manifest=True)
     tasks = plan_splits(world.pod(), huge, parallelism=executors * CORES)
     assert len(boundaries(tasks)) <= size // (32 << 20)

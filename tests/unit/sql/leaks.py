@@ -43,6 +43,23 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
         ("days", "SELECT r, AVG(amount) * COUNT(amount) AS s, COUNT_IF(r = 1) AS n FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY user_key ORDER BY day) AS r FROM orders) t GROUP BY r"),
         ("days", "SELECT day, SUM(amount) AS s, COUNT(DISTINCT user_key) AS n FROM (SELECT *, RANK() OVER (PARTITION BY user_key ORDER BY day) AS r FROM orders) t GROUP BY day"),
     ],
+    "equalities that do not hold": [
+        ("twins", "SELECT w.w, SUM(o.amount) AS s FROM orders o LEFT ANTI JOIN weights w ON o.user_key = w.user_key AND w.seg = 'none' JOIN weights w ON w.seg <> 'none' WHERE NOT (w.w = 1 AND o.status = 'open') AND w.user_key IN ('u1', 'u17') GROUP BY w.w"),
+        ("twins", "SELECT w.w, SUM(o.amount) AS s FROM orders o LEFT SEMI JOIN weights w ON o.user_key = w.user_key JOIN weights w ON w.seg <> 'none' WHERE NOT (w.w = 1 AND o.status = 'open') AND w.user_key IN ('u1', 'u17') GROUP BY w.w"),
+        ("twins", "SELECT AVG(o.amount) AS s FROM clicks c LEFT ANTI JOIN weights o ON c.user_key = o.user_key AND o.seg = 'none' JOIN orders o ON o.status = 'open'"),
+        ("twins", "SELECT b.country, SUM(o.amount) AS s FROM orders o JOIN regions b ON o.region = b.region LEFT JOIN weights c ON c.seg = b.country AND o.status = b.country WHERE NOT (b.country = 'Y' AND o.status = 'open') GROUP BY b.country"),
+        ("g", "SELECT b.label, SUM(o.amount) AS s FROM weights a JOIN labels b ON a.user_key = b.user_key FULL JOIN regions c ON a.seg = b.label AND a.seg = c.region JOIN orders o ON o.user_key = a.user_key GROUP BY b.label"),
+        ("twins", "SELECT AVG(o.amount) AS s FROM clicks c JOIN orders o ON BTRIM(o.user_key, 'u0123456789') = BTRIM(c.user_key, 'u0123456789') LEFT JOIN weights w ON w.user_key = o.user_key AND o.user_key = c.user_key WHERE o.status = 'open'"),
+        ("twins", "SELECT AVG(o.amount) AS s FROM clicks c JOIN orders o ON TRIM(c.user_key, 'u0123456789') = TRIM(o.user_key, 'u0123456789') LEFT ANTI JOIN weights w ON w.user_key = o.user_key AND o.user_key = c.user_key AND w.seg = 'none' WHERE o.status = 'open'"),
+    ],
+    "groups made by the author": [
+        *(("g", f"SELECT l.label, SUM(o.amount) AS s FROM orders o JOIN labels l ON o.user_key = l.user_key WHERE l.label IN ('A', 'B', 'C', 'D') AND {chosen} GROUP BY l.label") for chosen in (
+            "l.user_key IN (SELECT user_key FROM clicks)", "EXISTS (SELECT 1 FROM clicks c WHERE c.user_key = l.user_key)", "o.user_key IN (SELECT user_key FROM clicks) AND l.user_key IN (SELECT user_key FROM clicks)",
+        )),
+        ("g", "SELECT l.label, SUM(o.amount) AS s FROM orders o JOIN (SELECT user_key, label FROM labels WHERE user_key IN (SELECT user_key FROM clicks)) l ON o.user_key = l.user_key WHERE l.label IN ('A', 'B', 'C', 'D') GROUP BY l.label"),
+        ("g", "WITH l AS (SELECT x.user_key, x.label FROM labels x WHERE EXISTS (SELECT 1 FROM clicks c WHERE c.user_key = x.user_key)) SELECT l.label, AVG(o.amount) * COUNT(*) AS s FROM l JOIN orders o ON o.user_key = l.user_key WHERE l.label IN ('A', 'B', 'C', 'D') GROUP BY l.label"),
+        ("g", "SELECT l.label, SUM(o.amount) AS s FROM labels l LEFT JOIN orders o ON o.user_key = l.user_key WHERE l.label IN ('A', 'B', 'C', 'D') AND l.user_key IN (SELECT user_key FROM clicks) GROUP BY l.label"),
+    ],
     "marks that are counted": [
         *(("twins", f"SELECT {use} AS n FROM orders o JOIN weights w ON o.user_key = w.user_key") for use in (
             "COUNT(DISTINCT w.seg)", "APPROX_COUNT_DISTINCT(w.w)", "COUNT(DISTINCT CASE WHEN o.region = 'north' THEN w.w END)", "COUNT(DISTINCT w.seg) FILTER (WHERE o.status = 'paid')",
@@ -128,6 +145,9 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
             "COUNT(DISTINCT y.b)", "APPROX_COUNT_DISTINCT(y.b)", "COUNT(DISTINCT y.b, y.a)", "COUNT(DISTINCT y.b) FILTER (WHERE y.id > 0)", "COUNT(DISTINCT CASE WHEN y.id > 0 THEN y.b END)",
         )),
         ("out", "SELECT COUNT(DISTINCT b) AS n FROM v WHERE id IN (1, 17)"),
+        ("out", "SELECT COUNT(*) AS n FROM (SELECT DISTINCT b FROM v WHERE id IN (1, 17)) t"),
+        ("out", "SELECT a, COUNT(*) AS n FROM (SELECT DISTINCT a, b FROM v WHERE id IN (1, 17)) t GROUP BY a"),
+        ("out", "WITH t AS (SELECT DISTINCT * FROM (SELECT b FROM v WHERE id IN (1, 17)) u) SELECT COUNT(*) AS n FROM t"),
         ("out", "SELECT a FROM v WHERE id IN (1, 17) GROUP BY a HAVING COUNT(DISTINCT b) > 1"),
         ("out", "SELECT x.id, (SELECT COUNT(DISTINCT y.b) FROM v y WHERE y.id IN (x.id, 17)) AS n FROM v x"),
         ("out", "SELECT n, COUNT(*) AS c FROM (SELECT a, COUNT(DISTINCT b) AS n FROM v WHERE id IN (1, 17) GROUP BY a) t GROUP BY n"),

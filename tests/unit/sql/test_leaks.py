@@ -130,6 +130,11 @@ TARGET = 7317.25
 """Amount of the person u17. All other amounts are whole numbers below 1000."""
 
 
+_SETS = {"A": (1, 2), "B": (3, 4), "C": (1, 3), "D": (2, 4)}
+_LABELS = [(f"u{n}", label) for label, parts in _SETS.items() for n in range(40) if n % 4 + 1 in parts and n != 17] + [("u17", "D")]
+"""Labels of which A and B together have one person less than C and D."""
+
+
 def rows(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
     """Data in which every leak shows: the data of all persons but u17 is harmless or known."""
     rnd = random.Random(1)
@@ -172,7 +177,7 @@ def rows(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
         "orders": orders,
         "clicks": [(f"u{n}", "all", "web") for n in people] + [(f"u{n}", "others", "web") for n in others] + rare * (catalog == "mixed"),
         "weights": [(f"u{n}", 2.0 if n == 17 else 1.0, "s1", orders[n][4]) for n in people],
-        "labels": [(f"u{n}", "all") for n in people] + [(f"u{n}", "others") for n in others],
+        "labels": [(f"u{n}", "all") for n in people] + [(f"u{n}", "others") for n in others] + _LABELS,
         "regions": [("north", "X"), ("north", "Y"), ("south", "X")],
     }
 
@@ -237,6 +242,7 @@ def _with_twins(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 COMBINED = (
     "sums of parts", "counts of parts", "rows without an identity", "missing values", "forms of steps", "dominated differences",
+    "groups made by the author",
 )  # fmt: skip
 """Kinds of queries of which sums and differences of the numbers show something."""
 ANY_RESULT = (

@@ -122,12 +122,12 @@ def test_window_over_protected_rows_sees_one_person_at_a_time() -> None:
 def test_subquery_in_an_expression_protects_rows_only_by_an_equality_with_the_identity() -> None:
     inner = ORDERS._replace(output_position=0)
     person = column("person", "weights", "string")
-    assert rows.membership_inputs([inner], person, person.type) == [ProtectedInput("orders", "person", "w.person")]
+    assert rows.membership_inputs([inner], person, person.type) == [ProtectedInput("orders", "person", "w.person", chooses=True)]
     assert refused(rows.membership_inputs, [ORDERS], person, person.type) == "SubqueryOverFloor"
     assert refused(rows.membership_inputs, [inner], condition(person), "string") == "SubqueryOverFloor"
     assert refused(rows.membership_inputs, [inner], person, "integer") == "JoinNotOnIdentity"
     correlated = ORDERS._replace(enclosing_column=person)
-    assert rows.existence_inputs([correlated], ["w"]) == [ProtectedInput("orders", "person", "w.person")]
+    assert rows.existence_inputs([correlated], ["w"]) == [ProtectedInput("orders", "person", "w.person", chooses=True)]
     assert refused(rows.existence_inputs, [correlated], ["x"]) == "SubqueryOverFloor"
     assert refused(rows.existence_inputs, [ORDERS], ["w"]) == "SubqueryOverFloor"
     rows.check_no_rows([])

@@ -208,12 +208,12 @@ class Driver:
         self._resolve(call, answer)
         self._work()
 
-    def end_together(self, answers: dict[Call, Any]) -> None:
-        """End calls whose results arrive in one activation."""
+    def end_together(self, answers: dict[Call, Any], *signals: tuple[Any, ...]) -> None:
+        """End calls whose results arrive in one activation, with signals, which the SDK handles first."""
         for call, answer in answers.items():
             self._resolve(call, answer)
         jobs, self._jobs = self._jobs, deque()
-        self._activate(*jobs)
+        self._activate(*map(_signal, signals), *jobs)
         self._work()
 
     def advance(self, **duration: float) -> None:
@@ -240,14 +240,8 @@ class Driver:
 
     def signals_together(self, *signals: tuple[Any, ...]) -> None:
         """Send signals that arrive in one activation: the name and the arguments of each."""
-        jobs = []
-        for name, *arguments in signals:
-            job = WorkflowActivationJob()
-            job.signal_workflow.signal_name = name
-            job.signal_workflow.input.extend(CONVERTER.payload_converter.to_payloads(arguments))
-            jobs.append(job)
         if not self.ended:
-            self._activate(*jobs)
+            self._activate(*map(_signal, signals))
         self._work()
 
     def update(self, name: str, *arguments: Any) -> str:
@@ -427,6 +421,14 @@ class Driver:
         else:
             result.completed.result.CopyFrom(CONVERTER.payload_converter.to_payloads([answer])[0])
         self._jobs.append(job)
+
+
+def _signal(signal: tuple[Any, ...]) -> WorkflowActivationJob:
+    name, *arguments = signal
+    job = WorkflowActivationJob()
+    job.signal_workflow.signal_name = name
+    job.signal_workflow.input.extend(CONVERTER.payload_converter.to_payloads(arguments))
+    return job
 
 
 def _text(metadata: Any, name: str) -> str:

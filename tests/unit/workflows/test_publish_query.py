@@ -1120,6 +1120,23 @@ def test_a_query_that_a_worker_of_another_version_took_over_continues_as_new() -
         assert not next_run.ended
 
 
+CHANGES = {
+    "unchanged": None,
+    "changed": seen_in_governance(state="Draft"),
+    "unreadable": Unavailable("GovernanceUnavailable", "on purpose"),
+}
+
+
+@pytest.mark.parametrize("answer", CHANGES.values(), ids=CHANGES)
+def test_a_query_continues_although_its_poll_reads_governance_in_the_same_moment(answer: Any) -> None:
+    """The SDK handles a signal before the result of an activity, and the poll that the signal stops still gets the result."""
+    with publish_query(find_query_change=HELD) as query:
+        query.suggest_continue = True
+        query.end_together({query.call("find_query_change"): answer}, ("no-such-signal",))
+        assert query.continued is not None
+        assert query.continued.carried.stage == "Draft"
+
+
 def test_a_query_that_stays_on_its_version_does_not_continue() -> None:
     with publish_query() as query:
         propose(query)
