@@ -46,8 +46,6 @@ SHAPES = {
     "means": Shape(f"SELECT p.maker AS maker, COUNT(*) AS n, AVG(f.delay) AS delay, AVG(w.wind) AS wind {_JOINS}"),
     # Moments, which have many conditions.
     "deviation": Shape(f"SELECT p.maker AS maker, {_MEANS}, STDDEV(f.delay) AS deviation, STDDEV(w.wind) AS wind {_JOINS}"),
-    # Values that are counted from the rows again.
-    "distinct": Shape(f"SELECT p.maker AS maker, {_MEANS}, COUNT(DISTINCT f.hour) AS hours {_JOINS}"),
 }
 TABLES = {
     "flights": "SELECT CONCAT('N', {h0} % 40000) AS person, CAST({h1} % 3 AS STRING) AS origin, {h2} % 8760 AS hour, "

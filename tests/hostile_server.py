@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from localcloud.tls import ServerCertificate
+from tests.patience import PATIENCE
 
 RESET = b"reset"
 """Close the connection with RST after the request has arrived."""
@@ -73,7 +74,7 @@ def hostile_server(certificate: ServerCertificate | None) -> Iterator[HostileSer
 
 
 def _serve(connection: socket.socket, tls: ssl.SSLContext | None, server: HostileServer) -> None:
-    connection.settimeout(5)
+    connection.settimeout(PATIENCE)
     if server.answer == NO_TLS:
         connection.recv(1)
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")

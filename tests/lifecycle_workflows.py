@@ -101,7 +101,7 @@ class Stepping:
             start_to_close=timedelta(seconds=30),
             schedule_to_close=None,
             retry=RetryPolicy(maximum_attempts=1),
-            heartbeat=timedelta(seconds=0.5),
+            heartbeat=timedelta(seconds=1),
         )
         step = silent_in_a_thread if note.text.startswith("thread") else silent
         note = Note(text=note.text.removeprefix("thread "), number=note.number)

@@ -39,6 +39,7 @@ from cleanroom.temporal.trace_interceptors import trace_interceptors
 from cleanroom.temporal.workers import WorkerSpec, create_worker, replayer
 from cleanroom.transport import async_http_client
 from localcloud.launcher.processes import free_ports
+from tests.patience import PATIENCE
 from tests.temporal_env import TEST_KEYRING
 from tests.unit.workflows.driver import ARGUMENTS, HELD, UNTIL_CANCELLED
 from tests.unit.workflows.worlds import RUN, TICKET, cleanup, held, prepare, run_query
@@ -162,7 +163,7 @@ async def fill_visibility(client: Client) -> None:
 
 async def until(workload: Workload, scrape: Callable[[], str], *texts: str) -> None:
     """Read the workload until its metrics contain the texts: the visibility store follows the workflows."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             await workload.read()
             if all(text in scrape() for text in texts):

@@ -28,6 +28,7 @@ from cleanroom.temporal import attributes
 from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.keyring import Keyring
 from localcloud.launcher.temporal_server import DYNAMIC_CONFIG
+from tests.patience import PATIENCE
 
 TEST_KEYRING = Keyring.generate("test")
 
@@ -50,7 +51,7 @@ def server_options(**options: Any) -> dict[str, Any]:
         "dev_server_existing_path": temporal_binary(),
         "dev_server_extra_args": extra,
         "dev_server_log_level": "error",
-        "dev_server_startup_timeout": timedelta(seconds=30),
+        "dev_server_startup_timeout": timedelta(seconds=PATIENCE),
         "search_attributes": attributes.ALL,
         "data_converter": data_converter(TEST_KEYRING, accept_unbound=True),
         **options,

@@ -118,10 +118,10 @@ def _check_conditions(segment: QuerySegment, checked: Statement, views: Mapping[
         view = views.get(name.lower())
         if catalog.view(name) is None and view is None:
             raise Refusal("UnknownRelation", f"preConditions: unknown view {name[:80]!r}")
-        if view is not None and view.protected:
+        if view is not None and (view.protected or view.releases):
             raise Refusal(
                 "RowLevelOutput",
-                f"preConditions: {name} has rows of persons under a privacy floor, and a condition that fails would show that "
+                f"preConditions: {name} has rows or groups of persons under a privacy floor, and a condition that fails would show that "
                 "it has few; name a view of the catalogue",
             )
         if view is checked.query:

@@ -18,16 +18,13 @@ Origin = tuple[str, str, str]
 ColumnKey = tuple[str, str]
 """View and column, both lower case."""
 
-Term = tuple[str, ...]
-"""The factors of a term of a polynomial, without constants: columns, and functions of one. It is empty for a constant."""
-
 ROWS = "*"
 """Replaces the column name in an origin where rows are read or counted."""
 
 NO_ORIGINS: frozenset[Origin] = frozenset()
 NO_COLUMNS: frozenset[ColumnKey] = frozenset()
 NO_NAMES: frozenset[str] = frozenset()
-NUMERIC_FACTS = ("transformed", "filled", "made_by_text", "whole", "united", "capped", "mixed", "conditional")
+NUMERIC_FACTS = ("transformed", "filled", "made_by_text", "whole", "capped", "conditional")
 """Facts about a number that hold for whatever is computed from it; see :class:`Value`."""
 
 
@@ -38,14 +35,12 @@ class Value:
     sql: str  # rendered text
     type: str  # type of the result, as verdicts name it
     precedence: int = ATOM  # of the outermost operator; lowest first
-    scale: float = 1.0  # largest factor, or inverse of one, of a column; see cleanroom.sql.privacy.polynomials
-    degree: int | None = 0  # 0: constant; n: polynomial of degree n in columns; None: anything else, which could single out rows
+    degree: int | None = 0  # 0: constant; n: product of n columns; None: anything else, which could single out rows
     origins: frozenset[Origin] = NO_ORIGINS  # input columns that the value is derived from, for the lineage
     exposed: frozenset[ColumnKey] = NO_COLUMNS  # input columns whose values can be read from this value
     sources: frozenset[str] = NO_NAMES  # aliases of the relations that the expression reads
     outer_join_markers: frozenset[str] = NO_NAMES  # conditions that are true where the outer join that supplied the value found a row
     plain: bool = False  # a column, unchanged
-    joinable: bool = False  # a column, unchanged, or a normalised identity: equal values mean the same thing
     identity: bool = False  # derived from the identity column of a floor
     ungrouped: bool = False  # reads a column outside of any aggregate and any group key
     aggregated: bool = False  # contains an aggregate
@@ -53,7 +48,6 @@ class Value:
     name: str = ""  # name of the output column; for an expression, if the query gives no alias
     operator: str = ""  # AND, OR or || of a chain, which needs no parentheses inside a longer chain of the same operator; or =
     parts: tuple[Value, ...] = ()  # conditions that AND combines, or the sides of an equality
-    negated: str = ""  # text of the negation of a condition, if NOT may stand inside of it
     semi_join: SemiJoin | None = None  # rows of persons that the condition reads: it must be a condition on every row of a SELECT
     constant: float | None = None  # value of a numeric constant, if known
     flag: bool = False  # 0 or 1 by its form
@@ -61,12 +55,10 @@ class Value:
     made_by_text: bool = False  # the text chooses the rows that have the value: it is a count, or an outer join supplies it
     transformed: bool = False  # not linear in a column: rounded, capped, or a logarithm. It is not multiplied any further
     filled: bool = False  # NULL is replaced by 0
-    whole: bool = False  # arithmetic of whole numbers, which fails if a value is too large
-    united: bool = False  # whole numbers of persons, and others that an author may know: their sum may overflow
+    whole: bool = False  # arithmetic of whole numbers, or a union with others that an author may know: a sum may overflow
     capped: bool = False  # LEAST of a column and a constant, or of a sum: it may be the same for all but a few persons
     caps: frozenset[str] = NO_NAMES  # conditions that are true where LEAST in this expression does not give its constant
-    mixed: bool = False  # a sum of several terms, one of which reads a column, or a negated column
-    terms: frozenset[Term] = frozenset()  # of a polynomial, unless it is one column; see cleanroom.sql.privacy.polynomials
+    factors: tuple[str, ...] = ()  # columns, and functions of one, that a product multiplies; see cleanroom.sql.privacy.polynomials
     conditional: bool = False  # contains a CASE inside an aggregate over rows of several persons
     selector: str = ""  # condition under which such a CASE is the value `selected`; otherwise it is 0 or NULL
     selected: Value | None = None
@@ -78,7 +70,7 @@ class Value:
     def as_column(self, sql: str, name: str, sources: frozenset[str]) -> Value:
         """This output column of a query as a column of the relation ``sources``."""
         out = self.copy()
-        out.sql, out.name, out.sources, out.joinable, out.ungrouped, out.terms = sql, name, sources, self.plain, True, frozenset()
+        out.sql, out.name, out.sources, out.ungrouped, out.factors = sql, name, sources, True, ()
         return out
 
 
@@ -86,11 +78,11 @@ _facts = attrgetter(*Value.__slots__)
 
 
 class SemiJoin(NamedTuple):
-    """A condition of the form ``column IN (SELECT ...)`` or ``EXISTS (SELECT ...)`` on protected rows."""
+    """A condition of the form ``column IN (SELECT ...)`` on protected rows."""
 
     protected: list[ProtectedInput]  # protected inputs of the subquery
-    column: Value | None  # column on the left of IN; None for EXISTS
-    type: str  # type of the column that the subquery of IN returns
+    column: Value  # column on the left of IN
+    type: str  # type of the column that the subquery returns
 
 
 class Equality(NamedTuple):
@@ -108,11 +100,6 @@ class Equality(NamedTuple):
         return self.first.plain and self.second.plain
 
     @property
-    def joinable(self) -> bool:
-        """Equal values of both mean the same thing."""
-        return self.first.joinable and self.second.joinable
-
-    @property
     def same(self) -> bool:
         """Both are unchanged columns of one type, so that equal values are the same value."""
         return self.plain and self.first.type == self.second.type
@@ -126,7 +113,6 @@ class ProtectedInput(NamedTuple):
     reference: str  # text that reads the identity: a column reference inside a SELECT, a column name of a checked query
     outer_join_marker: str = ""  # condition that is true where an outer join found the row that carries the identity
     output_position: int | None = None  # index of the identity among the output columns of a checked query, if it is one of them
-    enclosing_column: Value | None = None  # column of an enclosing query that equals the identity in every row
     partial: bool = False  # the rows include those of another part of a UNION, in which the identity is NULL
     chooses: bool = False  # a subquery with these rows chooses the rows of a relation: those in which `reference` is one of the persons
 
@@ -147,10 +133,12 @@ class ReleasedAggregate(NamedTuple):
     """An aggregate over rows of several persons."""
 
     name: str  # name of the aggregate
-    args: tuple[Value, ...]  # its arguments
-    distinct: bool  # the aggregate ignores duplicates
-    where: str = ""  # text of the condition of FILTER, or empty
-    sql: str = ""  # rendered text, with FILTER
+    arg: Value | None  # its argument; None for ``COUNT(*)``
+    where: str  # text of the condition of FILTER, or empty
+    sql: str  # rendered text, with FILTER
+    persons: bool  # it counts different identities
+    value: Value | None  # what it reads: the argument, or the result that a CASE in it chooses; None if it counts rows
+    part: PartOfDivision  # the conditions of FILTER, of a CASE and of a flag
 
 
 Release = tuple[int, str]
@@ -167,8 +155,6 @@ class CheckedQuery:
     protected: list[ProtectedInput] = field(default_factory=list)
     releases: frozenset[Release] = frozenset()  # floors that the query already enforces
     views: frozenset[str] = NO_NAMES  # lower-case names of the input views that the rows are derived from
-    # The rows include some that the query text itself makes (constants, unions, `explode`). A join with them could copy protected rows
-    may_copy_rows: bool = False
     # Lower-case names of output columns whose values occur together in one row at most; None if there are none
     unique_on: frozenset[str] | None = None
     overlapping: bool = False  # A protected row of one person may be in several rows, with different values of other columns

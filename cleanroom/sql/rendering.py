@@ -9,7 +9,8 @@ from cleanroom.sql.model import PREDICATE, Value
 
 HIDDEN_COLUMN = "__cr_id_"
 """Prefix of the columns that carry identities through subqueries. The lexer rejects such names in an author's text."""
-
+GROUPS = "__cr_g"
+"""Alias of the groups of a release."""
 
 _COLUMN = re.compile(r"'(?:[^'\\]|\\.)*'|(`[^`]*`[.]`[^`]*`)")
 """A literal, which may look like a column, or a column."""

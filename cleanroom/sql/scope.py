@@ -14,10 +14,8 @@ class EqualColumns:
     """Columns that the conditions of one SELECT compare."""
 
     found: list[Equality] = field(default_factory=list)  # the equalities, in the order of the query
-    links: list[tuple[str, str]] = field(default_factory=list)  # aliases of relations that an equality of columns joins
     _representatives: dict[str, str] = field(default_factory=dict)
     _persons: dict[str, str] = field(default_factory=dict)
-    _views: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def representative(self, reference: str) -> str:
         """One reference for all columns that equal ``reference`` in every row."""
@@ -38,19 +36,12 @@ class EqualColumns:
         if not equality.same:
             return
         one, two = self.person(left.sql), self.person(right.sql)
-        if one != two and equality.joinable:
+        if one != two:
             self._persons[two] = one
         if equality.in_every_row:
-            views = self.views_behind(left) | self.views_behind(right)
             one, two = self.representative(left.sql), self.representative(right.sql)
             if one != two:
                 self._representatives[two] = one
-            self._views[one] = views
-
-    def views_behind(self, value: Value) -> frozenset[str]:
-        """Input views that ``value``, or a column that equals it in every row, is derived from."""
-        own = frozenset([view for view, _, _ in value.origins])
-        return own | self._views.get(self.representative(value.sql), NO_NAMES)
 
 
 @dataclass(slots=True, eq=False)
@@ -67,14 +58,14 @@ class Scope:
     protected: list[ProtectedInput] = field(default_factory=list)  # inputs whose rows are under a floor
     releases: frozenset[Release] = frozenset()  # floors that subqueries already enforce
     views: frozenset[str] = NO_NAMES  # input views that the rows are derived from
-    may_copy_rows: bool = False  # see CheckedQuery
-    group_keys: set[str] | None = None  # texts of the group keys; None if the SELECT neither groups nor aggregates
+    # For the text of each group key, the text that reads it after grouping; None if the SELECT neither groups nor aggregates
+    group_keys: dict[str, str] | None = None
     group_text: str = ""  # the rendered GROUP BY clause
     keys: list[Value] = field(default_factory=list)  # the group keys
     plain_group_keys: list[str] = field(default_factory=list)  # texts of the group keys that are unchanged columns
     per_person: bool = False  # rows are grouped by every identity: each group is one person and stays protected
     divisions: dict[str, bool] = field(default_factory=dict)  # conditions by which aggregates divide the rows of a group
-    released: list[ReleasedAggregate] = field(default_factory=list)  # the aggregates over rows of several persons
+    released: dict[str, ReleasedAggregate] = field(default_factory=dict)  # the aggregates over rows of several persons, by their texts
     overlapping: bool = False  # see CheckedQuery
     multiplied: bool = False  # the joins may repeat a protected row, with different values of other relations
     exploded: set[str] = field(default_factory=set)  # aliases of LATERAL VIEWs over protected rows, which repeat the rows of a person
@@ -97,11 +88,6 @@ class Scope:
         self.visible, self.named = columns, {}
         for value in columns:
             self.named.setdefault(value.name.lower(), []).append(value)
-
-    @property
-    def aliases_in_from(self) -> list[str]:
-        """Rendered aliases of the relations."""
-        return [relation.alias for relation in self.relations.values()]
 
     @property
     def columns(self) -> dict[str, Value]:

@@ -29,7 +29,6 @@ class Function(NamedTuple):
     most: int  # largest number of arguments
     result: str  # A type, or the rule by which the type follows from the arguments; see result_type
     degree_rule: DegreeRule = "none"  # how the result depends on protected columns; see polynomials
-    normalises_identity: bool = False  # the function may be applied to an identity before it is compared with another owner's identity
     disclosure: Disclosure = "value"  # what the result of an aggregate reveals about the rows; see aggregates
 
 
@@ -50,10 +49,6 @@ _TRAITS: dict[str, dict[str, Any]] = {
     **{name: {"degree_rule": "first_argument"} for name in ("COALESCE", "NVL", "IFNULL")},
     **{name: {"degree_rule": "transforms"} for name in ("LEAST", "LN", "LOG10", "LOG2", "LOG1P")},
     **{name: {"degree_rule": "rounds"} for name in ("ROUND", "BROUND")},
-    **{
-        name: {"normalises_identity": True}
-        for name in ("LOWER", "UPPER", "LCASE", "UCASE", "TRIM", "BTRIM", "SHA2", "SHA1", "SHA", "MD5", "STRING", "HEX")
-    },
 }
 """Properties that the tables below do not state."""
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sparkapp.plan.conditions import constant, number_text
+from sparkapp.plan.conditions import constant
 from sparkapp.plan.expressions import Columns
 from sparkapp.plan.joins import Pair
 from sparkapp.plan.tree import Node, tree
-
-_NORMALISING = frozenset({"Lower", "Upper", "StringTrim", "Md5", "Sha1", "Sha2", "Hex"})
 
 
 def attributes(node: Node) -> Iterator[int]:
@@ -30,17 +28,6 @@ def unchanged(node: Node) -> Node:
     return node
 
 
-def normalised(node: Node) -> int | None:
-    """The attribute of which a chain of normalising functions makes a text."""
-    while node.kind in _NORMALISING or (node.kind == "Cast" and node.fields.get("dataType") == "binary"):
-        if not all(map(number_text, node.children[1:])):
-            return None  # TRIM of given characters makes equal texts of different ones
-        if node.children[0].fields.get("dataType", "string") != "string":
-            return None  # a number as a text is another value
-        node = node.children[0]
-    return node.id if node.kind == "AttributeReference" else None
-
-
 def equal_columns(condition: Node, columns: Columns, restricts: frozenset[int] | None) -> Pair | None:
     """The columns of different relations that a condition compares for equality."""
     if condition.kind != "EqualTo":
@@ -57,9 +44,6 @@ def equal_columns(condition: Node, columns: Columns, restricts: frozenset[int] |
         elif widened and side.child.kind == "AttributeReference":
             inner.append(side.child.id)
             how = "widened"
-        elif (base := normalised(side)) is not None:
-            inner.append(base)
-            how = "normalised"
         else:
             return None
     if any(id not in columns for id in inner):

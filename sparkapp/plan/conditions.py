@@ -316,8 +316,6 @@ def one_to(node: Node) -> tuple[Node, int] | None:
 
 MERGED = {
     "Sum": ("Sum", "Count", "CountIf"),
-    "Min": ("Min",),
-    "Max": ("Max",),
     "Average": ("Average",),
     "Moment": ("VariancePop",),
 }

@@ -143,19 +143,23 @@ def require_conditions(node: Node, columns: Columns, subquery: Subquery, catalog
             require_shown(shown(condition, columns, subquery, persons=True), "a condition reads", catalog, identities=True)
 
 
-def require_shown(shows: frozenset[InputColumn], what: str, catalog: Catalog, *, identities: bool = False) -> None:
+def require_shown(
+    shows: frozenset[InputColumn], what: str, catalog: Catalog, *, identities: bool = False, joins_persons: bool = False
+) -> None:
     """Require that the owners of input columns allow their values to be shown.
 
     Args:
         shows: The columns.
         what: What shows them, for the message.
         catalog: The registered views.
-        identities: Identities may be shown as well.
+        identities: Identities of persons may be shown as well.
+        joins_persons: So may identities of datasets without a floor.
 
     Raises:
         Refused: ``PlanColumnNotAllowed``.
     """
     for name, column in sorted(shows):
         view = catalog.view(name)
-        if view is None or not (view.may_output(column) or (identities and column in view.identity_columns)):
+        identity = view is not None and column in view.identity_columns and ((identities and view.min_group_size) or joins_persons)
+        if view is None or not (view.may_output(column) or identity):
             raise refused("PlanColumnNotAllowed", f"{what} the column {column} of {name}, which its owner does not list")

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import plain, unchanged
-from sparkapp.plan.conditions import conjuncts, number_of, without_alias
-from sparkapp.plan.expressions import EXTREMES, Columns, is_stored, require_conditions, require_shown
+from sparkapp.plan.conditions import conjuncts, without_alias
+from sparkapp.plan.expressions import Columns, is_stored, require_conditions, require_shown
 from sparkapp.plan.overlap import OverlappingGroups
 from sparkapp.plan.release import Groups, Release, counted_test, groups_of, require_floors, require_merges, require_no_failures
 from sparkapp.plan.rows import NOTHING, Column, InputColumn, Person, Rows, fresh
 from sparkapp.plan.terms import Terms
-from sparkapp.plan.tree import Node, is_generated_join, join_kind, refused, tree
+from sparkapp.plan.tree import Node, join_kind, refused, tree
 from sparkapp.plan.walking import Lower, Walk
 
 
@@ -76,11 +76,9 @@ class Aggregates:
         require_no_failures(groups.released())
         for call in calls:
             if call.children[0].kind == "Count":
-                test = counted_test(call, groups)
-                terms.read_persons(test, _counted(groups, source))
-        counted = [(groups, _counted(groups, source))]
+                terms.read_persons(counted_test(call, groups))
         terms.require(groups.floors)
-        terms.require_counted(counted)
+        terms.require_counted(groups.floors)
         keys = [groups.inputs[item.id] for item in node.expressions("groupingExpressions")]
         for key in keys:
             require_shown(self._walk.shown(key, columns), "a group key shows", self._walk.catalog)
@@ -88,7 +86,7 @@ class Aggregates:
         found = {item.id: Column(fresh(), self._walk.shown(without_alias(item), reads)) for item in groups.outputs()}
         unique = [frozenset(found[id].value for id in groups.keys)] if len(groups.keys) == len(keys) else []
         compared = self._compared(groups, source, source)
-        return Rows(found, unique=unique), Release(groups, source, uncovered, compared, terms, counted, [groups])
+        return Rows(found, unique=unique), Release(groups, source, uncovered, compared, terms)
 
     @staticmethod
     def _compared(groups: Groups, reads: Rows, source: Rows) -> frozenset[str]:
@@ -117,11 +115,9 @@ class Aggregates:
         return require_floors(groups.floors, source.persons, frozenset(values[part.id] for part in parts), values)
 
     def _released(self, node: Node, columns: Columns) -> frozenset[InputColumn]:
-        """Input columns whose values an expression over the groups shows: aggregates of several persons show none, except extremes."""
+        """Input columns whose values an expression over the groups shows: aggregates of several persons show none."""
         if node.kind == "AggregateExpression":
             shows = self._walk.shown(node, columns, persons=True)
-            if node.children[0].kind in EXTREMES:
-                return shows
             return frozenset([(name, column) for name, column in shows if not self._walk.catalog.has_floor(name)])
         if all(part.kind != "AggregateExpression" for part in node.walk()):
             return self._walk.shown(node, columns)
@@ -135,12 +131,8 @@ class Aggregates:
             raise refused("PlanFloorMissing", "a release is joined with something else than its groups")
         return groups_of(node, node.child, *lower), self._walk.settled(lower.aggregate.child, outer)
 
-    def completed(self, node: Node, outer: Columns) -> tuple[Rows, Release] | None:
-        """A join of groups with those of another kind of person, with overlapping groups, or with other aggregates of the same rows."""
-        if node.kind == "Filter" and is_generated_join(node.child):
-            return self._enough_values(node, outer)
-        if not is_generated_join(node):
-            return None
+    def completed(self, node: Node, outer: Columns) -> tuple[Rows, Release]:
+        """A join of groups with those of another kind of person, or with overlapping groups."""
         how, right = join_kind(node), node.children[1]
         rows, release = self._walk.visit(node.children[0], outer)
         if release is None:
@@ -152,74 +144,24 @@ class Aggregates:
             by = frozenset(overlap.values if release.values is None else overlap.values & release.values)
             release = replace(release, compared=release.compared - {overlap.person}, values=by)
             self._require_compared(release, (release.groups.canonical.text(part) for part in release.groups.sums()))
-        elif how == "LeftSemi":
+        else:
             groups, reads = self._other_groups(right, outer)
             found = groups.key_texts()
             self._require_same(groups.source, release)
             names = {person.view for person in self._uncovered(groups, reads)}
-            kinds = [groups] if names < {person.view for person in reads.persons} else []  # otherwise persons of a union
-            for kind in kinds:
-                release.terms.require(kind.floors)
+            if names < {person.view for person in reads.persons}:  # otherwise persons of a union
+                release.terms.require(groups.floors)
             release = replace(
                 release,
                 persons=[one for one in release.persons if one.view in names],
                 compared=release.compared | self._compared(groups, reads, release.source),
-                counted=[*release.counted, (groups, _counted(groups, reads))],
-                kinds=[*release.kinds, *kinds],
             )
-        else:
-            values, found, different = self._values(right.child, release, outer)
-            rows, release = replace(rows, columns=rows.columns | values), replace(release, different=different)
         conditions = [part for part in conjuncts(tree(node.fields["condition"])) if part.kind != "Literal"]
         pairs = [[child.id for child in part.children if child.kind == "AttributeReference"] for part in conditions]
         same = all(len(pair) == 2 and texts.get(pair[0], "") == found.get(pair[1]) for pair in pairs)
         if not same or len({pair[0] for pair in pairs}) != len(texts) or any(part.kind != "EqualNullSafe" for part in conditions):
             raise refused("PlanFloorMissing", "groups are not joined with the conditions of their release by all keys")
         return rows, release
-
-    def _enough_values(self, node: Node, outer: Columns) -> tuple[Rows, Release]:
-        """Conditions on groups: enough different values, if they are counted."""
-        rows, release = self._walk.visit(node.child, outer)
-        if release is None:
-            raise refused("PlanFloorMissing", "groups are joined with the conditions of another release")
-        condition = node.expression("condition")
-        require_conditions(condition, {**outer, **rows.columns}, self._walk.subquery, self._walk.catalog, all_of_it=True)
-        enough = set()
-        for part in conjuncts(condition):
-            least = number_of(part.children[1]) if part.kind == "GreaterThanOrEqual" else None
-            if least is not None and least >= release.floor and part.children[0].kind == "AttributeReference":
-                enough.add(part.children[0].id)
-        return rows, replace(release, different={id: text for id, text in release.different.items() if id not in enough})
-
-    def _values(self, node: Node, release: Release, outer: Columns) -> tuple[dict[int, Column], dict[int, str], dict[int, str]]:
-        """Aggregates of the rows of a release by its group keys, the texts of these keys, and those that count different values."""
-        if release.missing or node.kind != "Aggregate":
-            raise refused("PlanFloorMissing", "groups are joined with something else than aggregates of their rows")
-        source, canonical = self._walk.settled(node.child, outer), Canonical()
-        self._walk.require_no_persons(source.persons if source.exploded else [], "an aggregate of exploded rows")
-        self._require_same(canonical.text(node.child), release)
-        columns = {**outer, **source.columns}
-        items = {item.id: without_alias(item) for item in node.expressions("aggregateExpressions")}
-        for item in items.values():
-            require_conditions(item, columns, self._walk.subquery, self._walk.catalog)
-        terms: Terms = replace(release.terms, columns=columns, canonical=canonical)
-        terms.read(items.values())
-        require_no_failures(items.values())
-        self._require_compared(
-            release, (canonical.text(call) for item in items.values() for call in item.walk() if call.kind == "AggregateExpression")
-        )
-        for groups in release.kinds:
-            terms.require(groups.floors)
-        terms.require_counted(release.counted)
-        keys = {canonical.text(key) for key in node.expressions("groupingExpressions")}
-        if keys != set(release.groups.key_texts().values()):
-            raise refused("PlanFloorMissing", "aggregates are computed for other groups than those of the release")
-        texts = {id: canonical.text(item) for id, item in items.items()}
-        found = {id: Column(fresh(), self._released(item, columns)) for id, item in items.items()}
-        different = {id: text for id, text in texts.items() if text in terms.different}
-        if terms.different != set(different.values()):
-            raise refused("PlanFloorMissing", "an expression contains a count of different values, which no condition limits")
-        return found, {id: text for id, text in texts.items() if text in keys}, different
 
     @staticmethod
     def _require_compared(release: Release, texts: Iterable[str]) -> None:
@@ -231,13 +173,6 @@ class Aggregates:
     def _require_same(source: str, release: Release) -> None:
         if source != release.groups.source:
             raise refused("PlanFloorMissing", "the groups of a release are those of other rows")
-
-
-def _counted(groups: Groups, reads: Rows) -> frozenset[int]:
-    """Numbers of the attributes that are the identity which the groups count, in the rows about its persons."""
-    values = {reads.columns[part.id].value for part in groups.person.walk() if part.kind == "AttributeReference"}
-    same = values.union(*(person.all_ids for person in reads.persons if person.all_ids & values))
-    return frozenset(groups.canonical.number(id) for id, column in reads.columns.items() if column.value in same)
 
 
 def _one_group(groups: Groups, reads: Rows) -> bool:

@@ -20,7 +20,7 @@ class Pair(NamedTuple):
     Attributes:
         first: Value of one column.
         second: Value of the other column.
-        how: ``same`` (as they are), ``widened`` (an integer as a long) or ``normalised`` (by the same functions of a text).
+        how: ``same`` (as they are) or ``widened`` (an integer as a long).
         restricts: Relations whose rows the condition selects: those of the optional side of an outer join; None for all.
     """
 
@@ -152,7 +152,7 @@ class _Attachment:
 
     def _attaches(self, number: int) -> bool:
         pairs = self._into(number)
-        names = {inner for _, inner, how in pairs if how != "normalised"}
+        names = {inner for _, inner, _ in pairs}
         if any(ids <= names for ids in self.relations[number].unique):
             return True
         if any(how == "normalised" and self._is_identity(outer) for outer, _, how in pairs):

@@ -19,7 +19,7 @@ Persons contribute to a sum if one of their values is neither NULL nor 0, which 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sparkapp.plan.canonical import Canonical
@@ -95,9 +95,6 @@ class Release:
         persons: Whom the conditions do not count.
         compared: Canonical texts of the identities whose groups still have to be compared.
         terms: The aggregates: :class:`sparkapp.plan.terms.Terms`.
-        counted: All groups with conditions, and the numbers of the attributes that are the identity which each of them counts.
-        kinds: Those of them that count the persons of a view.
-        different: Counts of different values that no condition limits yet.
         values: Canonical texts of the aggregates per person by which all groups that need it are compared.
     """
 
@@ -106,15 +103,12 @@ class Release:
     persons: list[Person]
     compared: frozenset[str]
     terms: Any
-    counted: list[tuple[Groups, frozenset[int]]]
-    kinds: list[Groups]
-    different: dict[int, str] = field(default_factory=dict)
     values: frozenset[str] | None = None
 
     @property
     def missing(self) -> bool:
         """Whether conditions are missing."""
-        return bool(self.persons or self.compared or self.different)
+        return bool(self.persons or self.compared)
 
     @property
     def floor(self) -> int:

@@ -54,7 +54,7 @@ class Column:
     Attributes:
         value: See the module.
         shows: Input columns whose values can be read from this one.
-        identity: An identity, unchanged or normalised.
+        identity: An identity, unchanged.
         flag: 0 or 1 by its form.
         null: The constant NULL.
         counts: Values by which a window partitions the rows that this column counts.

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sparkapp.plan.comparisons import counts_one, equal_columns
 from sparkapp.plan.conditions import conjuncts
-from sparkapp.plan.expressions import Columns, require_conditions
+from sparkapp.plan.expressions import Columns, require_conditions, require_shown
 from sparkapp.plan.joins import From, Pair
 from sparkapp.plan.rows import Person, Rows
 from sparkapp.plan.tree import Node, is_generated_join, join_kind, refused, tree
@@ -33,11 +33,10 @@ class Sources:
         added: list[Person] = []
         unique: list[frozenset[int]] = []
         for condition, restricts in conditions:
-            if restricts is None and condition.kind in ("InSubquery", "Exists"):
+            if restricts is None and condition.kind == "InSubquery":
                 added += self._membership(condition, columns)
                 continue
-            require_conditions(condition, columns, self._walk.subquery, self._walk.catalog, all_of_it=True)
-            pair = equal_columns(condition, columns, restricts)
+            pair = self._read(condition, columns, restricts)
             if pair is not None:
                 pairs.append(pair)
             unique += [counts for counts in counts_one(condition, columns) if len(relations) == 1]
@@ -76,7 +75,7 @@ class Sources:
             self._walk.require_no_persons(rows.persons, f"a join ({kind})")
             here = {id: column for number in left for id, column in relations[number].columns.items()}
             for part in parts:
-                require_conditions(part, {**outer, **here, **rows.columns}, self._walk.subquery, self._walk.catalog, all_of_it=True)
+                self._read(part, {**outer, **here, **rows.columns}, None)
             return left
         right = self._collect(node.children[1], outer, relations, conditions, optional)
         restricted = {"Inner": None, "Cross": None, "LeftOuter": right, "RightOuter": left}
@@ -89,9 +88,20 @@ class Sources:
         optional += [found] if found is not None and persons else []
         return left | right
 
+    def _read(self, condition: Node, columns: Columns, restricts: frozenset[int] | None) -> Pair | None:
+        """Require that a condition reads columns that queries may filter by, and return the columns that it compares for equality."""
+        pair = equal_columns(condition, columns, restricts)
+        compared = [column for column in columns.values() if pair is not None and column.value in pair[:2]]
+        if any(column.identity for column in compared):
+            for column in compared:
+                require_shown(column.shows, "a condition reads", self._walk.catalog, identities=True, joins_persons=True)
+        else:
+            require_conditions(condition, columns, self._walk.subquery, self._walk.catalog, all_of_it=True)
+        return pair
+
     def _membership(self, condition: Node, columns: Columns) -> list[Person]:
-        """Persons of ``column IN (SELECT identity …)`` and of EXISTS with an equality, in terms of the rows around it."""
-        inner = condition.children[-1] if condition.kind == "InSubquery" else condition
+        """Persons of ``column IN (SELECT identity …)``, in terms of the rows around it."""
+        outer, inner = condition.children[0], condition.children[-1]
         rows = self._walk.settled(tree(inner.fields["plan"]), columns)
         if not rows.persons:
             require_conditions(condition, columns, self._walk.subquery, self._walk.catalog, all_of_it=True)
@@ -99,16 +109,9 @@ class Sources:
         persons = []
         first = next(iter(rows.columns.values()), None)
         for person in rows.persons:
-            if condition.kind == "InSubquery":
-                outer = condition.children[0]
-                found = first is not None and first.value in person.all_ids and outer.kind == "AttributeReference"
-                value = columns[outer.id].value if found else None
-            else:
-                own = {column.value for column in columns.values()}
-                value = next((id for id in person.all_ids if id in own), None)
-            if value is None:
+            if first is None or first.value not in person.all_ids or outer.kind != "AttributeReference":
                 raise refused("PlanJoinNotAllowed", f"rows of {person.view} are compared by another column than their identity")
-            persons.append(person._replace(ids=frozenset([value]), found=frozenset()))
+            persons.append(person._replace(ids=frozenset([columns[outer.id].value]), found=frozenset()))
         return persons
 
 

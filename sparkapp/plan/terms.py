@@ -1,10 +1,9 @@
 """What the aggregates of a release require of its conditions.
 
 * The persons who contribute to a sum or a count are counted, and none of them dominates a sum.
-* Two sums, or two counts, of a row are the same for all persons, or differ for enough of them.
+* Two sums or counts of a row are the same for all persons, or differ for enough of them, and no person dominates the difference.
 * So it is in each part into which the conditions of aggregates divide a group, and the persons in a part are none or enough.
 * Persons whom differences of counts of persons show are none or enough.
-* A group has enough different values, if they are counted.
 """
 
 from __future__ import annotations
@@ -37,16 +36,15 @@ from sparkapp.plan.conditions import (
     without_cast,
     without_casts,
 )
-from sparkapp.plan.expressions import CHOICES, COUNTS, EXTREMES, MOMENTS, Columns, conditions_of, power, require_shown, results_of
-from sparkapp.plan.release import Groups
+from sparkapp.plan.expressions import CHOICES, MOMENTS, Columns, conditions_of, power, require_shown, results_of
 from sparkapp.plan.rows import Column, InputColumn, Rows
 from sparkapp.plan.tree import Node, refused
 from sparkapp.plan.walking import Walk
 
 _WHOLE = frozenset({"integer", "long", "short", "byte"})
-_LINEAR = frozenset({"Add", "Subtract", "Multiply", "Divide", "UnaryMinus", "Cast", "Coalesce", "AttributeReference", "Literal"})
-"""Expressions of which the sum is one of sums of columns."""
-_ROW_COUNTS = frozenset({"Count", "CountIf", "Average"})
+_LINEAR = frozenset({"Multiply", "Divide", "Cast", "Coalesce", "AttributeReference", "Literal"})
+"""Expressions that a sum adds up like columns."""
+_ROW_COUNTS = ("Count", "CountIf", "Average")
 _FIRST_POWERS = frozenset({"Sum", "Average"})
 ALL = Test()
 """The test that all rows meet."""
@@ -61,29 +59,24 @@ class Terms:
         source: The rows of the release.
         columns: Attributes that the aggregates may read.
         canonical: Texts of expressions over the rows.
-
-    Attributes:
-        different: Canonical texts of the aggregates that count different values.
     """
 
     walk: Walk
     source: Rows
     columns: Columns
     canonical: Canonical
-    different: set[str] = field(default_factory=set)
     _sums: dict[Sum, bool] = field(default_factory=dict)  # of values, and whether they show those of persons
-    _several: dict[Sum, bool] = field(default_factory=dict)  # whether a sum is one of several terms, so that it may be 0
     _counts: dict[Test, None] = field(default_factory=dict)  # of rows that meet a test
-    _found: dict[Test, bool] = field(default_factory=dict)  # rows with a value that is counted, or an extreme; and whether none may be
+    _found: dict[Test, bool] = field(default_factory=dict)  # rows with a value that is counted, and whether none may be
     _limits: dict[tuple[str, Test], None] = field(default_factory=dict)  # persons below a limit are counted in rows that meet a test
     _selected: set[Test] = field(default_factory=set)  # the rows that each aggregate reads
     _uses: dict[str, dict[tuple[str, Test], Test]] = field(default_factory=dict)  # of each value: by which aggregates, in which rows
     _forms: dict[InputColumn, set[str]] = field(default_factory=dict)  # steps per person, and functions that are not linear
     _known: bool = False  # how many rows there are
-    _counted: list[tuple[frozenset[int], Test]] = field(default_factory=list)
+    _counted: list[Test] = field(default_factory=list)  # tests of the persons who are counted
     _divisions: dict[str, bool] = field(default_factory=dict)  # conditions, and whether a part may not be empty
     _optional: set[frozenset[int]] = field(default_factory=set)  # of the columns that are read
-    _identities: set[frozenset[int]] = field(default_factory=set)
+    _counts_persons: bool = False
     _counts_rows: bool = False
 
     def read(self, calls: Iterable[Node]) -> None:
@@ -97,22 +90,19 @@ class Terms:
             where = Test(truth_text(condition, self.canonical) + TRUE for condition in call.children[1:])
             self._require_no_overflow(call)
             self._read_divisions(call)
-            distinct = bool(call.fields.get("isDistinct")) or kind == "HyperLogLogPlusPlus"
-            if kind in COUNTS and distinct and not self._read_persons(function, where):
-                self.different.add(self.canonical.text(call))
-            self._counts_rows = self._counts_rows or (kind in _ROW_COUNTS and not distinct)
-            if kind in EXTREMES:
-                require_shown(self.walk.shown(call, self.columns, persons=True), "an extreme shows", self.walk.catalog)
-            elif kind not in COUNTS and (kind not in MOMENTS or distinct):
+            self._counts_rows = self._counts_rows or kind in _ROW_COUNTS
+            if kind not in (*_ROW_COUNTS, *MOMENTS) or call.fields.get("isDistinct"):
                 raise refused("PlanRowsOfPersons", f"{kind.upper()} shows values of single persons")
             if any(column.identity for column in self._returned(function).values()):
                 self._know_rows()
             else:
                 self._read_rows(function, where)
 
-    def read_persons(self, test: Node | None, person: frozenset[int]) -> None:
+    def read_persons(self, test: Node | None) -> None:
         """Add a count of persons: of all, or of those with a row that meets a test."""
-        self._count(row_test(test, self.canonical) if test is not None else None, person)
+        self._know_rows()
+        self._counts_persons = True
+        self._counted += [row_test(test, self.canonical)] if test is not None else []
         for part in conjuncts(test) if test is not None else ():
             self._read_divisions(part)
             if part.kind == "EqualNullSafe":
@@ -121,12 +111,6 @@ class Terms:
     def _know_rows(self) -> None:
         """Note that persons are counted, each of whom may have one row."""
         self._known, self._counts[ALL] = True, None
-
-    def _count(self, test: Test | None, person: frozenset[int]) -> None:
-        self._know_rows()
-        self._identities.add(person)
-        if test is not None:
-            self._counted.append((person, test))
 
     def _read_divisions(self, call: Node) -> None:
         """Add the parts into which the conditions of an aggregate, and outer joins, divide rows."""
@@ -173,10 +157,9 @@ class Terms:
         elif kind in MOMENTS:
             self._read_moment(value, kind, test)
         else:
-            found = test | {f"{product_text(arg, self.canonical)}{FOUND}" for arg in (value, *args[1:])}
+            found = test | {f"{product_text(value, self.canonical)}{FOUND}"}
             self._found[found] = bool(test)
-            self._known = self._known or kind in COUNTS
-            self._counts |= {found: None} if kind in COUNTS else {}
+            self._known, self._counts[found] = True, None
 
     def _chosen(self, arg: Node, where: Test) -> tuple[Node, Test]:
         """The value and the rows of ``CASE WHEN c THEN x END``, or the argument itself."""
@@ -194,34 +177,18 @@ class Terms:
         if protected:
             self._require_moment(value, function)
         self._limits |= {(limit, test): None for node in value.walk() if node.kind == "Least" for limit in self._limits_of(node)}
-        whole, mixed = product_text(value, self.canonical), _is_mixed(value)
-        columns = sorted(self.canonical.text(leaf) for leaf in _columns(value))
-        sums = [*self._terms_of(value, function)] if protected else [(whole, ALL)]
-        sums += [(product_of((whole, whole)), ALL)] if not protected and function not in _FIRST_POWERS else []
-        factors = columns if mixed else sums[0][0].split(" * ") if protected else [whole]
-        present = Test(f"{text}{FOUND}" for text in factors)
-        self._uses.setdefault(whole if mixed else " * ".join(columns), {})[function, test] = test | present
-        if mixed and protected:  # it shows how many rows have all columns
-            self._counts[test | present] = None
-            self._found[test | {f"{whole} <> 0"}] = bool(test)
-        self._sums |= {(text, test | where): protected for text, where in sums}
-        self._several |= {(text, test | where): mixed and self._several.get((text, test | where), True) for text, where in sums}
-        self._known = self._known or function != "Sum" or (mixed and protected)
+        whole = product_text(value, self.canonical)
+        sums = [whole] if function in _FIRST_POWERS else [whole, product_of((whole, whole))]
+        columns = " * ".join(sorted(self.canonical.text(leaf) for leaf in _columns(value)))
+        self._uses.setdefault(columns, {})[function, test] = test | (_present(whole) if protected else {f"{whole}{FOUND}"})
+        self._sums |= {(text, test): protected for text in sums}
+        self._known = self._known or function != "Sum"
         form = next((self.canonical.text(part) for part in value.walk() if part.kind not in _LINEAR), "")
         for leaf in _columns(value):
             for column in self.columns[leaf.id].shows:
                 self._forms.setdefault(column, set()).add(self.columns[leaf.id].step + form)
         if any(len(forms) > 1 for (name, _), forms in self._forms.items() if self.walk.catalog.has_floor(name)):
             raise refused("PlanRowsOfPersons", "a column is aggregated in several forms, which may be the same for all but a few persons")
-
-    def _terms_of(self, value: Node, function: str) -> Iterator[Sum]:
-        """The terms of a polynomial and, for a moment, their products; each in the rows in which all of its columns are not NULL."""
-        terms = _terms(value, self.canonical)
-        if function not in _FIRST_POWERS:
-            terms |= {tuple(sorted(one + two)) for one in terms for two in terms}
-        columns = {self.canonical.text(leaf) for leaf in _columns(value)}
-        for term in sorted(term for term in terms if term):
-            yield product_of(term), Test(f"{column}{FOUND}" for column in columns if column not in " ".join(term))
 
     def _limits_of(self, least: Node) -> Iterator[str]:
         """Tests of rows for which LEAST does not give its constant: ``LEAST(x, c) <> c`` and ``x IS NULL``, which LEAST ignores."""
@@ -232,7 +199,12 @@ class Terms:
                 yield f"{self.canonical.text(least)} <> {number_text(child)}"
 
     def _require_moment(self, value: Node, function: str) -> None:
-        """Require that the terms of a sum or a moment of persons have two factors at most, which are columns of one dataset."""
+        """Require that a sum or a moment of persons has one term, of two factors at most, which are columns of one dataset.
+
+        The conditions of the floor are about the term itself, so that a constant factor in it makes another term of it.
+        """
+        if _is_mixed(value):
+            raise refused("PlanRowsOfPersons", f"{function.upper()} of a sum of several terms, each of which may be a value of few persons")
         highest = power(value, self.columns)
         if highest * (1 if function in _FIRST_POWERS else 2) > 2:
             raise refused("PlanRowsOfPersons", f"{function.upper()} contains powers above two, which show values of single persons")
@@ -247,38 +219,13 @@ class Terms:
         if capped or any(part.kind in ("Round", "BRound") and number_of(part.children[1]) is None for part in parts):
             raise refused("PlanRowsOfPersons", f"{function.upper()} reads values that are the same for all but a few persons")
 
-    def _read_persons(self, function: Node, where: Test) -> bool:
-        """Add COUNT(DISTINCT …) of identities; False if it counts other values."""
-        args = function.children
-        identities = {id: column.value for id, column in self._returned(function).items() if column.identity}
-        test = where | {f"{product_text(arg, self.canonical)}{FOUND}" for arg in args}
-        if not identities:  # another column may be different for each person as well
-            self._counted.append((frozenset(), test))
-            self._require_values_of_owners(function)
-            return False
-        plain = all(arg.kind == "AttributeReference" for arg in args) and not where
-        always = plain and not any(person.found and not person.ids.isdisjoint(identities.values()) for person in self.source.persons)
-        self._count(None if always else test, frozenset(map(self.canonical.number, identities)))
-        return True
-
-    def _require_values_of_owners(self, function: Node) -> None:
-        """Refuse a count of different values that the author may choose for each person: one more value tells that a person is there."""
-        persons = frozenset[int]().union(*(person.all_ids for person in self.source.persons))
-        for column in self._returned(function).values():
-            if column.value not in persons and not all(self.walk.catalog.has_floor(name) for name, _ in column.shows):
-                raise refused("PlanRowsOfPersons", "a count of different values reads a column without a floor")
-
     def _require_no_overflow(self, call: Node) -> None:
         """Refuse arithmetic with whole numbers that queries may not filter by: it fails if one of them is large."""
         for part in call.walk():
-            if _may_overflow(part) or self._sums_united(part):
+            types = {str(leaf.fields.get("dataType")) for leaf in part.walk() if leaf.kind in ("AttributeReference", "Cast", "Literal")}
+            united = part.kind == "AttributeReference" and self.columns[part.id].united and types <= _WHOLE
+            if united or (part.kind in ("Add", "Subtract", "Multiply") and types <= _WHOLE):
                 require_shown(self.walk.shown(part, self.columns), "arithmetic with whole numbers reads", self.walk.catalog)
-
-    def _sums_united(self, node: Node) -> bool:
-        """Whether a sum of whole numbers of a union may overflow by a number that the author knows."""
-        leaf = node.child if node.kind == "Sum" else node
-        whole = leaf.kind == "AttributeReference" and str(leaf.fields.get("dataType")) in _WHOLE
-        return whole and node is not leaf and self.columns[leaf.id].united
 
     # -- conditions ---------------------------------------------------------------------------------------------------
 
@@ -295,7 +242,7 @@ class Terms:
         if floors.persons < 2:
             return
         if not all(_counts(floors, test, none) for test, none in self._found.items()):
-            raise refused("PlanFloorMissing", "the persons who contribute to a count or an extreme are not counted")
+            raise refused("PlanFloorMissing", "the persons who contribute to a count are not counted")
         counted = self._all_counts()
         self._require_equal(floors, self._sums, counted, self._limits)
         for test in counted:  # a mean of all rows may show how many there are
@@ -330,20 +277,18 @@ class Terms:
         share = min(person.share for person in self.source.persons)
         for text, test in sums:
             each = [{f"{text} <> 0"}, {f"{factor} <> 0" for factor in text.split(" * ")}]  # all factors are not 0
-            empty = none or bool(test) or self._several.get((text, test), False)
-            if not any(_counts(floors, test | one, empty) for one in each):
+            if not any(_counts(floors, test | one, none or bool(test)) for one in each):
                 raise refused("PlanFloorMissing", "the persons who contribute to a sum are not counted")
             if floors.shares.get((text, test), share + 1) > share:
                 raise refused("PlanFloorMissing", "no condition limits the part of one person in a sum")
 
     def _require_equal(self, floors: Floors, sums: Iterable[Sum], counts: Iterable[Test], limits: Iterable[tuple[str, Test]]) -> None:
-        """Require that two sums, or two counts, are equal for all persons, or differ for enough."""
+        """Require that two sums or counts are equal for all persons, or differ for enough, of whom none dominates the difference."""
         sums, counts = list(sums), list(counts)
         pairs = [*itertools.combinations(sums, 2)]
         shown = {text for (text, _), shows_persons in self._sums.items() if shows_persons}
         for text, test in sums if self._known else ():
-            found = Test(f"{factor}{FOUND}" for factor in text.split(" * "))
-            pairs += [((text, test), ("1", count)) for count in {test | found, *counts} if text in shown]
+            pairs += [((text, test), ("1", count)) for count in {test | _present(text), *counts} if text in shown]
         share = min(person.share for person in self.source.persons)
         if any(floors.difference_shares.get(frozenset(pair), 100) > share for pair in pairs):
             raise refused("PlanFloorMissing", "no condition limits the part of one person in a difference of two sums")
@@ -393,31 +338,21 @@ class Terms:
         # The rows without one are about no person, if none is on the other side of the join.
         return (found,) if all(person.ids <= optional for person in self.source.persons) else (found, without)
 
-    def require_counted(self, releases: Sequence[tuple[Groups, frozenset[int]]]) -> None:
+    def require_counted(self, floors: Floors) -> None:
         """Require the conditions on persons whom differences of counts of persons show.
-
-        Args:
-            releases: All groups of the release, and the numbers of the attributes that are the identity which each of them counts.
 
         Raises:
             Refused: ``PlanFloorMissing``.
         """
-        if releases[0][0].floors.persons < 2:
+        if floors.persons < 2:
             return
         made = self.source.overlapping or self.source.multiplied
         divided = [part for text in self._divisions for part in _parts(text)]
-        divided += [part for group in self._optional for part in self._of_join(group, releases[0][0].floors.tests)]
+        divided += [part for group in self._optional for part in self._of_join(group, floors.tests)]
         several = made or any(len(ids) > 1 for ids in self.source.unique)
-        for person in {*self._identities, *(counted for counted, _ in self._counted)}:
-            tests = [test for _, test in self._counted] + (divided if several else [])
-            repeated = made and self._counts_rows
-            if not tests and not repeated:
-                continue
-            floors = [groups.floors for groups, ids in releases if person <= ids]
-            if not any(found.counted >= _conditions(tests) and (found.repeated or not repeated) for found in floors):
-                raise refused("PlanFloorMissing", "the persons whom a difference of counts shows are not counted")
-        if several and not self._identities and not releases[0][0].floors.counted >= _conditions(divided):
-            raise refused("PlanFloorMissing", "the persons whom a condition leaves out are not counted")
+        tests = self._counted + (divided if several else [])
+        if not floors.counted >= _conditions(tests) or (made and self._counts_rows and self._counts_persons and not floors.repeated):
+            raise refused("PlanFloorMissing", "the persons whom a difference of counts shows are not counted")
 
 
 def _conditions(tests: Sequence[Test]) -> set[frozenset[tuple[Test, bool]]]:
@@ -436,33 +371,9 @@ def _columns(node: Node) -> Iterator[Node]:
         yield from _columns(result)
 
 
-def _terms(node: Node, canonical: Canonical) -> set[tuple[str, ...]]:
-    """The terms of a polynomial: texts of the factors of each, without constants. Any other expression is a factor."""
-    if not any(attributes(node)):
-        return {()}
-    if node.kind == "UnaryMinus" or (node.kind == "Cast" and _keeps_value(node)):
-        return _terms(node.child, canonical)
-    if node.kind in ("Add", "Subtract"):
-        return set().union(*(_terms(child, canonical) for child in node.children))
-    if node.kind == "Multiply" or (node.kind == "Divide" and not any(attributes(node.children[1]))):
-        one, two = (_terms(child, canonical) for child in node.children)
-        return {tuple(sorted(first + second)) for first in one for second in two}
-    return {(canonical.text(node),)}
-
-
-def _may_overflow(node: Node) -> bool:
-    """Whether arithmetic fails if a whole number is large: it has no doubles. A constant is too small to exceed a decimal."""
-    types = {str(leaf.fields.get("dataType")) for leaf in node.walk() if leaf.kind in ("AttributeReference", "Cast", "Literal")}
-    if node.kind in ("Add", "Subtract", "Multiply", "UnaryMinus") and types <= _WHOLE:
-        return True
-    exact = all(type in _WHOLE or type.startswith("decimal") for type in types)
-    return node.kind == "Multiply" and exact and all(any(attributes(child)) for child in node.children)
-
-
-def _keeps_value(cast: Node) -> bool:
-    """Whether a cast between numbers loses no digits of a column; those to doubles may, as in the query."""
-    target, source = (str(node.fields.get("dataType")) for node in (cast, cast.child))
-    return target == "double" or (target.startswith(("long", "decimal")) and source not in ("double", "float", "string"))
+def _present(product: str) -> Test:
+    """The rows in which all factors of a product have a value."""
+    return Test(f"{factor}{FOUND}" for factor in product.split(" * "))
 
 
 def _is_mixed(value: Node) -> bool:

@@ -115,8 +115,8 @@ def join_kind(join: Node) -> str:
 
 
 def is_generated_join(node: Node) -> bool:
-    """Whether a node joins groups with conditions or aggregates that the gate has written into the text."""
+    """Whether a node joins groups with conditions that the gate has written into the text."""
     if node.kind != "Join" or node.children[1].kind != "SubqueryAlias":
         return False
     name = str(node.children[1].fields["identifier"]["name"])
-    return name.startswith("__cr_") and join_kind(node) in (("Inner",) if name == "__cr_v" else ("LeftSemi", "LeftAnti"))
+    return name.startswith("__cr_") and join_kind(node) in ("LeftSemi", "LeftAnti")

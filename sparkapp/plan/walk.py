@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from cleanroom.sql import Catalog
-from sparkapp.plan.comparisons import attributes, normalised, plain, unchanged
+from sparkapp.plan.comparisons import attributes, plain, unchanged
 from sparkapp.plan.conditions import counts_rows, without_alias, without_casts
 from sparkapp.plan.expressions import Columns, is_flag, is_stored, power, require_conditions, require_shown, shown, step_of
 from sparkapp.plan.groups import Aggregates
@@ -15,7 +15,7 @@ from sparkapp.plan.moments import computed_columns, renamed
 from sparkapp.plan.release import Release
 from sparkapp.plan.rows import NOTHING, Column, Person, Rows, fresh
 from sparkapp.plan.sources import Sources
-from sparkapp.plan.tree import Node, refused, tree
+from sparkapp.plan.tree import Node, is_generated_join, refused, tree
 from sparkapp.plan.vocabulary import view_name
 from sparkapp.plan.walking import Lower
 
@@ -52,7 +52,7 @@ class PlanWalk:
         """The rows of an operator that are complete: no condition of a release is missing."""
         rows, release = self.visit(node, outer)
         if release is not None and release.missing:
-            raise refused("PlanFloorMissing", "a release is not complete: persons, different values or overlapping groups are not counted")
+            raise refused("PlanFloorMissing", "a release is not complete: persons or overlapping groups are not counted")
         return rows
 
     def visit(self, node: Node, outer: Columns) -> tuple[Rows, Release | None]:
@@ -66,9 +66,10 @@ class PlanWalk:
             return self._aggregates.aggregate(node.child, node, outer)
         if node.kind == "Aggregate":
             return self._aggregates.aggregate(node, None, outer)
+        if is_generated_join(node):
+            return self._aggregates.completed(node, outer)
         if node.kind in ("Filter", "Join"):
-            completed = self._aggregates.completed(node, outer)
-            return (self._sources.rows(node, outer), None) if completed is None else completed
+            return self._sources.rows(node, outer), None
         return self._operator(node, outer), None
 
     def _operator(self, node: Node, outer: Columns) -> Rows:
@@ -248,16 +249,13 @@ class PlanWalk:
                 raise refused("PlanUnreadable", f"an expression reads the unknown attribute {inner.name!r}")
             return columns[inner.id]
         require_conditions(inner, columns, self.subquery, self.catalog)
-        base = normalised(inner)
-        identity = base is not None and base in columns and columns[base].identity
         null = _is_null(inner, columns)
         leaves = [columns[part.id] for part in inner.walk() if part.kind == "AttributeReference" and part.id in columns]
         return Column(
             fresh(),
             self.shown(inner, columns),
-            identity,
-            is_flag(inner, columns),
-            null,
+            flag=is_flag(inner, columns),
+            null=null,
             computed=True,
             power=power(inner, columns),
             step=step_of(inner, columns),

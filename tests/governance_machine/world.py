@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -41,6 +42,7 @@ from localcloud.standins.cgs.nodes import Nodes
 from starters.operations.session import Session
 from tests.conformance.governance.standin import StandIn
 from tests.conformance.governance.target import Person, Target
+from tests.patience import PATIENCE
 from tests.servers import fixed_id
 from tests.temporal_env import TEST_KEYRING, client_with
 from workers.watch_keeper import ensure_watcher
@@ -200,6 +202,8 @@ class World:
             workflows=(PublishQuery, WatchQueries),
             activities=activities,
             interceptors=(self._freshness("frontend"),),
+            # Longer than a test waits: an activity that does not return at once when the worker stops fails the test.
+            graceful_shutdown=timedelta(seconds=2 * PATIENCE),
         )
 
     def _freshness(self, name: str) -> GovernanceFreshness:

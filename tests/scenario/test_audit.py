@@ -19,6 +19,7 @@ from cleanroom.spark.run_events import CLEAN_ROOM_STEPS
 from starters.operations.consent import set_consent
 from starters.operations.session import Session, run_async
 from tests.local_cloud import Cloud, World, command, python, until_heartbeat
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 
@@ -147,7 +148,7 @@ def test_bundle_contains_withdrawn_consent(cloud: Cloud, world: World, tmp_path:
     run_id = cloud.start(state.query, state.digest)
 
     async def running(session: Session) -> None:
-        await asyncio.wait_for(until_heartbeat(cloud.run_handle(await session.temporal(), run_id), "watch_consent"), 120)
+        await asyncio.wait_for(until_heartbeat(cloud.run_handle(await session.temporal(), run_id), "watch_consent"), PATIENCE)
 
     run_async(running(cloud.fabrikam))
     run_async(set_consent(cloud.contosso, state.query, enabled=False))

@@ -21,6 +21,7 @@ from tests.canary.places import governance, histories, kubernetes, scrapes, span
 from tests.canary.planting import Played, play
 from tests.canary.scanner import Finding, Place, Scanner, files
 from tests.local_cloud import Cloud, World
+from tests.patience import PATIENCE
 from workflows.publish_query import PublishQuery
 
 pytestmark = [pytest.mark.scenario, pytest.mark.spark, pytest.mark.timeout(900)]
@@ -123,7 +124,7 @@ def test_metrics_contain_no_secret_and_no_name_of_a_query_or_run(played: Played)
 
 def test_traces_contain_no_secret_and_lead_from_the_command_to_the_pod(played: Played) -> None:
     trace_id = f"{run_trace(played.cloud.collaboration, played.runs['success']).trace_id:032x}"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while True:
         found = spans(played.cloud)
         own = [span for span in found if span["trace"] == trace_id]

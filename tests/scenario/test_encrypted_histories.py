@@ -41,6 +41,7 @@ from cleanroom.webui.codec_server import CodecServerSettings, create_app
 from localcloud.standins.serving import serving
 from tests.codec_models import Note
 from tests.codec_workflows import ACTIVITIES, WORKFLOWS, Everything, Failing, Waiting
+from tests.patience import PATIENCE
 from tests.temporal_env import TEST_KEYRING, client_with, temporal_binary, unique
 
 pytestmark = pytest.mark.scenario
@@ -78,7 +79,7 @@ def assert_unreadable(raw: bytes, text: str = CANARY) -> None:
 
 async def wait_until(condition: Any) -> None:
     """Wait until an awaitable condition holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not await condition():
             await asyncio.sleep(0.01)
 
@@ -350,7 +351,7 @@ async def test_the_temporal_command_reads_and_signals_through_the_codec_server(
             stderr=asyncio.subprocess.STDOUT,
             env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
         )
-        output, _ = await asyncio.wait_for(process.communicate(), 30)
+        output, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
         return process.returncode or 0, output.decode()
 
     with serving(app, "codec-server") as url:

@@ -18,6 +18,7 @@ from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.service import SparkService
 from localcloud.standins.kubernetes.image import build_image
 from localcloud.standins.kubernetes.server import service_account_tokens
+from tests.patience import PATIENCE
 from tests.unit.spark_support import Cluster, cluster, make_job, make_profile
 
 pytestmark = pytest.mark.scenario
@@ -62,7 +63,7 @@ def make(name, job):
     volumes = [{"name": volume, "emptyDir": {}} for volume in paths]
     spec = {"containers": [container], "volumes": volumes}
     call("POST", base, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-    for _ in range(200):
+    for _ in range(1000):
         pod = call("GET", base + "/" + name)
         if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
             state = pod["status"]["containerStatuses"][0]["state"]["terminated"]
@@ -93,7 +94,8 @@ async def test_driver_creates_executors_under_their_policy(running: Cluster, tmp
     profile, job = make_profile(image.reference, image.layers), make_job("executors")
     service = SparkService(None, running.client())  # type: ignore[arg-type]
     submission = await service.submit(job, profile, pod_policies(job, profile).host_data())
-    outcome = await service.watch(submission.tracking_id, lambda status: None, Deadlines(driver_start_seconds=30, run_seconds=60))
+    deadlines = Deadlines(driver_start_seconds=PATIENCE, run_seconds=PATIENCE)
+    outcome = await service.watch(submission.tracking_id, lambda status: None, deadlines)
     assert outcome.succeeded, outcome.message
     report = json.loads(outcome.termination_message)
     root = running.images / image.reference.rpartition(":")[2] / "root"

@@ -13,6 +13,7 @@ from cleanroom.temporal.fairness import MAX_KEY, fair_share
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from tests.codec_models import Note
 from tests.lifecycle_workflows import TURNS, Sharing, take_turn
+from tests.patience import PATIENCE
 from tests.temporal_env import unique
 
 pytestmark = pytest.mark.scenario
@@ -34,7 +35,7 @@ async def test_a_collaborator_with_few_tasks_does_not_wait_for_one_with_many(tem
     one = {"max_concurrent_workflow_tasks": 1, "max_cached_workflows": 0, "max_concurrent_workflow_task_polls": 1}
     spec = WorkerSpec("shares", queue, [Sharing], [take_turn], max_concurrent_activities=1, extra=one, max_cached_workflows=0)
     async with create_worker(client, spec):
-        await asyncio.wait_for(asyncio.gather(*(handle.result() for handle in handles)), 60)
+        await asyncio.wait_for(asyncio.gather(*(handle.result() for handle in handles)), PATIENCE)
     last = max(index for index, party in enumerate(TURNS) if party == "litware")
     assert len(TURNS) == MANY + FEW
     assert (last < MANY / 2) is fair

@@ -43,6 +43,7 @@ from cleanroom.spark.job import JobConfig
 from cleanroom.spark.service_report import ServiceReport
 from cleanroom.temporal.failures import error_from_failure
 from cleanroom.temporal.workers import WorkerSpec, create_worker
+from tests.patience import PATIENCE
 from tests.temporal_env import unique
 from tests.unit.spark_support import DIGEST, make_job
 from workflows.prepare import Prepare
@@ -159,7 +160,7 @@ async def _prepared(env: WorkflowEnvironment, room: Room, *, cancel: bool) -> Wo
         assert room.landed == []
         room.let_land.set()
         with pytest.raises(WorkflowFailureError) as failed:
-            await asyncio.wait_for(handle.result(), 45)
+            await asyncio.wait_for(handle.result(), PATIENCE)
         return failed.value
 
 
@@ -200,6 +201,6 @@ async def test_cancellation_does_not_interrupt_the_cleanup(temporal_env: Workflo
         assert (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
         go_on.set()
         with pytest.raises(WorkflowFailureError) as failed:
-            await asyncio.wait_for(handle.result(), 45)
+            await asyncio.wait_for(handle.result(), PATIENCE)
     assert error_from_failure(failed.value).code == "CallerNotRegistered"
     assert recorded == ["REVOKED", "RUN_FAILED"]

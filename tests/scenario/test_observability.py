@@ -19,6 +19,7 @@ from temporalio.testing import WorkflowEnvironment
 from cleanroom.identifiers import run_trace
 from cleanroom.temporal.metrics import METRICS
 from cleanroom.tracing import ATTRIBUTES
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.scenario
 Spans = list[dict[str, Any]]
@@ -42,7 +43,7 @@ async def output(traced: dict[str, Any], temporal_env: WorkflowEnvironment) -> d
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
         assert process.returncode == 0, err.decode()
         traced.update(json.loads(out.splitlines()[-1]))
     return traced

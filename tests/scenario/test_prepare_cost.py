@@ -17,6 +17,7 @@ from temporalio.testing import WorkflowEnvironment
 
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE
 from cleanroom.messages.run import Prepared, RunQueryInput
+from tests.patience import PATIENCE
 from tests.prepare_world import PrepareWorld, prepare_workers, prepare_world
 from tests.temporal_env import TEST_KEYRING, client_with, unique
 from workflows.prepare import Prepare
@@ -50,7 +51,7 @@ async def prepare(world: PrepareWorld, env: WorkflowEnvironment) -> tuple[Prepar
     handle = await env.client.start_workflow(
         Prepare.run, RunQueryInput(ticket=ticket, caller="fabrikam"), id=unique("prepare"), task_queue=CLEAN_ROOM_QUEUE
     )
-    prepared = await asyncio.wait_for(handle.result(), 120)
+    prepared = await asyncio.wait_for(handle.result(), PATIENCE)
     events = [event async for event in handle.fetch_history_events()]
     activities = sum(event.HasField("activity_task_scheduled_event_attributes") for event in events)
     return prepared, History(len(events), activities, sum(event.ByteSize() for event in events))

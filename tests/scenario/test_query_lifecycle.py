@@ -29,6 +29,7 @@ from starters.operations.query_list import list_queries
 from starters.operations.query_workflow import find_query, read_state
 from starters.operations.session import Session, now, run_async
 from tests.local_cloud import Cloud, World, code_of
+from tests.patience import PATIENCE
 from workflows.publish_query import PublishQuery
 from workflows.query_state import MAX_REFUSED
 
@@ -50,7 +51,7 @@ def state_of(cloud: Cloud, name: str) -> QueryState:
     return run_async(read_state(cloud.fabrikam, name))
 
 
-def until(cloud: Cloud, name: str, done: Callable[[QueryState], bool], seconds: float = 30) -> QueryState:
+def until(cloud: Cloud, name: str, done: Callable[[QueryState], bool], seconds: float = PATIENCE) -> QueryState:
     """Return the query's state as soon as ``done`` is true of it."""
     deadline = time.monotonic() + seconds
     while not done(state := state_of(cloud, name)):
@@ -170,7 +171,7 @@ def test_only_the_proposer_can_withdraw(cloud: Cloud, world: World) -> None:
 
 def test_expired_proposal_is_withdrawn_in_governance(cloud: Cloud, world: World) -> None:
     """A late vote then cannot count."""
-    state = proposed(cloud, world, approval_seconds=5)
+    state = proposed(cloud, world, approval_seconds=12)
     after = until(cloud, state.query, lambda state: state.stage == "Expired")
     assert after.history[-1].event == "expired"
     assert proposal_state(cloud, state.proposal_id) == "Withdrawn"
@@ -191,16 +192,16 @@ def proposal_state(cloud: Cloud, proposal_id: str) -> str:
 def test_votes_cast_in_governance_are_shown_within_seconds(cloud: Cloud, world: World) -> None:
     state = proposed(cloud, world)
     vote_outside(cloud.contosso, state, accept=True)
-    seen = until(cloud, state.query, lambda state: state.accepted == ("contosso",), seconds=10)
+    seen = until(cloud, state.query, lambda state: state.accepted == ("contosso",), seconds=30)
     assert seen.stage == "Proposed"
     vote_outside(cloud.litware, state, accept=True)
-    assert until(cloud, state.query, lambda state: state.stage == "Approved", seconds=10).accepted == ("contosso", "litware")
+    assert until(cloud, state.query, lambda state: state.stage == "Approved", seconds=30).accepted == ("contosso", "litware")
 
 
 def test_rejection_cast_in_governance_returns_the_query_to_draft(cloud: Cloud, world: World) -> None:
     state = proposed(cloud, world)
     vote_outside(cloud.contosso, state, accept=False)
-    assert until(cloud, state.query, lambda state: state.stage == "Draft", seconds=10).history[-1].detail == "seen in governance"
+    assert until(cloud, state.query, lambda state: state.stage == "Draft", seconds=30).history[-1].detail == "seen in governance"
 
 
 def test_draft_edited_in_governance_is_not_proposed_before_its_author_has_seen_it(cloud: Cloud, world: World) -> None:
@@ -245,7 +246,7 @@ def test_proposal_of_the_same_text_by_another_user_is_refused(cloud: Cloud, worl
             await own.propose_query(ProposeQueryRequest(command=command, owners=owners))
 
     assert code_of(lambda: run_async(propose_twice())) == "ProposedByAnother"
-    assert until(cloud, name, lambda state: state.stage == "Proposed", seconds=10).history[-1].detail == "seen in governance"
+    assert until(cloud, name, lambda state: state.stage == "Proposed", seconds=30).history[-1].detail == "seen in governance"
 
 
 def vote_outside(session: Session, state: QueryState, *, accept: bool) -> None:

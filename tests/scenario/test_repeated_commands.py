@@ -63,6 +63,7 @@ from starters.operations.runs import cancel_run, start_run
 from starters.operations.session import Session, with_mapped_errors
 from tests.answering import LATER, answering
 from tests.killed_commands import EVERYWHERE, Killed, Requests
+from tests.patience import PATIENCE
 from tests.release_worker import AT_ONCE
 from tests.temporal_env import TEST_KEYRING, client_with, unique
 from tests.unit.workflows import worlds
@@ -503,12 +504,12 @@ async def test_a_repeated_decision_waits_for_the_vote_of_the_killed_command(benc
         await _approve(bench.session("contosso", Requests(kills=True, after=True, effects=EFFECTS)), name)
     handle = bench.env.client.get_workflow_handle(query_workflow_id("flights", name), result_type=QueryState)
     repeated = asyncio.create_task(_approve(bench.session("contosso"), name))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while [item.code for item in (await handle.query("state", result_type=QueryState)).refused] != ["BallotPending"]:
             await asyncio.sleep(0.02)
     assert not repeated.done()
     bench.governance.released.set()
-    assert (await asyncio.wait_for(repeated, 30)).accepted == ("contosso",)
+    assert (await asyncio.wait_for(repeated, PATIENCE)).accepted == ("contosso",)
     assert bench.governance.effects[f"vote u-contosso {name}"] == 1
     await ended(handle)
 

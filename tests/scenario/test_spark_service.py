@@ -30,6 +30,7 @@ from localcloud.standins.serving import serving
 from localcloud.standins.snp.server import DevelopmentHardware, SnpConfig
 from localcloud.standins.snp.server import create_app as create_snp
 from localcloud.tls import LocalAuthority
+from tests.patience import PATIENCE
 from tests.unit.spark_support import Cluster, cluster, make_job, make_profile, script_image
 
 pytestmark = pytest.mark.scenario
@@ -44,7 +45,7 @@ request = urllib.request.Request(os.environ["CLEANROOM_ATTESTATION_URL"] + "/att
 answer = urllib.request.urlopen(request, context=ssl.create_default_context(cadata=job["governance"]["caPem"])).read()
 print(answer.decode())
 """
-DEADLINES = Deadlines(driver_start_seconds=20, run_seconds=60)
+DEADLINES = Deadlines(driver_start_seconds=PATIENCE, run_seconds=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +207,8 @@ async def test_spark_runs_in_a_pod(running: Cluster, hardware: DevelopmentHardwa
     service = service_for(running, hardware, image, resources=resources)
     job = make_job("spark")
     submission = await service.submit(job, service.profile, granted(service, job))
-    outcome = await service.watch(submission.tracking_id, lambda status: None, Deadlines(driver_start_seconds=60, run_seconds=240))
+    deadlines = Deadlines(driver_start_seconds=PATIENCE, run_seconds=2 * PATIENCE)
+    outcome = await service.watch(submission.tracking_id, lambda status: None, deadlines)
     assert outcome.succeeded, await service.logs(submission.tracking_id)
     answer = json.loads(outcome.termination_message)
     assert answer["result"] == [["a", 3], ["b", 3]]

@@ -24,6 +24,7 @@ from cleanroom.temporal import attributes, retries
 from cleanroom.temporal.attributes import start_attributes
 from starters.operations.query_list import read_compared
 from tests.governance_machine.world import AUTHOR, PEOPLE, World, open_world
+from tests.patience import PATIENCE
 from tests.temporal_env import unique
 from workers.watch_keeper import WatchKeeper, ensure_watcher
 from workflows.publish_query import PublishQuery
@@ -85,7 +86,7 @@ def test_a_worker_that_stops_hands_the_watch_over_to_the_next_one(world: World) 
 
     async def check() -> None:
         query = await proposed(world)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await world.stop_frontend()
         await vote(world, query, "contosso")
         await world.start_frontend()
@@ -111,13 +112,13 @@ def test_a_watch_whose_worker_was_killed_runs_on_another_one(world: World, monke
         await world.start_frontend(watch_queries=watch_queries)
         await world.watcher.terminate()
         await ensure_watcher(world.temporal, world.collaboration)
-        await asyncio.wait_for(started.wait(), 20)
+        await asyncio.wait_for(started.wait(), PATIENCE)
         await vote(world, query, "litware")
         await world.stop_frontend()
         await world.start_frontend()
         await shown(query, lambda state: state.accepted == ("litware",))
         # `cleanroom query list` reads this, and then compares no query itself.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while (compared := await read_compared(world.temporal, world.collaboration)) is None:
                 await asyncio.sleep(0.05)
         assert compared.position == str(world.clients["frontend"].position)
@@ -177,7 +178,7 @@ async def vote(world: World, query: Query, owner: str) -> None:
     await world.documents(owner).vote(await open_proposal(world, query), world.users[owner], accept=True)
 
 
-async def shown(query: Query, done: Callable[[QueryState], bool], seconds: float = 20) -> QueryState:
+async def shown(query: Query, done: Callable[[QueryState], bool], seconds: float = PATIENCE) -> QueryState:
     """Wait until the workflow shows a state."""
     async with asyncio.timeout(seconds):
         while not done(state := await query.query(PublishQuery.state)):

@@ -27,6 +27,7 @@ from localcloud.standins.serving import serving
 from starters.operations.web_ui import login_link
 from tests.codec_models import Note
 from tests.codec_workflows import Waiting
+from tests.patience import PATIENCE
 from tests.temporal_env import FAST, TEST_KEYRING, server_options
 
 TOKEN = "token-of-an-operator-0123456789"
@@ -100,7 +101,7 @@ async def test_a_login_link_shows_decrypted_payloads(web_ui: tuple[WorkflowEnvir
         assert CANARY not in base64.b64decode(encoded.json()["payloads"][0]["data"]).decode(errors="replace")
         csrf = browser.cookies.get("_csrf") or ""
         # The Web UI connects to its server at start, and reconnects only after some time if that was too early.
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while (await browser.get(f"{api}/history", headers=cors(origin))).status_code == 503:
                 await asyncio.sleep(0.05)
         signalled = await browser.post(f"{api}/signal/hear", json={"input": encoded.json()}, headers=cors(origin) | {"X-CSRF-Token": csrf})

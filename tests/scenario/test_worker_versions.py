@@ -23,6 +23,7 @@ from cleanroom.temporal.versions import Version, current_build, delete_version, 
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from starters.cli import app
 from tests.lifecycle_workflows import AutoUpgradeStopping, PinnedStopping, until_cancelled
+from tests.patience import PATIENCE
 from tests.temporal_env import server_options
 from workers.register import promote_first_version
 from workflows.conclude_run import ConcludeRun
@@ -66,7 +67,7 @@ def command(*words: str, config: Path) -> tuple[int, Any]:
 
 async def reached(client: Client, build: str, state: str) -> Version:
     """Wait until a version of the frontend has a state, and return it."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while True:
             for version in await list_versions(client, "frontend"):
                 if version.build == build and version.state == state:
@@ -80,7 +81,7 @@ async def test_a_version_without_workers_is_not_promoted(client: Client) -> None
     assert "clean-room, spark-service" in caught.value.message
     # The clean room alone does not make a version complete: its runs need the Spark service.
     spec = WorkerSpec("half", "clean-room", (ConcludeRun,), version=WorkerDeploymentVersion("clean-room", "half"))
-    async with create_worker(client, spec), asyncio.timeout(60):
+    async with create_worker(client, spec), asyncio.timeout(PATIENCE):
         while True:
             with pytest.raises(PreconditionFailed) as caught:
                 await promote(client, "clean-room", "half")
@@ -180,7 +181,7 @@ async def test_a_workflow_keeps_its_behavior_when_a_cancelled_activity_ends(
         namespace=client.namespace, deployment_name=name, build_id="1", ignore_missing_task_queues=True, allow_no_pollers=True
     )
     await client.workflow_service.set_worker_deployment_current_version(request)
-    async with create_worker(client, spec), asyncio.timeout(60):
+    async with create_worker(client, spec), asyncio.timeout(PATIENCE):
         handle = await client.start_workflow(kind.run, id=name, task_queue=name)
         done = list[VersioningBehavior]()
         while not done:

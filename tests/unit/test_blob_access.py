@@ -27,6 +27,7 @@ from localcloud.standins.blobaccess import BlobAccessConfig, StorageAccount, act
 from localcloud.standins.keyvault.auth import ArmRoles
 from localcloud.standins.serving import serving
 from localcloud.tls import LocalAuthority
+from tests.patience import PATIENCE
 from tests.servers import AzureWorld, BlobServer
 
 
@@ -72,7 +73,7 @@ def open_store(front: str, who, ca_file: Path, container: str = "rows") -> BlobS
 
 def until_allowed(act):
     """Wait until cached role assignments have expired (one second)."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:
             return act()
@@ -84,7 +85,7 @@ def until_allowed(act):
 
 
 def read_until_refused(store: BlobStore, key: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         store.read(key)
 

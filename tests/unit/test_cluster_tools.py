@@ -15,6 +15,7 @@ import pytest
 from cleanroom.settings import KubernetesSettings
 from cleanroom.spark.kubernetes import KubernetesClient
 from localcloud.launcher.processes import free_ports
+from tests.patience import PATIENCE
 from tools.cluster import binaries, clusters, container_node, isolation, rights
 from tools.cluster.binaries import NotPossible, Program
 from tools.cluster.certificates import Certificates
@@ -159,7 +160,7 @@ def test_processes_of_a_cluster_end_with_its_first_one() -> None:
         below = psutil.Process(outer.pid).children(recursive=True)
         outer.kill()
     assert len(below) >= 2
-    assert psutil.wait_procs(below, timeout=20)[1] == []
+    assert psutil.wait_procs(below, timeout=PATIENCE)[1] == []
 
 
 def test_kubeconfig_is_private_and_the_product_reads_it(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from starters.operations import workflow_names as names
 from starters.operations.local_cloud import find_state
 from starters.terminal.entry import invoke
 from starters.terminal.output import Format, Output
+from tests.patience import PATIENCE
 
 NAMES = {
     "dataset": {"publish", "upload", "show", "list"},
@@ -71,7 +72,7 @@ def test_command_imports_only_what_it_needs(words: tuple[str, ...], unwanted: se
         f"try: invoke(app, {words!r})\nfinally: print(*sys.modules)"
     )
     environment = {**os.environ, "TEMPORAL_ADDRESS": "127.0.0.1:1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=60, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=PATIENCE, cwd=tmp_path)
     loaded = set(done.stdout.splitlines()[-1].split())
     assert "starters.commands" in loaded, done.stderr
     assert ("temporalio.client" in loaded) is (words != ("--help",)), done.stderr

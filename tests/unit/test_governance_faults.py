@@ -37,6 +37,7 @@ from cleanroom.secret import Secret
 from localcloud.standins.cgs.http import parse_query
 from localcloud.standins.serving import serving
 from localcloud.tls import LocalAuthority
+from tests.patience import PATIENCE
 
 CANARY = "token-canary-93f1"
 
@@ -62,8 +63,8 @@ def server() -> Iterator[tuple[str, Script]]:
         yield url, script
 
 
-async def outcome(url: str, **options: Any) -> CleanRoomError:
-    async with GovernanceUserClient(url, token=lambda: CANARY, timeout=1.0, **options) as client:
+async def outcome(url: str, timeout: float = PATIENCE, **options: Any) -> CleanRoomError:
+    async with GovernanceUserClient(url, token=lambda: CANARY, timeout=timeout, **options) as client:
         with pytest.raises(CleanRoomError) as caught:
             await client.get_document("d")
     assert CANARY not in str(caught.value.to_dict())
@@ -157,9 +158,9 @@ async def test_no_answer_is_a_timeout_and_a_truncated_answer_a_lost_connection()
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{")
         writer.close()
 
-    for behaviour, code in ((silent, "GovernanceTimeout"), (truncating, "GovernanceConnectionLost")):
+    for behaviour, code, timeout in ((silent, "GovernanceTimeout", 1.0), (truncating, "GovernanceConnectionLost", PATIENCE)):
         async with await asyncio.start_server(behaviour, "127.0.0.1", 0) as listener:
-            error = await outcome(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+            error = await outcome(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", timeout)
         assert (type(error), error.code) == (Unavailable, code)
 
 

@@ -20,6 +20,7 @@ from cleanroom.governance import GovernanceUserClient, LedgerPosition, commit_to
 from cleanroom.governance.http import HttpChannel
 from cleanroom.identifiers import TransactionId, is_older_transaction, latest_transaction
 from localcloud.standins.serving import serving
+from tests.patience import PATIENCE
 
 HEADER = "x-ms-ccf-transaction-id"
 
@@ -133,13 +134,13 @@ def test_a_smaller_sequence_number_is_older_in_every_view() -> None:
 
 async def test_a_read_after_a_write_is_not_answered_by_a_node_without_it(network: tuple[str, Network]) -> None:
     url, nodes = network
-    nodes.lag = 0.5
+    nodes.lag = 3600.0
     async with client(url) as governance, commit_together():
         await governance.get_document("x")  # the first connection leads to the node that lags
         written = await governance.put_document("d", "c", "x")
-        began = time.monotonic()
         assert (await governance.get_document("x")).version == written
-    assert 0.1 < time.monotonic() - began < 5
+    reads = [path for _, path in nodes.requests].count("/app/userdocuments/x")
+    assert reads > 2, "the node that lags was not asked first"
 
 
 async def test_two_clients_of_one_process_share_what_they_have_seen(network: tuple[str, Network]) -> None:
@@ -161,13 +162,12 @@ async def test_a_document_that_was_just_written_is_not_missing(network: tuple[st
 
 
 async def test_a_missing_document_is_reported_at_once_by_a_node_that_has_seen_enough(network: tuple[str, Network]) -> None:
-    url, _ = network
+    url, nodes = network
     async with client(url) as governance:
         await governance.put_document("d", "c", "x")
-        began = time.monotonic()
         with pytest.raises(NotFound):
             await governance.get_document("missing")
-    assert time.monotonic() - began < 1
+    assert [path for _, path in nodes.requests].count("/app/userdocuments/missing") == 2, "one read, and one that confirms it"
 
 
 async def test_an_error_of_a_node_that_catches_up_after_it_is_not_believed(network: tuple[str, Network]) -> None:
@@ -216,7 +216,7 @@ async def test_a_transaction_that_was_rolled_back_is_no_longer_demanded(network:
 
 
 async def test_the_proxy_repeats_an_error_that_follows_a_write(network: tuple[str, Network], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cleanroom.governance.http.ABSENCE_SECONDS", 0.6)
+    monkeypatch.setattr("cleanroom.governance.http.ABSENCE_SECONDS", PATIENCE)
     calls = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -302,7 +302,8 @@ async def test_writes_sent_together_are_committed_in_one_interval_and_share_thei
         await asyncio.gather(*(governance.put_document(f"d{number}", "c", "x") for number in range(20)))
         seconds = time.monotonic() - began
     polls = sum(path == "/app/tx" for _, path in nodes.requests)
-    assert 0.4 < seconds < 2
+    # One after the other, they would take 10 s and 20 polls at least.
+    assert 0.4 < seconds < 8
     assert polls < 40
 
 
@@ -310,9 +311,8 @@ async def test_a_commit_is_asked_of_another_node_when_the_first_does_not_know_th
     url, state = network
     state.lag = 3600.0
     async with client(url) as governance:
-        began = time.monotonic()
         await governance.put_document("late", "c", "x")
-        assert time.monotonic() - began < 3
+    assert [path for _, path in state.requests].count("/app/tx") > 1
 
 
 async def test_a_block_of_writes_waits_once_for_their_commits(network: tuple[str, Network]) -> None:
@@ -324,7 +324,7 @@ async def test_a_block_of_writes_waits_once_for_their_commits(network: tuple[str
             for number in range(5):
                 async with commit_together():
                     await governance.put_document(f"d{number}", "c", "x")
-            assert time.monotonic() - began < 0.4
+            assert "/app/tx" not in [path for _, path in nodes.requests]
         assert time.monotonic() - began > 0.4
         began = time.monotonic()
         await governance.put_document("d", "c", "x")
@@ -369,7 +369,7 @@ async def test_a_commit_that_is_left_to_the_next_write_is_awaited_there(network:
 
         began = time.monotonic()
         await write()
-        assert time.monotonic() - began < 0.3
+        assert "/app/tx" not in [path for _, path in nodes.requests]
         await governance.put_document("d", "c", "x")
         assert time.monotonic() - began > 0.4
         await write()

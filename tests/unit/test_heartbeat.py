@@ -13,6 +13,7 @@ from temporalio import activity
 from temporalio.testing import ActivityEnvironment
 
 from cleanroom.temporal.heartbeat import Heartbeater
+from tests.patience import PATIENCE
 
 
 class Position(BaseModel):
@@ -42,7 +43,7 @@ async def test_heartbeats_carry_the_latest_details() -> None:
             while heartbeats.count(Position(line=7)) < 3:
                 await asyncio.sleep(0.005)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await env.run(act)
     assert heartbeats[0] is None
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "heartbeater"]
@@ -104,5 +105,5 @@ async def test_worker_shutdown_records_the_position_at_once() -> None:
             while Position(line=5) not in heartbeats:
                 await asyncio.sleep(0.005)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await env.run(act)

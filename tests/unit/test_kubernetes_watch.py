@@ -155,4 +155,4 @@ def test_pause_ends_when_the_watch_is_stopped() -> None:
     started = time.monotonic()
     for _ in range(10):
         pauses.wait(time.monotonic(), stop)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5  # without the signal, half a minute

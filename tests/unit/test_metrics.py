@@ -32,6 +32,7 @@ from cleanroom.temporal.telemetry import worker_runtime
 from cleanroom.temporal.translation import ErrorTranslation
 from localcloud.launcher.processes import free_ports
 from tests.metric_recorder import MetricRecorder
+from tests.patience import PATIENCE
 from tests.run_world import RunWorld
 from tests.unit.activities.conftest import collaboration, runs
 from tests.unit.activities.test_run_grants import begin
@@ -372,7 +373,7 @@ async def test_the_reader_reads_until_its_context_ends() -> None:
     reads = asyncio.Event()
     visibility.on_list = lambda: reads.set() if len(visibility.asked) > 6 else None
     names = [task.get_name() for task in asyncio.all_tasks()]
-    async with reader, asyncio.timeout(5):
+    async with reader, asyncio.timeout(PATIENCE):
         await reads.wait()
         assert sorted(task.get_name() for task in asyncio.all_tasks()) == sorted((*names, "workload-metrics"))
     assert sorted(task.get_name() for task in asyncio.all_tasks()) == sorted(names)
@@ -407,7 +408,7 @@ def test_the_endpoint_shows_every_metric_under_its_documented_name() -> None:
     for metric in METRICS:
         labels = dict.fromkeys(metric.labels, "x")
         {"counter": metric.add, "gauge": metric.set, "histogram": metric.record}[metric.kind](meter, 1, **labels)
-    text = urllib.request.urlopen(f"http://{address}/metrics", timeout=5).read().decode()
+    text = urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE).read().decode()
     for metric in METRICS:
         assert f"# TYPE {metric.name} {metric.kind}\n" in text
         for bound in metric.buckets:

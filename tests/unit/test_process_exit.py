@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 SCRIPT = """
 import atexit, sys
 from starters.terminal.process_exit import run_and_exit
+from tests.patience import PATIENCE
 atexit.register(lambda: sys.stdout.write("handled"))
 def command():
     sys.stdout.write("output ")
@@ -33,7 +36,7 @@ sys.stdout.write("never")
 )
 def test_process_exits_with_the_commands_code_after_flushing(body: str, code: int, stderr: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(body=body)], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", SCRIPT.format(body=body)], capture_output=True, text=True, timeout=PATIENCE, cwd=Path(__file__).parents[2]
     )
     assert (done.returncode, done.stdout) == (code, "output handled")
     assert stderr in done.stderr

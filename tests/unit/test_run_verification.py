@@ -26,6 +26,7 @@ from cleanroom.runs.verification import SNAPSHOT_SECONDS, SNAPSHOTS, RunVerifier
 from cleanroom.trust import AttestationPolicy, TrustSource
 from tests.audit_records import COLLABORATION, DATASETS, QUERY, SPARK_HOST
 from tests.audit_world import BOOTSTRAP, AuditWorld
+from tests.patience import PATIENCE
 from tests.run_world import proof_for
 
 FLIGHTS = DATASETS[0]
@@ -182,7 +183,7 @@ async def test_second_looks_of_concurrent_releases_share_their_requests(ledger: 
 async def test_a_second_look_does_not_wait_for_a_release_that_never_comes(ledger: Ledger) -> None:
     verifier, proof = ledger.verifier(), proof_of(ledger.world)
     verified = await verifier.verify_run(ledger.world.ticket, proof)
-    await asyncio.wait_for(verifier.confirm(verified, [], DATASETS), 5)
+    await asyncio.wait_for(verifier.confirm(verified, [], DATASETS), PATIENCE)
 
 
 async def test_a_second_look_does_not_wait_for_finished_datasets(ledger: Ledger) -> None:
@@ -636,7 +637,7 @@ async def test_the_second_look_of_the_last_dataset_waits_for_nothing(ledger: Led
     verifier, proof = ledger.verifier(pause=pause), proof_of(ledger.world)
     verified = await verifier.verify_run(ledger.world.ticket, proof)
     verifier.finish(verified, DATASETS[1:])
-    await asyncio.wait_for(verifier.confirm(verified, [], DATASETS), 5)
+    await asyncio.wait_for(verifier.confirm(verified, [], DATASETS), PATIENCE)
 
 
 async def test_a_run_without_a_verification_has_no_snapshot(ledger: Ledger) -> None:

@@ -22,6 +22,7 @@ from localcloud.launcher.ports import stable_ports
 from localcloud.launcher.processes import Ready, RunningService, Service, free_ports, running
 from localcloud.launcher.restarts import Crashes, RestartPolicy
 from localcloud.launcher.supervisor import Step, Supervisor, read_status, restart_exited, start_detached, stop_detached
+from tests.patience import PATIENCE
 
 LISTEN = """
 import http.server, signal, sys, subprocess
@@ -42,7 +43,7 @@ def listener(folder: Path, name: str = "web", *, after: tuple[str, ...] = (), ex
         log=folder / f"{name}.log",
         cwd=folder,
         after=after,
-        seconds=30,
+        seconds=PATIENCE,
     )
 
 
@@ -50,7 +51,7 @@ def broken(folder: Path, code: str, **over) -> Service:
     return listener(folder, "broken").model_copy(update={"argv": (sys.executable, "-c", code)} | over)
 
 
-def until(check, seconds: float = 30):
+def until(check, seconds: float = PATIENCE):
     deadline = time.monotonic() + seconds
     while not (value := check()):
         assert time.monotonic() < deadline, "did not happen in time"
@@ -158,7 +159,7 @@ class TestSupervisor:
             assert seen == [True]
         finally:
             supervisor.stop()
-            thread.join(30)
+            thread.join(PATIENCE)
         assert [text.split()[0] for text in events] == ["first", "set-up", "last", "last", "first"]
         assert read_status(tmp_path)["status"] == "stopped"
 
@@ -175,19 +176,19 @@ class TestSupervisor:
             assert read_status(tmp_path)["status"] == "ready"
         finally:
             supervisor.stop()
-            thread.join(30)
+            thread.join(PATIENCE)
 
     def test_exited_services_are_restarted_and_the_others_keep_running(self, tmp_path: Path):
         first, second = listener(tmp_path, "first"), listener(tmp_path, "second", after=("first",))
         events: list[str] = []
-        start_detached(tmp_path, TestDetached.argv(tmp_path, first, second, listener(tmp_path, "third")), seconds=60, on_event=print)
+        start_detached(tmp_path, TestDetached.argv(tmp_path, first, second, listener(tmp_path, "third")), seconds=PATIENCE, on_event=print)
         try:
             before = {s["name"]: s["pid"] for s in read_status(tmp_path)["services"]}
             for name in ("first", "second"):
                 os.kill(before[name], signal.SIGKILL)
             until(lambda: [s["state"] for s in read_status(tmp_path)["services"]] == ["exited", "exited", "ready"])
             until(lambda: sum(s["exit_code"] is not None for s in json.loads((tmp_path / "services.json").read_text())["services"]) == 2)
-            status = restart_exited(tmp_path, seconds=60, on_event=events.append)
+            status = restart_exited(tmp_path, seconds=PATIENCE, on_event=events.append)
             after = {s["name"]: s["pid"] for s in status["services"]}
             assert {s["state"] for s in status["services"]} == {"ready"}
             assert [after[name] == before[name] for name in before] == [False, False, True]
@@ -221,7 +222,7 @@ class TestSupervisor:
             assert (service("other")["state"], service("other")["exit_code"], service("other")["restarts"]) == ("exited", 0, 0)
         finally:
             supervisor.stop()
-            thread.join(30)
+            thread.join(PATIENCE)
         assert [text.partition(" See ")[0] for text in events if "Start" in text] == [
             f"web ended with exit code -9. Start {number} of 2 follows in 0 s." for number in (1, 2)
         ]
@@ -230,12 +231,12 @@ class TestSupervisor:
         once = "import os, sys; sys.exit(4) if os.path.exists('started') else open('started', 'w'); sys.argv = ['', sys.argv[1]]\n" + LISTEN
         bad = listener(tmp_path, "bad")
         bad = bad.model_copy(update={"argv": (sys.executable, "-c", once, *bad.argv[3:])})
-        start_detached(tmp_path, TestDetached.argv(tmp_path, listener(tmp_path), bad), seconds=60, on_event=print)
+        start_detached(tmp_path, TestDetached.argv(tmp_path, listener(tmp_path), bad), seconds=PATIENCE, on_event=print)
         try:
             os.kill(read_status(tmp_path)["services"][1]["pid"], signal.SIGKILL)
             until(lambda: json.loads((tmp_path / "services.json").read_text())["services"][1]["exit_code"] is not None)
             with pytest.raises(Unavailable, match="ServiceExited"):
-                restart_exited(tmp_path, seconds=60, on_event=print)
+                restart_exited(tmp_path, seconds=PATIENCE, on_event=print)
             status = read_status(tmp_path)
             assert (status["status"], [s["state"] for s in status["services"]]) == ("ready", ["ready", "exited"])
         finally:
@@ -276,7 +277,7 @@ class TestSupervisor:
             assert read_status(tmp_path)["services"][0]["name"] == "web"
         finally:
             supervisor.stop()
-            thread.join(30)
+            thread.join(PATIENCE)
 
 
 SCRIPT = """
@@ -298,7 +299,7 @@ class TestDetached:
 
     def test_detached_supervisor_starts_and_stops(self, tmp_path: Path):
         events: list[str] = []
-        status = start_detached(tmp_path, self.argv(tmp_path, listener(tmp_path)), seconds=60, on_event=events.append)
+        status = start_detached(tmp_path, self.argv(tmp_path, listener(tmp_path)), seconds=PATIENCE, on_event=events.append)
         assert status["status"] == "ready"
         assert events[0].startswith("web ready at http")
         assert stop_detached(tmp_path)
@@ -308,11 +309,11 @@ class TestDetached:
 
     def test_failure_of_a_detached_supervisor_is_raised(self, tmp_path: Path):
         with pytest.raises(Unavailable) as caught:
-            start_detached(tmp_path, self.argv(tmp_path, broken(tmp_path, "raise SystemExit(4)")), seconds=60, on_event=print)
+            start_detached(tmp_path, self.argv(tmp_path, broken(tmp_path, "raise SystemExit(4)")), seconds=PATIENCE, on_event=print)
         assert caught.value.code == "ServiceExited"
 
     def test_down_stops_the_services_of_a_killed_supervisor(self, tmp_path: Path):
-        status = start_detached(tmp_path, self.argv(tmp_path, listener(tmp_path)), seconds=60, on_event=print)
+        status = start_detached(tmp_path, self.argv(tmp_path, listener(tmp_path)), seconds=PATIENCE, on_event=print)
         os.kill(status["pid"], signal.SIGKILL)
         until(lambda: gone(status["pid"]))
         assert read_status(tmp_path)["status"] == "orphaned"
@@ -320,7 +321,7 @@ class TestDetached:
         until(lambda: gone(status["services"][0]["pid"]))
 
     def test_reused_process_id_is_not_signalled(self, tmp_path: Path):
-        start_detached(tmp_path, self.argv(tmp_path, listener(tmp_path)), seconds=60, on_event=print)
+        start_detached(tmp_path, self.argv(tmp_path, listener(tmp_path)), seconds=PATIENCE, on_event=print)
         stop_detached(tmp_path)
         file = tmp_path / "services.json"
         bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -340,7 +341,7 @@ class TestDetached:
         process = subprocess.Popen(self.argv(tmp_path, first, last), stdout=subprocess.PIPE, text=True)
         until(lambda: (read_status(tmp_path) or {}).get("status") == "ready")
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0
         assert output.splitlines()[-2:] == ["last stopped", "first stopped"]
         assert all(gone(s["pid"]) for s in read_status(tmp_path)["services"])

@@ -17,6 +17,7 @@ from starters.operations.session import Session
 from starters.terminal import output
 from starters.terminal.output import Format, print_error, print_rows
 from starters.terminal.result_view import chart_png, print_chart, series
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +41,7 @@ def test_characters_outside_of_the_encoding_are_replaced() -> None:
         "out.print('▇▇ ✔ — Zürich …'); print_json({'name': 'Zürich'})"
     )
     ascii_terminal = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=ascii_terminal, timeout=60, check=True, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=ascii_terminal, timeout=PATIENCE, check=True, cwd=ROOT)
     assert done.stdout.decode("ascii").splitlines() == ["## + - Z?rich .", '{"name": "Z\\u00fcrich"}']
 
 
@@ -73,7 +74,7 @@ def test_closed_and_full_streams_keep_the_exit_code(redirection: str, code: int,
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1" if redirection == "| true" else ""}
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", f"{sys.executable} rows.py {redirection}"],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, timeout=60, cwd=tmp_path,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, timeout=PATIENCE, cwd=tmp_path,
     )  # fmt: skip
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert error in done.stderr

@@ -40,6 +40,7 @@ from localcloud.launcher.azurite import node_program
 from localcloud.launcher.processes import free_ports
 from localcloud.standins.serving import serving
 from starters.operations.web_ui import login_link
+from tests.patience import PATIENCE
 
 ORIGIN = "http://localhost:8233"
 TOKEN = "token-of-an-operator-0123456789"
@@ -73,7 +74,7 @@ async def _slow(request: Request) -> Response:
     async def parts() -> AsyncIterator[bytes]:
         try:
             yield b"first"
-            await asyncio.sleep(60)
+            await asyncio.sleep(2 * PATIENCE)
         finally:
             LEFT.set()
 
@@ -291,8 +292,8 @@ async def test_responses_are_streamed(tokens: Path, upstream: str) -> None:
         async with httpx.AsyncClient(base_url=url, headers={"Host": "localhost:8233"}) as http:
             value = (await log_in(http, await code_of(http))).headers["set-cookie"].partition(";")[0]
             async with http.stream("GET", "/slow", headers={"Cookie": value}) as answer:
-                assert await asyncio.wait_for(anext(answer.aiter_raw()), 10) == b"first"
-            assert await asyncio.to_thread(LEFT.wait, 10)
+                assert await asyncio.wait_for(anext(answer.aiter_raw()), PATIENCE) == b"first"
+            assert await asyncio.to_thread(LEFT.wait, PATIENCE)
 
 
 @pytest.mark.parametrize(

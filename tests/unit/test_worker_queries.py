@@ -36,6 +36,7 @@ from starters.operations.query_workflow import wait_for_state
 from starters.operations.run_workflow import take_snapshot
 from starters.operations.session import FoundWorkflow
 from starters.operations.worker_queries import QUERY_SECONDS, require_worker, send_query
+from tests.patience import PATIENCE
 
 LATE = RPCError("context deadline exceeded", RPCStatusCode.DEADLINE_EXCEEDED, b"")
 RESULT = RunResult(run_id="r-1", query="delays", state="COMPLETED", stages={"prepare": 1.0})
@@ -218,7 +219,7 @@ async def test_waiting_for_a_state_tolerates_a_short_absence_of_the_worker() -> 
     begun = time.monotonic()
     with pytest.raises(Unavailable, match="NoWorker"):
         await wait_for_state(world, world, lambda state: True, "the draft")
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60
     world = World(WorkflowQueryFailedError("no"), ends=ENDED)
     with pytest.raises(WorkflowFailureError):
         await wait_for_state(world, world, lambda state: True, "the draft")
@@ -242,7 +243,7 @@ async def test_following_a_workflow_warns_once_about_a_missing_worker(
 
 async def fail_soon(following: Any) -> None:
     """Wait for a command that must end by itself."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await following
 
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from cleanroom.sql.checking.constants import interval
 from cleanroom.sql.checking.values import combine
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import ATOM, ROWS, SUM, ReleasedAggregate, Value
-from cleanroom.sql.privacy.aggregates import aggregate_disclosure, condition_divisions, protected_columns
+from cleanroom.sql.model import ATOM, NO_NAMES, ROWS, SUM, Value
+from cleanroom.sql.privacy.aggregates import aggregate_disclosure, condition_divisions, protected_columns, release_aggregate
 from cleanroom.sql.privacy.exposure import check_condition, check_one_relation
 from cleanroom.sql.privacy.rows import window_parts
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised
+from cleanroom.sql.scope import Scope
 from cleanroom.sql.text.remedies import CONSTRUCTS, outside_language
 from cleanroom.sql.text.tokens import NUMBER, Tokens
 from cleanroom.sql.vocabulary import FUNCTIONS, result_type
@@ -30,13 +31,16 @@ def aggregate(name: str, distinct: bool, ctx: Context) -> Value:
     text = ctx.text
     star = text.accept("*")
     _check_place(name, distinct, star, ctx)
-    value = _value(name, arguments(ctx.in_aggregate(name, name.lower()), star), distinct, ctx)
-    if not text.accept("FILTER", "("):
-        return value
-    text.expect("WHERE")
-    test = ctx.in_aggregate("FILTER", "condition").expression()
-    text.expect(")")
-    return _filtered(value, test, ctx)
+    args = arguments(ctx.in_aggregate(name, name.lower()), star)
+    value, where = _value(name, args, distinct, ctx), ""
+    if text.accept("FILTER", "("):
+        text.expect("WHERE")
+        test = ctx.in_aggregate("FILTER", "condition").expression()
+        text.expect(")")
+        value, where = _filtered(value, args, test, ctx), parenthesised(test, SUM)
+    if ctx.scope.aggregates_persons:
+        value.sql = release_aggregate(ctx.scope, name, args, distinct, where, value.sql, ctx.catalog)
+    return value
 
 
 def _check_place(name: str, distinct: bool, star: bool, ctx: Context) -> None:
@@ -51,7 +55,7 @@ def _check_place(name: str, distinct: bool, star: bool, ctx: Context) -> None:
     if star and (name != "COUNT" or distinct):
         raise Refusal("WrongArguments", f"{name}(*) is not allowed")
     if ctx.scope.group_keys is None:
-        ctx.scope.group_keys = set()
+        ctx.scope.group_keys = {}
 
 
 def _value(name: str, args: Sequence[Value], distinct: bool, ctx: Context) -> Value:
@@ -68,60 +72,47 @@ def _value(name: str, args: Sequence[Value], distinct: bool, ctx: Context) -> Va
     if function.disclosure == "condition":
         check_condition(args, catalog)
     released = scope.protected if scope.aggregates_persons else ()
+    if released and function.disclosure == "count" and (distinct or name != "COUNT"):
+        _check_counted(name, args, scope)
     disclosure = aggregate_disclosure(name, args, distinct=distinct, released=released, catalog=catalog)
     scope.divide(disclosure.divisions)
-    if scope.aggregates_persons:
-        if distinct or name == "APPROX_COUNT_DISTINCT":
-            _check_counted(name, args, ctx)
-        scope.released.append(ReleasedAggregate(name, tuple(args), distinct, sql=sql))
-        for arg in args:
-            _warn_of_argument(name, arg, ctx)
-    return Value(
-        sql,
-        result_type(function, [arg.type for arg in args]) if args else "long",
-        ATOM,
-        max((arg.scale for arg in args), default=1.0),
-        disclosure.degree,
-        origins=frozenset([(view, column, use) for arg in args for view, column, _ in arg.origins])
-        or frozenset([(view, ROWS, use) for view in scope.views]),
-        exposed=disclosure.exposed,
-        aggregated=True,
-        flag=name in ("MIN", "MAX", "ANY_VALUE", "FIRST") and args[0].flag,
-        step=f"{name}({' '.join(sorted({arg.step for arg in args}))})",
-        transformed=any(arg.transformed for arg in args),
-        mixed=any(arg.mixed for arg in args),
-        capped=any(arg.capped for arg in args) and function.disclosure != "count",
-        united=any(arg.united for arg in args),
-        filled=any(arg.filled for arg in args),
-        made_by_text=function.disclosure in ("count", "condition") or any(arg.made_by_text for arg in args),
-    )
+    for arg in args if scope.aggregates_persons else ():
+        _warn_of_argument(name, arg, ctx)
+    kind = result_type(function, [arg.type for arg in args]) if args else "long"
+    out = combine(sql, kind, ATOM, args, identity=True)
+    origins = frozenset([(view, column, use) for arg in args for view, column, _ in arg.origins])
+    out.origins = origins or frozenset([(view, ROWS, use) for view in scope.views])
+    out.exposed, out.degree, out.aggregated = disclosure.exposed, disclosure.degree, True
+    out.identity = out.ungrouped = False
+    out.sources = out.outer_join_markers = out.caps = NO_NAMES
+    out.flag = name in ("MIN", "MAX", "ANY_VALUE", "FIRST") and args[0].flag
+    out.step = f"{name}({out.step})"
+    out.capped = out.capped and function.disclosure != "count"
+    out.made_by_text = out.made_by_text or function.disclosure in ("count", "condition")
+    return out
 
 
-def _check_counted(name: str, args: Sequence[Value], ctx: Context) -> None:
-    """Refuse a count of different values that the author may choose for each person: one more value tells that a person is in the group."""
-    scope = ctx.scope
+def _check_counted(name: str, args: Sequence[Value], scope: Scope) -> None:
+    """Refuse a count of different values that are not identities: an address may be another name of a person."""
+    same, text = scope.equal.representative, (args[0].selected or args[0]).sql
     persons = {scope.equal.person(item.reference) for item in scope.protected}
-    others = [arg for arg in args if scope.equal.person(arg.sql) not in persons]
-    for view, column, _ in sorted(origin for arg in others for origin in arg.origins):
-        if not ctx.catalog.has_floor(view):
-            raise Refusal(
-                "WeightsNotAllowed",
-                f"{name} of different values of {column} of {view}, which has no floor: a value of one person only would show whether the "
-                f"person is in the group; group by {column}, or count persons",
-            )
+    union = args[0].identity and scope.equal.person(text) not in persons  # it is that of several views
+    if name != "COUNT" or len(args) > 1 or not (union or same(text) in {same(item.reference) for item in scope.protected}):
+        raise Refusal(
+            "DistinctOverFloor",
+            f"{name} of different values over rows under a privacy floor is one of persons: COUNT(DISTINCT <identity>); group by others, "
+            "or count them per person first, with GROUP BY the identity, and add the counts up",
+        )
 
 
-def _filtered(value: Value, condition: Value, ctx: Context) -> Value:
+def _filtered(value: Value, args: Sequence[Value], condition: Value, ctx: Context) -> Value:
     """``SUM(x) FILTER (WHERE condition)``."""
     scope = ctx.scope
-    text = f"{value.sql} FILTER(WHERE {condition.sql})"
     check_condition([condition], ctx.catalog)
     if scope.aggregates_persons:
-        released = scope.released[-1:]
-        scope.released[-1:] = [item._replace(where=parenthesised(condition, SUM), sql=text) for item in released]
         scope.divide(condition_divisions(condition, ctx.catalog))
-        check_one_relation(scope, [condition], [arg for item in released for arg in item.args if not arg.identity])
-    out = combine(text, value.type, ATOM, [value, condition])
+        check_one_relation(scope, [condition], [arg for arg in args if not arg.identity])
+    out = combine(f"{value.sql} FILTER(WHERE {condition.sql})", value.type, ATOM, [value, condition])
     out.aggregated, out.ungrouped, out.degree = True, False, None
     return out
 
@@ -172,6 +163,7 @@ def window(name: str, ctx: Context) -> Value:
     shown = "*" if star else ", ".join(arg.sql for arg in args)
     out = combine(f"{name}({shown}) OVER ({' '.join(over)})", kind, ATOM, operands)
     out.windowed, out.degree = True, None
+    out.origins = out.origins or frozenset([(view, ROWS, "window") for view in ctx.scope.views])
     return out
 
 

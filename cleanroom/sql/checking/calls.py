@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from cleanroom.sql.checking.aggregates import aggregate, arguments, window
@@ -48,7 +47,7 @@ def case(ctx: Context) -> Value:
 
 
 def _conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value], ctx: Context) -> Value:
-    """A value that is one of ``results``, depending on ``conditions``; the last of them if none is true, or NULL without ELSE.
+    """A value that is one of ``results``, depending on ``conditions``.
 
     Inside an aggregate over protected rows, the condition divides the rows of each group, and the floor applies to each part. The value
     is then that of the rows which meet it.
@@ -63,11 +62,8 @@ def _conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value]
     for test in conditions:
         if test.identity:
             combine("", "boolean", ATOM, [test])  # refuses it
-    kind, scale = widest([result.type for result in results]), max((result.scale for result in results), default=1.0)
-    out = combine(sql, kind, ATOM, [*conditions, *results], degree=degree, identity=divides, scale=scale)
-    if out.degree == 0 and any(test.degree != 0 for test in conditions):
-        out.degree = degree
-    complete = len(results) > len(conditions)
+    kind = widest([result.type for result in results])
+    out = combine(sql, kind, ATOM, [*conditions, *results], degree=degree, identity=divides)
     if divides:
         others = results[1:]
         if len(conditions) > 1 or not all(other.type == "null" or other.constant == 0 for other in others):
@@ -78,6 +74,7 @@ def _conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value]
             )
         out.conditional, out.selector, out.selected = True, parenthesised(conditions[0], SUM), results[0]
         out.plain = results[0].plain and all(other.type == "null" for other in others)
+    complete = len(results) > len(conditions)  # without ELSE it may be NULL
     out.flag = complete and all(result.constant in (0, 1) or result.flag for result in results)
     return out
 
@@ -127,11 +124,8 @@ def _scalar(name: str, ctx: Context) -> Value:
     sql = f"{name}({', '.join([arg.sql for arg in args])})"
     if name == "IF":
         return _conditional(sql, args[:1], args[1:], ctx)
-    degree, scale = polynomials.call(function, args)
-    normalised = function.normalises_identity and all(arg.constant is not None for arg in args[1:])  # not TRIM of given characters
     kind = result_type(function, [arg.type for arg in args])
-    out = combine(sql, kind, ATOM, args, degree=degree, identity=normalised, scale=scale)
-    out.joinable = normalised and args[0].joinable and args[0].type == "string"  # the text of a number is another value
+    out = combine(sql, kind, ATOM, args, degree=polynomials.call(function, args))
     out.transformed = out.transformed or (function.degree_rule in ("transforms", "rounds", "days_between") and out.degree == 1)
     if name == "LEAST" and out.degree == 1:
         below = [f"{sql} <> {parenthesised(arg, SUM)}" for arg in args if arg.constant is not None]
@@ -178,11 +172,10 @@ def cast(ctx: Context) -> Value | None:
         raise outside_language(CONSTRUCTS["::"], text.position(at))
     text.at += 1
     sizes = sizes if name == "DECIMAL" else []
-    exact = polynomials.keeps_value(word, part.type, kind, sizes)
-    degree, scale = (part.degree, part.scale) if exact else (None, math.inf)
+    exact = polynomials.keeps_value(word, part.type, kind)
     spark_type = f"{name}({', '.join(sizes)})" if sizes else name
-    out = combine(f"{word}({part.sql} AS {spark_type})", kind, ATOM, [part], degree=degree, identity=kind == "string", scale=scale)
-    out.terms = polynomials.terms_of(part) if exact else frozenset()
+    out = combine(f"{word}({part.sql} AS {spark_type})", kind, ATOM, [part], degree=part.degree if exact else None)
+    out.factors = polynomials.factors_of(part) if exact else ()
     return out
 
 

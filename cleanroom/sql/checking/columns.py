@@ -50,10 +50,11 @@ def read_column(found: Value, ctx: Context, level: Scope) -> Value:
             if inner is level:
                 break
             inner.outer_reads.append(found)
-    if level.group_keys is None or found.sql not in level.group_keys:
+    grouped = found.sql if level.group_keys is None else level.group_keys.get(found.sql)
+    if level.group_keys is None or grouped is None or (ctx.aggregate and level is ctx.scope):
         return found
     out = found.copy()
-    out.joinable, out.ungrouped = found.plain, False
+    out.sql, out.ungrouped = grouped, False
     return out
 
 
@@ -64,9 +65,8 @@ def _aliased_value(name: str, place: int, ctx: Context) -> Value:
     value = ctx._replace(in_qualify=False, expanding=ctx.expanding | {name.lower()}).expression()
     text.at = here
     ctx.findings.expand(len(value.sql))
-    value = value.copy()
-    value.negated = ""
     if ctx.in_qualify:  # Spark evaluates the SELECT list first
+        value = value.copy()
         value.sql, value.precedence = quote(name), ATOM
     return value
 

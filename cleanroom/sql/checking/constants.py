@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import datetime
-import math
 import re
 
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
-from cleanroom.sql.privacy.polynomials import LARGEST_FACTOR, scale_of
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import text_literal
 from cleanroom.sql.text.remedies import CONSTRUCTS, outside_language
 from cleanroom.sql.text.tokens import NUMBER, TEXT
 
 _NUMBER = re.compile(r"[0-9]{1,38}(\.[0-9]{0,38})?([eE][+-]?[0-9]{1,3})?|\.[0-9]{1,38}([eE][+-]?[0-9]{1,3})?")
-_EXACT_DIGITS = 16
-"""Length up to which the text of a number is exact as a double."""
 _INTERVAL_UNITS = ("YEAR", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND")
 CONSTANTS = {
     "NULL": ("NULL", "null"), "TRUE": ("TRUE", "boolean"), "FALSE": ("FALSE", "boolean"), "CURRENT_DATE": ("CURRENT_DATE()", "date"),
@@ -31,7 +27,7 @@ _DATES = {"DATE": (_DAY, "YYYY-MM-DD"), "TIMESTAMP": (_MOMENT, "YYYY-MM-DD HH:MM
 
 def string(ctx: Context) -> Value:
     """A text in quotes."""
-    return Value(text_literal(ctx.text.string()), "string", scale=math.inf)
+    return Value(text_literal(ctx.text.string()), "string")
 
 
 def raw(ctx: Context) -> None:
@@ -46,7 +42,7 @@ def number(ctx: Context) -> Value:
     if text.isdecimal() and len(text) < 6:
         ctx.text.at += 1
         number = float(text)
-        return Value(text, "integer", scale=max(1.0, number), constant=number)
+        return Value(text, "integer", constant=number)
     if not _NUMBER.fullmatch(text):
         if text[-1].isalpha():
             raise outside_language(CONSTRUCTS["::"], ctx.text.position())
@@ -54,10 +50,8 @@ def number(ctx: Context) -> Value:
     ctx.text.at += 1
     number = float(text)
     text = f"0{text}" if text.startswith(".") else text
-    scientific = "e" in text.lower()
-    degree = 0 if number <= LARGEST_FACTOR and len(text) <= _EXACT_DIGITS and not scientific else None
-    kind = "number" if scientific else "decimal" if "." in text else "integer" if int(text) < 2**31 else "long"
-    return Value(text, kind, scale=scale_of(number), degree=degree, constant=number)
+    kind = "number" if "e" in text.lower() else "decimal" if "." in text else "integer" if int(text) < 2**31 else "long"
+    return Value(text, kind, constant=number)
 
 
 def constant(ctx: Context) -> Value | None:
@@ -83,7 +77,7 @@ def date(ctx: Context) -> Value | None:
         datetime.datetime(*(int(part) for part in (found.groups() if found else ()) if part))  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise Refusal("LiteralNotAllowed", f"{name} takes one text of the form '{form}'") from None
-    return Value(f"CAST({text_literal(written)} AS {name})", name.lower(), scale=math.inf)
+    return Value(f"CAST({text_literal(written)} AS {name})", name.lower())
 
 
 def interval(ctx: Context) -> Value | None:

@@ -6,7 +6,7 @@ no operands of conditions or arithmetic, and ``||`` is not mixed with ``+`` and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from cleanroom.sql.checking import constants
 from cleanroom.sql.checking.calls import call, case, cast, extract
@@ -67,8 +67,12 @@ def condition(ctx: Context, least: int = OR) -> Value:
 
 
 def _grouped(value: Value, ctx: Context) -> Value:
-    if value.ungrouped and value.sql in (ctx.scope.group_keys or ()):
+    """The group key that ``value`` is, or ``value``."""
+    grouped = (ctx.scope.group_keys or {}).get(value.sql) if value.ungrouped and not ctx.aggregate else None
+    if grouped is not None:
         value.ungrouped = False
+        if grouped != value.sql:
+            value.sql, value.precedence, value.operator, value.parts = grouped, ATOM, "", ()
     return value
 
 
@@ -108,21 +112,17 @@ def _check_signs(text: Tokens) -> None:
 def _minus(ctx: Context) -> Value:
     _check_signs(ctx.text)
     part = ctx.expression(SIGN)
-    out = combine(f"-{parenthesised(part, ATOM)}", part.type, SIGN, [part], degree=part.degree, scale=part.scale)
+    out = combine(f"-{parenthesised(part, ATOM)}", part.type, SIGN, [part])
     out.constant = None if part.constant is None else -part.constant
-    out.mixed = out.mixed or out.degree != 0
-    out.whole = out.whole or (out.degree != 0 and part.type in polynomials.WHOLE)
-    out.terms = polynomials.terms_of(part)
     return out
 
 
 def _negation(ctx: Context) -> Value:
-    """``NOT x``. ``NOT x IN (…)`` is rendered as ``x NOT IN (…)``, and so on."""
     _check_signs(ctx.text)
     part = ctx.expression(PREDICATE)
     if part.operator == "AND":  # NOT (a AND b) is NOT a OR NOT b
         _warn_of_or(part, ctx)
-    return combine(part.negated or f"NOT {parenthesised(part, ATOM)}", "boolean", PREDICATE, [part])
+    return combine(f"NOT {parenthesised(part, ATOM)}", "boolean", PREDICATE, [part])
 
 
 def _arithmetic(left: Value, symbol: str, level: int, ctx: Context) -> Value:
@@ -132,14 +132,12 @@ def _arithmetic(left: Value, symbol: str, level: int, ctx: Context) -> Value:
     sql = f"({left.sql})" if left.precedence <= level else left.sql
     while True:
         right = expression(ctx, level + 1)
-        degree, scale, constant = polynomials.arithmetic(symbol, left, right)
+        degree = polynomials.product(left, right) if symbol == "*" else None
         sql = f"{sql} {symbol} {parenthesised(right, level + 1)}"
         kind = arithmetic_type(symbol, left.type, right.type)
-        out = combine(sql, kind, level, (left, right), degree=degree, scale=scale)
-        out.mixed = out.mixed or polynomials.mixes(symbol, left, right)
-        out.terms = polynomials.terms(symbol, left, right) if degree else frozenset()
-        out.constant = constant
-        out.whole = out.whole or polynomials.may_overflow(symbol, kind, degree)
+        out = combine(sql, kind, level, (left, right), degree=degree)
+        out.factors = tuple(sorted(polynomials.factors_of(left) + polynomials.factors_of(right))) if degree else ()
+        out.whole = out.whole or (symbol in "+-*" and out.degree != 0 and kind in ("integer", "long", "smallint", "tinyint"))
         left = out
         if not text.accept(symbol):
             return left
@@ -208,15 +206,7 @@ def _predicate(left: Value, symbol: str, ctx: Context) -> Value:
             raise outside_language(CONSTRUCTS["ANY"], text.position())
         parts.append(ctx.expression(SUM))
         rest = f"{symbol} {parenthesised(parts[1], SUM)}"
-    return _with_negation(parenthesised(left, SUM), "", rest, negated, parts)
-
-
-def _with_negation(left: str, word: str, rest: str, negated: bool, parts: Sequence[Value], identity: bool = False) -> Value:
-    """A condition with NOT inside of it, or one that records how it would read."""
-    out = combine(f"{left} {word}{'NOT ' if negated else ''}{rest}", "boolean", PREDICATE, parts, identity=identity)
-    if not negated:
-        out.negated = f"{left} {word}NOT {rest}"
-    return out
+    return combine(f"{parenthesised(left, SUM)} {'NOT ' * negated}{rest}", "boolean", PREDICATE, parts)
 
 
 def _comparison(left: Value, symbol: str, right: Value) -> Value:
@@ -241,7 +231,8 @@ def _is(left: Value, ctx: Context) -> Value:
     if word not in ("NULL", "TRUE", "FALSE"):
         raise text.construct(text.at) or Refusal("ExpressionNotAllowed", "IS is allowed with NULL, TRUE and FALSE")
     text.at += 1
-    out = _with_negation(parenthesised(left, SUM), "IS ", word, negated, [left], identity=word == "NULL" and left.plain)
+    sql = f"{parenthesised(left, SUM)} IS {'NOT ' * negated}{word}"
+    out = combine(sql, "boolean", PREDICATE, [left], identity=word == "NULL" and left.plain)
     if left.identity and left.outer_join_markers:  # whether an outer join found the person, and nothing of the identity
         out.exposed = frozenset()
     out.identity = False
@@ -258,8 +249,8 @@ def _membership(left: Value, negated: bool, ctx: Context) -> Value:
     (field,) = query.fields
     shown = Value("", "unknown", degree=None, origins=field.origins, exposed=field.exposed)
     join = bool(field.origins) and bool(left.origins)
-    rest = f"IN {subquery(query.sql)}"
-    out = _with_negation(parenthesised(left, SUM), "", rest, negated, [left, shown, *reads], identity=join or not left.identity)
+    text = f"{parenthesised(left, SUM)} {'NOT ' * negated}IN {subquery(query.sql)}"
+    out = combine(text, "boolean", PREDICATE, [left, shown, *reads], identity=join or not left.identity)
     out.identity, out.degree = False, None
     if query.protected and not negated:
         out.semi_join = SemiJoin(query.protected, left, field.type)
@@ -270,11 +261,10 @@ def _exists(ctx: Context) -> Value:
     """``EXISTS (SELECT ...)``."""
     ctx.text.expect("(")
     query, reads = _subquery(ctx)
+    check_no_rows(query.protected)
     found = Value("", "boolean", origins=frozenset([(view, ROWS, "exists") for view in query.views]), degree=None)
     out = combine(f"EXISTS{subquery(query.sql)}", "boolean", PREDICATE, [found, *reads], identity=True)
     out.identity, out.degree = False, None
-    if query.protected:
-        out.semi_join = SemiJoin(query.protected, None, "")
     return out
 
 
@@ -301,8 +291,6 @@ def _parentheses(ctx: Context) -> Value:
         if text.kinds[text.at] == ",":
             raise outside_language("ExpressionNotAllowed: a list in parentheses; compare one column after the other", text.position())
         text.expect(")")
-        if value.negated:
-            value.negated = ""
         return value
     query, reads = _subquery(ctx)
     check_no_rows(query.protected)

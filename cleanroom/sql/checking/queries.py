@@ -8,8 +8,9 @@ from typing import NamedTuple
 from cleanroom.sql.checking.columns import check_distinct_columns, check_new_relation_name, column_names
 from cleanroom.sql.checking.relations import renamed
 from cleanroom.sql.checking.selects import check_limit, limit, order_by, select
+from cleanroom.sql.checking.values import combine
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import NUMERIC_FACTS, CheckedQuery, ProtectedInput, Value
+from cleanroom.sql.model import ATOM, CheckedQuery, ProtectedInput, Value
 from cleanroom.sql.privacy import rows
 from cleanroom.sql.privacy.exposure import check_condition, unlisted
 from cleanroom.sql.privacy.polynomials import highest_degree
@@ -117,7 +118,6 @@ def _merged(operator: str, branches: Sequence[CheckedQuery], hidden: bool, ctx: 
         named,
         frozenset([release for branch in branches for release in branch.releases]),
         frozenset([view for branch in branches for view in branch.views]),
-        may_copy_rows=not protected,
         overlapping=len([branch for branch in protected_of if branch]) > 1 or any(branch.overlapping for branch in branches),
     )
 
@@ -136,16 +136,12 @@ def _with_identities(branch: CheckedQuery, before: int, total: int) -> str:
 def _merged_field(fields: Sequence[Value], mixed: bool, ctx: Context) -> Value:
     """The output column that ``fields`` of the branches form. Values of persons are ``mixed`` with values that the author may know."""
     mixed = mixed or (len({field.exposed for field in fields}) > 1 and any(unlisted(field, ctx.catalog) for field in fields))
-    out = fields[0].copy()
-    out.type = widest([field.type for field in fields])
-    out.origins = frozenset([origin for field in fields for origin in field.origins])
-    out.exposed = frozenset([pair for field in fields for pair in field.exposed])
-    out.degree, out.scale = highest_degree(fields), max(field.scale for field in fields)
+    kind = widest([field.type for field in fields])
+    out = combine("", kind, ATOM, fields, degree=highest_degree(fields), identity=True)
+    out.name, out.origins = fields[0].name, frozenset([origin for field in fields for origin in field.origins])
     out.plain = not mixed and all(field.plain for field in fields) and len({field.type for field in fields}) == 1
     out.flag, out.step = all(field.flag for field in fields), " ".join(sorted({field.step for field in fields} - {""}))
-    out.united = mixed and out.type in ("integer", "long")
-    for fact in ("identity", *NUMERIC_FACTS):
-        setattr(out, fact, any(getattr(field, fact) for field in (out, *fields)))
+    out.whole = out.whole or (mixed and kind in ("integer", "long"))
     return out
 
 

@@ -121,7 +121,6 @@ def _add_query(written: str, query: CheckedQuery, ctx: Context) -> Relation:
     scope.overlapping = scope.overlapping or query.overlapping
     scope.releases |= query.releases
     scope.views |= query.views
-    scope.may_copy_rows = scope.may_copy_rows or query.may_copy_rows
     return relation
 
 
@@ -149,7 +148,6 @@ def from_clause(ctx: Context) -> Source:
     """Read the FROM clause of a SELECT with its joins and lateral views, or nothing. Fills in the scope."""
     text = ctx.text
     if not text.accept("FROM"):
-        ctx.scope.may_copy_rows = True
         return []
     source: Source = ["\nFROM ", _relation(ctx)]
     while text.kinds[text.at] in _JOIN_WORDS:
@@ -252,7 +250,7 @@ def _using(name: str, left: Sequence[Value], right: Relation, joined: _Joined, c
     first, second = found[0], right.columns[key]
     out = combine(f"{first.sql} = {second.sql}", "boolean", PREDICATE, [first, second], identity=True)
     out.identity = False
-    check_condition([out], ctx.catalog, f"USING ({name[:80]})")
+    check_condition([out], ctx.catalog, f"USING ({name[:80]})", joins_persons=first.identity or second.identity)
     _record_equality(first, second, ctx, joined)
     ctx.record(first)
     ctx.record(second)
@@ -291,28 +289,22 @@ def conjuncts(ctx: Context, joined: _Joined | None = None) -> list[Value]:
     parts = list(whole.parts) if whole.operator == "AND" else [whole]
     with ctx.text.located(start):
         for part in parts:
+            joins_persons = False
             if part.semi_join is not None:
                 rows.semi_join(part.semi_join, ctx.scope, joined is None or joined.word == "JOIN")
             elif part.operator == "=":
                 first, second = part.parts
                 rows.check_identities(first, second)
+                joins_persons = first.identity or second.identity
                 _record_equality(first, second, ctx, joined)
-            check_condition([part], ctx.catalog)
+            check_condition([part], ctx.catalog, joins_persons=joins_persons)
     return parts
 
 
 def _record_equality(first: Value, second: Value, ctx: Context, joined: _Joined | None) -> None:
     """Record that two columns of different relations are equal in every row, or where both are present."""
-    if not rows.joins_relations(first, second):
-        return
-    scope, equal = ctx.scope, ctx.scope.equal
-    found = Equality(first, second, in_every_row=joined is None or joined.word == "JOIN")
-    if found.joinable:
-        equal.links.extend((one, two) for one in first.sources for two in second.sources)
-    if rows.self_join_copies_rows(equal.views_behind(first), equal.views_behind(second), ctx.catalog):
-        scope.may_copy_rows = True
-    if joined is None or joined.makes_equal(first, second):
-        equal.record(found)
+    if rows.joins_relations(first, second) and (joined is None or joined.makes_equal(first, second)):
+        ctx.scope.equal.record(Equality(first, second, in_every_row=joined is None or joined.word == "JOIN"))
 
 
 # -- LATERAL VIEW -----------------------------------------------------------------------------------------------------
@@ -354,10 +346,7 @@ def _lateral_view(ctx: Context) -> str:
         exploded.sources, exploded.degree = frozenset([relation.alias]), 1
         relation.columns[column.lower()] = exploded
     scope.add(relation)
-    scope.equal.links.extend((relation.alias, other) for other in value.sources)
     if scope.protected:
         scope.exploded.add(relation.alias)
         scope.overlapping = True
-    else:
-        scope.may_copy_rows = True
     return f"\nLATERAL VIEW {outer}{name}({value.sql}) {quote(relation.alias)} AS {', '.join(map(quote, columns))}"

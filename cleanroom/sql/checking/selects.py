@@ -16,7 +16,7 @@ from cleanroom.sql.privacy import exposure, rows
 from cleanroom.sql.privacy.joins import Attached, attach
 from cleanroom.sql.privacy.release import check_group_keys, output_field, releases_groups
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import HIDDEN_COLUMN, conjunction, quote
+from cleanroom.sql.rendering import GROUPS, HIDDEN_COLUMN, conjunction, qualified, quote
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.text.remedies import outside_language
 from cleanroom.sql.text.tokens import NUMBER, SET_OPERATORS, TEXT, Tokens
@@ -54,12 +54,10 @@ def select(ctx: Context, parent: Scope | None, hidden: bool, prefix: str, *, alo
     else:
         protected = rows.remaining_inputs(scope, values)
     check_limit(clauses.order, limited, protected, scope.releases, ctx)
-    rows.check_exploded(scope, groups is not None)
-    if groups is not None:
-        sql = _render_groups(clauses, groups, scope)
-        prefix = groups.with_clause(prefix)
-    else:
-        sql = _render(clauses, protected if hidden else [], scope)
+    rows.check_exploded(scope)
+    if groups is not None and groups.tables:
+        prefix = f"{prefix.rstrip() + ', ' if prefix else 'WITH '}{', '.join(groups.tables)}\n"
+    sql = _render(clauses, protected if hidden else [], scope, groups)
     fields = [output_field(name, value, protected=bool(scope.protected)) for name, value in clauses.outputs]
     carried = [item._replace(reference=f"{HIDDEN_COLUMN}{index}") for index, item in enumerate(protected)]
     return CheckedQuery(
@@ -68,7 +66,6 @@ def select(ctx: Context, parent: Scope | None, hidden: bool, prefix: str, *, alo
         carried,
         scope.releases,
         scope.views,
-        scope.may_copy_rows and groups is None,
         _unique_on(clauses, scope),
         (scope.overlapping or scope.multiplied)
         and bool(protected)
@@ -80,10 +77,11 @@ def _unique_on(clauses: _Clauses, scope: Scope) -> frozenset[str] | None:
     """Output columns whose values occur together once: the group keys, or all columns of DISTINCT."""
     if clauses.distinct:
         return frozenset([name.lower() for name, _ in clauses.outputs])
-    if scope.group_keys is None or scope.may_copy_rows:
+    if scope.group_keys is None:
         return None
     names = {value.sql: name.lower() for name, value in clauses.outputs}
-    return frozenset([names[key] for key in scope.group_keys]) if scope.group_keys <= names.keys() else None
+    keys = {*scope.group_keys.values()}
+    return frozenset([names[key] for key in keys]) if keys <= names.keys() else None
 
 
 def _clauses(ctx: Context, alone: bool) -> _Clauses:
@@ -120,26 +118,17 @@ def _clauses(ctx: Context, alone: bool) -> _Clauses:
     return _Clauses(source, outputs, distinct, having, qualify, order)
 
 
-def _render(clauses: _Clauses, carried: list[ProtectedInput], scope: Scope) -> str:
-    """The text of a SELECT without LIMIT. Hidden columns carry the identities of the inputs ``carried``."""
+def _render(clauses: _Clauses, carried: list[ProtectedInput], scope: Scope, groups: ReleasedGroups | None) -> str:
+    """The text of a SELECT without LIMIT. It reads ``groups`` if it releases aggregates.
+
+    Hidden columns carry the identities of the inputs ``carried``.
+    """
     columns = [f"{value.sql} AS {quote(name)}" for name, value in clauses.outputs]
     columns += [f"{item.reference} AS {quote(f'{HIDDEN_COLUMN}{index}')}" for index, item in enumerate(carried)]
-    return _text(clauses.distinct, columns, "".join(clauses.source) + scope.group_text, "HAVING", clauses.having, clauses)
-
-
-def _render_groups(clauses: _Clauses, groups: ReleasedGroups, scope: Scope) -> str:
-    """The text of a SELECT that releases aggregates, without LIMIT."""
-    columns = [f"{groups.replaced(value.sql)} AS {quote(name)}" for name, value in clauses.outputs]
-    having = [*(groups.replaced(text) for text in clauses.having), *groups.conditions]
-    ends = clauses._replace(qualify=groups.replaced(clauses.qualify), order=groups.replaced(clauses.order))
-    rows.check_exploded(scope, not groups.values)
-    return _text(clauses.distinct, columns, groups.source(), "WHERE", having, ends)
-
-
-def _text(distinct: bool, columns: list[str], source: str, word: str, conditions: list[str], clauses: _Clauses) -> str:
-    select = "SELECT DISTINCT" if distinct else "SELECT"
-    condition = f"\n{word} {' AND '.join(conditions)}" if conditions else ""
-    return f"{select}\n  " + ",\n  ".join(columns) + source + condition + clauses.qualify + clauses.order
+    source, word = ("".join(clauses.source) + scope.group_text, "HAVING") if groups is None else (groups.source, "WHERE")
+    having = f"\n{word} {' AND '.join(clauses.having)}" if clauses.having else ""
+    select = "SELECT DISTINCT" if clauses.distinct else "SELECT"
+    return f"{select}\n  " + ",\n  ".join(columns) + source + having + clauses.qualify + clauses.order
 
 
 def _rows(joined: Source, ctx: Context) -> tuple[str, str]:
@@ -147,8 +136,7 @@ def _rows(joined: Source, ctx: Context) -> tuple[str, str]:
     scope, where = ctx.scope, ""
     if _begins("WHERE", ctx):
         where = "\nWHERE " + conjunction(conjuncts(ctx.in_clause("filter")))
-    scope.may_copy_rows = scope.may_copy_rows or not rows.connected(scope.aliases_in_from, scope.equal.links)
-    rows.check_from(scope.protected, scope.may_copy_rows)
+    rows.check_inputs(scope.protected)
     missing = rows.unfiltered_identities(scope)
     if missing:  # a floor cannot count a row without an identity
         where += f"{' AND ' if where else f'{chr(10)}WHERE '}{' AND '.join(f'{text} IS NOT NULL' for text in missing)}"
@@ -222,18 +210,26 @@ def group_by(ctx: Context, items: Sequence[Item]) -> None:
     scope.aliases = {text.values[item.end - 1].lower(): item.place for item in items if item.column is None and item.end > item.place + 1}
     if not text.accept("GROUP"):
         if text.kinds[text.at] == "HAVING":
-            scope.group_keys = set()
+            scope.group_keys = {}
         return
     text.expect("BY")
     if text.kinds[text.at] == "ALL":
         raise outside_language("ClauseNotAllowed: GROUP BY ALL; name the keys", text.position())
-    scope.keys = keys = text.listed(lambda: _group_key(ctx, items))
+    found = text.listed(lambda: _group_key(ctx, items))
+    places = {key.sql: place for key, place in found}
+    scope.keys = keys = list({key.sql: key for key, _ in found}.values())
     scope.group_text = "\nGROUP BY " + ", ".join(key.sql for key in keys)
-    scope.group_keys = {key.sql for key in keys}
+    scope.per_person = rows.is_per_person(scope.protected, keys, scope.equal)
+    after = [qualified(GROUPS, f"__cr_k{index}") if scope.aggregates_persons else key.sql for index, key in enumerate(keys)]
+    scope.group_keys = dict(zip((key.sql for key in keys), after, strict=True))
+    rest = text.at  # a key may contain another one
+    for key in sorted((key for key in keys if scope.aggregates_persons and not key.plain), key=lambda key: len(key.sql)):
+        text.at = places[key.sql]
+        scope.group_keys.setdefault(ctx.expression().sql, scope.group_keys[key.sql])
+    text.at = rest
     if not scope.protected:
         exposure.check_condition(keys, ctx.catalog, "GROUP BY")
         return
-    scope.per_person = rows.is_per_person(scope.protected, keys, scope.equal)
     scope.plain_group_keys = [key.sql for key in keys if key.plain]
     if scope.per_person:  # how many rows a person has tells the values by which they are divided
         exposure.check_condition(exposure.comparable(keys, ctx.catalog), ctx.catalog, "GROUP BY")
@@ -241,13 +237,15 @@ def group_by(ctx: Context, items: Sequence[Item]) -> None:
         check_group_keys(keys, ctx.catalog)
 
 
-def _group_key(ctx: Context, items: Sequence[Item]) -> Value:
+def _group_key(ctx: Context, items: Sequence[Item]) -> tuple[Value, int]:
+    """A key, and the index of its first token; -1 for a column of ``*``."""
     text = ctx.text
+    place = text.at
     with text.located(text.at):
         ordinal = _ordinal(text)
         if ordinal:
             item = items[_index(ordinal, len(items), "GROUP BY")]
-            here, text.at = text.at, item.place
+            here, text.at, place = text.at, item.place, -1 if item.column else item.place
             value = item.column or ctx.expression()
             text.at = here
             ctx.findings.expand(len(value.sql))
@@ -255,7 +253,7 @@ def _group_key(ctx: Context, items: Sequence[Item]) -> Value:
             value = ctx.expression()
         if value.sql.isdecimal() or (not value.origins and not value.sources and value.degree == 0):
             raise Refusal("ClauseNotAllowed", "GROUP BY a constant has no meaning")
-    return value
+    return value, place
 
 
 def _ordinal(text: Tokens) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import SUM, ColumnKey, PartOfDivision, ReleasedAggregate, Term, Value
+from cleanroom.sql.model import SUM, ColumnKey, PartOfDivision, ReleasedAggregate, Value
 from cleanroom.sql.privacy import aggregates, polynomials
 from cleanroom.sql.privacy.groups import Numbers, PersonGroups
 from cleanroom.sql.privacy.release import test_of
@@ -36,7 +36,6 @@ class Summand(NamedTuple):
     type: str
     protected: bool  # it shows values of persons
     present: Tests  # the rows in which it is not NULL
-    where: Tests = ()  # the rows: those in which the other columns of a sum of several terms are not NULL
     counts: bool = False  # it is how many rows a person has
 
     def compared(self, rows: str) -> str:
@@ -56,9 +55,9 @@ class Sums:
             Refusal: They could be solved for the values of single persons.
         """
         self._ctx, self._numbers = ctx, ctx.scope.numbers
-        self._sums: dict[tuple[Summand, PartOfDivision], bool] = {}  # and whether it is one of several terms, so that it may be 0
+        self._sums: dict[tuple[Summand, PartOfDivision], None] = {}
         self._counts: dict[tuple[Tests, PartOfDivision], None] = {}  # of rows that meet tests
-        self._found: dict[tuple[Tests, PartOfDivision], None] = {}  # rows with a value that is counted, or an extreme
+        self._found: dict[tuple[Tests, PartOfDivision], None] = {}  # rows with a value that is counted
         self._limits: dict[tuple[Tests, PartOfDivision], None] = {}  # rows below a limit
         self._selectors: set[PartOfDivision] = set()
         self._counts_rows = False
@@ -66,8 +65,8 @@ class Sums:
         self._columns: dict[ColumnKey, set[tuple[str, PartOfDivision]]] = {}
         self._forms: dict[ColumnKey, set[str]] = {}
         self._steps: dict[ColumnKey, set[str]] = {}
-        for item in ctx.scope.released:
-            if any(arg.identity for arg in item.args):  # each person may have one row
+        for item in ctx.scope.released.values():
+            if item.persons or (item.arg is not None and item.arg.identity):  # each person may have one row
                 self._counts_rows, self._counts[(), ()] = True, None
             else:
                 self._read(item)
@@ -79,23 +78,20 @@ class Sums:
         self._check(floor)
 
     def _read(self, item: ReleasedAggregate) -> None:
-        value, part = aggregates.selected(item, self._ctx.catalog)
-        kind = FUNCTIONS[item.name].disclosure
+        value, part = item.value, item.part
         self._selectors.add(part)
         if value is None:
             self._counts[(), part] = None
-        elif kind == "mixture":
+        elif FUNCTIONS[item.name].disclosure == "mixture":
             self._add(item.name, value, part)
         else:
-            tests = _present(parenthesised(arg, SUM) for arg in (value, *item.args[1:]))
-            self._found[tests, part] = None
-            self._counts |= {(tests, part): None} if kind == "count" else {}
-        self._counts_rows = self._counts_rows or value is None or (kind != "extreme" and item.name not in aggregates.SUMS)
+            tests = _present([parenthesised(value, SUM)])
+            self._found[tests, part] = self._counts[tests, part] = None
+        self._counts_rows = self._counts_rows or value is None or item.name != "SUM"
 
     def _add(self, name: str, value: Value, part: PartOfDivision) -> None:
         """Add what an aggregate of a value sums up."""
         protected = bool(aggregates.protected_columns(value, self._ctx.catalog))
-        columns, known = columns_in(value.sql), self._ctx.scope.columns
         self._limits |= {((test,), part): None for test in sorted(value.caps)}
         whole = parenthesised(value, SUM)
         if not protected:
@@ -103,19 +99,13 @@ class Sums:
             summands = [Summand(whole, value.type, False, present, counts=value.made_by_text)]
             summands += [Summand(_product([whole, whole], {}), "number", False, present)] * (aggregates.POWERS.get(name, 1) - 1)
         else:
-            terms = polynomials.terms_of(value)
-            if name in aggregates.POWERS:
-                terms |= {tuple(sorted(one + two)) for one in terms for two in terms}
-            summands = [self._summand(term, columns, value) for term in sorted(terms) if term]
-        same = whole if value.mixed else " ".join(columns_in(summands[0].text))
-        function = "SUM" if name in aggregates.SUMS else name
-        self._uses.setdefault(same, {})[function, part] = _present(columns) if value.mixed else summands[0].present
-        if value.mixed and protected:  # it shows how many rows have all columns
-            self._counts[_present(columns), part] = None
-            self._found[(f"{whole} <> 0",), part] = None
-            self._counts_rows = True
-        self._sums |= {(summand, part): value.mixed and self._sums.get((summand, part), True) for summand in summands}
-        form = value.sql if value.transformed else "filled" if value.filled else "sum" if name in aggregates.SUMS else "plain"
+            factors = polynomials.factors_of(value)
+            powers = [factors, tuple(sorted(factors * 2))] if name in aggregates.POWERS else [factors]
+            summands = [self._summand(power, value) for power in powers]
+        columns, known = columns_in(summands[0].text), self._ctx.scope.columns
+        self._uses.setdefault(" ".join(columns), {})[name, part] = summands[0].present
+        self._sums |= {(summand, part): None for summand in summands}
+        form = value.sql if value.transformed else "filled" if value.filled else "sum" if name == "SUM" else "plain"
         for column in aggregates.protected_columns(value, self._ctx.catalog):
             self._columns.setdefault(column, set()).add((value.sql, part))
             self._columns[column] |= {(f"{value.sql} squared", part)} if name in aggregates.POWERS else set()
@@ -124,16 +114,15 @@ class Sums:
             for column in aggregates.protected_columns(known[text], self._ctx.catalog) if text in known else ():
                 self._steps.setdefault(column, set()).add(known[text].step)
 
-    def _summand(self, term: Term, columns: Sequence[str], value: Value) -> Summand:
-        """A term of a polynomial, in the rows in which all of its columns are not NULL."""
-        where = _present(column for column in columns if column not in columns_in(" ".join(term)))
-        if len(term) == 1:
-            column = self._numbers.get(term[0])
-            return Summand(term[0], column.type if column is not None else value.type, True, _present(term), where)
-        return Summand(_product(term, self._numbers), "number", True, _present(term), where)
+    def _summand(self, factors: Sequence[str], value: Value) -> Summand:
+        """A value of persons, given its factors."""
+        if len(factors) == 1:
+            column = self._numbers.get(factors[0])
+            return Summand(factors[0], column.type if column is not None else value.type, True, _present(factors))
+        return Summand(_product(factors, self._numbers), "number", True, _present(factors))
 
     def _check(self, floor: int) -> None:
-        """Refuse sums that could be solved for the values of a small group, or of which an earlier step has scaled one."""
+        """Refuse sums that could be solved for the values of a small group, or that depend on each other by the text."""
         limit = max(1, min(aggregates.MOST_MOMENTS, floor - 1))
         for column, sums in sorted(self._columns.items()):
             forms = self._forms[column]
@@ -144,21 +133,13 @@ class Sums:
                     "could be solved for single values",
                 )
             # The sum is the same with 0 in place of NULL.
-            if len(forms - {"sum"}) > 1 or ("sum" in forms and forms - {"sum", "filled", "plain"}) or len(self._steps.get(column, ())) > 1:
+            several = len(forms - {"sum"}) > 1 or ("sum" in forms and forms - {"sum", "filled", "plain"})
+            if several or len(self._steps.get(column, ())) > 1:
                 raise Refusal(
                     "TooManyMoments",
-                    f"the SELECT aggregates {column[1]} in several forms (plain, rounded, capped, 0 for NULL, or the SUM, AVG, MIN or "
-                    "MAX of each person): the difference could be a value of one person; use one of them",
+                    f"the SELECT aggregates {column[1]} in several forms (plain, rounded, capped, 0 for NULL, or the SUM, AVG, MIN or MAX "
+                    "of each person): the difference could be a value of one person; use one of them",
                 )
-        read = [self._numbers[name] for summand, _ in self._sums for name in columns_in(summand.text) if name in self._numbers]
-        altered = [value for value in read if value.scale != 1 or value.mixed]
-        found = next((value for value in altered if aggregates.protected_columns(value, self._ctx.catalog)), None)
-        if found is not None and (found.mixed or len({summand for summand, _ in self._sums}) > 1):
-            raise Refusal(
-                "ConditionalAggregate",
-                f"an earlier step multiplies {found.name} by a constant or adds to it: write that inside of the aggregate, or calculate "
-                "with the result, because sums of other values could differ from it for one person",
-            )
 
     # -- conditions ---------------------------------------------------------------------------------------------------
 
@@ -190,11 +171,11 @@ class Sums:
         limits: Sequence[tuple[Tests, PartOfDivision]],
     ) -> None:
         for summand, part in sums:
-            where = _all_of(part, summand.where)
+            where = _all_of(part, ())
             if summand.protected:
                 groups.require_share(summand.text, where, share)
-            groups.require_contributors(summand.text, where, none=bool(part) or self._sums.get((summand, part), True))
-        for tests, part in counts:  # with the counts of each of several columns, that of all columns shows that of none
+            groups.require_contributors(summand.text, where, none=bool(part))
+        for tests, part in counts:  # with the counts of each of two columns, that of both shows how many rows have none
             if len(tests) > 1 and all(((test,), part) in counts for test in tests):
                 groups.require(_all_of(part, tuple(f"NOT ({test})" for test in tests)))
         counted = [_count(part, tests) for tests, part in counts]
@@ -205,12 +186,11 @@ class Sums:
 
     def _pairs(self, sums: Sequence[tuple[Summand, PartOfDivision]], counts: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Pairs of two sums, or of a sum and a count, of which the result may show the difference."""
-        totals = [summand.compared(_all_of(part, summand.where)) for summand, part in sums]
+        totals = [summand.compared(_all_of(part, ())) for summand, part in sums]
         yield from itertools.combinations(totals, 2)
         for total, (summand, part) in zip(totals, sums, strict=True) if self._counts_rows else ():
             shown = _count(part, (f"{summand.text} <> 0",)) if summand.counts else total
-            own = _count(part, (*summand.present, *summand.where))
-            yield from ((shown, text) for text in dict.fromkeys([own, *counts]) if text != shown)
+            yield from ((shown, text) for text in dict.fromkeys([_count(part, summand.present), *counts]) if text != shown)
 
 
 def _present(texts: Iterable[str]) -> Tests:

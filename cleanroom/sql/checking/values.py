@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -21,7 +20,6 @@ def combine(
     *,
     degree: int | None = None,
     identity: bool = False,
-    scale: float = math.inf,
     rows: bool = False,
 ) -> Value:
     """A value computed from ``parts``; ``degree`` is its degree unless all are constants.
@@ -29,7 +27,7 @@ def combine(
     If ``identity``, identities may be operands, and the result is then an identity as well. If ``rows``, conditions on rows of persons
     may be, and the result is then such a condition.
     """
-    out = Value(sql, type, precedence, scale)
+    out = Value(sql, type, precedence)
     constant, steps = True, set[str]()
     for part in parts:
         if part.identity:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.model import NO_COLUMNS, SUM, ColumnKey, Division, PartOfDivision, ProtectedInput, ReleasedAggregate, Value
+from cleanroom.sql.model import NO_COLUMNS, SUM, ColumnKey, Division, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import parenthesised
+from cleanroom.sql.rendering import GROUPS, parenthesised, qualified
+from cleanroom.sql.scope import Scope
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 
@@ -38,15 +39,13 @@ def aggregate_disclosure(
     divisions = _allowed_divisions(name, args, distinct, catalog) if released else ()
     combinable = disclosure != "value" and all(arg.degree is not None and not (released and arg.outer_join_markers) for arg in args)
     different = distinct or name == "APPROX_COUNT_DISTINCT"
-    return Disclosure(
-        _exposed(disclosure, args, released, catalog if different else None), _degree(name, args) if combinable else None, divisions
-    )
+    exposed = _exposed(disclosure, args, released, catalog if different else None)
+    return Disclosure(exposed, _degree(name, args) if combinable else None, divisions)
 
 
 def _check_overflow(name: str, args: Sequence[Value], catalog: Catalog) -> None:
     """Refuse arithmetic with whole numbers of persons, which fails if one of them is large."""
-    summed = [arg for arg in args if arg.whole or (arg.united and name == "SUM" and arg.type in ("integer", "long"))]
-    for view, column, _ in sorted(origin for arg in summed for origin in arg.origins):
+    for view, column, _ in sorted(origin for arg in args if arg.whole for origin in arg.origins):
         owner = catalog.view(view)
         if owner is not None and owner.min_group_size > 0 and not owner.may_output(column):
             raise Refusal(
@@ -68,7 +67,9 @@ def _exposed(disclosure: str, args: Sequence[Value], released: Sequence[Protecte
     if disclosure == "condition":
         return NO_COLUMNS
     exposed = frozenset([pair for arg in args for pair in arg.exposed])
-    if disclosure == "count" and (released or all(arg.plain for arg in args)):
+    if disclosure == "count" and released:
+        return NO_COLUMNS
+    if disclosure == "count" and all(arg.plain for arg in args):
         # Without a floor, a group may be two rows: the count tells whether their values are equal.
         return frozenset([pair for pair in exposed if catalog is not None and not catalog.has_floor(pair[0])])
     if disclosure == "mixture" and released:
@@ -86,8 +87,7 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
     found = found_row_divisions(args)
     disclosure = FUNCTIONS[name].disclosure
     if disclosure == "count":
-        distinct = distinct or name == "APPROX_COUNT_DISTINCT"
-        if all(arg.degree == 0 or arg.plain or (not distinct and _reads_dimensions(arg, catalog)) for arg in args):
+        if all(arg.degree == 0 or arg.plain or _reads_dimensions(arg, catalog) for arg in args):
             return found
         raise Refusal(
             "ConditionalAggregate",
@@ -96,15 +96,17 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
         )
     if disclosure == "condition":
         return (*found, *condition_divisions(args[0], catalog))
-    if disclosure == "mixture" and not distinct:
+    if name == "SUM" and args[0].type == "decimal":
+        raise Refusal("TypeNotAllowed", "SUM of DECIMAL over rows under a privacy floor may fail for large values; write CAST(… AS DOUBLE)")
+    if disclosure == "mixture" and not distinct and not name.startswith("TRY_"):
         value = args[0].selected or args[0]
         if is_flag(value, catalog):
             return (*found, Division(f"({parenthesised(value, SUM)} <> 0)", False))
         _check_value(name, args[0], catalog)
         return found
-    if disclosure == "extreme" and _is_publishable(args[0], catalog):
-        return found
-    remedy = "MIN and MAX take dimensions; use AVG and STDDEV" if disclosure == "extreme" else "use COUNT, SUM, AVG or STDDEV"
+    remedy = "use COUNT, SUM, AVG or STDDEV"
+    if disclosure == "extreme":
+        remedy = "use AVG and STDDEV, or group by a dimension; a step per person may compute it"
     if name in ("MEDIAN", "PERCENTILE", "PERCENTILE_APPROX", "APPROX_PERCENTILE"):
         remedy = "a percentile is a value of the data; use AVG and STDDEV, or count persons by ranges that the owner lists as a dimension"
     elif len(args) > 1 and FUNCTIONS[name].result in ("number", "long"):
@@ -115,15 +117,19 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
     )
 
 
-def selected(item: ReleasedAggregate, catalog: Catalog) -> tuple[Value | None, PartOfDivision]:
-    """The value that an aggregate reads, and the conditions on the rows that it reads. The value is None if it counts rows."""
-    tests, value = [item.where] if item.where else [], item.args[0] if item.args else None
-    if value is not None and value.selected is not None and len(item.args) == 1:
+def release_aggregate(scope: Scope, name: str, args: Sequence[Value], distinct: bool, where: str, sql: str, catalog: Catalog) -> str:
+    """Record an aggregate over rows of several persons, and return the column of the groups that it becomes."""
+    tests, arg = [where] if where else [], args[0] if args else None
+    value = arg
+    if value is not None and value.selected is not None:
         tests, value = [*tests, value.selector], value.selected
-    if value is not None and (FUNCTIONS[item.name].disclosure == "condition" or is_flag(value, catalog)):
+    if value is not None and (FUNCTIONS[name].disclosure == "condition" or is_flag(value, catalog)):
         tests.append(parenthesised(value, SUM) if value.type == "boolean" else f"({parenthesised(value, SUM)} <> 0)")
         value = None
-    return value if value is not None and value.sources else None, tuple((test, True) for test in tests)
+    value = value if value is not None and value.sources else None
+    part = tuple((test, True) for test in tests)
+    scope.released.setdefault(sql, ReleasedAggregate(name, arg, where, sql, distinct, value, part))
+    return qualified(GROUPS, f"__cr_a{list(scope.released).index(sql)}")
 
 
 def is_flag(value: Value, catalog: Catalog) -> bool:
@@ -139,14 +145,15 @@ def _reads_dimensions(value: Value, catalog: Catalog) -> bool:
 
 
 def _check_value(name: str, arg: Value, catalog: Catalog) -> None:
-    """Refuse a sum or a moment of anything but a measure, a function of one, or a product of two."""
+    """Refuse a sum or a moment of anything but a measure, a function of one, a product of two, or data of the author."""
     arg = arg.selected or arg
     protected = protected_columns(arg, catalog)
-    if arg.degree is None or arg.conditional:
+    own = bool(arg.origins) and not any(catalog.has_floor(view) for view, _, _ in arg.origins)
+    if arg.conditional or (arg.degree is None and not own):
         raise Refusal(
             "ConditionalAggregate",
-            f"{name} over rows under a privacy floor takes columns, their sums and products of two, and LEAST, ROUND, LN, LOG10 or "
-            "LOG1P of one column; this expression could single out rows (round and cast the result, not the rows)",
+            f"{name} over rows under a privacy floor takes a column, a product of two, or LEAST, ROUND, LN, LOG10 or LOG1P of one column; "
+            f"write sums, constant factors and other functions outside of it, as in 1.2 * {name}(a) - {name}(b)",
         )
     if arg.capped and not arg.caps:
         raise Refusal(
@@ -161,7 +168,7 @@ def _check_value(name: str, arg: Value, catalog: Catalog) -> None:
             text = f"{name} of {column}: the owner of {owner.name} does not list it as a measure; it may be counted (COUNT)"
             text += "; a condition on it stands in FILTER (WHERE …)" if owner.may_output(column) else ""
             raise Refusal("MeasureNotAllowed", text)
-    if protected and (arg.degree or 1) * POWERS.get(name, 1) > MAX_POWER:
+    if not own and (arg.degree or 1) * POWERS.get(name, 1) > MAX_POWER:
         raise Refusal(
             "TooManyMoments",
             f"{name} of this expression contains powers above {MAX_POWER} of columns under a privacy floor, which could reveal "
@@ -209,15 +216,6 @@ MOST_MOMENTS = 3
 MAX_POWER = 2
 POWERS = dict.fromkeys(("STDDEV", "STDDEV_SAMP", "STDDEV_POP", "STD", "VARIANCE", "VAR_SAMP", "VAR_POP"), MAX_POWER)
 """Aggregates that contain the squares of their arguments."""
-SUMS = ("SUM", "TRY_SUM")
-
-
-def _is_publishable(value: Value, catalog: Catalog) -> bool:
-    """Whether the owners list the column ``value``, which is not text, as publishable."""
-    if not value.plain or value.type == "string" or value.outer_join_markers:
-        return False
-    views = [(catalog.view(view), column) for view, column, _ in value.origins]
-    return bool(views) and all(view is not None and view.lists_output(column) for view, column in views)
 
 
 def found_row_divisions(values: Iterable[Value]) -> tuple[Division, ...]:
@@ -228,23 +226,13 @@ def found_row_divisions(values: Iterable[Value]) -> tuple[Division, ...]:
 
 
 def condition_divisions(condition: Value, catalog: Catalog) -> tuple[Division, ...]:
-    """Divisions of a group by the condition of a CASE, IF, FILTER or COUNT_IF.
+    """Divisions of a group by the condition of a CASE, IF, FILTER or COUNT_IF, which reads dimensions.
 
-    Raises:
-        Refusal: The condition reads a column that its owner does not allow in a result.
+    A part may be empty if owners publish all of the columns, or if the condition is whether an outer join found the person.
     """
     publishable = condition.degree is not None or bool(condition.origins)
-    for view_name, column in sorted(condition.exposed):
-        view = catalog.view(view_name)
-        if view is None or view.min_group_size == 0:
-            publishable = False
-        elif column in view.identity_columns and condition.outer_join_markers:
-            continue  # whether an outer join found the person
-        elif not view.may_output(column):
-            raise Refusal(
-                "ConditionalAggregate",
-                f"a condition inside an aggregate reads {column}, which the owner of {view.name} does not list as a dimension",
-            )
-        elif not view.lists_output(column):
-            publishable = False
+    for name, column in condition.exposed:
+        view = catalog.view(name)
+        found = view is not None and column in view.identity_columns and bool(condition.outer_join_markers)
+        publishable = publishable and (found or (view is not None and view.min_group_size > 0 and view.lists_output(column)))
     return (*found_row_divisions([condition]), Division(parenthesised(condition, SUM), not publishable))

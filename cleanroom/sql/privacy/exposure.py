@@ -36,10 +36,13 @@ def check_exposed(exposed: Iterable[ColumnKey], what: str, catalog: Catalog) -> 
         raise Refusal("OutputColumnNotAllowed", f"{what} {column}: {text}")
 
 
-def check_condition(conditions: Iterable[Value], catalog: Catalog, what: str = "a condition") -> None:
-    """Refuse a condition on a column that its owner does not list as a dimension: which rows meet it shows the column's values."""
+def check_condition(conditions: Iterable[Value], catalog: Catalog, what: str = "a condition", *, joins_persons: bool = False) -> None:
+    """Refuse a condition on a column that its owner does not list as a dimension: which rows meet it shows the column's values.
+
+    An identity of a dataset without a floor is such a column, unless the condition joins it with persons (``joins_persons``).
+    """
     for condition in conditions:
-        for view, column in unlisted(condition, catalog):
+        for view, column in unlisted(condition, catalog, joins_persons=joins_persons):
             raise Refusal(
                 "OutputColumnNotAllowed",
                 f"{what} reads {column}: the owner of {view.name} does not list it as a dimension, for conditions, groups and order; "
@@ -47,10 +50,14 @@ def check_condition(conditions: Iterable[Value], catalog: Catalog, what: str = "
             )
 
 
-def unlisted(value: Value, catalog: Catalog) -> list[tuple[View, str]]:
-    """Columns that a value exposes and that are neither dimensions nor identities."""
+def unlisted(value: Value, catalog: Catalog, *, joins_persons: bool = False) -> list[tuple[View, str]]:
+    """Columns that a value exposes and that are neither dimensions nor identities of persons, or of any dataset if it ``joins_persons``."""
     exposed = [(view, column) for name, column in sorted(value.exposed) if (view := catalog.view(name)) is not None]
-    return [(view, column) for view, column in exposed if not view.may_output(column) and column not in view.identity_columns]
+    return [
+        (view, column)
+        for view, column in exposed
+        if not (view.may_output(column) or (column in view.identity_columns and (view.min_group_size or joins_persons)))
+    ]
 
 
 def comparable(values: Iterable[Value], catalog: Catalog) -> list[Value]:
@@ -77,5 +84,6 @@ def identity_misuse(name: str) -> Refusal:
     """The refusal of an expression that computes something from an identity."""
     return Refusal(
         "IdentityUse",
-        f"{name or 'an identity column'} identifies persons: it may only be joined on, counted (COUNT, COUNT DISTINCT) or tested for NULL",
+        f"{name or 'an identity column'} identifies persons: it may only be joined on as it is, without a cast or a function, counted "
+        "(COUNT, COUNT DISTINCT) or tested for NULL",
     )

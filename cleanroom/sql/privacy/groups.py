@@ -1,24 +1,21 @@
 """The subquery that computes the groups of a release: rows, then one row per group and person, then one row per group.
 
 Every condition of a floor is about persons, so that it is a condition on the rows per person: how many there are, how many of them
-contribute to an aggregate, and how much the largest of them has of a sum. Most aggregates of the query are computed from the same rows:
-a sum is the sum of the persons' sums. The others aggregate the rows again, and are joined with the groups. Where a person may be in
-several groups, a LEFT ANTI JOIN removes the groups that differ from another one by a few persons. It reads the rows per person a second
-time, as a common table expression.
+contribute to an aggregate, and how much the largest of them has of a sum. The aggregates of the query are computed from the same rows:
+a sum is the sum of the persons' sums. Where a person may be in several groups, a LEFT ANTI JOIN removes the groups that differ from
+another one by a few persons. It reads the rows per person a second time, as a common table expression.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cleanroom.sql.model import ReleasedAggregate
 from cleanroom.sql.privacy.release import presence
 from cleanroom.sql.rendering import columns_in, subquery
 
-GROUPS = "__cr_g"
-"""Alias of the groups of a release."""
 _PERSONS = "__cr_r"
 _WINDOW = "__cr_w"
 _MOMENTS = {
@@ -74,7 +71,7 @@ class PersonGroups:
         self.conditions: dict[str, None] = {}
         self._per_person: dict[str, str] = {}
         self._shares: dict[tuple[str, str], str] = {}
-        self._columns: dict[str, str] = {}
+        self._aggregates: list[str] = []
         self._deviations: dict[str, str] = {}
         self._late_joins: dict[str, str] = {}
         self._late_keys: list[str] = []
@@ -142,46 +139,27 @@ class PersonGroups:
         if not none or self.floor > 1:
             self.conditions[f"COUNT(`{_PERSONS}`.`__cr_p`) FILTER(WHERE {test}) {enough}"] = None
 
-    def merge(self, item: ReleasedAggregate, is_person: Callable[[str], bool]) -> str | None:
-        """Compute an aggregate of the query from the rows per person. Return the column of the groups; None if that is not possible.
+    def merge(self, item: ReleasedAggregate) -> None:
+        """Compute an aggregate of the query from the rows per person."""
+        self._aggregates.append(self._merged(item))
 
-        Args:
-            item: The aggregate.
-            is_person: Whether a text reads the identity.
-        """
-        text = self._merge(item, is_person)
-        if text is None:
-            return None
-        return f"`{self.alias}`.`{self._columns.setdefault(text, f'__cr_a{len(self._columns)}')}`"
-
-    def _merge(self, item: ReleasedAggregate, is_person: Callable[[str], bool]) -> str | None:
-        arg = item.args[0] if item.args else None
-        if item.name == "COUNT" and item.distinct:
-            if arg is None or len(item.args) > 1 or not is_person(arg.sql):
-                return None
-            if not item.where and not arg.outer_join_markers:
-                return f"COUNT(`{_PERSONS}`.`__cr_p`)"
-            return f"COUNT(`{_PERSONS}`.`__cr_p`) FILTER(WHERE {self._compared(f'BOOL_OR({presence(item)})')})"
-        if item.name in _MOMENTS and not item.distinct:
-            return self._moment(item)
-        if item.distinct or (arg is not None and arg.type == "decimal"):
-            return None
-        if item.name in ("COUNT", "COUNT_IF", "SUM"):
+    def _merged(self, item: ReleasedAggregate) -> str:
+        if item.persons:
+            test = presence(item)
+            return f"COUNT(`{_PERSONS}`.`__cr_p`)" + (f" FILTER(WHERE {self._compared(f'BOOL_OR({test})')})" if test else "")
+        if item.arg is None or item.name in ("COUNT", "COUNT_IF", "SUM"):
             return f"SUM({self._compared(item.sql)})"
-        if item.name in ("MIN", "MAX"):
-            return f"{item.name}({self._column(item.sql)})"
-        if item.name in ("AVG", "MEAN") and arg is not None:
-            numbers = Numbers(arg.sql, arg.type, item.where)
-            total, count = self._compared(numbers.aggregate("SUM")), self._compared(numbers.aggregate("COUNT"))
-            return f"SUM({total}) / NULLIF(SUM({count}), 0)"
-        return None
+        numbers = Numbers(item.arg.sql, item.arg.type, item.where)
+        if item.name in _MOMENTS:
+            return self._moment(item.name, numbers)
+        total, count = self._compared(numbers.aggregate("SUM")), self._compared(numbers.aggregate("COUNT"))
+        return f"SUM({total}) / NULLIF(SUM({count}), 0)"
 
-    def _moment(self, item: ReleasedAggregate) -> str:
+    def _moment(self, name: str, numbers: Numbers) -> str:
         """A moment from the numbers, means and moments of the persons.
 
         The means of persons are compared with the largest of them first, because their squares may have no digits left for it.
         """
-        numbers = Numbers(item.args[0].sql, item.args[0].type, item.where)
         inner, largest, total, number = (self._column(numbers.aggregate(name)) for name in ("VAR_POP", "MAX", "SUM", "COUNT"))
         self.compared |= dict.fromkeys(numbers.aggregate(name) for name in ("VAR_POP", "SUM", "COUNT"))
         mean = f"CASE WHEN {inner} = 0 THEN {largest} ELSE {total} / NULLIF({number}, 0) END".replace(_PERSONS, _WINDOW)
@@ -191,7 +169,7 @@ class PersonGroups:
         moment = f"SUM({number} * {inner} + {number} * {deviation} * {deviation})"
         moment += f" - SUM({number} * {deviation}) * SUM({number} * {deviation}) / NULLIF(SUM({number}), 0)"
         freedom = f"NULLIF(GREATEST(SUM({number}) - 1, 0), 0)"
-        return _MOMENTS[item.name].format(moment=moment, number=f"NULLIF(SUM({number}), 0)", freedom=freedom)
+        return _MOMENTS[name].format(moment=moment, number=f"NULLIF(SUM({number}), 0)", freedom=freedom)
 
     def _compared(self, text: str) -> str:
         """The same column, which is compared in groups that may share persons."""
@@ -245,16 +223,10 @@ class PersonGroups:
     def sql(self) -> str:
         """The subquery that computes the groups."""
         keys = self._keys(_PERSONS)
-        shown = [*aliased(keys), *(f"{text} AS `{name}`" for text, name in self._columns.items())] or ["TRUE AS `__cr_k0`"]
+        shown = [*aliased(keys), *(f"{text} AS `__cr_a{index}`" for index, text in enumerate(self._aggregates))] or ["TRUE AS `__cr_k0`"]
         group = f"\nGROUP BY {', '.join(keys)}" if keys else ""
         source = f"`{self.table}`" if self.table else self.rows()
         return subquery(f"{_select(shown)}\nFROM {source} AS `{_PERSONS}`{group}\nHAVING {' AND '.join(self.conditions)}")
-
-    def values(self, names: Mapping[str, str]) -> str:
-        """A subquery that computes expressions over the rows of each group, given their names."""
-        columns = [*aliased(self.keys), *(f"{text} AS `{name}`" for text, name in names.items())]
-        group = f"\nGROUP BY {', '.join(self.keys)}" if self.keys else ""
-        return subquery(_select(columns) + "".join(self.source) + group)
 
     def compare(self, table: str, texts: Iterable[str]) -> None:
         """Compare the groups, whose rows per person are in ``table``, by their persons and by each of ``texts``.

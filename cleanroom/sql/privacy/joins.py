@@ -42,7 +42,7 @@ class _Graph:
     def __init__(self, relations: Mapping[str, Relation], protected: Sequence[ProtectedInput], pairs: Sequence[Equality]) -> None:
         self.relations = relations
         # Other types are cast before they are compared.
-        comparable = ((pair, {pair.first.type, pair.second.type}) for pair in pairs if pair.joinable)
+        comparable = ((pair, {pair.first.type, pair.second.type}) for pair in pairs if pair.plain)
         self.pairs = [pair for pair, types in comparable if len(types) == 1 or types <= _WHOLE_NUMBERS]
         self.references = {item.reference for item in protected}
         self.persons = self._same_values()
@@ -74,10 +74,7 @@ class _Graph:
         return found
 
     def by_identity(self, pairs: Iterable[tuple[Value, Value]]) -> bool:
-        return any(
-            outer.type == inner.type and (outer.sql in self.persons or outer.identity) and (inner.plain or inner.joinable)
-            for outer, inner in pairs
-        )
+        return any(outer.type == inner.type and (outer.sql in self.persons or outer.identity) for outer, inner in pairs)
 
     def is_unique(self, alias: str, names: Collection[str]) -> bool:
         unique_on = self.relations[alias].unique_on
@@ -165,7 +162,7 @@ def _chosen(relations: Mapping[str, Relation], protected: Iterable[ProtectedInpu
         if relation.unique_on is not None and relation.unique_on <= {name}:
             continue
         if relation.alias in enforce:
-            how = f"IN and EXISTS with persons compare two columns of {relation.written_alias}; compare one of them"
+            how = f"IN with persons compares two columns of {relation.written_alias}; compare one of them"
             raise Refusal("FanOutOverFloor", how)
         enforce[relation.alias], relation.unique_on = (item.reference,), frozenset([name])
     return enforce
@@ -195,11 +192,9 @@ def decided_by(person: str, relations: Collection[Relation], equal: EqualColumns
 def _attach_one(graph: _Graph, waiting: Sequence[str], enforce: dict[str, tuple[str, ...]], others: list[str]) -> str | None:
     """Attach one relation of ``waiting``, and return its alias; None if there is no way."""
     reachable = {alias: pairs for alias in waiting if (pairs := graph.into(alias))}
-    found = next(
-        (alias for alias, pairs in reachable.items() if graph.is_unique(alias, [it.name.lower() for _, it in pairs if it.plain])), None
-    )
+    found = next((alias for alias, pairs in reachable.items() if graph.is_unique(alias, [it.name.lower() for _, it in pairs])), None)
     if found is None:
-        texts = {alias: tuple(dict.fromkeys(inner.sql for _, inner in pairs if inner.joinable)) for alias, pairs in reachable.items()}
+        texts = {alias: tuple(dict.fromkeys(inner.sql for _, inner in pairs)) for alias, pairs in reachable.items()}
         found = next((alias for alias in texts if texts[alias]), None)
         if found is None:
             return None

@@ -9,7 +9,6 @@ from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.model import (
     ATOM,
     NO_NAMES,
-    SUM,
     CheckedQuery,
     PartOfDivision,
     ProtectedInput,
@@ -17,10 +16,8 @@ from cleanroom.sql.model import (
     ReleasedAggregate,
     Value,
 )
-from cleanroom.sql.privacy import aggregates
 from cleanroom.sql.privacy.exposure import check_exposed
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.vocabulary import FUNCTIONS
 
@@ -85,37 +82,33 @@ def counted_parts(
     return [(item, part) for part in parts for item in protected if (item.outer_join_marker, False) not in part]
 
 
-def counted_persons(scope: Scope, catalog: Catalog) -> tuple[list[str], bool]:
+def counted_persons(scope: Scope) -> tuple[list[str], bool]:
     """Tests of rows by which aggregates count persons, and whether they also count the rows of the same persons.
 
-    COUNT(DISTINCT …) of some identities counts persons, and so may that of another column, such as an address. Where the query text makes
-    the rows of a person, or a person has one row for each value of other columns, every condition and every count of rows may count
-    persons as well.
+    Where the query text makes the rows of a person, or a person has one row for each value of other columns, every condition and every
+    count of rows may count persons as well.
     """
-    tests, counts, made = [], False, scope.overlapping or scope.multiplied
-    for item in scope.released:
-        if item.distinct or item.name == "APPROX_COUNT_DISTINCT":
-            counts = True
-            always = all(arg.identity and arg.plain and arg.sql.startswith("`") and not arg.outer_join_markers for arg in item.args)
-            if item.where or not always:
-                tests.append(presence(item))
+    counted, made = [item for item in scope.released.values() if item.persons], scope.overlapping or scope.multiplied
+    tests = [test for item in counted if (test := presence(item))]
     if made or any(len(relation.unique_on or ()) > 1 for relation in scope.relations.values()):
         tests += [test_of(((text, true),)) for text in scope.divisions for true in (True, False)]
     if len(tests) > MAX_COUNTED:
         raise Refusal("ConditionalAggregate", f"the SELECT counts persons under {len(tests)} conditions; the limit is {MAX_COUNTED}")
-    return list(dict.fromkeys(tests)), made and counts and any(_counts_rows(item, catalog) for item in scope.released)
+    return list(dict.fromkeys(tests)), made and bool(counted) and any(map(_counts_rows, scope.released.values()))
 
 
-def _counts_rows(item: ReleasedAggregate, catalog: Catalog) -> bool:
+def _counts_rows(item: ReleasedAggregate) -> bool:
     """Whether an aggregate shows how many rows there are: a count, a mean, or a sum of 1 or of a flag."""
-    counts = FUNCTIONS[item.name].disclosure in ("count", "condition") or item.name in ("AVG", "MEAN", "TRY_AVG")
-    return not item.distinct and (counts or aggregates.selected(item, catalog)[0] is None)
+    counts = FUNCTIONS[item.name].disclosure in ("count", "condition") or item.name in ("AVG", "MEAN")
+    return not item.persons and (counts or item.value is None)
 
 
 def presence(item: ReleasedAggregate) -> str:
-    """The condition under which a row counts for COUNT(…)."""
-    found = [f"{item.where} IS TRUE"] if item.where else []
-    return " AND ".join([*found, *(f"{parenthesised(arg, SUM)} IS NOT NULL" for arg in item.args)])
+    """The condition under which a row counts for COUNT(DISTINCT …) of an identity; empty for every row."""
+    found = [test_of(item.part)] if item.part else []
+    if item.value is not None and (found or item.value.outer_join_markers):
+        found.append(f"{item.value.sql} IS NOT NULL")
+    return " AND ".join(found)
 
 
 def test_of(part: PartOfDivision) -> str:
@@ -126,7 +119,7 @@ def test_of(part: PartOfDivision) -> str:
 def output_field(name: str, value: Value, *, protected: bool) -> Value:
     """What an enclosing query may know about an output column of a SELECT, which reads ``protected`` rows or not."""
     out = value.copy()
-    out.sql, out.name, out.precedence, out.operator, out.constant, out.parts, out.negated = "", name, ATOM, "", None, (), ""
+    out.sql, out.name, out.precedence, out.operator, out.constant, out.parts = "", name, ATOM, "", None, ()
     if value.outer_join_markers or (value.windowed and value.degree != 0):
         out.degree = None
     out.plain = value.plain and not value.outer_join_markers

@@ -30,7 +30,7 @@ def joins_relations(left: Value, right: Value) -> bool:
 
 def check_identities(left: Value, right: Value) -> None:
     """Refuse an equality of columns of two relations that compares a cast of an identity."""
-    if joins_relations(left, right) and (left.identity or right.identity) and not (left.joinable and right.joinable):
+    if joins_relations(left, right) and (left.identity or right.identity) and not (left.plain and right.plain):
         raise Refusal(
             "JoinNotOnIdentity",
             f"{left.sql} = {right.sql}".replace("`", "") + " compares an identity in another form: one person could count as several; "
@@ -82,43 +82,12 @@ def join_rows(
 # -- rows that the text copies or chooses -----------------------------------------------------------------------------
 
 
-def self_join_copies_rows(left: frozenset[str], right: frozenset[str], catalog: Catalog) -> bool:
-    """Whether an equality of columns of the views ``left`` and ``right`` joins a view without a floor with itself.
-
-    Such a join makes as many copies of a row, with such labels, as the query text requires.
-    """
-    return any(not catalog.has_floor(view) for view in left & right)
-
-
-def connected(aliases: Sequence[str], links: Iterable[tuple[str, str]]) -> bool:
-    """Whether ``links`` connect all relations, so that no join is a cross join."""
-    if len(aliases) < 2:
-        return True
-    neighbours: dict[str, list[str]] = {}
-    for one, two in links:
-        neighbours.setdefault(one, []).append(two)
-        neighbours.setdefault(two, []).append(one)
-    reached, waiting = {aliases[0]}, [aliases[0]]
-    while waiting:
-        for other in neighbours.get(waiting.pop(), ()):
-            if other not in reached:
-                reached.add(other)
-                waiting.append(other)
-    return reached.issuperset(aliases)
-
-
-def check_from(protected: Sequence[ProtectedInput], may_copy_rows: bool) -> None:
-    """Refuse a FROM clause with too many protected inputs, or one that may copy protected rows."""
+def check_inputs(protected: Sequence[ProtectedInput]) -> None:
+    """Refuse a FROM clause with too many protected inputs."""
     if len(protected) > MAX_PROTECTED_INPUTS:
         raise Refusal(
             "QueryTooComplex",
             f"one FROM clause contains more than {MAX_PROTECTED_INPUTS} relations under a privacy floor, including those inside of others",
-        )
-    if protected and may_copy_rows:
-        raise Refusal(
-            "FanOutOverFloor",
-            "rows under a privacy floor may be joined only by an equality with a column of another view: constants, unions, "
-            "LATERAL VIEW and cross joins could copy rows",
         )
 
 
@@ -135,10 +104,10 @@ def check_array(columns: Sequence[str]) -> None:
         )
 
 
-def check_exploded(scope: Scope, merged: bool) -> None:
-    """Refuse a SELECT with LATERAL VIEW over protected rows that does more than to count persons. ``merged``: it reads groups only."""
-    counts = (item.name == "COUNT" and item.distinct and all(arg.identity and arg.plain for arg in item.args) for item in scope.released)
-    if scope.exploded and not (merged and all(counts)):
+def check_exploded(scope: Scope) -> None:
+    """Refuse a SELECT with LATERAL VIEW over protected rows that does more than to count persons."""
+    counts = (item.persons and not item.part for item in scope.released.values())
+    if scope.exploded and not (scope.group_keys is not None and scope.aggregates_persons and all(counts)):
         raise Refusal(
             "FanOutOverFloor",
             "LATERAL VIEW repeats the rows of a person: with rows under a privacy floor, the same SELECT groups by dimensions and computes "
@@ -222,7 +191,7 @@ def _rows_in_expression(protected: Sequence[ProtectedInput]) -> Refusal:
     return Refusal(
         "SubqueryOverFloor",
         f"rows of {', '.join(sorted({item.view for item in protected}))} are under a privacy floor: here only "
-        f"<column> IN (SELECT <identity column> …) and EXISTS with the same equality are allowed, joined by AND; {_ABSENT}",
+        f"<column> IN (SELECT <identity column> …) is allowed, also in place of EXISTS, joined by AND; {_ABSENT}",
     )
 
 
@@ -248,12 +217,9 @@ def semi_join(found: SemiJoin, scope: Scope, in_every_row: bool) -> None:
     if not in_every_row:
         check_no_rows(found.protected)
     scope.overlapping = scope.overlapping or bool(found.protected)
-    if found.column is None:
-        scope.protected += existence_inputs(found.protected, scope.aliases_in_from)
-    elif found.protected and not found.column.sources <= set(scope.aliases_in_from) - scope.exploded:
+    if found.protected and not found.column.sources <= {relation.alias for relation in scope.relations.values()} - scope.exploded:
         raise _rows_in_expression(found.protected)
-    else:
-        scope.protected += membership_inputs(found.protected, found.column, found.type)
+    scope.protected += membership_inputs(found.protected, found.column, found.type)
 
 
 def membership_inputs(protected: Sequence[ProtectedInput], column: Value, type: str) -> list[ProtectedInput]:
@@ -265,27 +231,14 @@ def membership_inputs(protected: Sequence[ProtectedInput], column: Value, type: 
     return [ProtectedInput(item.view, item.identity_column, column.sql, chooses=True) for item in protected]
 
 
-def existence_inputs(protected: Sequence[ProtectedInput], aliases: Iterable[str]) -> list[ProtectedInput]:
-    """Protected inputs of a SELECT with the relations ``aliases`` that keeps rows with ``EXISTS (SELECT ... WHERE identity = column)``."""
-    inputs, known = [], set(aliases)
-    for item in protected:
-        column = item.enclosing_column
-        if column is None or not column.plain or len(column.sources) > 1 or not column.sources <= known:
-            raise _rows_in_expression(protected)
-        inputs.append(ProtectedInput(item.view, item.identity_column, column.sql, chooses=True))
-    return inputs
-
-
 def remaining_inputs(scope: Scope, outputs: Sequence[Value]) -> list[ProtectedInput]:
     """Inputs whose rows a SELECT leaves protected.
 
-    The reference of each is a column that the SELECT list may still name. It also says where the identity is in the output, or
-    which column of an enclosing query equals it.
+    The reference of each is a column that the SELECT list may still name. It also says where the identity is in the output.
     """
     if not scope.protected:
         return []
     equal = scope.equal
-    aliases = frozenset(scope.aliases_in_from)
     inputs = []
     for item in scope.protected:
         same = equal.representative(item.reference)
@@ -296,10 +249,5 @@ def remaining_inputs(scope: Scope, outputs: Sequence[Value]) -> list[ProtectedIn
             )
             same = equal.representative(reference)
         position = next((i for i, value in enumerate(outputs) if value.plain and equal.representative(value.sql) == same), None)
-        outer = None
-        for first, second, in_every_row, _ in (found for found in equal.found if found.same):
-            for inner, other in ((first, second), (second, first)):
-                if in_every_row and equal.representative(inner.sql) == same and not (other.sources & aliases):
-                    outer = other
-        inputs.append(item._replace(reference=reference, outer_join_marker="", output_position=position, enclosing_column=outer))
+        inputs.append(item._replace(reference=reference, outer_join_marker="", output_position=position))
     return inputs

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.conformance.governance.target import HOST_DATA, Target, expect, fresh
+from tests.patience import PATIENCE
 
 
 def put(cgs: Target, payload: Any, query: str = "", kind: str = "good", **changes: Any) -> httpx.Response:
@@ -19,7 +20,7 @@ def put(cgs: Target, payload: Any, query: str = "", kind: str = "good", **change
 
 def get(cgs: Target, query: str) -> dict[str, Any]:
     """GET; repeat it on 202, while the node loads the range."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while True:
         response = cgs.call("GET", f"/app/contracts/{cgs.contract()}/events{query}", cgs.ann)
         if response.status_code != 202:

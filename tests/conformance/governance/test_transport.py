@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.conformance.governance.target import Person, Target, expect, fresh
+from tests.patience import PATIENCE
 from tests.shared_keys import rsa_key
 
 
@@ -79,7 +80,7 @@ def test_write_returns_a_committed_transaction_id(cgs: Target) -> None:
     assert expect(response, 200) is None
     assert "content-type" not in response.headers
     transaction = response.headers["x-ms-ccf-transaction-id"]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     for route in ("/app/tx", "/gov/tx"):
         while True:
             body = expect(cgs.http.get(f"{route}?transaction_id={transaction}"), 200)

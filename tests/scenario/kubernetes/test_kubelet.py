@@ -33,6 +33,7 @@ from localcloud.standins.kubernetes.kubelet import end_leftover_pods
 from localcloud.standins.kubernetes.process import LOST, start
 from localcloud.standins.kubernetes.server import KubernetesConfig, kubeconfig_path
 from localcloud.tls import LocalAuthority
+from tests.patience import PATIENCE
 from tests.scenario.kubernetes.support import GATED, WAITING, api_client, finish, follow, is_running
 from tests.unit.spark_support import Cluster, application, cluster, make_job, script_image
 
@@ -127,7 +128,7 @@ def test_delete_ends_all_processes_of_the_pod(client: KubernetesClient, waiting_
     name = client.create_or_get(application(make_job("kill"), waiting_image))[0]["metadata"]["name"]
     status = follow(client, name, lambda status: status.state == "RUNNING")
     pids: list[int] = []
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not pids and time.monotonic() < deadline:
         pids = [int(pid) for pid in re.findall(r"^child (\d+)\n", client.logs(status.driver_pod or ""), re.M)]
     (child,) = pids
@@ -180,7 +181,7 @@ def standing(config: KubernetesConfig) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE)
 
 
 def test_pods_of_a_killed_stand_in_keep_running_and_report_their_exit_codes(tmp_path: Path) -> None:
@@ -200,10 +201,10 @@ def test_pods_of_a_killed_stand_in_keep_running_and_report_their_exit_codes(tmp_
         client.close()
         records = [json.loads((gate / "pods" / pod.uid / "process.json").read_text()) for pod in before]
         process.kill()
-        process.wait(10)
+        process.wait(PATIENCE)
         (gate / f"{names[0]}-driver").touch()
         exit_file = Path(records[0]["exit_file"])
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while not exit_file.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         assert is_running(records[1]["pid"])
@@ -221,7 +222,7 @@ def test_pods_of_a_killed_stand_in_keep_running_and_report_their_exit_codes(tmp_
         follow(client, name, lambda status: status.state == "RUNNING")
         client.close()
         process.kill()
-        process.wait(10)
+        process.wait(PATIENCE)
     assert end_leftover_pods(config.state) == 1
     assert end_leftover_pods(config.state) == 0
 
@@ -245,7 +246,7 @@ async def test_process_that_starts_after_the_signal_is_terminated_too(tmp_path: 
     """A signal between fork and exec is lost. The pod must not run until the end of its grace period."""
     program = ["/bin/sh", "-c", "trap 'exec sleep 600' TERM; touch ready; sleep 600 & wait"]
     process = start(program, {"PATH": os.environ["PATH"]}, cwd=tmp_path, log=tmp_path / "log", exit_file=tmp_path / "exit")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not (tmp_path / "ready").exists():
             await asyncio.sleep(0.01)
         await process.stop(30)

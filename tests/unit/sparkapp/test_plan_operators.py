@@ -23,6 +23,11 @@ CATALOG = Catalog.model_validate(
             },
             "own": {"columns": {"key": "string", "other": "string", "value": "number"}, "uniqueColumns": ["key", "other"]},
             "single": {"columns": {"key": "string", "other": "string", "value": "number"}, "uniqueColumns": ["key"]},
+            "ids": {
+                "columns": {"p": "string", "a": "string"},
+                "uniqueColumns": ["p"],
+                "floors": {"minGroupSize": 0, "identity": "p", "dimensions": ["a"]},
+            },
             "listed": {"columns": {"a": "string", "b": "number"}, "floors": {"minGroupSize": 0, "dimensions": ["a"]}},
         }
     }

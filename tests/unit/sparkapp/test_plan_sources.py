@@ -118,6 +118,18 @@ def test_condition_of_a_semi_join_reads_columns_that_queries_may_filter_by() -> 
     assert code_of(join("LeftSemi", OWN, LISTED, equal(13, 22))) == "PlanColumnNotAllowed"
 
 
+IDS = view("ids", p=51, a=52)
+
+
+def test_identity_of_a_dataset_without_a_minimum_is_compared_with_identities_of_persons_only() -> None:
+    assert rows(join("Inner", ORDERS, IDS, equal(1, 51))).persons
+    assert rows(join("LeftAnti", ORDERS, IDS, equal(1, 51))).persons
+    assert code_of(join("LeftAnti", ORDERS, IDS, equal(1, 52), equal(1, 51), equal(2, 51))) == "PlanColumnNotAllowed"
+    assert code_of(project(join("Inner", OWN, IDS, equal(11, 51)), 11)) == "PlanColumnNotAllowed"
+    assert code_of(project(where(IDS, equal(51, 52)), 52)) == "PlanColumnNotAllowed"
+    assert code_of(project(where(OWN, member(11, project(IDS, 51))), 11)) == "PlanColumnNotAllowed"
+
+
 def test_membership_among_persons_makes_rows_theirs() -> None:
     found = rows(where(SINGLE, member(11, project(ORDERS, 1))))
     assert [(person.view, person.ids, person.found) for person in found.persons] == [("orders", frozenset([11]), frozenset())]
@@ -134,13 +146,11 @@ def test_membership_in_the_condition_of_an_outer_join_is_refused() -> None:
     assert code_of(join("LeftOuter", OWN, SECOND, condition)) == "PlanRowsOfPersons"
 
 
-def test_existence_of_a_person_makes_rows_theirs() -> None:
+def test_existence_of_a_person_is_refused() -> None:
     outer = node(f"{EXPRESSIONS}.OuterReference", e=attribute(11))
-    inner = where(ORDERS, node(f"{EXPRESSIONS}.EqualTo", attribute(1), outer))
-    found = rows(where(SINGLE, node(f"{EXPRESSIONS}.Exists", plan=inner)))
-    assert [person.ids for person in found.persons] == [frozenset([11])]
-    other = where(ORDERS, node(f"{EXPRESSIONS}.EqualTo", attribute(2), outer))
-    assert code_of(where(SINGLE, node(f"{EXPRESSIONS}.Exists", plan=other))) == "PlanJoinNotAllowed"
+    for column in (1, 2):
+        inner = where(ORDERS, node(f"{EXPRESSIONS}.EqualTo", attribute(column), outer))
+        assert code_of(where(SINGLE, node(f"{EXPRESSIONS}.Exists", plan=inner))) == "PlanRowsOfPersons"
 
 
 def test_rows_that_persons_choose_are_rows_of_persons_or_unique() -> None:

@@ -71,7 +71,6 @@ IMPLIED = {
     "deviation": 2,
     "guarded overlap": 2,
     "filtered moment": 4,
-    "values of two": 2,
     "union": 28,  # the same for the other kind of person
     "found": 3,
     "optional rows": 3,

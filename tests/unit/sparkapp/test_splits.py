@@ -17,6 +17,7 @@ from sparkapp.listing import DatasetListing
 from sparkapp.splits import WHOLE_OBJECT, InputSplit, SplitText, open_object, plan_splits, read_task
 from tests.folder_pod import FolderPod
 from tests.folder_store import FolderStore
+from tests.patience import PATIENCE
 from tests.unit.sparkapp_dataset import DatasetWorld
 
 MIB = 1 << 20
@@ -149,7 +150,7 @@ def test_skipped_bytes_may_span_segments_or_exceed_the_text() -> None:
 def test_segments_are_fetched_in_groups_and_one_group_ahead() -> None:
     text, opened = text_of(*[b"%d\n" % number for number in range(20)])
     assert text.read(2) == b"0\n"
-    assert opened.ahead.wait(10)
+    assert opened.ahead.wait(PATIENCE)
     assert opened.opened == [(0, 8), (8, 16)]
     assert text.read() == b"".join(b"%d\n" % number for number in range(1, 20))
     assert opened.opened == [(0, 8), (8, 16), (16, 20)]

@@ -32,6 +32,17 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
         ("g", "SELECT 2 * SUM(y) - SUM(x) AS s FROM (SELECT o.user_key, SUM(o.amount) AS x, SUM(o.amount) / COUNT(*) AS y FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.user_key) t"),
         ("g", "SELECT c.campaign, SUM(t.s) AS n FROM (SELECT user_key, SUM(amount) AS s FROM orders GROUP BY user_key) t LEFT JOIN clicks c ON c.user_key = t.user_key GROUP BY c.campaign"),
         ("g", "SELECT CONCAT(l.label, o.region) AS k, SUM(o.amount) AS n FROM orders o JOIN labels l ON o.user_key = l.user_key GROUP BY 1"),
+        ("g", "SELECT g.x, SUM(o.amount) AS s FROM orders o JOIN (SELECT region, 1 AS x FROM regions UNION ALL SELECT region, 2 FROM regions) g ON o.region = g.region GROUP BY g.x"),
+        ("g", "SELECT t.tag, SUM(o.amount) AS s FROM orders o JOIN (SELECT a.region, b.region AS tag FROM regions a JOIN regions b ON a.country = b.country) t ON o.region = t.region GROUP BY t.tag"),
+        ("g", "SELECT b.region, SUM(o.amount) AS s FROM orders o JOIN regions a ON o.region = a.region JOIN regions b ON a.country = b.country GROUP BY b.region"),
+        ("g", "SELECT l.x, SUM(o.amount) AS s, COUNT(*) AS n FROM orders o JOIN (SELECT 'u17' AS k, 'a' AS x UNION ALL SELECT 'u18', 'a') l ON o.user_key = l.k GROUP BY l.x"),
+        ("g", "SELECT SUM(o.amount) AS s, SUM(o.amount) FILTER (WHERE l.x IS NULL) AS t FROM orders o LEFT JOIN (SELECT 'u17' AS k, 'a' AS x) l ON o.user_key = l.k"),
+        ("g", "SELECT COUNT(*) - COUNT(l.x) AS n, SUM(o.amount) AS s FROM orders o LEFT JOIN (SELECT 'u17' AS k, 'a' AS x) l ON o.user_key = l.k"),
+        ("g", "SELECT SUM(o.amount) AS s FROM orders o JOIN (SELECT word FROM regions LATERAL VIEW EXPLODE(ARRAY('u17', 'u17')) e AS word) l ON o.user_key = l.word"),
+        ("g", "SELECT l.x, COUNT(*) AS n FROM (SELECT 'u17' AS k, 'a' AS x UNION ALL SELECT 'u17', 'b') l WHERE l.k IN (SELECT user_key FROM orders) GROUP BY l.x"),
+        ("g", "SELECT COUNT(*) AS n FROM weights w LATERAL VIEW EXPLODE(ARRAY('u17', 'u18')) e AS k WHERE k IN (SELECT user_key FROM orders)"),
+        ("g", "SELECT o.region, SUM(o.amount) AS s FROM orders o CROSS JOIN (SELECT 1 AS x UNION ALL SELECT 2) l GROUP BY o.region"),
+        ("g", "SELECT l.x, SUM(o.amount) AS s FROM orders o, (SELECT 1 AS x UNION ALL SELECT 2) l WHERE l.x = 1 OR o.region = 'north' GROUP BY l.x"),
     ],
     "rows that differ for everybody": [
         ("g", "SELECT c.campaign, SUM(o.amount) AS s, COUNT_IF(c.campaign = 'all') AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.campaign"),
@@ -59,6 +70,14 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
         ("g", "SELECT l.label, SUM(o.amount) AS s FROM orders o JOIN (SELECT user_key, label FROM labels WHERE user_key IN (SELECT user_key FROM clicks)) l ON o.user_key = l.user_key WHERE l.label IN ('A', 'B', 'C', 'D') GROUP BY l.label"),
         ("g", "WITH l AS (SELECT x.user_key, x.label FROM labels x WHERE EXISTS (SELECT 1 FROM clicks c WHERE c.user_key = x.user_key)) SELECT l.label, AVG(o.amount) * COUNT(*) AS s FROM l JOIN orders o ON o.user_key = l.user_key WHERE l.label IN ('A', 'B', 'C', 'D') GROUP BY l.label"),
         ("g", "SELECT l.label, SUM(o.amount) AS s FROM labels l LEFT JOIN orders o ON o.user_key = l.user_key WHERE l.label IN ('A', 'B', 'C', 'D') AND l.user_key IN (SELECT user_key FROM clicks) GROUP BY l.label"),
+    ],
+    "identities without a minimum": [
+        *(("ids", f"SELECT {use}") for use in (
+            "a FROM v WHERE uid = 'u17'", "m.uid, v.a FROM v JOIN m ON m.uid = v.uid", "m.uid, v.a FROM v JOIN m USING (uid)", "m.uid, m.t, v.a FROM m LEFT JOIN v ON v.uid = m.uid",
+            "uid FROM m WHERE uid IN (SELECT uid FROM v)", "uid FROM m WHERE EXISTS (SELECT 1 FROM v WHERE v.uid = m.uid)", "a FROM v LEFT SEMI JOIN m ON v.uid = m.uid", "a FROM v ORDER BY uid",
+            "a, COUNT(*) AS n FROM v GROUP BY a, uid", "a FROM v WHERE uid LIKE 'u17%'", "a, COUNT_IF(uid = 'u17') AS n FROM v GROUP BY a", "COUNT(*) AS n FROM (SELECT DISTINCT uid FROM v) t",
+            "(SELECT MAX(a) FROM v WHERE v.uid = m.uid) AS a FROM m", "a, uid = 'u17' AS k FROM v",
+        )),
     ],
     "marks that are counted": [
         *(("twins", f"SELECT {use} AS n FROM orders o JOIN weights w ON o.user_key = w.user_key") for use in (

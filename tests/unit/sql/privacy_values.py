@@ -50,7 +50,7 @@ def scope(*protected: ProtectedInput, grouped_by: tuple[Value, ...] | None = Non
     out = Scope()
     out.protected = list(protected)
     if grouped_by is not None:
-        out.group_keys = {key.sql for key in grouped_by}
+        out.group_keys = {key.sql: key.sql for key in grouped_by}
         out.plain_group_keys = [key.sql for key in grouped_by if key.plain]
         out.per_person = rows.is_per_person(out.protected, grouped_by, out.equal)
     return out

@@ -74,9 +74,15 @@ def test_segments_that_do_not_form_a_query_are_refused(segments: list[QuerySegme
 
 
 @pytest.mark.parametrize(
-    ("rows", "code"), [("SELECT * FROM orders WHERE region = 'west'", "RowLevelOutput"), ("SELECT seg FROM weights", "")]
+    ("rows", "code"),
+    [
+        ("SELECT * FROM orders WHERE region = 'west'", "RowLevelOutput"),
+        ("SELECT status FROM orders GROUP BY status HAVING SUM(amount) > 500", "RowLevelOutput"),
+        ("SELECT seg FROM weights WHERE w < (SELECT SUM(spend) FROM clicks)", "RowLevelOutput"),
+        ("SELECT seg FROM weights", ""),
+    ],
 )
-def test_precondition_on_a_view_with_rows_of_persons_is_refused(rows: str, code: str) -> None:
+def test_precondition_on_a_view_with_rows_or_groups_of_persons_is_refused(rows: str, code: str) -> None:
     first = _segment(1, f"CREATE OR REPLACE TEMP VIEW v AS {rows}")
     last = _segment(
         2, "SELECT region, COUNT(*) AS n FROM orders GROUP BY region", pre_conditions=(PreCondition(view_name="v", min_row_count=1),)

@@ -85,6 +85,18 @@ CATALOGS = {
         }
     ),
 }
+CATALOGS["ids"] = Catalog.model_validate(
+    {
+        "views": [
+            {
+                "name": "v",
+                "columns": {"uid": "string", "a": "string"},
+                "floors": {"minGroupSize": 0, "identity": "uid", "dimensions": ["a"]},
+            },
+            {"name": "m", "columns": {"uid": "string", "t": "string"}},
+        ]
+    }
+)
 _LISTED = {"minGroupSize": 3, "identity": "user_key", "dimensions": ["campaign", "device"]}
 CATALOGS |= {
     "second": CATALOGS["twins"],
@@ -144,6 +156,8 @@ def rows(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
     if catalog == "num":
         orders: list[tuple[Any, ...]] = [(n, n, "north", TARGET if n == 17 else 0.0, 30) for n in people]
         return {"orders": orders, "mine": [("0" * zeros + "17", "a") for zeros in range(8)]}
+    if catalog == "ids":
+        return {"v": [(f"u{n}", "a") for n in people], "m": [("u17", "hit")]}
     if catalog == "out":
         return {"v": [(n, "a", 4.0 if n == 17 else 1.0) for n in people], "m": [(4.0, "hit")]}
     orders = []
@@ -249,6 +263,7 @@ ANY_RESULT = (
     "small cell by NULL", "unlisted column as a count", "identity of another type", "condition on an unlisted column", "powers by steps",
     "weights by steps", "one person in a union", "limits and rounding", "arrays made by the text",
     "sums of unions that overflow", "rounding", "marks that are counted", "failures of one value",
+    "identities without a minimum",
 )  # fmt: skip
 """Kinds of queries of which every result shows something."""
 

@@ -143,8 +143,8 @@ def test_clause_that_spark_reads_as_an_alias_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "rendering"),
     [
-        ("NOT (s LIKE 'a')", "NOT (`t`.`s` LIKE 'a')"), ("NOT s LIKE 'a'", "`t`.`s` NOT LIKE 'a'"),
-        ("NOT (s = 'a' AND s > 'b')", "NOT (`t`.`s` = 'a' AND `t`.`s` > 'b')"), ("NOT NOT s IN ('a')", "NOT (`t`.`s` NOT IN ('a'))"),
+        ("NOT (s LIKE 'a')", "NOT (`t`.`s` LIKE 'a')"), ("NOT s LIKE 'a'", "NOT (`t`.`s` LIKE 'a')"),
+        ("NOT (s = 'a' AND s > 'b')", "NOT (`t`.`s` = 'a' AND `t`.`s` > 'b')"), ("NOT NOT s IN ('a')", "NOT (NOT (`t`.`s` IN ('a')))"),
         ("s || ('a' || 'b')", "`t`.`s` || 'a' || 'b'"),
         ("EXTRACT(YEAR FROM (s = s))", "EXTRACT(YEAR FROM (`t`.`s` = `t`.`s`))"),
     ],

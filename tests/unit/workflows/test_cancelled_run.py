@@ -40,6 +40,7 @@ from cleanroom.messages.run import (
 )
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from tests.audit_world import AuditWorld
+from tests.patience import PATIENCE
 from tests.run_world import RunWorld
 from tests.temporal_env import unique
 from workflows.run_query import RunQuery
@@ -159,7 +160,7 @@ async def cancelled_at(step: str, room: Room, env: WorkflowEnvironment, ticket: 
     handle = await env.client.start_workflow(
         RunQuery.run, RunQueryInput(ticket=ticket, caller="fabrikam"), id=unique("run"), task_queue=CLEAN_ROOM_QUEUE
     )
-    await asyncio.wait_for(room.reached.wait(), 30)
+    await asyncio.wait_for(room.reached.wait(), PATIENCE)
     await handle.cancel()
     if step != "watch_job":
         # The workflow has the cancellation when a query sees it; nothing may be undone while the step still runs.
@@ -167,7 +168,7 @@ async def cancelled_at(step: str, room: Room, env: WorkflowEnvironment, ticket: 
         assert room.order[-1] == f"{step} starts"
     room.released.set()
     with pytest.raises(WorkflowFailureError):
-        await asyncio.wait_for(handle.result(), 60)
+        await asyncio.wait_for(handle.result(), PATIENCE)
     return room.order[room.order.index(f"{step} starts") + 1 :]
 
 

@@ -513,6 +513,15 @@ def test_a_vote_that_was_cast_on_an_ended_proposal_is_recorded_and_not_counted()
         assert "approved by **contosso**" in query.details
 
 
+def test_a_proposal_survives_a_week_without_governance() -> None:
+    with publish_query(find_query_change=Unavailable("GovernanceUnreachable", "on purpose")) as query:
+        propose(query)
+        query.advance(days=7)
+        assert query.names.count("find_query_change") > 7 * 24
+        query.update("approve", vote())
+        assert (state(query).stage, state(query).accepted) == ("Proposed", ("contosso",))
+
+
 # ---------------------------------------------------------------------- messages from anybody
 
 
