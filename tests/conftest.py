@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import typer.main
 from hypothesis import HealthCheck, settings
 
+from localcloud.launcher.processes import PORT_RANGE, port_range
 from tests.distribution import piece, rank
 
 pytest_plugins = ["tests.servers", "tests.temporal_env"]
@@ -21,6 +23,16 @@ settings.register_profile("suite", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("suite")
 # Typer evaluates the annotations of a command's parameters twice for each call of a command.
 typer.main.get_params_from_function = cache(typer.main.get_params_from_function)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each process of a distributed run its own ports: two local clouds that start at the same time choose 28 each."""
+    own = getattr(config, "workerinput", None)
+    if own is not None:
+        ports, count = port_range(), own["workercount"]
+        number = int(own["workerid"].removeprefix("gw"))
+        mine = ports[len(ports) * number // count : len(ports) * (number + 1) // count]
+        os.environ[PORT_RANGE] = f"{mine[0]}-{mine[-1]}"
 
 
 @pytest.hookimpl(wrapper=True)

@@ -19,7 +19,7 @@ import pytest
 from cleanroom.errors import Conflict, Internal, NotFound, TimedOut, Unavailable
 from localcloud.launcher import temporal_server
 from localcloud.launcher.ports import stable_ports
-from localcloud.launcher.processes import Ready, RunningService, Service, free_ports, running
+from localcloud.launcher.processes import PORT_RANGE, Ready, RunningService, Service, free_ports, running
 from localcloud.launcher.restarts import Crashes, RestartPolicy
 from localcloud.launcher.supervisor import Step, Supervisor, read_status, restart_exited, start_detached, stop_detached
 from tests.patience import PATIENCE
@@ -106,6 +106,15 @@ class TestProcesses:
         with socket.socket() as somebody:
             somebody.bind(("127.0.0.1", 0))
             assert max(chosen) < int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]) <= somebody.getsockname()[1]
+
+
+def test_free_ports_are_chosen_from_the_range_of_the_environment(monkeypatch: pytest.MonkeyPatch):
+    [first] = free_ports(1)
+    monkeypatch.setenv(PORT_RANGE, f"{first}-{first + 100}")
+    assert all(first <= port <= first + 100 for port in free_ports(2))
+    monkeypatch.setenv(PORT_RANGE, f"{first}-{first}")
+    with pytest.raises(Unavailable, match="PortsExhausted"):
+        free_ports(2)
 
 
 def test_ports_are_kept_and_avoid_other_servers(tmp_path: Path):

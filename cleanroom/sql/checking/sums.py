@@ -91,35 +91,29 @@ class Sums:
 
     def _add(self, name: str, value: Value, part: PartOfDivision) -> None:
         """Add what an aggregate of a value sums up."""
-        protected = bool(aggregates.protected_columns(value, self._ctx.catalog))
+        columns = aggregates.protected_columns(value, self._ctx.catalog)
         self._limits |= {((test,), part): None for test in sorted(value.caps)}
-        whole = parenthesised(value, SUM)
-        if not protected:
-            present = _present([whole])
-            summands = [Summand(whole, value.type, False, present, counts=value.made_by_text)]
-            summands += [Summand(_product([whole, whole], {}), "number", False, present)] * (aggregates.POWERS.get(name, 1) - 1)
-        else:
-            factors = polynomials.factors_of(value)
-            powers = [factors, tuple(sorted(factors * 2))] if name in aggregates.POWERS else [factors]
-            summands = [self._summand(power, value) for power in powers]
-        columns, known = columns_in(summands[0].text), self._ctx.scope.columns
-        self._uses.setdefault(" ".join(columns), {})[name, part] = summands[0].present
+        factors = polynomials.factors_of(value) if columns else (parenthesised(value, SUM),)
+        powers = [factors, tuple(sorted(factors * 2))] if name in aggregates.POWERS else [factors]
+        summands = [self._summand(power, value, bool(columns)) for power in powers]
+        read, known = columns_in(summands[0].text), self._ctx.scope.columns
+        self._uses.setdefault(" ".join(read), {})[name, part] = summands[0].present
         self._sums |= {(summand, part): None for summand in summands}
         form = value.sql if value.transformed else "filled" if value.filled else "sum" if name == "SUM" else "plain"
-        for column in aggregates.protected_columns(value, self._ctx.catalog):
+        for column in columns:
             self._columns.setdefault(column, set()).add((value.sql, part))
             self._columns[column] |= {(f"{value.sql} squared", part)} if name in aggregates.POWERS else set()
             self._forms.setdefault(column, set()).add(form)
-        for text in columns:
+        for text in read:
             for column in aggregates.protected_columns(known[text], self._ctx.catalog) if text in known else ():
                 self._steps.setdefault(column, set()).add(known[text].step)
 
-    def _summand(self, factors: Sequence[str], value: Value) -> Summand:
-        """A value of persons, given its factors."""
-        if len(factors) == 1:
-            column = self._numbers.get(factors[0])
-            return Summand(factors[0], column.type if column is not None else value.type, True, _present(factors))
-        return Summand(_product(factors, self._numbers), "number", True, _present(factors))
+    def _summand(self, factors: Sequence[str], value: Value, protected: bool) -> Summand:
+        """A value, given its factors."""
+        if len(factors) > 1:
+            return Summand(_product(factors, self._numbers), "number", protected, _present(factors))
+        kind = self._numbers.get(factors[0], value).type
+        return Summand(factors[0], kind, protected, _present(factors), counts=value.made_by_text and not protected)
 
     def _check(self, floor: int) -> None:
         """Refuse sums that could be solved for the values of a small group, or that depend on each other by the text."""
