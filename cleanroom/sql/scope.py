@@ -88,10 +88,14 @@ class Scope:
             self.named.setdefault(value.name.lower(), []).append(value)
 
     @property
+    def columns(self) -> dict[str, Value]:
+        """The columns of the relations, by their texts."""
+        return {value.sql: value for relation in self.relations.values() for value in relation.columns.values()}
+
+    @property
     def numbers(self) -> dict[str, Value]:
-        """The numeric columns of the relations, by their texts."""
-        columns = (value for relation in self.relations.values() for value in relation.columns.values())
-        return {value.sql: value for value in columns if value.type in NUMERIC}
+        """The numeric ones of these columns."""
+        return {text: value for text, value in self.columns.items() if value.type in NUMERIC}
 
     @property
     def plain_group_keys(self) -> list[str]:

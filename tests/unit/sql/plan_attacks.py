@@ -218,7 +218,7 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("one group", "PlanFloorMissing", [("MAX(`clicks`.`device`) AS `device`", "`clicks`.`device` AS `device`"), ("GROUP BY `clicks`.`user_key`", "GROUP BY `clicks`.`user_key`, `clicks`.`device`")]),
     ("one group", "PlanFloorMissing", [("JOIN (\n      SELECT", "LEFT JOIN (\n      SELECT")]),
     ("one group", "PlanFloorMissing", [("`t`.`device`", "CONCAT(`t`.`device`, `__cr_q`.`__cr_c1`)")]),
-    ("one group", "PlanFloorMissing", [("`__cr_q`.`__cr_c1` AS", "`__cr_q`.`__cr_c1` * 2 AS")]),
+    ("one group", "PlanFloorMissing", [("SUM(`__cr_q`.`__cr_c1`) AS", "SUM(`__cr_q`.`__cr_c1` * 2) AS")]),
     ("one group", "PlanFloorMissing", [("`__cr_p` = `t`.`user_key`", "`__cr_p` = `t`.`device`")]),
     ("one group", "PlanJoinNotAllowed", [("`__cr_p` = `t`.`user_key`", "`__cr_p` <=> `t`.`user_key`")]),
     ("one group", "PlanFloorMissing", [("`__cr_p` = `t`.`user_key`", "`__cr_p` = `t`.`user_key` AND `t`.`device` = 'ios'")]),
