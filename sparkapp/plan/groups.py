@@ -10,7 +10,7 @@ from sparkapp.plan.comparisons import plain, unchanged
 from sparkapp.plan.conditions import conjuncts, without_alias
 from sparkapp.plan.expressions import Columns, is_stored, require_conditions, require_shown
 from sparkapp.plan.overlap import OverlappingGroups
-from sparkapp.plan.release import Groups, Release, counted_test, groups_of, require_floors, require_merges
+from sparkapp.plan.release import Groups, Release, counted_test, groups_of, require_floors, require_merges, require_no_failures
 from sparkapp.plan.rows import NOTHING, Column, InputColumn, Person, Rows, fresh
 from sparkapp.plan.terms import Terms
 from sparkapp.plan.tree import Node, join_kind, refused, tree
@@ -74,6 +74,7 @@ class Aggregates:
         terms = Terms(self._walk, source, columns, groups.canonical)
         calls_of_persons = [part for part in merged if part.kind == "AggregateExpression" and part.children[0].kind != "BoolOr"]
         terms.read(calls_of_persons)
+        require_no_failures(groups.released())
         for call in calls:
             if call.children[0].kind == "Count":
                 terms.read_persons(counted_test(call, groups))

@@ -60,6 +60,7 @@ class Column:
         counts: Values by which a window partitions the rows that this column counts.
         computed: Not one unchanged input column: how many different values it has tells more than those of a column.
         power: The largest number of columns that it multiplies.
+        step: The aggregates by which steps per person have computed it from values.
         capped: LEAST limits it, so that it may be the same for all but a few persons.
         united: Values of persons, and others that an author may know.
         countable: Queries may count how many different values it has.
@@ -74,6 +75,7 @@ class Column:
     counts: frozenset[int] | None = None
     computed: bool = False
     power: int = 1
+    step: str = ""
     capped: bool = False
     united: bool = False
     countable: bool = True

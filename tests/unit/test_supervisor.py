@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -67,7 +68,7 @@ class TestProcesses:
     def test_ready_service_stops_with_its_children(self, tmp_path: Path):
         with running([listener(tmp_path, extra=("--child",))]) as started:
             process = started["web"]
-            child = int(until(lambda: (tmp_path / "web.log").read_text().partition("child ")[2].split() or None)[0])
+            child = int(until(lambda: re.search(r"child (\d+)\n", (tmp_path / "web.log").read_text()))[1])
             assert psutil.pid_exists(child)
         assert process.exit_code() == 0
         until(lambda: gone(child))

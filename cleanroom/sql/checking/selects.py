@@ -136,7 +136,7 @@ def _rows(joined: Source, ctx: Context) -> tuple[str, str]:
     scope, where = ctx.scope, ""
     if _begins("WHERE", ctx):
         where = "\nWHERE " + conjunction(conjuncts(ctx.in_clause("filter")))
-    rows.check_inputs(scope.protected)
+    rows.check_inputs(scope)
     missing = rows.unfiltered_identities(scope)
     if missing:  # a floor cannot count a row without an identity
         where += f"{' AND ' if where else f'{chr(10)}WHERE '}{' AND '.join(f'{text} IS NOT NULL' for text in missing)}"

@@ -170,14 +170,14 @@ def standing(config: KubernetesConfig) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen([sys.executable, "-m", "localcloud.standins.kubernetes", "--config", str(file)])
     try:
         tls = ssl.create_default_context(cafile=str(config.tls_cert))
-        for _ in range(200):
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            assert time.monotonic() < deadline, "the stand-in did not start"
             try:
                 if httpx.get(f"https://localhost:{config.port}/healthz", verify=tls).status_code == 200:
                     break
             except httpx.TransportError:
                 time.sleep(0.05)
-        else:
-            raise AssertionError("the stand-in did not start")
         yield process
     finally:
         process.terminate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -119,13 +120,19 @@ def floors(
         found.tests += [test(*part, f"{text} <> 0") for text, _ in sums if test(*part, f"{text} <> 0") not in found.tests]
         found.shares |= {(text, part): 80 for text, _ in sums}
         found.differences |= {pair((text, part), part | {f"{text}{NULL}"}) for text, _ in sums} | {pair(part, part | one) for one in values}
-    return found
+        found.differences |= {pair((text, part), part) for text, _ in sums}
+    return with_shares(found)
+
+
+def with_shares(floors: Floors) -> Floors:
+    """Floors that limit the part of one person in each difference, except in those of two counts."""
+    return replace(floors, difference_shares={one: 80 for one in floors.differences if any(text != "1" for text, _ in one)})
 
 
 ALL_A, SOME_A = (A, ALL), (A, MEETS)
 CASES = {
     "sum": ([call("Sum", AMOUNT)], floors(ALL_A)),
-    "sum and rows": ([call("Sum", AMOUNT), COUNT], floors(ALL_A, pairs=(pair(ALL_A, HAS),))),
+    "sum and rows": ([call("Sum", AMOUNT), COUNT], floors(ALL_A, pairs=(pair(ALL_A, HAS), pair(ALL_A, ALL)))),
     "mean": ([call("Average", AMOUNT)], floors(ALL_A, pairs=(pair(ALL_A, HAS),))),
     "two means": (
         [call("Average", AMOUNT), call("Average", DISCOUNT)],
@@ -133,13 +140,21 @@ CASES = {
     ),
     "sum and mean": (
         [call("Sum", AMOUNT), call("Average", AMOUNT), COUNT],
-        floors(ALL_A, pairs=(pair(ALL_A, HAS), pair(ALL, HAS))),
+        floors(ALL_A, pairs=(pair(ALL_A, HAS), pair(ALL_A, ALL), pair(ALL, HAS))),
     ),
-    "deviation": ([call("StddevSamp", AMOUNT)], floors(ALL_A, (SQUARE, ALL), pairs=(pair(ALL_A, (SQUARE, ALL)), pair(ALL_A, HAS)))),
+    "deviation": (
+        [call("StddevSamp", AMOUNT)],
+        floors(ALL_A, (SQUARE, ALL), pairs=(pair(ALL_A, (SQUARE, ALL)), pair(ALL_A, HAS), pair((SQUARE, ALL), HAS))),
+    ),
     "filtered sum": ([call("Sum", AMOUNT, where=NORTH)], floors(SOME_A, divided=True)),
     "filtered deviation": (
         [call("VariancePop", AMOUNT, where=NORTH)],
-        floors(SOME_A, (SQUARE, MEETS), pairs=(pair(SOME_A, HAS | MEETS), pair(SOME_A, (SQUARE, MEETS))), divided=True),
+        floors(
+            SOME_A,
+            (SQUARE, MEETS),
+            pairs=(pair(SOME_A, HAS | MEETS), pair((SQUARE, MEETS), HAS | MEETS), pair(SOME_A, (SQUARE, MEETS))),
+            divided=True,
+        ),
     ),
     "values and rows": ([call("Count", AMOUNT), COUNT], floors(counts=(HAS,), pairs=(pair(ALL, HAS),))),
     "values and a condition": (
@@ -148,15 +163,15 @@ CASES = {
     ),
     "two counts of values": (
         [call("Count", AMOUNT), call("Count", AMOUNT, where=NORTH)],
-        floors(counts=(HAS, HAS | MEETS), pairs=(pair(HAS, HAS | MEETS), pair(ALL, HAS), pair(ALL, HAS | MEETS)), divided=True, parts=True),
+        floors(counts=(HAS, HAS | MEETS), pairs=(pair(HAS, HAS | MEETS), pair(ALL, HAS)), divided=True, parts=True),
     ),
     "sum of a case": (
         [call("Sum", of("CaseWhen", NORTH, AMOUNT)), COUNT],
-        floors(SOME_A, pairs=(pair(SOME_A, HAS | MEETS),), divided=True, parts=True),
+        floors(SOME_A, pairs=(pair(SOME_A, HAS | MEETS), pair(SOME_A, ALL)), divided=True, parts=True),
     ),
     "mean of an if": (
         [call("Average", of("If", NORTH, AMOUNT, of("Cast", of("Literal", value="0", dataType="integer"), dataType="double"))), COUNT],
-        floors(SOME_A, pairs=(pair(SOME_A, HAS | MEETS),), divided=True, parts=True),
+        floors(SOME_A, pairs=(pair(SOME_A, HAS | MEETS), pair(SOME_A, ALL)), divided=True, parts=True),
     ),
 }
 
@@ -178,6 +193,29 @@ def test_aggregates_require_each_of_these_conditions(name: str) -> None:
         assert requires(found, replace(full, shares={one: share for one, share in full.shares.items() if one != sum}))
     for difference in full.differences:
         assert requires(found, replace(full, differences=full.differences - {difference}))
+    for difference in full.difference_shares:
+        assert requires(found, replace(full, difference_shares={**full.difference_shares, difference: 81}))
+
+
+def test_mean_and_sum_of_a_value_show_how_many_values_there_are_also_in_other_rows() -> None:
+    of_values = (pair(HAS, HAS | MEETS), pair(ALL, HAS))
+    sums = [pair(SOME_A, ALL_A), *(pair(one, count) for one in (SOME_A, ALL_A) for count in (HAS, HAS | MEETS))]
+    full = floors(SOME_A, ALL_A, counts=(HAS, HAS | MEETS), pairs=(*of_values, *sums), divided=True, parts=True)
+    found = terms(call("Average", AMOUNT, where=NORTH), call("Sum", AMOUNT), rows=ORDERED)
+    assert not requires(found, full)
+    for one in (*of_values, *(pair(part, part | HAS) for part in DIVIDED)):
+        assert requires(found, replace(full, differences=full.differences - {one}))
+
+
+def test_counts_of_each_and_of_both_columns_show_how_many_rows_have_none() -> None:
+    has_a, has_d = test(f"{A}{NULL}"), test(f"{D}{NULL}")
+    counts, product = (has_a, has_d, has_a | has_d), (" * ".join(sorted([A, D])), ALL)
+    calls = [call("Count", AMOUNT), call("Count", DISCOUNT), call("Average", PRODUCT), call("Sum", PRODUCT)]
+    pairs = [*(pair(product, count) for count in counts), *(pair(*some) for some in combinations([ALL, *counts], 2))]
+    full, none = floors(product, counts=counts, pairs=tuple(pairs)), test(f"{A} IS NULL", f"{D} IS NULL")
+    found = terms(*calls, rows=ORDERED)
+    assert not requires(found, replace(full, tests=[*full.tests, none]))
+    assert requires(found, full)
 
 
 MOMENTS = ("Sum", "Average", "StddevSamp", "StddevPop", "VarianceSamp", "VariancePop")
@@ -543,8 +581,8 @@ def test_condition_on_another_relation_chooses_no_values_whose_rows_a_join_repea
             terms(found, rows=joined)
 
 
-def test_sums_with_one_column_are_few_and_in_one_form() -> None:
-    product, capped = of("Multiply", AMOUNT, AMOUNT), of("Least", AMOUNT, ONE)
+def test_sums_with_one_column_are_few() -> None:
+    product = of("Multiply", AMOUNT, AMOUNT)
     products = [call("Sum", of("Multiply", AMOUNT, attribute(id))) for id in (5, 6, 7)]
     rows = replace(ROWS, columns={**ROWS.columns, **{id: replace(ROWS.columns[3], value=id) for id in (5, 6, 7)}})
     terms(call("Sum", AMOUNT), call("Average", AMOUNT), call("Sum", product), rows=rows)
@@ -552,11 +590,6 @@ def test_sums_with_one_column_are_few_and_in_one_form() -> None:
     for several in ([call("Sum", AMOUNT), *products], [call("StddevPop", AMOUNT), *products[:2]]):
         with pytest.raises(Refused, match="different sums"):
             terms(*several, rows=rows)
-    terms(call("Sum", AMOUNT), call("Sum", of("Coalesce", AMOUNT, of("Literal", value="0", dataType="double"))))
-    terms(call("Sum", capped), call("Average", capped))
-    for several in ([call("Sum", AMOUNT), call("Sum", capped)], [call("Average", of("Log", AMOUNT)), call("Average", AMOUNT)]):
-        with pytest.raises(Refused, match="several forms"):
-            terms(*several)
 
 
 def test_sum_of_whole_numbers_of_a_union_could_overflow() -> None:
