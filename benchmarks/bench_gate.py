@@ -65,7 +65,7 @@ def query(parts: int = 12) -> str:
         )
     last = f"part_{parts - 1}"
     return (
-        "WITH " + ",\n".join(tables) + f"\nSELECT p.region,\n  SUM(p.amount * (1 - p.discount)) AS total,\n"
+        "WITH " + ",\n".join(tables) + f"\nSELECT p.region,\n  SUM(p.amount) - SUM(p.amount * p.discount) AS total,\n"
         "  COUNT(DISTINCT p.user_key) AS buyers,\n"
         f"  AVG(p.gross_{parts - 1}) AS mean\nFROM {last} AS p\nGROUP BY p.region\nHAVING COUNT(*) > 10\nORDER BY total DESC"
     )

@@ -13,6 +13,7 @@ import pytest
 import typer.main
 from hypothesis import HealthCheck, settings
 
+from localcloud.launcher.processes import PORT_RANGE, port_range
 from tests.distribution import piece, rank
 
 pytest_plugins = ["tests.servers", "tests.temporal_env"]
@@ -25,9 +26,17 @@ typer.main.get_params_from_function = cache(typer.main.get_params_from_function)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """End a process of a distributed run without freeing what pytest has collected, which takes two seconds."""
-    if hasattr(config, "workerinput"):
+    """Give each process of a distributed run its own ports, and let it end without freeing what pytest has collected.
+
+    Two local clouds that start at the same time choose 28 ports each. Freeing takes more than a second.
+    """
+    own = getattr(config, "workerinput", None)
+    if own is not None:
         atexit.register(os._exit, 0)  # runs after all that is registered later
+        ports, count = port_range(), own["workercount"]
+        number = int(own["workerid"].removeprefix("gw"))
+        mine = ports[len(ports) * number // count : len(ports) * (number + 1) // count]
+        os.environ[PORT_RANGE] = f"{mine[0]}-{mine[-1]}"
 
 
 @pytest.hookimpl(wrapper=True)

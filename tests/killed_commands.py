@@ -62,3 +62,5 @@ class Requests:
         await asyncio.wait([self.victim])
         if not self.dead:
             await self.victim
+        elif not self.victim.cancelled():
+            self.victim.exception()  # asyncio reports an exception that nothing has read

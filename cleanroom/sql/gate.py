@@ -16,7 +16,8 @@ from cleanroom.sql.checking.queries import Statement, query, statement
 from cleanroom.sql.context import Context, Findings
 from cleanroom.sql.lineage import card_of, lineage_of
 from cleanroom.sql.model import CheckedQuery
-from cleanroom.sql.privacy import release
+from cleanroom.sql.privacy.exposure import check_exposed
+from cleanroom.sql.privacy.release import check_result
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.text.tokens import Tokens
@@ -139,11 +140,11 @@ def _check_conditions(segment: QuerySegment, checked: Statement, views: Mapping[
 
 def _check_result(result: CheckedQuery, findings: Findings, catalog: Catalog) -> None:
     """Check the owners' rules for what leaves the clean room."""
-    release.check_result(result)
+    check_result(result)
     check_distinct_columns(result, "the result")
     for field in result.fields:
         try:
-            release.check_output(field, catalog)
+            check_exposed(field.exposed, f"the output column {field.name} shows", catalog)
         except Refusal as refusal:
             findings.note(refusal)
 

@@ -50,7 +50,8 @@ class Value:
     parts: tuple[Value, ...] = ()  # conditions that AND combines, or the sides of an equality
     semi_join: SemiJoin | None = None  # rows of persons that the condition reads: it must be a condition on every row of a SELECT
     constant: float | None = None  # value of a numeric constant, if known
-    flag: bool = False  # 0, 1 or NULL by its form
+    flag: bool = False  # 0 or 1 by its form
+    step: str = ""  # the aggregates by which earlier steps per person have computed it from values, such as ``AVG`` or ``SUM(AVG)``
     made_by_text: bool = False  # the text chooses the rows that have the value: it is a count, or an outer join supplies it
     transformed: bool = False  # not linear in a column: rounded, capped, or a logarithm. It is not multiplied any further
     filled: bool = False  # NULL is replaced by 0

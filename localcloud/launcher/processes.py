@@ -27,6 +27,8 @@ from localcloud.launcher.patience import ProcessPatience
 
 _POLL_SECONDS = 0.05
 _LOWEST_PORT = 10_000
+PORT_RANGE = "CLEANROOM_LOCAL_PORTS"
+"""Environment variable with the first and the last port for servers of this process and its children: ``10000-14999``."""
 
 
 class Ready(BaseModel):
@@ -223,12 +225,13 @@ def _tail(handle: IO[bytes], lines: int) -> str:
 def free_ports(count: int) -> list[int]:
     """Return distinct TCP ports on which no process listens.
 
-    They lie below the kernel's ephemeral range, so that it does not assign them to another process before they are used.
+    They lie below the kernel's ephemeral range, so that it does not assign them to another process before they are used. Processes that
+    start servers at the same time choose from ranges of their own, if the environment variable :data:`PORT_RANGE` has one for each.
 
     Raises:
         Unavailable: ``PortsExhausted``.
     """
-    span = range(_LOWEST_PORT, max(_ephemeral_ports(), _LOWEST_PORT + 1000))
+    span = port_range()
     ports: list[int] = []
     for port in secrets.SystemRandom().sample(span, k=len(span)):
         if len(ports) == count:
@@ -242,6 +245,14 @@ def free_ports(count: int) -> list[int]:
         hint="Stop servers that are not needed.",
         retryable=False,
     )
+
+
+def port_range() -> range:
+    """Return the ports from which :func:`free_ports` chooses."""
+    if own := os.environ.get(PORT_RANGE):
+        first, last = map(int, own.split("-"))
+        return range(first, last + 1)
+    return range(_LOWEST_PORT, max(_ephemeral_ports(), _LOWEST_PORT + 1000))
 
 
 def _ephemeral_ports() -> int:

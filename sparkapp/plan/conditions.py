@@ -32,6 +32,7 @@ class Floors:
         shares: For each sum of absolute values, the largest part of one person in percent.
         unguarded: A sum of absolute values includes rows that are about no person, if there are any.
         differences: Pairs of sums that are equal for all persons, or different for enough.
+        difference_shares: For these pairs, the largest part of one person in the sum of the differences.
         counted: Tests that are counted together, and whether a person meets each.
         repeated: Persons with several rows are counted.
     """
@@ -44,6 +45,7 @@ class Floors:
     shares: dict[Sum, int] = field(default_factory=dict)
     unguarded: bool = False
     differences: set[frozenset[Sum]] = field(default_factory=set)
+    difference_shares: dict[frozenset[Sum], int] = field(default_factory=dict)
     counted: set[frozenset[tuple[Test, bool]]] = field(default_factory=set)
     repeated: bool = False
 
@@ -216,14 +218,24 @@ class Condition:
         return found is not None and self._test(found[0], found[1] + 1, floors)
 
     def _share(self, node: Node, floors: Floors) -> bool:
-        """``MAX(s) - part * SUM(s)``, where ``s`` is the sum of absolute values of a person."""
+        """``MAX(s) - part * SUM(s)``, where ``s`` is the sum of absolute values of a person, or the absolute difference of two sums."""
         if node.kind != "Subtract" or node.children[1].kind != "Multiply":
             return False
         part, sum = node.children[1].children
         percent = _percent(part)
         largest, total = self._aggregate(node.children[0], "Max"), self._aggregate(sum, "Sum")
-        summed = self._absolute_sum(largest) if largest is not None else None
-        if percent is None or summed is None or largest is None or total is None or total.fields.get("exprId") != largest.fields["exprId"]:
+        if percent is None or largest is None or total is None or Canonical.shared(largest) != Canonical.shared(total):
+            return False
+        if largest.kind == "Abs" and largest.child.kind == "Cast" and largest.child.fields.get("dataType") == "double":
+            difference = largest.child.child
+            one, two = (self._total(side) for side in difference.children) if difference.kind == "Subtract" else (None, None)
+            if one is None or two is None:
+                return False
+            pair = frozenset({one, two})
+            floors.difference_shares[pair] = min(floors.difference_shares.get(pair, 100), percent)
+            return True
+        summed = self._absolute_sum(largest)
+        if summed is None:
             return False
         text, where, guarded = summed
         floors.shares[text, where] = min(floors.shares.get((text, where), 100), percent)

@@ -46,15 +46,6 @@ def shown(node: Node, columns: Columns, subquery: Subquery, *, persons: bool) ->
             return NOTHING
         read = (columns[part.id] for part in node.walk() if part.kind == "AttributeReference" and part.id in columns)
         return NOTHING.union(*(column.shows for column in read if not column.countable))
-    if kind == "WindowExpression" and node.children[0].kind == "RowNumber":
-        definition = node.children[1]
-        return NOTHING.union(
-            *(
-                shown(part, columns, subquery, persons=persons)
-                for part in definition.children
-                if part.kind not in ("SortOrder", "SpecifiedWindowFrame")
-            )
-        )
     parts = [shown(child, columns, subquery, persons=persons) for child in node.children]
     if "plan" in node.fields:
         rows = subquery(tree(node.fields["plan"]), columns)
@@ -80,7 +71,9 @@ def is_flag(node: Node, columns: Columns) -> bool:
     if node.kind == "AggregateExpression" and node.children[0].kind in EXTREMES:
         return is_flag(node.children[0].child, columns)
     if node.kind in CHOICES:
-        return all(part.kind == "Literal" and str(part.fields.get("value")) in ("0", "1", "None") for part in results_of(node))
+        results = results_of(node)
+        complete = len(results) > len(conditions_of(node))  # without ELSE it may be NULL
+        return complete and all(part.kind == "Literal" and str(part.fields.get("value")) in ("0", "1") for part in results)
     return False
 
 
@@ -94,6 +87,14 @@ def power(node: Node, columns: Columns) -> int:
         return 1 if function in COUNTS else largest * (POWERS.get(function, 2) if function not in EXTREMES else 1)
     parts = [power(child, columns) for child in results_of(node)]
     return sum(parts) if node.kind in ("Multiply", "Divide") else max(parts, default=0)
+
+
+def step_of(node: Node, columns: Columns) -> str:
+    """The aggregates that compute an expression from values; see :class:`sparkapp.plan.rows.Column`."""
+    if node.kind == "AttributeReference":
+        return columns[node.id].step if node.id in columns else ""
+    steps = " ".join(sorted({step_of(child, columns) for child in results_of(node)} - {""}))
+    return f"{node.children[0].kind}({steps})" if node.kind == "AggregateExpression" else steps
 
 
 def conditions_of(node: Node) -> list[Node]:

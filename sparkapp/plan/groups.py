@@ -10,7 +10,7 @@ from sparkapp.plan.comparisons import plain, unchanged
 from sparkapp.plan.conditions import conjuncts, without_alias
 from sparkapp.plan.expressions import Columns, is_stored, require_conditions, require_shown
 from sparkapp.plan.overlap import OverlappingGroups
-from sparkapp.plan.release import Groups, Release, counted_test, groups_of, require_floors, require_merges
+from sparkapp.plan.release import Groups, Release, counted_test, groups_of, require_floors, require_merges, require_no_failures
 from sparkapp.plan.rows import NOTHING, Column, InputColumn, Person, Rows, fresh
 from sparkapp.plan.terms import Terms
 from sparkapp.plan.tree import Node, join_kind, refused, tree
@@ -22,6 +22,7 @@ class Aggregates:
 
     def __init__(self, walk: Walk) -> None:
         self._walk = walk
+        self._texts: dict[str, str] = {}  # of the release of each view
 
     def aggregate(self, node: Node, having: Node | None, outer: Columns) -> tuple[Rows, Release | None]:
         """The rows of an aggregate and of the conditions above it, and its release."""
@@ -73,6 +74,7 @@ class Aggregates:
         terms = Terms(self._walk, source, columns, groups.canonical)
         calls_of_persons = [part for part in merged if part.kind == "AggregateExpression" and part.children[0].kind != "BoolOr"]
         terms.read(calls_of_persons)
+        require_no_failures(groups.released())
         for call in calls:
             if call.children[0].kind == "Count":
                 terms.read_persons(counted_test(call, groups))
@@ -85,7 +87,17 @@ class Aggregates:
         found = {item.id: Column(fresh(), self._walk.shown(without_alias(item), reads)) for item in groups.outputs()}
         unique = [frozenset(found[id].value for id in groups.keys)] if len(groups.keys) == len(keys) else []
         compared = self._compared(groups, source, source)
+        self._require_one_release(having, source.persons, outer)
         return Rows(found, unique=unique), Release(groups, source, uncovered, compared, terms)
+
+    def _require_one_release(self, having: Node, persons: Iterable[Person], outer: Columns) -> None:
+        """Refuse a second release of a view, and one for each row around it: differences of both could show few persons."""
+        if not outer.keys().isdisjoint(having.outer_reads()):
+            raise refused("PlanRowsOfPersons", "groups of persons depend on the rows around them")
+        text = Canonical().text(having)
+        for person in persons:
+            if self._texts.setdefault(person.view, text) != text:
+                raise refused("PlanRowsOfPersons", f"the result combines two aggregations of {person.view}")
 
     @staticmethod
     def _compared(groups: Groups, reads: Rows, source: Rows) -> frozenset[str]:

@@ -199,6 +199,18 @@ def require_merges(groups: Groups) -> None:
                 raise refused("PlanRowsOfPersons", f"{call.children[0].kind.upper()} shows values of single persons")
 
 
+def require_no_failures(values: Iterable[Node]) -> None:
+    """Require that groups which are not shown compute nothing from aggregates: it could fail, and the failure would show them.
+
+    Raises:
+        Refused: ``PlanFloorMissing``.
+    """
+    for value in values:
+        inner = value.child if value.kind == "Sqrt" else value
+        if inner.kind != "AggregateExpression" and any(part.kind == "AggregateExpression" for part in value.walk()):
+            raise refused("PlanFloorMissing", "an expression reads aggregates of groups before the conditions of the floors")
+
+
 def _is_merge(call: Node, groups: Groups) -> bool:
     function = call.children[0]
     if call.fields.get("isDistinct") or len(function.children) != 1 or function.child.kind != "AttributeReference":

@@ -60,6 +60,7 @@ class Column:
         counts: Values by which a window partitions the rows that this column counts.
         computed: Not one unchanged input column: how many different values it has tells more than those of a column.
         power: The largest number of columns that it multiplies.
+        step: The aggregates by which steps per person have computed it from values.
         capped: LEAST limits it, so that it may be the same for all but a few persons.
         united: Values of persons, and others that an author may know.
         countable: Queries may count how many different values it has.
@@ -74,6 +75,7 @@ class Column:
     counts: frozenset[int] | None = None
     computed: bool = False
     power: int = 1
+    step: str = ""
     capped: bool = False
     united: bool = False
     countable: bool = True
@@ -95,6 +97,7 @@ class Rows:
         multiplied: Joins of this SELECT may put a person into several rows, with different values of other relations.
         overlapping: Joins of a subquery may have done so, or the text makes or chooses the rows of a person.
         exploded: EXPLODE repeats the rows of a person, so that only persons may be counted.
+        relations: For a value, the number of the relation that it is a column of, if several are joined. Known until the SELECT ends.
         decided_by: For a value, those that are the same in all rows that share it. Known until the SELECT ends.
     """
 
@@ -104,6 +107,7 @@ class Rows:
     multiplied: bool = False
     overlapping: bool = False
     exploded: bool = False
+    relations: Mapping[int, int] = field(default_factory=dict)
     decided_by: Callable[[int], frozenset[int]] = _nothing
 
     def with_columns(self, columns: dict[int, Column]) -> Rows:
@@ -114,7 +118,7 @@ class Rows:
         """The rows as those of a subquery."""
         columns = {id: replace(column, optional=frozenset()) for id, column in self.columns.items()}
         overlapping = self.overlapping or self.multiplied
-        return replace(self, columns=columns, overlapping=overlapping, multiplied=False, decided_by=_nothing)
+        return replace(self, columns=columns, overlapping=overlapping, multiplied=False, relations={}, decided_by=_nothing)
 
     def renumbered(self, ids: Sequence[int]) -> Rows:
         """The rows under other attribute IDs, with new values."""

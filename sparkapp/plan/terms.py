@@ -1,7 +1,7 @@
 """What the aggregates of a release require of its conditions.
 
 * The persons who contribute to a sum or a count are counted, and none of them dominates a sum.
-* Two sums, or two counts, of a row are the same for all persons, or differ for enough of them.
+* Two sums or counts of a row are the same for all persons, or differ for enough of them, and no person dominates the difference.
 * So it is in each part into which the conditions of aggregates divide a group, and the persons in a part are none or enough.
 * Persons whom differences of counts of persons show are none or enough.
 """
@@ -36,13 +36,17 @@ from sparkapp.plan.conditions import (
     without_cast,
     without_casts,
 )
-from sparkapp.plan.expressions import CHOICES, MOMENTS, Columns, conditions_of, power, require_shown, results_of
-from sparkapp.plan.rows import Column, Rows
+from sparkapp.plan.expressions import CHOICES, MOMENTS, Columns, conditions_of, is_stored, power, require_shown, results_of
+from sparkapp.plan.rows import Column, InputColumn, Rows
 from sparkapp.plan.tree import Node, refused
 from sparkapp.plan.walking import Walk
 
 _WHOLE = frozenset({"integer", "long", "short", "byte"})
+_LINEAR = frozenset({"Multiply", "Divide", "Cast", "Coalesce", "AttributeReference", "Literal"})
+"""Expressions that a sum adds up like columns."""
 _ROW_COUNTS = ("Count", "CountIf", "Average")
+_MOST_SUMS = 3
+"""Different sums that contain one column. With fewer persons than sums, the sums would determine every value."""
 _FIRST_POWERS = frozenset({"Sum", "Average"})
 ALL = Test()
 """The test that all rows meet."""
@@ -68,7 +72,9 @@ class Terms:
     _found: dict[Test, bool] = field(default_factory=dict)  # rows with a value that is counted, and whether none may be
     _limits: dict[tuple[str, Test], None] = field(default_factory=dict)  # persons below a limit are counted in rows that meet a test
     _selected: set[Test] = field(default_factory=set)  # the rows that each aggregate reads
-    _functions: dict[Sum, set[str]] = field(default_factory=dict)
+    _uses: dict[str, dict[tuple[str, Test], Test]] = field(default_factory=dict)  # of each value: by which aggregates, in which rows
+    _forms: dict[InputColumn, set[str]] = field(default_factory=dict)  # steps per person, and functions that are not linear
+    _of_columns: dict[str, set[Sum]] = field(default_factory=dict)  # the sums that contain each column
     _known: bool = False  # how many rows there are
     _counted: list[Test] = field(default_factory=list)  # tests of the persons who are counted
     _divisions: dict[str, bool] = field(default_factory=dict)  # conditions, and whether a part may not be empty
@@ -86,6 +92,7 @@ class Terms:
             function, kind = call.children[0], call.children[0].kind
             where = Test(truth_text(condition, self.canonical) + TRUE for condition in call.children[1:])
             self._require_no_overflow(call)
+            self._require_one_relation(call)
             self._read_divisions(call)
             self._counts_rows = self._counts_rows or kind in _ROW_COUNTS
             if kind not in (*_ROW_COUNTS, *MOMENTS) or call.fields.get("isDistinct"):
@@ -94,6 +101,24 @@ class Terms:
                 self._know_rows()
             else:
                 self._read_rows(function, where)
+
+    def _require_one_relation(self, call: Node) -> None:
+        """Refuse a condition on one relation for values of another whose rows a join repeats: it would choose how often each counts."""
+        read = {column.value for column in self._returned(call.children[0]).values() if not column.identity}
+        relations = self.source.relations
+        tested = {self.columns[id].value for part in call.walk() for test in conditions_of(part) for id in attributes(test)}
+        if self.source.multiplied and read and not {relations.get(id) for id in tested} <= {relations.get(id) for id in read}:
+            raise refused("PlanRowsOfPersons", "a condition on another relation chooses values whose rows a join repeats")
+
+    def _require_few_sums(self, value: Node, function: str, test: Test) -> None:
+        """Refuse sums that could be solved for the values of a small group."""
+        text = self.canonical.text(value)
+        limit = max(1, min(_MOST_SUMS, max(person.floor for person in self.source.persons) - 1))
+        for leaf in _columns(value):
+            sums = self._of_columns.setdefault(self.canonical.text(leaf), set())
+            sums |= {(text, test)} if function in _FIRST_POWERS else {(text, test), (f"{text} squared", test)}
+            if len(sums) > limit:
+                raise refused("PlanRowsOfPersons", f"it computes {len(sums)} different sums of one column; the limit is {limit}")
 
     def read_persons(self, test: Node | None) -> None:
         """Add a count of persons: of all, or of those with a row that meets a test."""
@@ -154,6 +179,8 @@ class Terms:
         elif kind in MOMENTS:
             self._read_moment(value, kind, test)
         else:
+            if not is_stored(value, self.columns):  # how many rows have a value tells the values
+                require_shown(self.walk.shown(value, self.columns), "a count reads", self.walk.catalog)
             found = test | {f"{product_text(value, self.canonical)}{FOUND}"}
             self._found[found] = bool(test)
             self._known, self._counts[found] = True, None
@@ -173,15 +200,20 @@ class Terms:
         protected = self._shows_persons(value)
         if protected:
             self._require_moment(value, function)
+            self._require_few_sums(value, function, test)
         self._limits |= {(limit, test): None for node in value.walk() if node.kind == "Least" for limit in self._limits_of(node)}
         whole = product_text(value, self.canonical)
         sums = [whole] if function in _FIRST_POWERS else [whole, product_of((whole, whole))]
-        functions = self._functions.setdefault((sums[0], test), set())
-        functions.add(function)
-        if len(functions) > 1:  # a sum and a mean show how many values there are
-            self._counts[test | {f"{sums[0]}{FOUND}"}] = None
+        columns = " * ".join(sorted(self.canonical.text(leaf) for leaf in _columns(value)))
+        self._uses.setdefault(columns, {})[function, test] = test | (_present(whole) if protected else {f"{whole}{FOUND}"})
         self._sums |= {(text, test): protected for text in sums}
         self._known = self._known or function != "Sum"
+        form = next((self.canonical.text(part) for part in value.walk() if part.kind not in _LINEAR), "")
+        for leaf in _columns(value):
+            for column in self.columns[leaf.id].shows:
+                self._forms.setdefault(column, set()).add(self.columns[leaf.id].step + form)
+        if any(len(forms) > 1 for (name, _), forms in self._forms.items() if self.walk.catalog.has_floor(name)):
+            raise refused("PlanRowsOfPersons", "a column is aggregated in several forms, which may be the same for all but a few persons")
 
     def _limits_of(self, least: Node) -> Iterator[str]:
         """Tests of rows for which LEAST does not give its constant: ``LEAST(x, c) <> c`` and ``x IS NULL``, which LEAST ignores."""
@@ -236,13 +268,14 @@ class Terms:
             return
         if not all(_counts(floors, test, none) for test, none in self._found.items()):
             raise refused("PlanFloorMissing", "the persons who contribute to a count are not counted")
-        self._require_equal(floors, self._sums, self._counts, self._limits)
-        for test in self._counts:  # a mean of all rows may show how many there are
-            self._require_equal(floors, [], [ALL, test] if test - self._conditions() else [], [])
+        counted = self._all_counts()
+        self._require_equal(floors, self._sums, counted, self._limits)
+        for test in counted:  # a mean of all rows may show how many there are
+            self._require_equal(floors, [], [test & self._conditions(), test] if test - self._conditions() else [], [])
         self._require_divisions(floors)
         sums = dict.fromkeys((text, test - self._conditions()) for text, test in self._sums)
         shown = dict.fromkeys((text, test - self._conditions()) for text, test in protected)
-        tests = [test - self._conditions() for test in self._counts]
+        tests = [test - self._conditions() for test in counted]
         for divided in itertools.product(*self._all_divisions(floors.tests)) if len(self._selected) > 1 else ():
             part = Test().union(*divided)
             self._require_contributors(floors, [(text, part | test) for text, test in shown], none=True)
@@ -250,6 +283,15 @@ class Terms:
             if not all(covers(floors.tests, test) for test in counts if test != part):
                 raise refused("PlanFloorMissing", "the persons with a value in a part of a group are not counted")
             self._require_equal(floors, [(text, part | test) for text, test in sums], counts, [(limit, part) for limit, _ in self._limits])
+
+    def _all_counts(self) -> dict[Test, None]:
+        """The counts, and those of values of which a sum and a mean, or three means, show how many there are."""
+        found = dict(self._counts)
+        for uses in self._uses.values():
+            functions = {function for function, _ in uses}
+            if len(functions) > 1 or (len(uses) > 2 and "Sum" not in functions):
+                found |= dict.fromkeys(uses.values())
+        return found
 
     def _conditions(self) -> Test:
         """Texts of the tests that conditions of aggregates are."""
@@ -262,19 +304,28 @@ class Terms:
             each = [{f"{text} <> 0"}, {f"{factor} <> 0" for factor in text.split(" * ")}]  # all factors are not 0
             if not any(_counts(floors, test | one, none or bool(test)) for one in each):
                 raise refused("PlanFloorMissing", "the persons who contribute to a sum are not counted")
-            if floors.shares.get((text, test), 100) > share:
+            if floors.shares.get((text, test), share + 1) > share:
                 raise refused("PlanFloorMissing", "no condition limits the part of one person in a sum")
 
     def _require_equal(self, floors: Floors, sums: Iterable[Sum], counts: Iterable[Test], limits: Iterable[tuple[str, Test]]) -> None:
-        """Require that two sums, or two counts, are equal for all persons, or differ for enough."""
-        sums = list(sums)
+        """Require that two sums or counts are equal for all persons, or differ for enough, of whom none dominates the difference."""
+        sums, counts = list(sums), list(counts)
         pairs = [*itertools.combinations(sums, 2)]
-        if self._known:
-            pairs += [*itertools.combinations([("1", test) for test in counts], 2)]
-            stored = {text for (text, _), shows_persons in self._sums.items() if shows_persons and " * " not in text}
-            pairs += [((text, test), ("1", test | {f"{text}{FOUND}"})) for text, test in sums if text in stored]
+        shown = {text for (text, _), shows_persons in self._sums.items() if shows_persons}
+        for text, test in sums if self._known else ():
+            pairs += [((text, test), ("1", count)) for count in {test | _present(text), *counts} if text in shown]
+        share = min(person.share for person in self.source.persons)
+        if any(floors.difference_shares.get(frozenset(pair), 100) > share for pair in pairs):
+            raise refused("PlanFloorMissing", "no condition limits the part of one person in a difference of two sums")
+        pairs += itertools.combinations([("1", test) for test in counts], 2) if self._known else ()
         if not {frozenset(pair) for pair in pairs} <= floors.differences:
             raise refused("PlanFloorMissing", "the persons for whom two sums differ are not counted")
+        for count in counts:
+            columns = {text for text in count if text.endswith(FOUND)}
+            rest = count - columns
+            none = rest | {column.removesuffix(FOUND) + EMPTY for column in columns}
+            if len(columns) > 1 and all(rest | {column} in counts for column in columns) and not covers(floors.tests, none):
+                raise refused("PlanFloorMissing", "the persons without a value in several columns are not counted")
         if not all(covers(floors.tests, test | {limit}) for limit, test in limits):
             raise refused("PlanFloorMissing", "the persons below a limit are not counted")
 
@@ -343,6 +394,11 @@ def _columns(node: Node) -> Iterator[Node]:
         yield node
     for result in results_of(node):
         yield from _columns(result)
+
+
+def _present(product: str) -> Test:
+    """The rows in which all factors of a product have a value."""
+    return Test(f"{factor}{FOUND}" for factor in product.split(" * "))
 
 
 def _is_mixed(value: Node) -> bool:

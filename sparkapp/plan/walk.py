@@ -8,7 +8,7 @@ from dataclasses import replace
 from cleanroom.sql import Catalog
 from sparkapp.plan.comparisons import attributes, plain, unchanged
 from sparkapp.plan.conditions import counts_rows, without_alias, without_casts
-from sparkapp.plan.expressions import Columns, is_flag, is_stored, power, require_conditions, require_shown, shown
+from sparkapp.plan.expressions import Columns, is_flag, is_stored, power, require_conditions, require_shown, shown, step_of
 from sparkapp.plan.groups import Aggregates
 from sparkapp.plan.late_joins import joined_before
 from sparkapp.plan.moments import computed_columns, renamed
@@ -107,7 +107,7 @@ class PlanWalk:
             return self._window(node, rows, columns)
         if kind == "Distinct":
             values = {column.value for column in rows.columns.values()}
-            if not all(person.all_ids & values for person in rows.persons):
+            if not all(person.all_ids & values and not person.partial for person in rows.persons):
                 raise refused("PlanRowsOfPersons", "DISTINCT removes rows of different persons")
             united = node.child.kind == "Union"
             self._require_compared(column for column in rows.columns.values() if column.computed or united or not column.countable)
@@ -190,8 +190,6 @@ class PlanWalk:
         found = dict(rows.columns)
         for item in node.expressions("windowExpressions"):
             call = item.child.children[0]
-            if call.kind == "RowNumber":
-                self._require_read([order for order in node.expressions("orderSpec") if order.child.kind != "AttributeReference"], columns)
             counts = frozenset(partition) if counts_rows(call) and not node.fields.get("orderSpec") else None
             found[item.id] = Column(item.id, self.shown(item.child, columns), counts=counts, computed=True)
         return replace(rows.with_columns(found), overlapping=rows.overlapping or bool(rows.persons))
@@ -226,6 +224,7 @@ class PlanWalk:
                 all(column.flag for column in group),
                 computed=any(column.computed for column in group) or len({column.shows for column in group}) > 1,
                 power=max(column.power for column in group),
+                step=" ".join(sorted({column.step for column in group} - {""})),
                 capped=any(column.capped for column in group),
                 united=any(column.united for column in group) or len({column.shows for column in group}) > 1,
                 countable=all(column.countable for column in group),
@@ -257,6 +256,7 @@ class PlanWalk:
             null=null,
             computed=True,
             power=power(inner, columns),
+            step=step_of(inner, columns),
             capped=any(leaf.capped for leaf in leaves) or any(part.kind == "Least" for part in inner.walk()),
             united=any(leaf.united for leaf in leaves),
             countable=all(leaf.countable for leaf in leaves),

@@ -15,7 +15,7 @@ from cleanroom.spark.preflight import DRIVER, NETWORK_POLICIES, SUBMISSION, miss
 from cleanroom.spark.service import SparkService
 from cleanroom.spark.status import JobStatus
 from tests.cluster.place import Place
-from tests.cluster.runs import DEADLINES, finish, remaining_pods, submit
+from tests.cluster.runs import DEADLINES, PATIENCE, finish, remaining_pods, submit
 from tests.unit.spark_support import make_job
 
 pytestmark = pytest.mark.scenario
@@ -89,12 +89,12 @@ async def test_watch_can_be_cancelled_and_resumed(place: Place, service: SparkSe
             started.set()
 
     first = asyncio.create_task(service.watch(submission.tracking_id, progress, DEADLINES))
-    await asyncio.wait_for(started.wait(), 90)
+    await asyncio.wait_for(started.wait(), PATIENCE)
     first.cancel()
     begun = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await first
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
     count = len(readings)
     again = asyncio.create_task(service.watch(submission.tracking_id, progress, DEADLINES))
     while len(readings) < count + 3:
@@ -102,7 +102,7 @@ async def test_watch_can_be_cancelled_and_resumed(place: Place, service: SparkSe
     # Progress is reported at every beat, so the caller can send heartbeats.
     assert not again.done()
     await service.delete(submission.tracking_id)
-    outcome = await asyncio.wait_for(again, 60)
+    outcome = await asyncio.wait_for(again, PATIENCE)
     assert (outcome.succeeded, outcome.code) == (False, FailureCode.DELETED)
 
 

@@ -18,6 +18,7 @@ from localcloud.launcher.processes import free_ports
 from localcloud.standins.serving import serving
 from localcloud.tls import LocalAuthority
 from tests.faults.proxy import FAULTS, KILLS, LABEL, FaultProxy, Request, Rule, template
+from tests.patience import PATIENCE
 
 BODY = {"value": "x" * 1000}
 PUT = Request("service", "PUT", "/items/*")
@@ -97,7 +98,7 @@ def test_a_request_meets_its_fault_once(proxied: tuple[FaultProxy, Service, str]
     assert (service.effects, rule.hits) == (2, 0)
     assert put(url, local_authority, f"workflow|{activity}|1") in answers
     with service.acted:
-        assert service.acted.wait_for(lambda: service.effects == 2 + effects, 10)
+        assert service.acted.wait_for(lambda: service.effects == 2 + effects, PATIENCE)
     assert killed == (["service"] if fault in KILLS else [])
     assert put(url, local_authority, f"workflow|{activity}|2") == OK
     assert (service.effects, rule.hits) == (3 + effects, 1)

@@ -25,6 +25,7 @@ from cleanroom.messages.run import ConsentWithdrawn, JobOutcome, Revoked
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from tests.answering import UNTIL_CANCELLED, answering
 from tests.histories import OUTCOMES_FOLDER, recorded_keyring, write_history
+from tests.patience import PATIENCE
 from tests.release_worker import AT_ONCE
 from tests.temporal_env import client_with, server_options
 from tests.unit.workflows import worlds
@@ -68,7 +69,7 @@ class Outcome:
 
 async def _running(handle: WorkflowHandle[Any, Any], name: str) -> None:
     """Wait until an activity runs."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while True:
             pending = (await handle.describe()).raw_description.pending_activities
             if any(item.activity_type.name == name and item.HasField("last_started_time") for item in pending):
@@ -325,7 +326,7 @@ async def _record(client: Client, name: str, outcome: Outcome) -> None:
     handle = await start_outcome(client, _run_id(name), outcome)
     if outcome.act is not None:
         await outcome.act(handle)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         with suppress(WorkflowFailureError, WorkflowContinuedAsNewError):
             await client.get_workflow_handle(handle.id, run_id=handle.first_execution_run_id).result(follow_runs=False)
     await _write(client.get_workflow_handle(handle.id, run_id=handle.first_execution_run_id), name)

@@ -25,6 +25,7 @@ from starters.operations.session import run_async
 from tests.distribution import piece
 from tests.local_cloud.cloud import Cloud, python
 from tests.local_cloud.world import World, published_world
+from tests.patience import PATIENCE
 
 REUSE = "CLEANROOM_TEST_CLOUD"
 
@@ -57,7 +58,7 @@ def cloud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         started = (read_status(state / "cloud") or {}).get("services", [])
         processes = [psutil.Process(service["pid"]) for service in started if service["pid"] and service["state"] == "ready"]
         stopped = python("localcloud", "down", "--state", str(state / "cloud"))
-        _, left = psutil.wait_procs(processes, timeout=10)
+        _, left = psutil.wait_procs(processes, timeout=PATIENCE)
         assert (stopped.returncode, left) == (0, []), (stopped.stderr, left)
 
 

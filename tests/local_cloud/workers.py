@@ -9,6 +9,7 @@ import psutil
 
 from localcloud.launcher.processes import Ready, RunningService, Service
 from localcloud.launcher.supervisor import read_status
+from tests.patience import PATIENCE
 
 
 class Workers:
@@ -31,7 +32,7 @@ class Workers:
         if running is not None:
             running.stop()
         else:
-            psutil.wait_procs([process], timeout=10)
+            psutil.wait_procs([process], timeout=PATIENCE)
 
     def command(self, worker: str) -> tuple[str, ...]:
         """Return the command of a running worker."""

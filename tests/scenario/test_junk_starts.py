@@ -20,6 +20,7 @@ from starters.operations.doctor.temporal import FAILING
 from tests.codec_models import Note
 from tests.codec_workflows import Waiting
 from tests.histories.fingerprints import WORKFLOWS
+from tests.patience import PATIENCE
 from tests.temporal_env import TEST_KEYRING, client_with, unique
 
 pytestmark = pytest.mark.scenario
@@ -65,7 +66,7 @@ async def test_every_workflow_that_is_started_with_junk_fails_on_a_server(tempor
         for kind in WORKFLOWS:
             started += [await start(client, kind.__name__, await codec.encode(payloads), queue) for payloads in SEALED.values()]
             started.append(await start(client, kind.__name__, [PLAIN], queue))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             codes = await asyncio.gather(*(code(client, workflow_id) for workflow_id in started))
     expected = ["WorkflowArgumentsInvalid", "PayloadMalformed", "PayloadMalformed", "PayloadNotEncrypted"]
     assert codes == expected * len(WORKFLOWS)
@@ -84,10 +85,10 @@ async def test_a_workflow_under_an_unknown_key_is_flagged_and_continues_with_the
     async def flagged() -> bool:
         return handle.id in [item.id async for item in client.list_workflows(FAILING)]
 
-    async with create_worker(client, WorkerSpec("strict", queue, (Waiting,))), asyncio.timeout(60):
+    async with create_worker(client, WorkerSpec("strict", queue, (Waiting,))), asyncio.timeout(PATIENCE):
         while not await flagged():
             await asyncio.sleep(0.1)
-    async with create_worker(stranger, WorkerSpec("repaired", queue, (Waiting,))), asyncio.timeout(60):
+    async with create_worker(stranger, WorkerSpec("repaired", queue, (Waiting,))), asyncio.timeout(PATIENCE):
         assert await handle.result() == []
         while await flagged():
             await asyncio.sleep(0.1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -59,6 +59,8 @@ OWNERS = ("contosso", "litware")
 DIGEST = "ab" * 32
 EVENTS = 60
 """Number of events after which the server suggests continue-as-new."""
+OPEN: list[str] = []
+"""Workflow IDs of the queries of a test."""
 
 
 class Book:
@@ -70,7 +72,7 @@ class Book:
         self.answer: CleanRoomError | GovernanceQueryState | None = None
         """Answer to the poll of governance; None means that nothing has changed."""
         self.polled: list[str] = []
-        """Polled queries, including those of other tests."""
+        """Polled queries."""
         self.verified = asyncio.Event()
         self.verified.set()
         self.create_error: CleanRoomError | None = None
@@ -167,6 +169,10 @@ async def book(server: WorkflowEnvironment) -> AsyncIterator[Book]:
         for queue in (FRONTEND_QUEUE, collaborator_queue("litware"), collaborator_queue("fabrikam")):
             await stack.enter_async_context(create_worker(server.client, _spec(found, queue)))
         yield found
+        # No activity of a query that a test leaves open may reach the book of the next test.
+        while OPEN:
+            with suppress(RPCError):  # it has ended
+                await server.client.get_workflow_handle(OPEN.pop()).terminate()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -192,9 +198,10 @@ async def started(server: WorkflowEnvironment, **options: Any) -> WorkflowHandle
         authorisation="signed",
         **options,
     )
+    OPEN.append(unique("query"))
     with server.with_time_skipping_disabled():
         return await server.client.start_workflow(
-            PublishQuery.run, input, id=unique("query"), task_queue=FRONTEND_QUEUE, static_summary="a query in virtual time"
+            PublishQuery.run, input, id=OPEN[-1], task_queue=FRONTEND_QUEUE, static_summary="a query in virtual time"
         )
 
 

@@ -28,6 +28,7 @@ from starters.operations.query_renewal import renew_query
 from starters.operations.query_show import show_query
 from starters.operations.query_workflow import find_query, read_state
 from starters.operations.runs import current_digest, start_run
+from tests.patience import PATIENCE
 from tests.prepare_world import prepare_world
 from tests.recovery_world import Cluster, WorldSession, deployment
 from tests.temporal_env import unique
@@ -90,7 +91,7 @@ class Queries:
         await self.until(name, lambda state: state.stage == "Expired")
 
     async def until(self, name: str, done: Callable[[QueryState], bool]) -> QueryState:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not done(state := await read_state(self.fabrikam, name)):
                 await asyncio.sleep(0.02)
         return state

@@ -29,6 +29,7 @@ from cleanroom.temporal.workers import WorkerSpec, create_worker
 from tests.answering import LATER, UNTIL_CANCELLED, answering, plain
 from tests.changed_release import ADDED, ChangedPrepare, ChangedRunQuery
 from tests.histories.release import unpack_release
+from tests.patience import PATIENCE
 from tests.release_worker import AT_ONCE
 from tests.scenario.test_worker_versions import EAGER
 from tests.temporal_env import client_with, server_options
@@ -66,7 +67,7 @@ async def earlier_release(client: Client, folder: Path) -> AsyncIterator[None]:
             *(sys.executable, "-P", "-m", "tests.release_worker", *arguments), env={**os.environ, "PYTHONPATH": path}, stderr=output
         )
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 while not ready.exists():
                     assert process.returncode is None, log.read_text()
                     await asyncio.sleep(0.02)
@@ -101,7 +102,7 @@ async def collaborators(client: Client) -> AsyncIterator[None]:
 
 async def promoted(client: Client, build: str) -> None:
     """Promote a version as soon as all its workers poll."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         for deployment in DEPLOYMENTS:
             while True:
                 try:
@@ -120,7 +121,7 @@ async def start_run(client: Client, run_id: str) -> WorkflowHandle[Any, RunResul
 
 async def watching(client: Client, handle: WorkflowHandle[Any, Any]) -> None:
     """Wait until the activity ``watch_job`` of a run has started."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while True:
             for pending in (await handle.describe()).raw_description.pending_activities:
                 if pending.activity_type.name == "watch_job" and pending.HasField("last_started_time"):
@@ -210,7 +211,7 @@ async def test_runs_end_on_their_version_and_open_queries_move(tmp_path: Path) -
 async def approved(client: Client) -> QueryState:
     """Wait until the query is approved, and has continued on the next version."""
     handle: WorkflowHandle[Any, QueryState] = client.get_workflow_handle("query", result_type=QueryState)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while True:
             state: QueryState = await handle.query("state", result_type=QueryState, rpc_timeout=timedelta(seconds=10))
             described = await handle.describe()
@@ -222,7 +223,7 @@ async def approved(client: Client) -> QueryState:
 
 async def failed_task(handle: WorkflowHandle[Any, Any]) -> str:
     """Wait until a workflow task has failed, and return why."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while True:
             async for event in handle.fetch_history_events():
                 if event.HasField("workflow_task_failed_event_attributes"):

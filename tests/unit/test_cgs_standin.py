@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from localcloud.launcher.processes import free_ports
 from localcloud.standins.cgs.auth import IssuerConfig
 from localcloud.standins.cgs.callers import MEMBER_HEADER, MemberConfig
 from localcloud.standins.serving import serving
@@ -39,9 +39,7 @@ class Process:
     """The stand-in as a process, as the supervisor runs it."""
 
     def __init__(self, standin: StandIn, state: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        [self.port] = free_ports(1)
         config = standin.config(state=state, port=self.port, slow_history=False)
         self.file = state.with_suffix(".json")
         self.file.write_text(config.model_dump_json())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 from cleanroom.errors import Conflict, Internal, NotFound, TimedOut, Unavailable
 from localcloud.launcher import temporal_server
 from localcloud.launcher.ports import stable_ports
-from localcloud.launcher.processes import Ready, RunningService, Service, free_ports, running
+from localcloud.launcher.processes import PORT_RANGE, Ready, RunningService, Service, free_ports, running
 from localcloud.launcher.restarts import Crashes, RestartPolicy
 from localcloud.launcher.supervisor import Step, Supervisor, read_status, restart_exited, start_detached, stop_detached
 from tests.patience import PATIENCE
@@ -67,7 +68,7 @@ class TestProcesses:
     def test_ready_service_stops_with_its_children(self, tmp_path: Path):
         with running([listener(tmp_path, extra=("--child",))]) as started:
             process = started["web"]
-            child = int(until(lambda: (tmp_path / "web.log").read_text().partition("child ")[2].split() or None)[0])
+            child = int(until(lambda: re.search(r"child (\d+)\n", (tmp_path / "web.log").read_text()))[1])
             assert psutil.pid_exists(child)
         assert process.exit_code() == 0
         until(lambda: gone(child))
@@ -106,6 +107,15 @@ class TestProcesses:
         with socket.socket() as somebody:
             somebody.bind(("127.0.0.1", 0))
             assert max(chosen) < int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]) <= somebody.getsockname()[1]
+
+
+def test_free_ports_are_chosen_from_the_range_of_the_environment(monkeypatch: pytest.MonkeyPatch):
+    [first] = free_ports(1)
+    monkeypatch.setenv(PORT_RANGE, f"{first}-{first + 100}")
+    assert all(first <= port <= first + 100 for port in free_ports(2))
+    monkeypatch.setenv(PORT_RANGE, f"{first}-{first}")
+    with pytest.raises(Unavailable, match="PortsExhausted"):
+        free_ports(2)
 
 
 def test_ports_are_kept_and_avoid_other_servers(tmp_path: Path):

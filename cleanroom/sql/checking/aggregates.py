@@ -86,8 +86,7 @@ def _value(name: str, args: Sequence[Value], distinct: bool, ctx: Context) -> Va
     out.identity = out.ungrouped = False
     out.sources = out.outer_join_markers = out.caps = NO_NAMES
     out.flag = name in ("MIN", "MAX", "ANY_VALUE", "FIRST") and args[0].flag
-    # Rows that a join repeats count several times: an aggregate per person is then another form of the column.
-    out.transformed = out.transformed or (scope.multiplied and function.disclosure == "mixture")
+    out.step = f"{name}({out.step})"
     out.capped = out.capped and function.disclosure != "count"
     out.made_by_text = out.made_by_text or function.disclosure in ("count", "condition")
     return out

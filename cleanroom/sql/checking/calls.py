@@ -74,7 +74,8 @@ def _conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value]
             )
         out.conditional, out.selector, out.selected = True, parenthesised(conditions[0], SUM), results[0]
         out.plain = results[0].plain and all(other.type == "null" for other in others)
-    out.flag = all(result.constant in (0, 1) or result.flag or result.type == "null" for result in results)
+    complete = len(results) > len(conditions)  # without ELSE it may be NULL
+    out.flag = complete and all(result.constant in (0, 1) or result.flag for result in results)
     return out
 
 
@@ -125,7 +126,7 @@ def _scalar(name: str, ctx: Context) -> Value:
         return _conditional(sql, args[:1], args[1:], ctx)
     kind = result_type(function, [arg.type for arg in args])
     out = combine(sql, kind, ATOM, args, degree=polynomials.call(function, args))
-    out.transformed = out.transformed or (function.degree_rule in ("transforms", "rounds") and out.degree == 1)
+    out.transformed = out.transformed or (function.degree_rule in ("transforms", "rounds", "days_between") and out.degree == 1)
     if name == "LEAST" and out.degree == 1:
         below = [f"{sql} <> {parenthesised(arg, SUM)}" for arg in args if arg.constant is not None]
         missing = [f"NOT ({arg.sql} IS NOT NULL)" for arg in args if arg.constant is None]  # LEAST(NULL, 5) is 5

@@ -140,7 +140,7 @@ def _merged_field(fields: Sequence[Value], mixed: bool, ctx: Context) -> Value:
     out = combine("", kind, ATOM, fields, degree=highest_degree(fields), identity=True)
     out.name, out.origins = fields[0].name, frozenset([origin for field in fields for origin in field.origins])
     out.plain = not mixed and all(field.plain for field in fields) and len({field.type for field in fields}) == 1
-    out.flag = all(field.flag for field in fields)
+    out.flag, out.step = all(field.flag for field in fields), " ".join(sorted({field.step for field in fields} - {""}))
     out.whole = out.whole or (mixed and kind in ("integer", "long"))
     return out
 

@@ -14,7 +14,7 @@ from cleanroom.sql.context import Context
 from cleanroom.sql.model import CheckedQuery, ProtectedInput, Release, Value
 from cleanroom.sql.privacy import exposure, rows
 from cleanroom.sql.privacy.joins import Attached, attach
-from cleanroom.sql.privacy.release import check_group_keys, output_field, releases_groups
+from cleanroom.sql.privacy.release import output_field, releases_groups
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import GROUPS, HIDDEN_COLUMN, conjunction, qualified, quote
 from cleanroom.sql.scope import Scope
@@ -136,7 +136,7 @@ def _rows(joined: Source, ctx: Context) -> tuple[str, str]:
     scope, where = ctx.scope, ""
     if _begins("WHERE", ctx):
         where = "\nWHERE " + conjunction(conjuncts(ctx.in_clause("filter")))
-    rows.check_inputs(scope.protected)
+    rows.check_inputs(scope)
     missing = rows.unfiltered_identities(scope)
     if missing:  # a floor cannot count a row without an identity
         where += f"{' AND ' if where else f'{chr(10)}WHERE '}{' AND '.join(f'{text} IS NOT NULL' for text in missing)}"
@@ -234,7 +234,7 @@ def group_by(ctx: Context, items: Sequence[Item]) -> None:
     if scope.per_person:  # how many rows a person has tells the values by which they are divided
         exposure.check_condition(exposure.comparable(keys, ctx.catalog), ctx.catalog, "GROUP BY")
     else:
-        check_group_keys(keys, ctx.catalog)
+        exposure.check_exposed([pair for key in keys for pair in key.exposed], "grouping by", ctx.catalog)
 
 
 def _group_key(ctx: Context, items: Sequence[Item]) -> tuple[Value, int]:

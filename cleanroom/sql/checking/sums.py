@@ -19,7 +19,7 @@ from cleanroom.sql.privacy import aggregates, polynomials
 from cleanroom.sql.privacy.groups import Numbers, PersonGroups
 from cleanroom.sql.privacy.release import test_of
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import parenthesised
+from cleanroom.sql.rendering import columns_in, parenthesised
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 _COLUMN = re.compile("(`[^`]*`[.]`[^`]*`) IS NOT NULL")
@@ -35,7 +35,7 @@ class Summand(NamedTuple):
     text: str  # a column, a function of one, a product of two, or an expression over data of the author
     type: str
     protected: bool  # it shows values of persons
-    single: bool = True  # it is no product
+    present: Tests  # the rows in which it is not NULL
     counts: bool = False  # it is how many rows a person has
 
     def compared(self, rows: str) -> str:
@@ -61,14 +61,20 @@ class Sums:
         self._limits: dict[tuple[Tests, PartOfDivision], None] = {}  # rows below a limit
         self._selectors: set[PartOfDivision] = set()
         self._counts_rows = False
-        self._functions: dict[tuple[str, PartOfDivision], set[str]] = {}
+        self._uses: dict[str, dict[tuple[str, PartOfDivision], Tests]] = {}  # of each value: by which aggregates, and the rows they read
         self._columns: dict[ColumnKey, set[tuple[str, PartOfDivision]]] = {}
         self._forms: dict[ColumnKey, set[str]] = {}
+        self._steps: dict[ColumnKey, set[str]] = {}
         for item in ctx.scope.released.values():
             if item.persons or (item.arg is not None and item.arg.identity):  # each person may have one row
                 self._counts_rows, self._counts[(), ()] = True, None
             else:
                 self._read(item)
+        for uses in self._uses.values():
+            functions = {function for function, _ in uses}
+            # A sum and a mean show how many values there are, and so do three means.
+            if len(functions) > 1 or (len(uses) > 2 and "SUM" not in functions):
+                self._counts |= {(present, part): None for (_, part), present in uses.items()}
         self._check(floor)
 
     def _read(self, item: ReleasedAggregate) -> None:
@@ -85,36 +91,32 @@ class Sums:
 
     def _add(self, name: str, value: Value, part: PartOfDivision) -> None:
         """Add what an aggregate of a value sums up."""
-        protected = bool(aggregates.protected_columns(value, self._ctx.catalog))
+        columns = aggregates.protected_columns(value, self._ctx.catalog)
         self._limits |= {((test,), part): None for test in sorted(value.caps)}
-        whole = parenthesised(value, SUM)
-        if not protected:
-            summands = [Summand(whole, value.type, False, counts=value.made_by_text)]
-            summands += [Summand(_product([whole, whole], {}), "number", False, single=False)] * (aggregates.POWERS.get(name, 1) - 1)
-        else:
-            factors = polynomials.factors_of(value)
-            powers = [factors, tuple(sorted(factors * 2))] if name in aggregates.POWERS else [factors]
-            summands = [self._summand(power, value) for power in powers]
-        functions = self._functions.setdefault((summands[0].text, part), set())
-        functions.add(name)
-        if len(functions) > 1:  # a sum and a mean show how many values there are
-            self._counts[_present([summands[0].text]), part] = None
+        factors = polynomials.factors_of(value) if columns else (parenthesised(value, SUM),)
+        powers = [factors, tuple(sorted(factors * 2))] if name in aggregates.POWERS else [factors]
+        summands = [self._summand(power, value, bool(columns)) for power in powers]
+        read, known = columns_in(summands[0].text), self._ctx.scope.columns
+        self._uses.setdefault(" ".join(read), {})[name, part] = summands[0].present
         self._sums |= {(summand, part): None for summand in summands}
         form = value.sql if value.transformed else "filled" if value.filled else "sum" if name == "SUM" else "plain"
-        for column in aggregates.protected_columns(value, self._ctx.catalog):
+        for column in columns:
             self._columns.setdefault(column, set()).add((value.sql, part))
             self._columns[column] |= {(f"{value.sql} squared", part)} if name in aggregates.POWERS else set()
             self._forms.setdefault(column, set()).add(form)
+        for text in read:
+            for column in aggregates.protected_columns(known[text], self._ctx.catalog) if text in known else ():
+                self._steps.setdefault(column, set()).add(known[text].step)
 
-    def _summand(self, factors: Sequence[str], value: Value) -> Summand:
-        """A value of persons, given its factors."""
-        if len(factors) == 1:
-            column = self._numbers.get(factors[0])
-            return Summand(factors[0], column.type if column is not None else value.type, True)
-        return Summand(_product(factors, self._numbers), "number", True, single=False)
+    def _summand(self, factors: Sequence[str], value: Value, protected: bool) -> Summand:
+        """A value, given its factors."""
+        if len(factors) > 1:
+            return Summand(_product(factors, self._numbers), "number", protected, _present(factors))
+        kind = self._numbers.get(factors[0], value).type
+        return Summand(factors[0], kind, protected, _present(factors), counts=value.made_by_text and not protected)
 
     def _check(self, floor: int) -> None:
-        """Refuse sums that could be solved for the values of a small group, or of which an earlier step has scaled one."""
+        """Refuse sums that could be solved for the values of a small group, or that depend on each other by the text."""
         limit = max(1, min(aggregates.MOST_MOMENTS, floor - 1))
         for column, sums in sorted(self._columns.items()):
             forms = self._forms[column]
@@ -125,11 +127,12 @@ class Sums:
                     "could be solved for single values",
                 )
             # The sum is the same with 0 in place of NULL.
-            if len(forms - {"sum"}) > 1 or ("sum" in forms and forms - {"sum", "filled", "plain"}):
+            several = len(forms - {"sum"}) > 1 or ("sum" in forms and forms - {"sum", "filled", "plain"})
+            if several or len(self._steps.get(column, ())) > 1:
                 raise Refusal(
                     "TooManyMoments",
-                    f"the SELECT aggregates {column[1]} in several forms (plain, rounded, capped, 0 for NULL): the difference could be a "
-                    "value of one person; use one of them",
+                    f"the SELECT aggregates {column[1]} in several forms (plain, rounded, capped, 0 for NULL, or the SUM, AVG, MIN or MAX "
+                    "of each person): the difference could be a value of one person; use one of them",
                 )
 
     # -- conditions ---------------------------------------------------------------------------------------------------
@@ -145,8 +148,7 @@ class Sums:
         for tests, part in self._found:
             groups.require(_all_of(part, tests), none=bool(part))
         self._require(groups, share, list(self._sums), list(self._counts), list(self._limits))
-        if ((), ()) not in self._counts:  # a mean of all rows may show how many there are
-            groups.require_differences(("COUNT(*)", _count(part, tests)) for tests, part in self._counts if tests)
+        groups.require_differences((_count(part, ()), _count(part, tests)) for tests, part in self._counts if tests)
         summands, counted = dict.fromkeys(summand for summand, _ in self._sums), dict.fromkeys(tests for tests, _ in self._counts)
         for part in parts if len(self._selectors) > 1 else ():
             for tests in counted:
@@ -164,23 +166,25 @@ class Sums:
     ) -> None:
         for summand, part in sums:
             where = _all_of(part, ())
-            if summand.protected and share < 100:
+            if summand.protected:
                 groups.require_share(summand.text, where, share)
             groups.require_contributors(summand.text, where, none=bool(part))
-        groups.require_differences(self._pairs(sums, counts))
+        for tests, part in counts:  # with the counts of each of two columns, that of both shows how many rows have none
+            if len(tests) > 1 and all(((test,), part) in counts for test in tests):
+                groups.require(_all_of(part, tuple(f"NOT ({test})" for test in tests)))
+        counted = [_count(part, tests) for tests, part in counts]
+        groups.require_differences(self._pairs(sums, counted), share)
+        groups.require_differences(itertools.combinations(counted, 2) if self._counts_rows else ())
         for tests, part in limits:
             groups.require(_all_of(part, tests))
 
-    def _pairs(
-        self, sums: Sequence[tuple[Summand, PartOfDivision]], counts: Sequence[tuple[Tests, PartOfDivision]]
-    ) -> Iterator[tuple[str, str]]:
-        """Pairs of sums and counts of which the result may show the difference."""
+    def _pairs(self, sums: Sequence[tuple[Summand, PartOfDivision]], counts: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Pairs of two sums, or of a sum and a count, of which the result may show the difference."""
         totals = [summand.compared(_all_of(part, ())) for summand, part in sums]
         yield from itertools.combinations(totals, 2)
         for total, (summand, part) in zip(totals, sums, strict=True) if self._counts_rows else ():
-            if summand.single:
-                yield _count(part, (f"{summand.text} <> 0",)) if summand.counts else total, _count(part, _present([summand.text]))
-        yield from itertools.combinations([_count(part, tests) for tests, part in counts], 2) if self._counts_rows else ()
+            shown = _count(part, (f"{summand.text} <> 0",)) if summand.counts else total
+            yield from ((shown, text) for text in dict.fromkeys([_count(part, summand.present), *counts]) if text != shown)
 
 
 def _present(texts: Iterable[str]) -> Tests:

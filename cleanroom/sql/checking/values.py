@@ -28,7 +28,7 @@ def combine(
     may be, and the result is then such a condition.
     """
     out = Value(sql, type, precedence)
-    constant = True
+    constant, steps = True, set[str]()
     for part in parts:
         if part.identity:
             if not identity:
@@ -44,10 +44,11 @@ def combine(
         out.sources |= part.sources
         out.outer_join_markers |= part.outer_join_markers
         out.caps |= part.caps
+        steps.add(part.step)
         for fact in _INHERITED:
             if getattr(part, fact):
                 setattr(out, fact, True)
-    out.degree = 0 if constant else degree
+    out.degree, out.step = 0 if constant else degree, " ".join(sorted(steps - {""}))
     if out.origins:
         out.origins = _computed(out.origins)
     return out

@@ -37,10 +37,12 @@ def aggregate_disclosure(
     disclosure = FUNCTIONS[name].disclosure
     _check_overflow(name, args, catalog)
     divisions = _allowed_divisions(name, args, distinct, catalog) if released else ()
-    combinable = disclosure != "value" and all(arg.degree is not None and not (released and arg.outer_join_markers) for arg in args)
     different = distinct or name == "APPROX_COUNT_DISTINCT"
     exposed = _exposed(disclosure, args, released, catalog if different else None)
-    return Disclosure(exposed, _degree(name, args) if combinable else None, divisions)
+    if disclosure == "value" or not all(arg.degree is not None and not (released and arg.outer_join_markers) for arg in args):
+        return Disclosure(exposed, None, divisions)
+    counts = disclosure in ("count", "condition")
+    return Disclosure(exposed, 1 if counts else POWERS.get(name, 1) * max((arg.degree or 1 for arg in args), default=1), divisions)
 
 
 def _check_overflow(name: str, args: Sequence[Value], catalog: Catalog) -> None:
@@ -55,20 +57,11 @@ def _check_overflow(name: str, args: Sequence[Value], catalog: Catalog) -> None:
             )
 
 
-def _degree(name: str, args: Sequence[Value]) -> int:
-    """The largest number of columns that the result multiplies. Totals of products per person are products as well."""
-    if FUNCTIONS[name].disclosure in ("count", "condition"):
-        return 1
-    return POWERS.get(name, 1) * max((arg.degree or 1 for arg in args), default=1)
-
-
 def _exposed(disclosure: str, args: Sequence[Value], released: Sequence[ProtectedInput], catalog: Catalog | None) -> frozenset[ColumnKey]:
     """Input columns that an aggregate exposes; ``catalog`` if it counts different values."""
-    if disclosure == "condition":
+    if disclosure == "condition" or (disclosure == "count" and released):
         return NO_COLUMNS
     exposed = frozenset([pair for arg in args for pair in arg.exposed])
-    if disclosure == "count" and released:
-        return NO_COLUMNS
     if disclosure == "count" and all(arg.plain for arg in args):
         # Without a floor, a group may be two rows: the count tells whether their values are equal.
         return frozenset([pair for pair in exposed if catalog is not None and not catalog.has_floor(pair[0])])
@@ -174,26 +167,14 @@ def _check_value(name: str, arg: Value, catalog: Catalog) -> None:
             f"{name} of this expression contains powers above {MAX_POWER} of columns under a privacy floor, which could reveal "
             "single values; use COUNT, SUM and AVG of columns and of products of two, and STDDEV of columns",
         )
-    _check_weights(name, arg, protected, catalog)
-
-
-def _check_weights(name: str, arg: Value, protected: Sequence[ColumnKey], catalog: Catalog) -> None:
-    """Refuse values that the author, or another owner, could choose for each person, as factors of ``protected`` columns."""
-    own = sorted({view for view, _, _ in arg.origins if not catalog.has_floor(view)})
-    owners = sorted({view for view, _ in protected})
-    what = ""
-    if protected and (arg.degree or 0) > 1:
-        if arg.made_by_text:
-            what = "a column under a privacy floor with a count, or with a column that an outer join may leave NULL"
-        elif len(owners) > 1:
-            what = f"columns of {' and '.join(owners)}, whose owners could mark persons by them"
-        elif own:
-            what = f"a column under a privacy floor with a column of {', '.join(own)}, which has none"
-    if what:
+    views = sorted({view for view, _, _ in arg.origins})  # whose owners, or the author, could choose a factor for each person
+    if protected and (arg.degree or 0) > 1 and (arg.made_by_text or len(views) > 1):
         raise Refusal(
-            "WeightsNotAllowed", f"{name} multiplies {what}: such weights could single out persons; multiply the result, or group instead"
+            "WeightsNotAllowed",
+            f"{name} multiplies columns of {' and '.join(views)}, a count, or a column that an outer join may leave NULL: such weights "
+            "could single out persons; multiply the result, or group instead",
         )
-    if arg.made_by_text and not protected and own and all(not catalog.has_floor(view) for view, _, _ in arg.origins):
+    if own and arg.made_by_text:
         raise Refusal(
             "WeightsNotAllowed",
             f"{name} over rows under a privacy floor takes stored columns; this value is a count, or an outer join may leave it NULL: "

@@ -104,13 +104,17 @@ class PersonGroups:
         if not none or self.floor > 1:
             self._require(self._column(f"BOOL_OR({test})"), none)
 
-    def require_differences(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Require that the persons for whom two aggregates differ are none or enough.
+    def require_differences(self, pairs: Iterable[tuple[str, str]], share: int = 100) -> None:
+        """Require that the persons for whom two aggregates differ are none or enough, and that none has more than ``share`` percent.
 
         Each person adds the difference of both to the difference of those of the group, so that the others do not matter.
         """
-        for one, two in pairs if self.floor > 1 else ():
-            self._require(" <> ".join(f"COALESCE({self._column(text)}, 0)" for text in (one, two)))
+        for pair in pairs if self.floor > 1 else ():
+            one, two = sorted([f"COALESCE({self._column(text)}, 0)" for text in pair])
+            self._require(f"{one} <> {two}")
+            if share < 100:
+                difference = f"ABS(CAST({one} - {two} AS DOUBLE))"
+                self.conditions[f"MAX({difference}) - {share / 100} * SUM({difference}) <= 0"] = None
 
     def require_counted(self, tests: Iterable[str], repeated: bool) -> None:
         """Require that persons whom differences of counts of persons show are none or enough.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.model import (
     ATOM,
     NO_NAMES,
@@ -16,7 +15,6 @@ from cleanroom.sql.model import (
     ReleasedAggregate,
     Value,
 )
-from cleanroom.sql.privacy.exposure import check_exposed
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.vocabulary import FUNCTIONS
@@ -49,12 +47,6 @@ def _outputs_identities(scope: Scope, outputs: Sequence[Value]) -> bool:
     equal = scope.equal
     plain = {equal.representative(value.sql) for value in outputs if value.plain}
     return all(equal.representative(item.reference) in plain for item in scope.protected)
-
-
-def check_group_keys(keys: Iterable[Value], catalog: Catalog) -> None:
-    """Refuse a release whose group keys may not be part of a result: a group key exposes its values."""
-    for key in keys:
-        check_exposed(key.exposed, "grouping by", catalog)
 
 
 def parts_of(divisions: Mapping[str, bool]) -> list[PartOfDivision]:
@@ -151,8 +143,3 @@ def check_result(query: CheckedQuery) -> None:
                 f"the result combines two aggregations of {view}: their difference could reveal a group that the floor suppresses; "
                 "write two queries instead",
             )
-
-
-def check_output(field: Value, catalog: Catalog) -> None:
-    """Refuse an output column of the result that exposes a column which its owner does not allow there."""
-    check_exposed(field.exposed, f"the output column {field.name} shows", catalog)

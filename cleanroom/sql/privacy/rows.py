@@ -82,9 +82,14 @@ def join_rows(
 # -- rows that the text copies or chooses -----------------------------------------------------------------------------
 
 
-def check_inputs(protected: Sequence[ProtectedInput]) -> None:
-    """Refuse a FROM clause with too many protected inputs."""
-    if len(protected) > MAX_PROTECTED_INPUTS:
+def check_inputs(scope: Scope) -> None:
+    """Refuse a FROM clause with too many protected inputs, or with a LATERAL VIEW whose rows persons choose afterwards."""
+    if scope.protected and any(not relation.text and relation.alias not in scope.exploded for relation in scope.relations.values()):
+        raise Refusal(
+            "FanOutOverFloor",
+            "LATERAL VIEW next to <column> IN (SELECT <identity column> …) could copy rows; write it in a step after the one with IN",
+        )
+    if len(scope.protected) > MAX_PROTECTED_INPUTS:
         raise Refusal(
             "QueryTooComplex",
             f"one FROM clause contains more than {MAX_PROTECTED_INPUTS} relations under a privacy floor, including those inside of others",

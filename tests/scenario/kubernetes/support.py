@@ -13,6 +13,7 @@ from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.outcome import Outcome, outcome_of
 from cleanroom.spark.status import JobStatus
 from localcloud.standins.kubernetes.server import kubeconfig_path
+from tests.patience import PATIENCE
 from tests.unit.spark_support import Cluster
 
 RECEIPT = """
@@ -42,7 +43,7 @@ def api_client(running: Cluster, account: str = "spark-service") -> kubernetes.c
     return kubernetes.config.new_client_from_config(config_file=str(kubeconfig_path(running.config.state, account)))
 
 
-def follow(client: KubernetesClient, name: str, until: Callable[[JobStatus], Any], seconds: float = 90) -> JobStatus:
+def follow(client: KubernetesClient, name: str, until: Callable[[JobStatus], Any], seconds: float = PATIENCE) -> JobStatus:
     """Wait until ``until`` accepts the status, and return the status."""
     deadline = time.monotonic() + seconds
     version = None
@@ -57,7 +58,7 @@ def follow(client: KubernetesClient, name: str, until: Callable[[JobStatus], Any
 def finish(client: KubernetesClient, name: str) -> Outcome:
     """Wait until the application has ended, and return its outcome."""
     states = []
-    for change in client.changes(name, seconds=20):
+    for change in client.changes(name, seconds=PATIENCE):
         if change.object is not None:
             states.append(change.object.get("status", {}).get("applicationState", {}).get("state", ""))
             if states[-1] in ("COMPLETED", "FAILED"):

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from cleanroom.spark.failure_rules import FailureCode
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.outcome import outcome_of
 from cleanroom.spark.policy import POLICY_ANNOTATION
+from localcloud.launcher.processes import free_ports
 from localcloud.standins.kubernetes.image import LocalImage, build_image, build_sparkapp_image, pull_image
 from localcloud.standins.kubernetes.kubelet import end_leftover_pods
 from localcloud.standins.kubernetes.process import LOST, start
@@ -170,14 +170,14 @@ def standing(config: KubernetesConfig) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen([sys.executable, "-m", "localcloud.standins.kubernetes", "--config", str(file)])
     try:
         tls = ssl.create_default_context(cafile=str(config.tls_cert))
-        for _ in range(200):
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            assert time.monotonic() < deadline, "the stand-in did not start"
             try:
                 if httpx.get(f"https://localhost:{config.port}/healthz", verify=tls).status_code == 200:
                     break
             except httpx.TransportError:
                 time.sleep(0.05)
-        else:
-            raise AssertionError("the stand-in did not start")
         yield process
     finally:
         process.terminate()
@@ -187,9 +187,7 @@ def standing(config: KubernetesConfig) -> Iterator[subprocess.Popen[bytes]]:
 def test_pods_of_a_killed_stand_in_keep_running_and_report_their_exit_codes(tmp_path: Path) -> None:
     """One pod ends while the stand-in is down, one after its restart. Both are started once and report their own exit code."""
     tls = LocalAuthority(tmp_path / "tls").issue("kubernetes")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    [port] = free_ports(1)
     config = KubernetesConfig(tls_cert=tls.cert, tls_key=tls.key, state=tmp_path / "kubernetes", port=port)
     image = script_image(config.state / "images", GATED)
     settings = KubernetesSettings(kubeconfig=kubeconfig_path(config.state))

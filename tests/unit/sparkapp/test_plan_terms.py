@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -119,13 +120,19 @@ def floors(
         found.tests += [test(*part, f"{text} <> 0") for text, _ in sums if test(*part, f"{text} <> 0") not in found.tests]
         found.shares |= {(text, part): 80 for text, _ in sums}
         found.differences |= {pair((text, part), part | {f"{text}{NULL}"}) for text, _ in sums} | {pair(part, part | one) for one in values}
-    return found
+        found.differences |= {pair((text, part), part) for text, _ in sums}
+    return with_shares(found)
+
+
+def with_shares(floors: Floors) -> Floors:
+    """Floors that limit the part of one person in each difference, except in those of two counts."""
+    return replace(floors, difference_shares={one: 80 for one in floors.differences if any(text != "1" for text, _ in one)})
 
 
 ALL_A, SOME_A = (A, ALL), (A, MEETS)
 CASES = {
     "sum": ([call("Sum", AMOUNT)], floors(ALL_A)),
-    "sum and rows": ([call("Sum", AMOUNT), COUNT], floors(ALL_A, pairs=(pair(ALL_A, HAS),))),
+    "sum and rows": ([call("Sum", AMOUNT), COUNT], floors(ALL_A, pairs=(pair(ALL_A, HAS), pair(ALL_A, ALL)))),
     "mean": ([call("Average", AMOUNT)], floors(ALL_A, pairs=(pair(ALL_A, HAS),))),
     "two means": (
         [call("Average", AMOUNT), call("Average", DISCOUNT)],
@@ -133,13 +140,21 @@ CASES = {
     ),
     "sum and mean": (
         [call("Sum", AMOUNT), call("Average", AMOUNT), COUNT],
-        floors(ALL_A, pairs=(pair(ALL_A, HAS), pair(ALL, HAS))),
+        floors(ALL_A, pairs=(pair(ALL_A, HAS), pair(ALL_A, ALL), pair(ALL, HAS))),
     ),
-    "deviation": ([call("StddevSamp", AMOUNT)], floors(ALL_A, (SQUARE, ALL), pairs=(pair(ALL_A, (SQUARE, ALL)), pair(ALL_A, HAS)))),
+    "deviation": (
+        [call("StddevSamp", AMOUNT)],
+        floors(ALL_A, (SQUARE, ALL), pairs=(pair(ALL_A, (SQUARE, ALL)), pair(ALL_A, HAS), pair((SQUARE, ALL), HAS))),
+    ),
     "filtered sum": ([call("Sum", AMOUNT, where=NORTH)], floors(SOME_A, divided=True)),
     "filtered deviation": (
         [call("VariancePop", AMOUNT, where=NORTH)],
-        floors(SOME_A, (SQUARE, MEETS), pairs=(pair(SOME_A, HAS | MEETS), pair(SOME_A, (SQUARE, MEETS))), divided=True),
+        floors(
+            SOME_A,
+            (SQUARE, MEETS),
+            pairs=(pair(SOME_A, HAS | MEETS), pair((SQUARE, MEETS), HAS | MEETS), pair(SOME_A, (SQUARE, MEETS))),
+            divided=True,
+        ),
     ),
     "values and rows": ([call("Count", AMOUNT), COUNT], floors(counts=(HAS,), pairs=(pair(ALL, HAS),))),
     "values and a condition": (
@@ -148,15 +163,15 @@ CASES = {
     ),
     "two counts of values": (
         [call("Count", AMOUNT), call("Count", AMOUNT, where=NORTH)],
-        floors(counts=(HAS, HAS | MEETS), pairs=(pair(HAS, HAS | MEETS), pair(ALL, HAS), pair(ALL, HAS | MEETS)), divided=True, parts=True),
+        floors(counts=(HAS, HAS | MEETS), pairs=(pair(HAS, HAS | MEETS), pair(ALL, HAS)), divided=True, parts=True),
     ),
     "sum of a case": (
         [call("Sum", of("CaseWhen", NORTH, AMOUNT)), COUNT],
-        floors(SOME_A, pairs=(pair(SOME_A, HAS | MEETS),), divided=True, parts=True),
+        floors(SOME_A, pairs=(pair(SOME_A, HAS | MEETS), pair(SOME_A, ALL)), divided=True, parts=True),
     ),
     "mean of an if": (
         [call("Average", of("If", NORTH, AMOUNT, of("Cast", of("Literal", value="0", dataType="integer"), dataType="double"))), COUNT],
-        floors(SOME_A, pairs=(pair(SOME_A, HAS | MEETS),), divided=True, parts=True),
+        floors(SOME_A, pairs=(pair(SOME_A, HAS | MEETS), pair(SOME_A, ALL)), divided=True, parts=True),
     ),
 }
 
@@ -178,6 +193,29 @@ def test_aggregates_require_each_of_these_conditions(name: str) -> None:
         assert requires(found, replace(full, shares={one: share for one, share in full.shares.items() if one != sum}))
     for difference in full.differences:
         assert requires(found, replace(full, differences=full.differences - {difference}))
+    for difference in full.difference_shares:
+        assert requires(found, replace(full, difference_shares={**full.difference_shares, difference: 81}))
+
+
+def test_mean_and_sum_of_a_value_show_how_many_values_there_are_also_in_other_rows() -> None:
+    of_values = (pair(HAS, HAS | MEETS), pair(ALL, HAS))
+    sums = [pair(SOME_A, ALL_A), *(pair(one, count) for one in (SOME_A, ALL_A) for count in (HAS, HAS | MEETS))]
+    full = floors(SOME_A, ALL_A, counts=(HAS, HAS | MEETS), pairs=(*of_values, *sums), divided=True, parts=True)
+    found = terms(call("Average", AMOUNT, where=NORTH), call("Sum", AMOUNT), rows=ORDERED)
+    assert not requires(found, full)
+    for one in (*of_values, *(pair(part, part | HAS) for part in DIVIDED)):
+        assert requires(found, replace(full, differences=full.differences - {one}))
+
+
+def test_counts_of_each_and_of_both_columns_show_how_many_rows_have_none() -> None:
+    has_a, has_d = test(f"{A}{NULL}"), test(f"{D}{NULL}")
+    counts, product = (has_a, has_d, has_a | has_d), (" * ".join(sorted([A, D])), ALL)
+    calls = [call("Count", AMOUNT), call("Count", DISCOUNT), call("Average", PRODUCT), call("Sum", PRODUCT)]
+    pairs = [*(pair(product, count) for count in counts), *(pair(*some) for some in combinations([ALL, *counts], 2))]
+    full, none = floors(product, counts=counts, pairs=tuple(pairs)), test(f"{A} IS NULL", f"{D} IS NULL")
+    found = terms(*calls, rows=ORDERED)
+    assert not requires(found, replace(full, tests=[*full.tests, none]))
+    assert requires(found, full)
 
 
 MOMENTS = ("Sum", "Average", "StddevSamp", "StddevPop", "VarianceSamp", "VariancePop")
@@ -518,6 +556,40 @@ def test_sums_of_two_factors_are_read() -> None:
     two = of("Literal", value="2", dataType="integer")
     for items in (of("Multiply", AMOUNT, DISCOUNT), attribute(11), of("Multiply", attribute(11), two), of("Round", AMOUNT, two)):
         terms(call("Sum", items), rows=SQUARED)
+
+
+def test_count_reads_stored_columns_or_those_that_queries_may_filter_by() -> None:
+    large = of("GreaterThan", AMOUNT, ONE)
+    terms(call("Count", AMOUNT), call("Count", of("Upper", REGION)), call("Count", of("If", NORTH, AMOUNT, of("Literal", value=None))))
+    with pytest.raises(Refused, match="a count reads"):
+        terms(call("Count", of("NullIf", large, large)))
+    computed = replace(ROWS, columns={**ROWS.columns, 4: Column(4, ROWS.columns[3].shows, computed=True)})
+    with pytest.raises(Refused, match="a count reads"):
+        terms(call("Count", attribute(4)), rows=computed)
+
+
+def test_condition_on_another_relation_chooses_no_values_whose_rows_a_join_repeats() -> None:
+    own = replace(ROWS.columns[2], value=12)
+    joined = replace(ROWS, columns={**ROWS.columns, 12: own}, multiplied=True, relations={1: 1, 2: 1, 3: 1, 12: 2})
+    other = of("EqualTo", attribute(12, "string"), of("Literal", value="a", dataType="string"))
+    for found in (call("Sum", AMOUNT, where=NORTH), call("Count", PERSON, where=other), call("Count", ONE, where=other)):
+        terms(found, rows=joined)
+    chosen = [call("Sum", AMOUNT, where=other), call("Sum", of("If", other, AMOUNT, of("Literal", value=None)))]
+    for found in chosen:
+        terms(found, rows=replace(joined, multiplied=False))
+        with pytest.raises(Refused, match="another relation"):
+            terms(found, rows=joined)
+
+
+def test_sums_with_one_column_are_few() -> None:
+    product = of("Multiply", AMOUNT, AMOUNT)
+    products = [call("Sum", of("Multiply", AMOUNT, attribute(id))) for id in (5, 6, 7)]
+    rows = replace(ROWS, columns={**ROWS.columns, **{id: replace(ROWS.columns[3], value=id) for id in (5, 6, 7)}})
+    terms(call("Sum", AMOUNT), call("Average", AMOUNT), call("Sum", product), rows=rows)
+    terms(call("Sum", AMOUNT), call("Sum", AMOUNT, where=NORTH), products[0], rows=rows)
+    for several in ([call("Sum", AMOUNT), *products], [call("StddevPop", AMOUNT), *products[:2]]):
+        with pytest.raises(Refused, match="different sums"):
+            terms(*several, rows=rows)
 
 
 def test_sum_of_whole_numbers_of_a_union_could_overflow() -> None:

@@ -42,6 +42,8 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
         ("g", "SELECT l.x, COUNT(*) AS n FROM (SELECT 'u17' AS k, 'a' AS x UNION ALL SELECT 'u17', 'b') l WHERE l.k IN (SELECT user_key FROM orders) GROUP BY l.x"),
         ("g", "SELECT COUNT(*) AS n FROM weights w LATERAL VIEW EXPLODE(ARRAY('u17', 'u18')) e AS k WHERE k IN (SELECT user_key FROM orders)"),
         ("g", "SELECT o.region, SUM(o.amount) AS s FROM orders o CROSS JOIN (SELECT 1 AS x UNION ALL SELECT 2) l GROUP BY o.region"),
+        ("g", "SELECT COUNT(*) AS n FROM weights w LATERAL VIEW EXPLODE(ARRAY(w.user_key, IF(w.user_key = 'u17', 'x', w.user_key))) e AS k WHERE k IN (SELECT user_key FROM orders) AND w.user_key = k"),
+        ("g", "SELECT COUNT(*) AS n FROM labels l LATERAL VIEW EXPLODE(ARRAY(l.label, IF(l.user_key = 'u17', 'x', l.label))) e AS x WHERE l.user_key IN (SELECT user_key FROM orders) AND l.label = x"),
         ("g", "SELECT l.x, SUM(o.amount) AS s FROM orders o, (SELECT 1 AS x UNION ALL SELECT 2) l WHERE l.x = 1 OR o.region = 'north' GROUP BY l.x"),
     ],
     "rows that differ for everybody": [

@@ -152,6 +152,48 @@ LEAKS_OF_PARTS: dict[str, list[tuple[str, str]]] = {
             "SUM(ROUND(age, -2))", "AVG(ROUND(age, -2))", "SUM(BROUND(age, -2))", "SUM(ROUND(age, 0 - 2))", "STDDEV(ROUND(age, -2))", "SUM(LEAST(age, NULL))",
         )),
     ],
+    "missing values": [
+        *(("gaps", f"SELECT {use} AS n FROM orders") for use in (
+            "COUNT(*) - SUM(score)", "COUNT(*) AS m, SUM(score)", "COUNT(order_id) - SUM(score)", "SUM(1) - SUM(score)", "COUNT(DISTINCT user_key) - SUM(score)",
+            "COUNT(*) - SUM(score * score)", "COUNT(*) - SUM(COALESCE(score, 0))", "COUNT_IF(region = 'north') - SUM(score)", "COUNT(*) - SUM(ROUND(score))",
+            "ROUND(COUNT_IF(region = 'north') - SUM(part) FILTER (WHERE NOT region <> 'north') / AVG(part) FILTER (WHERE region = 'north'))",
+            "ROUND(COUNT_IF(status <> 'open') - (SUM(part) - SUM(part) FILTER (WHERE status = 'open')) / AVG(part) FILTER (WHERE status <> 'open'))",
+            "ROUND(SUM(part) FILTER (WHERE region = 'north') / AVG(COALESCE(part, 0)) FILTER (WHERE region = 'north') - COUNT(part) FILTER (WHERE region = 'north'))",
+            "ROUND(COUNT(*) - COUNT(discount) - COUNT(twin) + SUM(discount + twin) / AVG(discount + twin))",
+            "ROUND(COUNT(*) - COUNT(discount) - COUNT(twin) + SUM(discount * twin) / AVG(discount * twin))",
+        )),
+        *(("gaps", f"SELECT {use} AS n FROM (SELECT user_key, MAX({flag}) AS f FROM orders GROUP BY user_key) t") for use, flag in product(
+            ("ROUND(COUNT(*) - SUM(f) / AVG(f))", "ROUND(COUNT(*) - COUNT_IF(f = 1) / AVG(f))", "COUNT(*) - COUNT(f)"),
+            ("CASE WHEN status = 'paid' THEN 1 WHEN status = 'open' THEN 0 END", "IF(status = 'paid', 1, IF(status = 'open', 0, NULL))"),
+        )),
+    ],
+    "forms of steps": [
+        *(("steps", f"SELECT {use} AS s FROM (SELECT user_key, SUM(amount) AS s, AVG(amount) AS m, MAX(amount) AS a, MIN(amount) AS b FROM orders GROUP BY user_key) t") for use in (
+            "SUM(a) + SUM(b) - SUM(s)", "2 * SUM(m) - SUM(s)", "SUM(2 * m - s)", "SUM(a + b - s)", "2 * SUM(m) - SUM(a) - SUM(b) + SUM(s)", "COUNT(*) * (2 * AVG(m) - AVG(s))",
+            "SUM(a) FILTER (WHERE TRUE) + SUM(b) - SUM(s)",
+        )),
+        ("steps", "SELECT SUM(z) AS s FROM (SELECT user_key, 2 * AVG(amount) - SUM(amount) AS z FROM orders GROUP BY user_key) t"),
+        ("steps", "WITH p AS (SELECT user_key, 2 * AVG(amount) AS x, SUM(amount) AS y FROM orders GROUP BY user_key), q AS (SELECT user_key, x AS z, y FROM p) SELECT SUM(z) - SUM(y) AS s FROM q"),
+        ("steps", "SELECT 2 * SUM(x) - SUM(y) AS s FROM (SELECT user_key, AVG(s) AS x, SUM(s) AS y FROM (SELECT user_key, status, SUM(amount) AS s FROM orders GROUP BY user_key, status) u GROUP BY user_key) t"),
+        ("steps", "SELECT 2 * SUM(x) - SUM(y) AS s FROM (SELECT user_key, SUM(amount) / COUNT(*) AS x, SUM(amount) AS y FROM orders GROUP BY user_key) t"),
+    ],
+    "dominated differences": [
+        *(("gaps", f"SELECT {use} AS s FROM orders") for use in (
+            "SUM(whale) - SUM(amount)", "SUM(whale) AS a, SUM(amount)", "SUM(whale - amount)", "AVG(whale - amount) * 40", "40 * (AVG(whale) - AVG(amount))",
+            "SUM(whale) - SUM(amount) FILTER (WHERE region = 'north')", "SUM(whale) - SUM(COALESCE(amount, 0))",
+        )),
+        ("gaps", "SELECT SUM(x) - SUM(y) AS s FROM (SELECT user_key, SUM(whale) AS x, SUM(amount) AS y FROM orders GROUP BY user_key) t"),
+        ("gaps", "SELECT SUM(x) - SUM(y) AS s FROM (SELECT user_key, AVG(whale) AS x, MAX(amount) AS y FROM orders GROUP BY user_key) t"),
+        ("steps", "SELECT SUM(amount) - SUM(amount + 0 * part) AS s FROM orders"),
+        ("steps", "SELECT SUM(amount) - SUM(amount - part) - SUM(part) AS s FROM orders"),
+    ],
+    "failures of one value": [
+        *(("gaps", f"SELECT {use} AS s FROM orders") for use in (
+            "SUM(-age)", "AVG(-age)", "STDDEV(-age)", "COUNT(-age)", "SUM(points * 1.0 * points)", "SUM(points * 1.5 * age * 1.0)", "SUM(-age) FILTER (WHERE status <> 'void')",
+        )),
+        ("gaps", "SELECT SUM(x) AS s FROM (SELECT user_key, -MAX(age) AS x FROM orders GROUP BY user_key) t"),
+        ("gaps", "SELECT SUM(-x) AS s FROM (SELECT user_key, MIN(age) AS x FROM orders GROUP BY user_key) t"),
+    ],
     "columns behind literals": [
         *(("void", f"SELECT SUM(CASE WHEN region <> '{text}' THEN {value} END) AS s FROM orders") for text, value in product(
             ("`a`.`", "`", "x`.`y`.`"), ("discount + 1000", "amount * 0 + discount"),

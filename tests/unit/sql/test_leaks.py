@@ -133,8 +133,11 @@ _PARTS = Catalog.model_validate(
         ]
     }
 )  # fmt: skip
-CATALOGS |= dict.fromkeys(("void", "ratings", "mail", "bare"), _PARTS) | {"often": CATALOGS["mixed"], "days": CATALOGS["mixed"]}
-"""The person u17 has the only second order; or is the only one without a paid order; or without a second order."""
+CATALOGS |= dict.fromkeys(("void", "ratings", "mail", "bare", "gaps", "steps"), _PARTS) | {
+    "often": CATALOGS["mixed"],
+    "days": CATALOGS["mixed"],
+}
+"""The person u17 has the only second order, or is the only one without a paid order, without a second order, or without values."""
 TARGET = 7317.25
 """Amount of the person u17. All other amounts are whole numbers below 1000."""
 
@@ -149,7 +152,7 @@ def rows(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
     rnd = random.Random(1)
     people = range(40)
     if CATALOGS[catalog] is _PARTS:
-        return _rows_of_parts(catalog)
+        return _rows_with_gaps(catalog) if catalog in ("gaps", "steps") else _rows_of_parts(catalog)
     if catalog == "num":
         orders: list[tuple[Any, ...]] = [(n, n, "north", TARGET if n == 17 else 0.0, 30) for n in people]
         return {"orders": orders, "mine": [("0" * zeros + "17", "a") for zeros in range(8)]}
@@ -223,16 +226,44 @@ def _rows_of_parts(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
     }
 
 
+def _rows_with_gaps(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Only u17 has no score, neither discount nor twin, the smallest age and a large difference; or one order instead of two."""
+    rnd = random.Random(5)
+    orders: list[tuple[Any, ...]] = []
+    for number in range(40):
+        target = number == 17
+        few = catalog == "steps" and 16 < number < 22
+        for row in range(1 if target or catalog == "gaps" else 2):
+            amount = TARGET if target and few else 1e-9 if few else float(rnd.randint(1, 999))
+            whale = amount + (TARGET if target else (number % 3 - 1) * 1e-9)
+            twin, discount = (None if target or hidden else amount for hidden in (number < 10, number > 29))
+            status = "void" if target else "paid" if number < 20 else "open"
+            orders.append(
+                (
+                    len(orders), f"u{number}", "north", ("paid", "open")[row] if catalog == "steps" else status, amount, twin,
+                    discount, -(2**31) if target else 40, None if target else 1.0, whale, 2**63 - 1 if target else 5,
+                    None if target or few else number, f"e{number}",
+                )
+            )  # fmt: skip
+    return {"orders": orders}
+
+
 def _with_twins(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """A row with columns that are as in all others except for u17, who has an open order."""
     target = row[1] == "u17"
     return (*row[:3], "open" if target else "paid", *row[4:], 0 if target else 1, 0.0 if target else row[4], 5000.0 * (row[0] in (17, 18)))
 
 
+COMBINED = (
+    "sums of parts", "counts of parts", "rows without an identity", "missing values", "forms of steps", "dominated differences",
+    "groups made by the author",
+)  # fmt: skip
+"""Kinds of queries of which sums and differences of the numbers show something."""
 ANY_RESULT = (
     "small cell by NULL", "unlisted column as a count", "identity of another type", "condition on an unlisted column", "powers by steps",
     "weights by steps", "one person in a union", "limits and rounding", "arrays made by the text",
-    "sums of unions that overflow", "rounding", "marks that are counted", "identities without a minimum",
+    "sums of unions that overflow", "rounding", "marks that are counted", "failures of one value",
+    "identities without a minimum",
 )  # fmt: skip
 """Kinds of queries of which every result shows something."""
 
@@ -241,10 +272,10 @@ def shows_target(result: list[tuple[Any, ...]], kind: str) -> bool:
     """Whether a number, or the difference of two numbers of a column or of a row, is the target's value or counts it alone."""
     if kind in ANY_RESULT:
         return bool(result) and any(value is not None for row in result for value in row)
-    if kind in ("sums of parts", "counts of parts", "rows without an identity", "groups made by the author"):
+    if kind in COMBINED:
         shown = [float(value) for row in result for value in row if isinstance(value, int | float)]
         combined = [sum(map(float.__mul__, factors, shown)) for factors in itertools.product((-1.0, 0.0, 1.0), repeat=len(shown))]
-        return any(abs(value - TARGET) < 1e-6 or (kind == "counts of parts" and value == 1) for value in combined)
+        return any(abs(value - TARGET) < 1e-6 or (kind in ("counts of parts", "missing values") and value == 1) for value in combined)
     columns = [[row[index] for row in result] for index in range(len(result[0]))] if result else []
     for numbers in (*columns, *result):
         known = [float(value) for value in numbers if isinstance(value, int | float)]

@@ -107,5 +107,4 @@ def test_exposed_column_that_may_not_be_part_of_a_result_is_refused(key: tuple[s
 
 def test_exposed_columns_that_owners_allow_are_accepted() -> None:
     check_exposed([("orders", "region"), ("clicks", "spend"), ("regions", "country")], "shows", CATALOG)
-    field = Value("", "string", name="x", exposed=frozenset([("orders", "age")]))
-    assert refused(release.check_output, field, CATALOG) == "OutputColumnNotAllowed"
+    assert refused(check_exposed, [("orders", "age")], "shows", CATALOG) == "OutputColumnNotAllowed"

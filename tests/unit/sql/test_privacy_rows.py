@@ -49,8 +49,8 @@ def test_outer_join_without_an_equality_is_refused() -> None:
 
 
 def test_too_many_protected_inputs_are_refused() -> None:
-    rows.check_inputs([ORDERS] * rows.MAX_PROTECTED_INPUTS)
-    assert refused(rows.check_inputs, [ORDERS] * (rows.MAX_PROTECTED_INPUTS + 1)) == "QueryTooComplex"
+    rows.check_inputs(scope(*[ORDERS] * rows.MAX_PROTECTED_INPUTS))
+    assert refused(rows.check_inputs, scope(*[ORDERS] * (rows.MAX_PROTECTED_INPUTS + 1))) == "QueryTooComplex"
 
 
 def test_limit_over_protected_rows_is_refused() -> None:
