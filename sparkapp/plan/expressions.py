@@ -46,15 +46,6 @@ def shown(node: Node, columns: Columns, subquery: Subquery, *, persons: bool) ->
             return NOTHING
         read = (columns[part.id] for part in node.walk() if part.kind == "AttributeReference" and part.id in columns)
         return NOTHING.union(*(column.shows for column in read if not column.countable))
-    if kind == "WindowExpression" and node.children[0].kind == "RowNumber":
-        definition = node.children[1]
-        return NOTHING.union(
-            *(
-                shown(part, columns, subquery, persons=persons)
-                for part in definition.children
-                if part.kind not in ("SortOrder", "SpecifiedWindowFrame")
-            )
-        )
     parts = [shown(child, columns, subquery, persons=persons) for child in node.children]
     if "plan" in node.fields:
         rows = subquery(tree(node.fields["plan"]), columns)

@@ -22,6 +22,7 @@ class Aggregates:
 
     def __init__(self, walk: Walk) -> None:
         self._walk = walk
+        self._texts: dict[str, str] = {}  # of the release of each view
 
     def aggregate(self, node: Node, having: Node | None, outer: Columns) -> tuple[Rows, Release | None]:
         """The rows of an aggregate and of the conditions above it, and its release."""
@@ -86,7 +87,17 @@ class Aggregates:
         found = {item.id: Column(fresh(), self._walk.shown(without_alias(item), reads)) for item in groups.outputs()}
         unique = [frozenset(found[id].value for id in groups.keys)] if len(groups.keys) == len(keys) else []
         compared = self._compared(groups, source, source)
+        self._require_one_release(having, source.persons, outer)
         return Rows(found, unique=unique), Release(groups, source, uncovered, compared, terms)
+
+    def _require_one_release(self, having: Node, persons: Iterable[Person], outer: Columns) -> None:
+        """Refuse a second release of a view, and one for each row around it: differences of both could show few persons."""
+        if not outer.keys().isdisjoint(having.outer_reads()):
+            raise refused("PlanRowsOfPersons", "groups of persons depend on the rows around them")
+        text = Canonical().text(having)
+        for person in persons:
+            if self._texts.setdefault(person.view, text) != text:
+                raise refused("PlanRowsOfPersons", f"the result combines two aggregations of {person.view}")
 
     @staticmethod
     def _compared(groups: Groups, reads: Rows, source: Rows) -> frozenset[str]:

@@ -54,6 +54,7 @@ class From:
             multiplied or any(rows.multiplied for rows in relations),
             any(rows.overlapping for rows in relations),
             any(rows.exploded for rows in relations),
+            {column.value: number for number, rows in self.relations.items() for column in rows.columns.values()},
             self._decided_by,
         )
 

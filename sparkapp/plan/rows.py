@@ -97,6 +97,7 @@ class Rows:
         multiplied: Joins of this SELECT may put a person into several rows, with different values of other relations.
         overlapping: Joins of a subquery may have done so, or the text makes or chooses the rows of a person.
         exploded: EXPLODE repeats the rows of a person, so that only persons may be counted.
+        relations: For a value, the number of the relation that it is a column of, if several are joined. Known until the SELECT ends.
         decided_by: For a value, those that are the same in all rows that share it. Known until the SELECT ends.
     """
 
@@ -106,6 +107,7 @@ class Rows:
     multiplied: bool = False
     overlapping: bool = False
     exploded: bool = False
+    relations: Mapping[int, int] = field(default_factory=dict)
     decided_by: Callable[[int], frozenset[int]] = _nothing
 
     def with_columns(self, columns: dict[int, Column]) -> Rows:
@@ -116,7 +118,7 @@ class Rows:
         """The rows as those of a subquery."""
         columns = {id: replace(column, optional=frozenset()) for id, column in self.columns.items()}
         overlapping = self.overlapping or self.multiplied
-        return replace(self, columns=columns, overlapping=overlapping, multiplied=False, decided_by=_nothing)
+        return replace(self, columns=columns, overlapping=overlapping, multiplied=False, relations={}, decided_by=_nothing)
 
     def renumbered(self, ids: Sequence[int]) -> Rows:
         """The rows under other attribute IDs, with new values."""

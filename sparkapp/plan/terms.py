@@ -36,7 +36,7 @@ from sparkapp.plan.conditions import (
     without_cast,
     without_casts,
 )
-from sparkapp.plan.expressions import CHOICES, MOMENTS, Columns, conditions_of, power, require_shown, results_of
+from sparkapp.plan.expressions import CHOICES, MOMENTS, Columns, conditions_of, is_stored, power, require_shown, results_of
 from sparkapp.plan.rows import Column, InputColumn, Rows
 from sparkapp.plan.tree import Node, refused
 from sparkapp.plan.walking import Walk
@@ -45,6 +45,8 @@ _WHOLE = frozenset({"integer", "long", "short", "byte"})
 _LINEAR = frozenset({"Multiply", "Divide", "Cast", "Coalesce", "AttributeReference", "Literal"})
 """Expressions that a sum adds up like columns."""
 _ROW_COUNTS = ("Count", "CountIf", "Average")
+_MOST_SUMS = 3
+"""Different sums that contain one column. With fewer persons than sums, the sums would determine every value."""
 _FIRST_POWERS = frozenset({"Sum", "Average"})
 ALL = Test()
 """The test that all rows meet."""
@@ -73,6 +75,7 @@ class Terms:
     _uses: dict[str, dict[tuple[str, Test], Test]] = field(default_factory=dict)  # of each value: by which aggregates, in which rows
     _means: set[str] = field(default_factory=set)  # values of which a mean contains the sum and the number
     _forms: dict[InputColumn, set[str]] = field(default_factory=dict)  # steps per person, and functions that are not linear
+    _of_columns: dict[str, set[Sum]] = field(default_factory=dict)  # the sums that contain each column
     _known: bool = False  # how many rows there are
     _counted: list[Test] = field(default_factory=list)  # tests of the persons who are counted
     _divisions: dict[str, bool] = field(default_factory=dict)  # conditions, and whether a part may not be empty
@@ -90,6 +93,7 @@ class Terms:
             function, kind = call.children[0], call.children[0].kind
             where = Test(truth_text(condition, self.canonical) + TRUE for condition in call.children[1:])
             self._require_no_overflow(call)
+            self._require_one_relation(call)
             self._read_divisions(call)
             self._counts_rows = self._counts_rows or kind in _ROW_COUNTS
             if kind not in (*_ROW_COUNTS, *MOMENTS) or call.fields.get("isDistinct"):
@@ -98,6 +102,24 @@ class Terms:
                 self._know_rows()
             else:
                 self._read_rows(function, where)
+
+    def _require_one_relation(self, call: Node) -> None:
+        """Refuse a condition on one relation for values of another whose rows a join repeats: it would choose how often each counts."""
+        read = {column.value for column in self._returned(call.children[0]).values() if not column.identity}
+        relations = self.source.relations
+        tested = {self.columns[id].value for part in call.walk() for test in conditions_of(part) for id in attributes(test)}
+        if self.source.multiplied and read and not {relations.get(id) for id in tested} <= {relations.get(id) for id in read}:
+            raise refused("PlanRowsOfPersons", "a condition on another relation chooses values whose rows a join repeats")
+
+    def _require_few_sums(self, value: Node, function: str, test: Test) -> None:
+        """Refuse sums that could be solved for the values of a small group."""
+        text = self.canonical.text(value)
+        limit = max(1, min(_MOST_SUMS, max(person.floor for person in self.source.persons) - 1))
+        for leaf in _columns(value):
+            sums = self._of_columns.setdefault(self.canonical.text(leaf), set())
+            sums |= {(text, test)} if function in _FIRST_POWERS else {(text, test), (f"{text} squared", test)}
+            if len(sums) > limit:
+                raise refused("PlanRowsOfPersons", f"it computes {len(sums)} different sums of one column; the limit is {limit}")
 
     def read_persons(self, test: Node | None) -> None:
         """Add a count of persons: of all, or of those with a row that meets a test."""
@@ -158,6 +180,8 @@ class Terms:
         elif kind in MOMENTS:
             self._read_moment(value, kind, test)
         else:
+            if not is_stored(value, self.columns):  # how many rows have a value tells the values
+                require_shown(self.walk.shown(value, self.columns), "a count reads", self.walk.catalog)
             found = test | {f"{product_text(value, self.canonical)}{FOUND}"}
             self._found[found] = bool(test)
             self._known, self._counts[found] = True, None
@@ -177,6 +201,7 @@ class Terms:
         protected = self._shows_persons(value)
         if protected:
             self._require_moment(value, function)
+            self._require_few_sums(value, function, test)
         self._limits |= {(limit, test): None for node in value.walk() if node.kind == "Least" for limit in self._limits_of(node)}
         whole = product_text(value, self.canonical)
         sums = [whole] if function in _FIRST_POWERS else [whole, product_of((whole, whole))]

@@ -66,6 +66,20 @@ class Node:
             known = self._read[id(items)] = items, tree(items)
         return known[1]
 
+    def outer_reads(self) -> set[int]:
+        """IDs of the attributes of plans around it that this plan, or a subquery in it, reads."""
+        found = set[int]()
+        waiting: list[Any] = [node.fields for node in self.walk()]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, dict):
+                if str(value.get("class")).endswith(".OuterReference"):
+                    found.add(int(value["e"][0]["exprId"]["id"]))
+                waiting.extend(value.values())
+            elif isinstance(value, list):
+                waiting.extend(value)
+        return found
+
     def with_children(self, children: list[Node]) -> Node:
         """This node with other children."""
         return self if children == self.children else replace(self, children=children)

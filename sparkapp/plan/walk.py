@@ -107,7 +107,7 @@ class PlanWalk:
             return self._window(node, rows, columns)
         if kind == "Distinct":
             values = {column.value for column in rows.columns.values()}
-            if not all(person.all_ids & values for person in rows.persons):
+            if not all(person.all_ids & values and not person.partial for person in rows.persons):
                 raise refused("PlanRowsOfPersons", "DISTINCT removes rows of different persons")
             united = node.child.kind == "Union"
             self._require_compared(column for column in rows.columns.values() if column.computed or united or not column.countable)
@@ -190,8 +190,6 @@ class PlanWalk:
         found = dict(rows.columns)
         for item in node.expressions("windowExpressions"):
             call = item.child.children[0]
-            if call.kind == "RowNumber":
-                self._require_read([order for order in node.expressions("orderSpec") if order.child.kind != "AttributeReference"], columns)
             counts = frozenset(partition) if counts_rows(call) and not node.fields.get("orderSpec") else None
             found[item.id] = Column(item.id, self.shown(item.child, columns), counts=counts, computed=True)
         return replace(rows.with_columns(found), overlapping=rows.overlapping or bool(rows.persons))

@@ -145,8 +145,18 @@ def test_window_counts_rows_only_without_an_order() -> None:
     assert rows(window(OWN, 11, function=ROW_NUMBER)).columns[90].counts is None
 
 
-def test_row_number_shows_its_partition() -> None:
-    assert rows(window(LISTED, 22, function=ROW_NUMBER, by=(21,))).columns[90].shows == frozenset([("listed", "b")])
+def test_row_number_shows_its_partition_and_its_order() -> None:
+    assert rows(window(LISTED, 22, function=ROW_NUMBER)).columns[90].shows == frozenset([("listed", "b")])
+    assert rows(window(LISTED, 21, function=ROW_NUMBER, by=(22,))).columns[90].shows == frozenset([("listed", "a"), ("listed", "b")])
+    assert code_of(project(window(LISTED, 21, function=ROW_NUMBER, by=(22,)), 90)) == "PlanColumnNotAllowed"
+
+
+def test_distinct_rows_of_a_union_are_refused_if_some_are_about_no_person() -> None:
+    hidden = node(f"{EXPRESSIONS}.Alias", attribute(1), name="h", exprId={"id": 81})
+    own = node(f"{LOGICAL}.Project", OWN, projectList=[attribute(11), NULL])
+    union = node(f"{LOGICAL}.Union", node(f"{LOGICAL}.Project", ORDERS, projectList=[attribute(2), hidden]), own)
+    assert rows(union).persons
+    assert code_of(node(f"{LOGICAL}.Distinct", union)) == "PlanRowsOfPersons"
 
 
 NULL = node(f"{EXPRESSIONS}.Alias", node(f"{EXPRESSIONS}.Cast", node(f"{EXPRESSIONS}.Literal", value=None)), name="h", exprId={"id": 80})
@@ -287,17 +297,6 @@ def test_view_without_a_minimum_has_no_persons() -> None:
     found = PlanWalk(catalog).settled(tree(view("free", p=1)), {})
     assert not found.persons
     assert not found.columns[1].identity
-
-
-def test_order_of_row_numbers_reads_columns_that_queries_may_filter_by() -> None:
-    def by(id: int) -> Items:
-        items = window(LISTED, 21, function=ROW_NUMBER)
-        items[0]["orderSpec"] = [node(f"{EXPRESSIONS}.SortOrder", node(f"{EXPRESSIONS}.Upper", attribute(id)))]
-        return items
-
-    assert rows(by(21)).columns.keys() == {21, 22, 90}
-    with pytest.raises(Refused, match="the column b"):
-        rows(by(22))
 
 
 def test_union_with_rows_that_the_text_chooses_overlaps() -> None:

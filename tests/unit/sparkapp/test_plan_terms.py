@@ -581,6 +581,40 @@ def test_sums_of_two_factors_are_read() -> None:
         terms(call("Sum", items), rows=SQUARED)
 
 
+def test_count_reads_stored_columns_or_those_that_queries_may_filter_by() -> None:
+    large = of("GreaterThan", AMOUNT, ONE)
+    terms(call("Count", AMOUNT), call("Count", of("Upper", REGION)), call("Count", of("If", NORTH, AMOUNT, of("Literal", value=None))))
+    with pytest.raises(Refused, match="a count reads"):
+        terms(call("Count", of("NullIf", large, large)))
+    computed = replace(ROWS, columns={**ROWS.columns, 4: Column(4, ROWS.columns[3].shows, computed=True)})
+    with pytest.raises(Refused, match="a count reads"):
+        terms(call("Count", attribute(4)), rows=computed)
+
+
+def test_condition_on_another_relation_chooses_no_values_whose_rows_a_join_repeats() -> None:
+    own = replace(ROWS.columns[2], value=12)
+    joined = replace(ROWS, columns={**ROWS.columns, 12: own}, multiplied=True, relations={1: 1, 2: 1, 3: 1, 12: 2})
+    other = of("EqualTo", attribute(12, "string"), of("Literal", value="a", dataType="string"))
+    for found in (call("Sum", AMOUNT, where=NORTH), call("Count", PERSON, where=other), call("Count", ONE, where=other)):
+        terms(found, rows=joined)
+    chosen = [call("Sum", AMOUNT, where=other), call("Sum", of("If", other, AMOUNT, of("Literal", value=None)))]
+    for found in chosen:
+        terms(found, rows=replace(joined, multiplied=False))
+        with pytest.raises(Refused, match="another relation"):
+            terms(found, rows=joined)
+
+
+def test_sums_with_one_column_are_few() -> None:
+    product = of("Multiply", AMOUNT, AMOUNT)
+    products = [call("Sum", of("Multiply", AMOUNT, attribute(id))) for id in (5, 6, 7)]
+    rows = replace(ROWS, columns={**ROWS.columns, **{id: replace(ROWS.columns[3], value=id) for id in (5, 6, 7)}})
+    terms(call("Sum", AMOUNT), call("Average", AMOUNT), call("Sum", product), rows=rows)
+    terms(call("Sum", AMOUNT), call("Sum", AMOUNT, where=NORTH), products[0], rows=rows)
+    for several in ([call("Sum", AMOUNT), *products], [call("StddevPop", AMOUNT), *products[:2]]):
+        with pytest.raises(Refused, match="different sums"):
+            terms(*several, rows=rows)
+
+
 def test_sum_of_whole_numbers_of_a_union_could_overflow() -> None:
     terms(call("Sum", attribute(13)), rows=SQUARED)
     with pytest.raises(Refused, match="arithmetic with whole numbers"):

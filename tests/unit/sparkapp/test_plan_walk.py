@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,11 +11,14 @@ import pytest
 from cleanroom.errors import Refused
 from cleanroom.sql import Catalog
 from sparkapp.plan.conditions import conjuncts
+from sparkapp.plan.rows import Column
 from sparkapp.plan.tree import Node, tree
 from sparkapp.plan.vocabulary import require_known
 from sparkapp.plan.walk import PlanWalk
 from tests.unit.sparkapp.recorded_plans import catalogs, recorded, rewritten
-from tests.unit.sparkapp.test_plan_tree import EXPRESSIONS
+from tests.unit.sparkapp.test_plan_operators import attribute
+from tests.unit.sparkapp.test_plan_tree import EXPRESSIONS, LOGICAL
+from tests.unit.sparkapp.test_plan_tree import node as written
 from tests.unit.sql.plan_attacks import MISTAKES, QUERIES, TEXTS
 from tests.unit.sql.world import GUARDED
 
@@ -61,6 +65,29 @@ def test_view_of_the_rows_with_an_identity_is_read_like_the_dataset() -> None:
         assert len(whole) < len(items)
         check(GUARDED, items)
         check(GUARDED, whole)
+
+
+def _plan(query: str) -> list[Any]:
+    (text,) = rewritten(QUERIES[query], GUARDED)
+    return next(items for known, items in recorded()["accepted"]["guarded"] if known == text)
+
+
+def test_result_contains_one_release_of_a_view() -> None:
+    union = written(f"{LOGICAL}.Union", _plan("sum"), _plan("sum"))
+    check(GUARDED, union)
+    with pytest.raises(Refused, match="two aggregations of orders"):
+        check(GUARDED, written(f"{LOGICAL}.Union", _plan("sum"), _plan("sum and persons")))
+
+
+def test_release_does_not_depend_on_the_rows_around_it() -> None:
+    outer = {"class": f"{EXPRESSIONS}.OuterReference", "num-children": 0, "e": attribute(999)}
+    plan = json.loads(json.dumps(_plan("deviation")), object_hook=lambda part: outer if part.get("value") == "paid" else part)
+    check(GUARDED, _plan("deviation"))
+    assert tree(plan).outer_reads() == {999}
+    columns = {999: Column(999)}
+    assert PlanWalk(GUARDED).settled(tree(_plan("deviation")), columns)
+    with pytest.raises(Refused, match="depend on the rows around"):
+        PlanWalk(GUARDED).settled(tree(plan), columns)
 
 
 AND = {"class": f"{EXPRESSIONS}.And", "num-children": 2, "left": 0, "right": 1}
