@@ -33,6 +33,7 @@ class Floors:
         unguarded: A sum of absolute values includes rows that are about no person, if there are any.
         differences: Pairs of sums that are equal for all persons, or different for enough.
         difference_shares: For these pairs, the largest part of one person in the sum of the differences.
+        means: Pairs of sums and of counts, of which both are equal for all persons, or one of them is different for enough.
         counted: Tests that are counted together, and whether a person meets each.
         repeated: Persons with several rows are counted.
     """
@@ -46,6 +47,7 @@ class Floors:
     unguarded: bool = False
     differences: set[frozenset[Sum]] = field(default_factory=set)
     difference_shares: dict[frozenset[Sum], int] = field(default_factory=dict)
+    means: set[frozenset[frozenset[Sum]]] = field(default_factory=set)
     counted: set[frozenset[tuple[Test, bool]]] = field(default_factory=set)
     repeated: bool = False
 
@@ -164,20 +166,20 @@ class Condition:
                 floors.repeated = True
             else:
                 return False
-        elif not self._differ(condition, floors) and not self._counted(condition, floors):
+        elif condition.kind == "Or" and all(pairs := [self._pair(child) for child in condition.children]):
+            floors.means.add(frozenset(pairs))
+        elif pair := self._pair(condition):
+            floors.differences.add(pair)
+        elif not self._counted(condition, floors):
             return False
         floors.least = min(least, least if floors.least is None else floors.least)
         return True
 
-    def _differ(self, node: Node, floors: Floors) -> bool:
-        """``COALESCE(a, 0) <> COALESCE(b, 0)``, where ``a`` and ``b`` are sums or counts: those of a person differ."""
-        if node.kind != "Not" or node.child.kind != "EqualTo":
-            return False
-        one, two = (self._total(side) for side in node.child.children)
-        if one is None or two is None:
-            return False
-        floors.differences.add(frozenset({one, two}))
-        return True
+    def _pair(self, node: Node) -> frozenset[Sum]:
+        """``COALESCE(a, 0) <> COALESCE(b, 0)``, where ``a`` and ``b`` are sums or counts: those of a person differ. Otherwise empty."""
+        sides = node.child.children if node.kind == "Not" and node.child.kind == "EqualTo" else []
+        totals = [total for side in sides if (total := self._total(side)) is not None]
+        return frozenset(totals) if len(totals) == 2 else frozenset()
 
     def _total(self, node: Node) -> Sum | None:
         """What ``COALESCE(c, 0)`` adds up, where ``c`` is a sum or a count of the rows of a person."""

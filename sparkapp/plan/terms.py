@@ -73,6 +73,7 @@ class Terms:
     _limits: dict[tuple[str, Test], None] = field(default_factory=dict)  # persons below a limit are counted in rows that meet a test
     _selected: set[Test] = field(default_factory=set)  # the rows that each aggregate reads
     _uses: dict[str, dict[tuple[str, Test], Test]] = field(default_factory=dict)  # of each value: by which aggregates, in which rows
+    _means: set[str] = field(default_factory=set)  # values of which a mean contains the sum and the number
     _forms: dict[InputColumn, set[str]] = field(default_factory=dict)  # steps per person, and functions that are not linear
     _of_columns: dict[str, set[Sum]] = field(default_factory=dict)  # the sums that contain each column
     _known: bool = False  # how many rows there are
@@ -208,6 +209,7 @@ class Terms:
         self._uses.setdefault(columns, {})[function, test] = test | (_present(whole) if protected else {f"{whole}{FOUND}"})
         self._sums |= {(text, test): protected for text in sums}
         self._known = self._known or function != "Sum"
+        self._means |= {*sums} if function != "Sum" and protected else set()
         form = next((self.canonical.text(part) for part in value.walk() if part.kind not in _LINEAR), "")
         for leaf in _columns(value):
             for column in self.columns[leaf.id].shows:
@@ -320,6 +322,12 @@ class Terms:
         pairs += itertools.combinations([("1", test) for test in counts], 2) if self._known else ()
         if not {frozenset(pair) for pair in pairs} <= floors.differences:
             raise refused("PlanFloorMissing", "the persons for whom two sums differ are not counted")
+        for (text, test), (other, where) in itertools.permutations(sums, 2):
+            own, numbers = test | _present(text), [where | _present(other)] if other in self._means else counts
+            for number in numbers if text in self._means and other in shown else ():
+                both = {frozenset({(text, test), (other, where)}), frozenset({("1", own), ("1", number)})}
+                if number != own and frozenset(both) not in floors.means:
+                    raise refused("PlanFloorMissing", "the persons for whom a mean and another sum differ are not counted")
         for count in counts:
             columns = {text for text in count if text.endswith(FOUND)}
             rest = count - columns

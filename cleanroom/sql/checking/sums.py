@@ -62,6 +62,7 @@ class Sums:
         self._selectors: set[PartOfDivision] = set()
         self._counts_rows = False
         self._uses: dict[str, dict[tuple[str, PartOfDivision], Tests]] = {}  # of each value: by which aggregates, and the rows they read
+        self._means: set[Summand] = set()  # they and the number of values are in a mean
         self._columns: dict[ColumnKey, set[tuple[str, PartOfDivision]]] = {}
         self._forms: dict[ColumnKey, set[str]] = {}
         self._steps: dict[ColumnKey, set[str]] = {}
@@ -99,6 +100,7 @@ class Sums:
         read, known = columns_in(summands[0].text), self._ctx.scope.columns
         self._uses.setdefault(" ".join(read), {})[name, part] = summands[0].present
         self._sums |= {(summand, part): None for summand in summands}
+        self._means |= {*summands} if name != "SUM" else set()
         form = value.sql if value.transformed else "filled" if value.filled else "sum" if name == "SUM" else "plain"
         for column in columns:
             self._columns.setdefault(column, set()).add((value.sql, part))
@@ -175,6 +177,7 @@ class Sums:
         counted = [_count(part, tests) for tests, part in counts]
         groups.require_differences(self._pairs(sums, counted), share)
         groups.require_differences(itertools.combinations(counted, 2) if self._counts_rows else ())
+        groups.require_means(self._pairs_of_means(sums, counted))
         for tests, part in limits:
             groups.require(_all_of(part, tests))
 
@@ -185,6 +188,16 @@ class Sums:
         for total, (summand, part) in zip(totals, sums, strict=True) if self._counts_rows else ():
             shown = _count(part, (f"{summand.text} <> 0",)) if summand.counts else total
             yield from ((shown, text) for text in dict.fromkeys([_count(part, summand.present), *counts]) if text != shown)
+
+    def _pairs_of_means(
+        self, sums: Sequence[tuple[Summand, PartOfDivision]], counts: Sequence[str]
+    ) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+        """A mean and another sum: if the sums are equal, the result may show that the numbers of values are not."""
+        for (summand, part), (other, rows) in itertools.permutations(sums, 2):
+            totals = summand.compared(_all_of(part, ())), other.compared(_all_of(rows, ()))
+            own = _count(part, summand.present)
+            numbers = [_count(rows, other.present)] if other in self._means else counts
+            yield from ((totals, (own, number)) for number in numbers if summand in self._means and number != own)
 
 
 def _present(texts: Iterable[str]) -> Tests:

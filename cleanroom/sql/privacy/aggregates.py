@@ -146,7 +146,8 @@ def _check_value(name: str, arg: Value, catalog: Catalog) -> None:
         raise Refusal(
             "ConditionalAggregate",
             f"{name} over rows under a privacy floor takes a column, a product of two, or LEAST, ROUND, LN, LOG10 or LOG1P of one column; "
-            f"write sums, constant factors and other functions outside of it, as in 1.2 * {name}(a) - {name}(b)",
+            f"write sums, constant factors and other functions outside of it, as in 1.2 * {name}(a) - {name}(b); "
+            "a flag per person is MAX(CASE WHEN … THEN 1 ELSE 0 END)",
         )
     if arg.capped and not arg.caps:
         raise Refusal(

@@ -109,12 +109,20 @@ class PersonGroups:
 
         Each person adds the difference of both to the difference of those of the group, so that the others do not matter.
         """
-        for pair in pairs if self.floor > 1 else ():
-            one, two = sorted([f"COALESCE({self._column(text)}, 0)" for text in pair])
+        for one, two in map(self._pair, pairs if self.floor > 1 else ()):
             self._require(f"{one} <> {two}")
             if share < 100:
                 difference = f"ABS(CAST({one} - {two} AS DOUBLE))"
                 self.conditions[f"MAX({difference}) - {share / 100} * SUM({difference}) <= 0"] = None
+
+    def require_means(self, pairs: Iterable[tuple[tuple[str, str], tuple[str, str]]]) -> None:
+        """The same for the persons who have other sums or other numbers of values, given pairs of both: a mean contains both."""
+        for sums, counts in pairs if self.floor > 1 else ():
+            self._require(" OR ".join(" <> ".join(self._pair(pair)) for pair in (sums, counts)))
+
+    def _pair(self, pair: tuple[str, str]) -> list[str]:
+        """What two aggregates add up for a person, in an order that does not depend on theirs."""
+        return sorted([f"COALESCE({self._column(text)}, 0)" for text in pair])
 
     def require_counted(self, tests: Iterable[str], repeated: bool) -> None:
         """Require that persons whom differences of counts of persons show are none or enough.

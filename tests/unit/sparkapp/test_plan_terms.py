@@ -136,7 +136,27 @@ CASES = {
     "mean": ([call("Average", AMOUNT)], floors(ALL_A, pairs=(pair(ALL_A, HAS),))),
     "two means": (
         [call("Average", AMOUNT), call("Average", DISCOUNT)],
-        floors(ALL_A, (D, ALL), pairs=(pair(ALL_A, HAS), pair((D, ALL), test(f"{D}{NULL}")), pair(ALL_A, (D, ALL)))),
+        replace(
+            floors(ALL_A, (D, ALL), pairs=(pair(ALL_A, HAS), pair((D, ALL), test(f"{D}{NULL}")), pair(ALL_A, (D, ALL)))),
+            means={frozenset([pair(ALL_A, (D, ALL)), pair(HAS, test(f"{D}{NULL}"))])},
+        ),
+    ),
+    "mean and another sum": (
+        [call("Average", AMOUNT), call("Sum", DISCOUNT), COUNT],
+        replace(
+            floors(
+                ALL_A,
+                (D, ALL),
+                pairs=(
+                    pair(ALL_A, HAS),
+                    pair(ALL_A, ALL),
+                    pair((D, ALL), test(f"{D}{NULL}")),
+                    pair((D, ALL), ALL),
+                    pair(ALL_A, (D, ALL)),
+                ),
+            ),
+            means={frozenset([pair(ALL_A, (D, ALL)), pair(HAS, ALL)])},
+        ),
     ),
     "sum and mean": (
         [call("Sum", AMOUNT), call("Average", AMOUNT), COUNT],
@@ -193,6 +213,8 @@ def test_aggregates_require_each_of_these_conditions(name: str) -> None:
         assert requires(found, replace(full, shares={one: share for one, share in full.shares.items() if one != sum}))
     for difference in full.differences:
         assert requires(found, replace(full, differences=full.differences - {difference}))
+    for both in full.means:
+        assert requires(found, replace(full, means=full.means - {both}))
     for difference in full.difference_shares:
         assert requires(found, replace(full, difference_shares={**full.difference_shares, difference: 81}))
 
@@ -201,6 +223,7 @@ def test_mean_and_sum_of_a_value_show_how_many_values_there_are_also_in_other_ro
     of_values = (pair(HAS, HAS | MEETS), pair(ALL, HAS))
     sums = [pair(SOME_A, ALL_A), *(pair(one, count) for one in (SOME_A, ALL_A) for count in (HAS, HAS | MEETS))]
     full = floors(SOME_A, ALL_A, counts=(HAS, HAS | MEETS), pairs=(*of_values, *sums), divided=True, parts=True)
+    full = replace(full, means={frozenset([pair(SOME_A, ALL_A), pair(HAS, HAS | MEETS)])})
     found = terms(call("Average", AMOUNT, where=NORTH), call("Sum", AMOUNT), rows=ORDERED)
     assert not requires(found, full)
     for one in (*of_values, *(pair(part, part | HAS) for part in DIVIDED)):

@@ -177,6 +177,12 @@ LEAKS_OF_PARTS: dict[str, list[tuple[str, str]]] = {
         ("steps", "SELECT 2 * SUM(x) - SUM(y) AS s FROM (SELECT user_key, AVG(s) AS x, SUM(s) AS y FROM (SELECT user_key, status, SUM(amount) AS s FROM orders GROUP BY user_key, status) u GROUP BY user_key) t"),
         ("steps", "SELECT 2 * SUM(x) - SUM(y) AS s FROM (SELECT user_key, SUM(amount) / COUNT(*) AS x, SUM(amount) AS y FROM orders GROUP BY user_key) t"),
     ],
+    "means of equal sums": [
+        *(("pairs", f"SELECT {use} AS n FROM {source}") for use, source in product(
+            ("ROUND(40 * AVG(x) / AVG(y) - COUNT(*))", "ROUND(COUNT(*) - SUM(x) / AVG(y))", "ROUND(COUNT(x) - SUM(x) / AVG(y))"),
+            ("(SELECT user_key, amount AS x, twin AS y FROM orders) t", "(SELECT user_key, SUM(amount) AS x, SUM(twin) AS y FROM orders GROUP BY user_key) t"),
+        )),
+    ],
     "dominated differences": [
         *(("gaps", f"SELECT {use} AS s FROM orders") for use in (
             "SUM(whale) - SUM(amount)", "SUM(whale) AS a, SUM(amount)", "SUM(whale - amount)", "AVG(whale - amount) * 40", "40 * (AVG(whale) - AVG(amount))",

@@ -133,7 +133,7 @@ _PARTS = Catalog.model_validate(
         ]
     }
 )  # fmt: skip
-CATALOGS |= dict.fromkeys(("void", "ratings", "mail", "bare", "gaps", "steps"), _PARTS) | {
+CATALOGS |= dict.fromkeys(("void", "ratings", "mail", "bare", "gaps", "steps", "pairs"), _PARTS) | {
     "often": CATALOGS["mixed"],
     "days": CATALOGS["mixed"],
 }
@@ -152,7 +152,7 @@ def rows(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
     rnd = random.Random(1)
     people = range(40)
     if CATALOGS[catalog] is _PARTS:
-        return _rows_with_gaps(catalog) if catalog in ("gaps", "steps") else _rows_of_parts(catalog)
+        return _rows_with_gaps(catalog) if catalog in ("gaps", "steps", "pairs") else _rows_of_parts(catalog)
     if catalog == "num":
         orders: list[tuple[Any, ...]] = [(n, n, "north", TARGET if n == 17 else 0.0, 30) for n in people]
         return {"orders": orders, "mine": [("0" * zeros + "17", "a") for zeros in range(8)]}
@@ -233,10 +233,12 @@ def _rows_with_gaps(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
     for number in range(40):
         target = number == 17
         few = catalog == "steps" and 16 < number < 22
-        for row in range(1 if target or catalog == "gaps" else 2):
+        for row in range(2 if catalog == "steps" and not target else 1):
             amount = TARGET if target and few else 1e-9 if few else float(rnd.randint(1, 999))
+            amount = 0.0 if target and catalog == "pairs" else amount
             whale = amount + (TARGET if target else (number % 3 - 1) * 1e-9)
-            twin, discount = (None if target or hidden else amount for hidden in (number < 10, number > 29))
+            hidden = (number < 10, number > 29) if catalog != "pairs" else (False, False)
+            twin, discount = (None if target or missing else amount for missing in hidden)
             status = "void" if target else "paid" if number < 20 else "open"
             orders.append(
                 (
@@ -256,7 +258,7 @@ def _with_twins(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 COMBINED = (
     "sums of parts", "counts of parts", "rows without an identity", "missing values", "forms of steps", "dominated differences",
-    "groups made by the author",
+    "means of equal sums", "groups made by the author",
 )  # fmt: skip
 """Kinds of queries of which sums and differences of the numbers show something."""
 ANY_RESULT = (
@@ -275,7 +277,10 @@ def shows_target(result: list[tuple[Any, ...]], kind: str) -> bool:
     if kind in COMBINED:
         shown = [float(value) for row in result for value in row if isinstance(value, int | float)]
         combined = [sum(map(float.__mul__, factors, shown)) for factors in itertools.product((-1.0, 0.0, 1.0), repeat=len(shown))]
-        return any(abs(value - TARGET) < 1e-6 or (kind in ("counts of parts", "missing values") and value == 1) for value in combined)
+        return any(
+            abs(value - TARGET) < 1e-6 or (kind in ("counts of parts", "missing values", "means of equal sums") and value == 1)
+            for value in combined
+        )
     columns = [[row[index] for row in result] for index in range(len(result[0]))] if result else []
     for numbers in (*columns, *result):
         known = [float(value) for value in numbers if isinstance(value, int | float)]

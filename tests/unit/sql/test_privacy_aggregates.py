@@ -127,3 +127,22 @@ def test_comparisons_of_two_columns_are_refused_and_their_remedy_passes(name: st
     (reason,) = check_sql(f"SELECT {name}(amount, discount) AS c FROM orders", GUARDED).reasons
     assert (reason.code, "AVG(x * y) - AVG(x) * AVG(y)" in reason.message) == ("ValueOfOnePerson", True)
     assert check_sql("SELECT AVG(amount * discount) - AVG(amount) * AVG(discount) AS c FROM orders", GUARDED).allowed
+
+
+@pytest.mark.parametrize("flag", ["CASE WHEN status = 'paid' THEN 1 END", "IF(status = 'paid', 1, NULL)"])
+def test_flag_that_may_be_null_is_refused_and_the_reason_names_one_that_may_not(flag: str) -> None:
+    query = "SELECT AVG(f) AS share FROM (SELECT user_key, MAX({}) AS f FROM orders GROUP BY user_key) t"
+    (reason,) = check_sql(query.format(flag), GUARDED).reasons
+    assert reason.code == "ConditionalAggregate"
+    assert "THEN 1 ELSE 0 END" in reason.message
+    assert check_sql(query.format("CASE WHEN status = 'paid' THEN 1 ELSE 0 END"), GUARDED).allowed
+
+
+def test_forms_of_a_column_that_steps_per_person_compute_are_refused() -> None:
+    query = "SELECT SUM(a) AS a, SUM(b) AS b FROM (SELECT user_key, {} AS a, {} AS b FROM orders GROUP BY user_key) t"
+    for one, two in itertools.permutations(["SUM(amount)", "AVG(amount)", "MAX(amount)", "MIN(amount)"], 2):
+        (reason,) = check_sql(query.format(one, two), GUARDED).reasons
+        assert reason.code == "TooManyMoments"
+        assert "in several forms" in reason.message
+    assert check_sql(query.format("SUM(amount)", "SUM(discount)"), GUARDED).allowed
+    assert check_sql(query.format("SUM(amount)", "COUNT(amount)"), GUARDED).allowed
