@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import Sequence
@@ -86,6 +87,7 @@ async def serve(
         PreconditionFailed: ``DeploymentVersioned``.
     """
     keep_freed_memory()
+    gc.freeze()  # modules stay, so that later collections need not look at them
     worker = boundary_worker(settings, bootstrap)
     if bootstrap is not None and bootstrap.development:
         logger.warning("NOT CONFIDENTIAL: the trust document may name development attestation roots (%s)", worker.name)

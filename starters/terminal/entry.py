@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ 
 
 def main(app: typer.Typer) -> NoReturn:
     """Run ``app`` with the arguments of the process, then exit with its exit code."""
+    # What is imported stays. By default Python looks for garbage in it so often that this takes a tenth of the start.
+    gc.set_threshold(20_000, 20)
     run_and_exit(lambda: invoke(app, sys.argv[1:]))
 
 

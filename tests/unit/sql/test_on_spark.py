@@ -28,6 +28,7 @@ QUICK = {
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.ui.explainMode": "simple",
 }
 """Settings that speed up many small queries and change no result."""
 ROUNDED = "CAST(`events`.`spend` AS INT)"
