@@ -382,7 +382,7 @@ class Terms:
         made = self.source.overlapping or self.source.multiplied
         divided = [part for text in self._divisions for part in _parts(text)]
         divided += [part for group in self._optional for part in self._of_join(group, floors.tests)]
-        several = made or any(len(ids) > 1 for ids in self.source.unique)
+        several = made or any(len(ids) > 1 for ids in self.source.unique) or (self._counts_persons and bool(self._selected))
         tests = self._counted + (divided if several else [])
         if not floors.counted >= _conditions(tests) or (made and self._counts_rows and self._counts_persons and not floors.repeated):
             raise refused("PlanFloorMissing", "the persons whom a difference of counts shows are not counted")

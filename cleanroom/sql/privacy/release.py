@@ -78,11 +78,12 @@ def counted_persons(scope: Scope) -> tuple[list[str], bool]:
     """Tests of rows by which aggregates count persons, and whether they also count the rows of the same persons.
 
     Where the query text makes the rows of a person, or a person has one row for each value of other columns, every condition and every
-    count of rows may count persons as well.
+    count of rows may count persons as well. So may every condition next to a count of persons, who may have one such row each.
     """
     counted, made = [item for item in scope.released.values() if item.persons], scope.overlapping or scope.multiplied
     tests = [test for item in counted if (test := presence(item))]
-    if made or any(len(relation.unique_on or ()) > 1 for relation in scope.relations.values()):
+    several = made or any(len(relation.unique_on or ()) > 1 for relation in scope.relations.values())
+    if several or 0 < len(counted) < len(scope.released):
         tests += [test_of(((text, true),)) for text in scope.divisions for true in (True, False)]
     if len(tests) > MAX_COUNTED:
         raise Refusal("ConditionalAggregate", f"the SELECT counts persons under {len(tests)} conditions; the limit is {MAX_COUNTED}")

@@ -537,6 +537,14 @@ def test_every_condition_may_count_persons_whose_rows_the_text_makes(items: Item
         assert not lacks(terms(items, rows=rows))
 
 
+@pytest.mark.parametrize("items", [call("CountIf", NORTH), call("Sum", AMOUNT, where=NORTH)])
+def test_every_condition_may_count_persons_next_to_a_count_of_persons(items: Items) -> None:
+    found = persons(None, of=terms(items))
+    assert not lacks(found, *PARTS)
+    for one in PARTS:
+        assert lacks(found, *(other for other in PARTS if other != one))
+
+
 def test_persons_with_several_rows_are_counted_where_the_text_makes_rows() -> None:
     ones = call("Sum", of("CaseWhen", NORTH, ONE))
     for other in (COUNT, call("CountIf", NORTH), call("Average", AMOUNT), call("Sum", ONE), ones):

@@ -456,6 +456,10 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
         ("twins", "SELECT region, COUNT(DISTINCT status) AS n FROM orders GROUP BY region"),
         ("twins", "SELECT APPROX_COUNT_DISTINCT(one) AS n FROM orders"),
         ("twins", "SELECT COUNT(DISTINCT w.w) AS n FROM orders o JOIN weights w ON o.user_key = w.user_key"),
+        *(("open", f"SELECT {use} AS a, COUNT(DISTINCT user_key) AS b FROM orders") for use in (
+            "COUNT_IF(status = 'paid')", "COUNT(*) FILTER (WHERE status = 'paid')", "COUNT(amount) FILTER (WHERE status = 'paid')", "SUM(CASE WHEN status = 'paid' THEN 1 END)",
+            "COUNT(CASE WHEN status = 'paid' THEN 1 END)",
+        )),
         ("open", "SELECT COUNT_IF(status = 'paid') AS a, COUNT(DISTINCT user_key) AS b FROM (SELECT user_key, status FROM orders GROUP BY user_key, status) t"),
         ("open", "SELECT SUM(CASE WHEN status = 'paid' THEN 1 ELSE 0 END) AS a, COUNT(DISTINCT user_key) AS b FROM (SELECT DISTINCT user_key, status FROM orders) t"),
         ("open", "SELECT COUNT_IF(status = 'paid') AS a, COUNT(DISTINCT user_key) AS b FROM (SELECT user_key, status, ROW_NUMBER() OVER (PARTITION BY user_key, status ORDER BY day) AS r FROM orders) t WHERE r = 1"),
