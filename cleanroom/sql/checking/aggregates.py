@@ -81,7 +81,9 @@ def _value(name: str, args: Sequence[Value], distinct: bool, ctx: Context) -> Va
     kind = result_type(function, [arg.type for arg in args]) if args else "long"
     out = combine(sql, kind, ATOM, args, identity=True)
     origins = frozenset([(view, column, use) for arg in args for view, column, _ in arg.origins])
-    out.origins = origins or frozenset([(view, ROWS, use) for view in scope.views])
+    # How many rows of a person are aggregated is no data of the author.
+    rows = scope.views if not origins else {item.view for item in scope.protected if scope.per_person}
+    out.origins = origins | {(view, ROWS, use) for view in rows}
     out.exposed, out.degree, out.aggregated = disclosure.exposed, disclosure.degree, True
     out.identity = out.ungrouped = False
     out.sources = out.outer_join_markers = out.caps = NO_NAMES
@@ -163,7 +165,8 @@ def window(name: str, ctx: Context) -> Value:
     shown = "*" if star else ", ".join(arg.sql for arg in args)
     out = combine(f"{name}({shown}) OVER ({' '.join(over)})", kind, ATOM, operands)
     out.windowed, out.degree = True, None
-    out.origins = out.origins or frozenset([(view, ROWS, "window") for view in ctx.scope.views])
+    rows = ctx.scope.views if not out.origins else {item.view for item in ctx.scope.protected}
+    out.origins |= {(view, ROWS, "window") for view in rows}
     return out
 
 

@@ -66,6 +66,11 @@ COUNTED = "(SELECT user_key, COUNT(*) AS n FROM orders GROUP BY user_key) t"
 NUMBERED = "(SELECT user_key, ROW_NUMBER() OVER (PARTITION BY user_key ORDER BY 'x') AS n FROM orders) t"
 
 
+_JOINED = "orders o JOIN weights w ON o.user_key = w.user_key"
+TOTALS = f"(SELECT o.user_key, SUM(w.w) AS x FROM {_JOINED} GROUP BY o.user_key) t"
+RUNNING = f"(SELECT o.user_key, SUM(w.w) OVER (PARTITION BY o.user_key ORDER BY o.day) AS x FROM {_JOINED}) t"
+
+
 @pytest.mark.parametrize(
     ("use", "rows"),
     [
@@ -74,6 +79,7 @@ NUMBERED = "(SELECT user_key, ROW_NUMBER() OVER (PARTITION BY user_key ORDER BY 
         *((use, rows) for use in ("SUM(POWER(10, n))", "SUM(n * n * n)", "SUM(n + 1)") for rows in (COUNTED, NUMBERED)),
         *((use, f"weights w JOIN {COUNTED} ON w.user_key = t.user_key") for use in ("SUM(w.w + n)", "SUM(w.w * n * n)")),
         *((use, f"weights w JOIN {NUMBERED} ON w.user_key = t.user_key") for use in ("SUM(w.w + n)", "SUM(w.w * n * n)")),
+        *((use, rows) for use in ("SUM(POWER(10, x))", "SUM(x + 1)", "SUM(x * x * x)") for rows in (TOTALS, RUNNING)),
     ],
 )  # fmt: skip
 def test_sum_of_several_terms_or_with_constants_is_refused_over_floors(use: str, rows: str) -> None:
