@@ -50,6 +50,7 @@ QUERIES = {
     "optional rows of two": "SELECT COUNT(c.device) AS n FROM orders o LEFT JOIN clicks c ON o.user_key = c.user_key LEFT JOIN weights w ON o.user_key = w.user_key WHERE w.seg = 'a'",
     "own condition": "SELECT AVG(o.amount) FILTER (WHERE w.seg = 'a') AS m FROM orders o JOIN weights w ON o.user_key = w.user_key",
     "flag": "SELECT region, AVG(f) AS s FROM (SELECT user_key, region, MAX(CASE WHEN status = 'paid' THEN 1 ELSE 0 END) AS f FROM orders GROUP BY user_key, region) t GROUP BY region",
+    "rows and persons": "SELECT region, COUNT_IF(status = 'paid') AS n, COUNT(DISTINCT user_key) AS m FROM orders GROUP BY region",
     "two means": "SELECT region, AVG(amount) AS a, AVG(discount) AS d FROM orders GROUP BY region",
     "steps": "SELECT SUM(t.s) AS s, SUM(t.d) AS d FROM (SELECT user_key, SUM(amount) AS s, SUM(discount) AS d FROM orders GROUP BY user_key) t",
     "means of parts": "SELECT AVG(amount) FILTER (WHERE status = 'paid') AS a, SUM(amount) AS s, COUNT(*) AS n FROM orders",
