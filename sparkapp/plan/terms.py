@@ -317,7 +317,8 @@ class Terms:
         for text, test in sums if self._known else ():
             pairs += [((text, test), ("1", count)) for count in {test | _present(text), *counts} if text in shown]
         share = min(person.share for person in self.source.persons)
-        if any(floors.difference_shares.get(frozenset(pair), 100) > share for pair in pairs):
+        similar = [pair for pair in itertools.combinations(sums, 2) if len({" * " in text for text, _ in pair}) == 1]
+        if any(floors.difference_shares.get(frozenset(pair), 100) > share for pair in similar):
             raise refused("PlanFloorMissing", "no condition limits the part of one person in a difference of two sums")
         pairs += itertools.combinations([("1", test) for test in counts], 2) if self._known else ()
         if not {frozenset(pair) for pair in pairs} <= floors.differences:

@@ -36,6 +36,7 @@ class Summand(NamedTuple):
     type: str
     protected: bool  # it shows values of persons
     present: Tests  # the rows in which it is not NULL
+    power: bool = False  # it is a product
     counts: bool = False  # it is how many rows a person has
 
     def compared(self, rows: str) -> str:
@@ -113,7 +114,7 @@ class Sums:
     def _summand(self, factors: Sequence[str], value: Value, protected: bool) -> Summand:
         """A value, given its factors."""
         if len(factors) > 1:
-            return Summand(_product(factors, self._numbers), "number", protected, _present(factors))
+            return Summand(_product(factors, self._numbers), "number", protected, _present(factors), True)
         kind = self._numbers.get(factors[0], value).type
         return Summand(factors[0], kind, protected, _present(factors), counts=value.made_by_text and not protected)
 
@@ -175,8 +176,11 @@ class Sums:
             if len(tests) > 1 and all(((test,), part) in counts for test in tests):
                 groups.require(_all_of(part, tuple(f"NOT ({test})" for test in tests)))
         counted = [_count(part, tests) for tests, part in counts]
-        groups.require_differences(self._pairs(sums, counted), share)
+        groups.require_differences(self._pairs(sums, counted))
         groups.require_differences(itertools.combinations(counted, 2) if self._counts_rows else ())
+        for power in (False, True):  # sums and moments of one power may be almost equal
+            totals = [summand.compared(_all_of(part, ())) for summand, part in sums if summand.power == power]
+            groups.require_differences(itertools.combinations(totals, 2), share)
         groups.require_means(self._pairs_of_means(sums, counted))
         for tests, part in limits:
             groups.require(_all_of(part, tests))

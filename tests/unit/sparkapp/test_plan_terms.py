@@ -125,8 +125,9 @@ def floors(
 
 
 def with_shares(floors: Floors) -> Floors:
-    """Floors that limit the part of one person in each difference, except in those of two counts."""
-    return replace(floors, difference_shares={one: 80 for one in floors.differences if any(text != "1" for text, _ in one)})
+    """Floors that limit the part of one person in each difference of two sums of one power."""
+    similar = [one for one in floors.differences if all(text != "1" for text, _ in one) and len({" * " in text for text, _ in one}) == 1]
+    return replace(floors, difference_shares=dict.fromkeys(similar, 80))
 
 
 ALL_A, SOME_A = (A, ALL), (A, MEETS)
