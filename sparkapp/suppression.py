@@ -20,12 +20,14 @@ class Suppression:
         persons: One row per group and person.
         groups: One row per group.
         shown: The groups that meet the conditions of the floors.
-        keys: Names of the group keys in all of them.
+        left_out: The keys of the others.
+        keys: Names of the group keys in all but ``left_out``.
     """
 
     persons: DataFrame
     groups: DataFrame
     shown: DataFrame
+    left_out: DataFrame
     keys: tuple[str, ...]
 
     def unpersist(self) -> None:
@@ -38,12 +40,10 @@ class Suppression:
 
         Without that limit, the number would say whether a group exists that contains a single person.
         """
-        names = [f"left_{name}" for name in self.keys]
-        left_out = _matching(self.groups.select(*self.keys).toDF(*names), names, self.shown.select(*self.keys), "left_anti")
-        number = left_out.count()
+        number = self.left_out.count()
         if number == 0:
             return None
-        persons = _matching(self.persons.select(*self.keys, "__cr_p"), self.keys, left_out, "left_semi")
+        persons = _matching(self.persons.select(*self.keys, "__cr_p"), self.keys, self.left_out, "left_semi")
         return number if persons.select("__cr_p").where("__cr_p IS NOT NULL").distinct().count() >= floor else None
 
 
@@ -70,12 +70,32 @@ def hold_persons(spark: SparkSession, frame: DataFrame) -> tuple[DataFrame, Supp
     found = _first_release(plan)
     if found is None:
         return frame, None
-    persons, groups, shown = (Frame(dataset.ofRows(spark._jsparkSession, node), spark) for node in found)
+
+    def frame_of(node: Any) -> DataFrame:
+        return Frame(dataset.ofRows(spark._jsparkSession, node), spark)
+
+    persons, groups, shown = map(frame_of, found)
     # Without joins, those that are shown are a filter of the groups.
     for part in (persons, groups, *([shown] if found[2].nodeName() == "Join" else [])):
         part.persist()
     keys = tuple(name for name in persons.columns if name.startswith("__cr_k"))
-    return Frame(dataset.ofRows(spark._jsparkSession, plan), spark), Suppression(persons, groups, shown, keys)
+    others = _others(jvm, *found[1:])
+    # A filter of the groups is one job without a join.
+    left_out = (groups if others is None else frame_of(others)).selectExpr(*(f"{name} AS left_{name}" for name in keys))
+    if others is None:
+        left_out = _matching(left_out, left_out.columns, shown.select(*keys), "left_anti")
+    return frame_of(plan), Suppression(persons, groups, shown, left_out, keys)
+
+
+def _others(jvm: Any, groups: Any, shown: Any) -> Any:
+    """The groups that are not shown, if those that are shown are a filter of the groups; None otherwise."""
+    while shown.nodeName() in ("SubqueryAlias", "Project"):
+        shown = shown.child()
+    if shown.nodeName() != "Filter" or not shown.child().fastEquals(groups):
+        return None
+    catalyst = jvm.org.apache.spark.sql.catalyst
+    met = catalyst.expressions.EqualNullSafe(shown.condition(), catalyst.expressions.Literal.TrueLiteral())
+    return catalyst.plans.logical.Filter(catalyst.expressions.Not(met), groups)
 
 
 def _first_release(plan: Any) -> tuple[Any, Any, Any] | None:
