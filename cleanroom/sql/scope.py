@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cleanroom.sql.model import NO_NAMES, Division, Equality, ProtectedInput, Relation, Release, ReleasedAggregate, Value
-from cleanroom.sql.vocabulary import NUMERIC
 
 
 @dataclass(slots=True, eq=False)
@@ -91,11 +90,6 @@ class Scope:
     def columns(self) -> dict[str, Value]:
         """The columns of the relations, by their texts."""
         return {value.sql: value for relation in self.relations.values() for value in relation.columns.values()}
-
-    @property
-    def numbers(self) -> dict[str, Value]:
-        """The numeric ones of these columns."""
-        return {text: value for text, value in self.columns.items() if value.type in NUMERIC}
 
     @property
     def plain_group_keys(self) -> list[str]:

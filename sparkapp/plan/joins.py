@@ -152,11 +152,5 @@ class _Attachment:
         return any(ids <= self.identities for ids in self.relations[number].unique)
 
     def _attaches(self, number: int) -> bool:
-        pairs = self._into(number)
-        names = {inner for _, inner, _ in pairs}
-        if any(ids <= names for ids in self.relations[number].unique):
-            return True
-        if any(how == "normalised" and self._is_identity(outer) for outer, _, how in pairs):
-            self.many.add(number)
-            return True
-        return False
+        names = {inner for _, inner, _ in self._into(number)}
+        return any(ids <= names for ids in self.relations[number].unique)

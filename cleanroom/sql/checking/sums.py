@@ -39,11 +39,11 @@ class Summand(NamedTuple):
     power: bool = False  # it is a product
     counts: bool = False  # it is how many rows a person has
 
-    def compared(self, rows: str) -> str:
-        """The sum in the rows that meet a condition, to be compared with others. It does not overflow, and loses no digits."""
+    def compared(self, part: PartOfDivision) -> str:
+        """The sum in the rows of a part, to be compared with others. It does not overflow, and loses no digits."""
         kind = "DECIMAL(20, 0)" if self.type == "long" else "DOUBLE"
         text = self.text if self.type == "number" else f"CAST({self.text} AS {kind})"
-        return Numbers(text, where=rows).aggregate("SUM")
+        return Numbers(text, where=_all_of(part, ())).aggregate("SUM")
 
 
 class Sums:
@@ -55,7 +55,7 @@ class Sums:
         Raises:
             Refusal: They could be solved for the values of single persons.
         """
-        self._ctx, self._numbers = ctx, ctx.scope.numbers
+        self._ctx, self._known = ctx, ctx.scope.columns
         self._sums: dict[tuple[Summand, PartOfDivision], None] = {}
         self._counts: dict[tuple[Tests, PartOfDivision], None] = {}  # of rows that meet tests
         self._found: dict[tuple[Tests, PartOfDivision], None] = {}  # rows with a value that is counted
@@ -98,7 +98,7 @@ class Sums:
         factors = polynomials.factors_of(value) if columns else (parenthesised(value, SUM),)
         powers = [factors, tuple(sorted(factors * 2))] if name in aggregates.POWERS else [factors]
         summands = [self._summand(power, value, bool(columns)) for power in powers]
-        read, known = columns_in(summands[0].text), self._ctx.scope.columns
+        read, known = columns_in(summands[0].text), self._known
         self._uses.setdefault(" ".join(read), {})[name, part] = summands[0].present
         self._sums |= {(summand, part): None for summand in summands}
         self._means |= {*summands} if name != "SUM" else set()
@@ -114,8 +114,8 @@ class Sums:
     def _summand(self, factors: Sequence[str], value: Value, protected: bool) -> Summand:
         """A value, given its factors."""
         if len(factors) > 1:
-            return Summand(_product(factors, self._numbers), "number", protected, _present(factors), True)
-        kind = self._numbers.get(factors[0], value).type
+            return Summand(_product(factors, self._known), "number", protected, _present(factors), True)
+        kind = self._known.get(factors[0], value).type
         return Summand(factors[0], kind, protected, _present(factors), counts=value.made_by_text and not protected)
 
     def _check(self, floor: int) -> None:
@@ -179,7 +179,7 @@ class Sums:
         groups.require_differences(self._pairs(sums, counted))
         groups.require_differences(itertools.combinations(counted, 2) if self._counts_rows else ())
         for power in (False, True):  # sums and moments of one power may be almost equal
-            totals = [summand.compared(_all_of(part, ())) for summand, part in sums if summand.power == power]
+            totals = [summand.compared(part) for summand, part in sums if summand.power == power]
             groups.require_differences(itertools.combinations(totals, 2), share)
         groups.require_means(self._pairs_of_means(sums, counted))
         for tests, part in limits:
@@ -187,7 +187,7 @@ class Sums:
 
     def _pairs(self, sums: Sequence[tuple[Summand, PartOfDivision]], counts: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Pairs of two sums, or of a sum and a count, of which the result may show the difference."""
-        totals = [summand.compared(_all_of(part, ())) for summand, part in sums]
+        totals = [summand.compared(part) for summand, part in sums]
         yield from itertools.combinations(totals, 2)
         for total, (summand, part) in zip(totals, sums, strict=True) if self._counts_rows else ():
             shown = _count(part, (f"{summand.text} <> 0",)) if summand.counts else total
@@ -198,7 +198,7 @@ class Sums:
     ) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
         """A mean and another sum: if the sums are equal, the result may show that the numbers of values are not."""
         for (summand, part), (other, rows) in itertools.permutations(sums, 2):
-            totals = summand.compared(_all_of(part, ())), other.compared(_all_of(rows, ()))
+            totals = summand.compared(part), other.compared(rows)
             own = _count(part, summand.present)
             numbers = [_count(rows, other.present)] if other in self._means else counts
             yield from ((totals, (own, number)) for number in numbers if summand in self._means and number != own)
@@ -219,7 +219,7 @@ def _count(part: PartOfDivision, tests: Tests) -> str:
     return f"COUNT({column[1]})" if column else f"COUNT_IF({text})" if text else "COUNT(*)"
 
 
-def _product(factors: Sequence[str], numbers: Mapping[str, Value]) -> str:
+def _product(factors: Sequence[str], columns: Mapping[str, Value]) -> str:
     """The product as a double: that of two whole numbers may overflow."""
-    known = [text in numbers and numbers[text].type == "number" for text in factors]
+    known = [text in columns and columns[text].type == "number" for text in factors]
     return " * ".join(text if number else f"CAST({text} AS DOUBLE)" for text, number in zip(factors, known, strict=True))
