@@ -100,7 +100,8 @@ class View(WireModel):
                 raise ValueError(f"view {self.name}: column {name!r} is not printable ASCII without backticks, or uses a reserved prefix")
         rules = [("allowed column", self.allowed_columns), ("unique column", self.unique_columns)]
         for floor in self.floors:
-            rules += [("identityColumn", (floor.identity_column,) if floor.identity_column else None), ("measure", floor.measures)]
+            identity = (floor.identity_column,) if floor.identity_column else None
+            rules += [(floor.member("identity_column"), identity), ("measure", floor.measures)]
         for what, listed in rules:
             for name in listed or ():
                 if name.lower() not in lowered:

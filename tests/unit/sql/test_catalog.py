@@ -62,6 +62,13 @@ def test_floor_is_read_from_every_accepted_shape(shape: dict[str, Any]) -> None:
     assert Catalog.parse(catalog.model_dump_json(by_alias=True)) == catalog
 
 
+@pytest.mark.parametrize("member", ["identity", "identityColumn"])
+def test_an_unknown_identity_is_named_as_the_catalogue_does(member: str) -> None:
+    shape = {"views": {"v": {"columns": {"x": "number"}, "floors": {"minGroupSize": 7, member: "who"}}}}
+    with pytest.raises(InvalidInput, match=f"view v: {member} 'who' is not among its columns"):
+        Catalog.parse(json.dumps(shape))
+
+
 @pytest.mark.parametrize(
     "floor",
     [
