@@ -156,6 +156,7 @@ LEAKS_OF_JOINS: dict[str, list[tuple[str, str]]] = {
     "dominated differences of unions": [
         *(("joins", f"SELECT {use} FROM {_UNION}") for use in ("SUM(x) AS a, SUM(y) AS b", "SUM(x) - SUM(y) AS d", "COUNT(*) * (AVG(x) - AVG(y)) AS d", "SUM(x) FILTER (WHERE 1 = 1) AS a, SUM(y) AS b")),
         ("joins", f"SELECT SUM(x) AS a, SUM(y) AS b FROM (SELECT * FROM {_UNION}) v"),
+        ("joins", f"WITH v AS (SELECT * FROM {_UNION}) SELECT SUM(x) - SUM(y) AS d, COUNT(*) AS n FROM v"),
     ],
     "counts as factors": [
         *(("joins", f"SELECT SUM({factors}) AS s FROM {source}") for factors, source in product(
