@@ -36,7 +36,7 @@ from sparkapp.plan.conditions import (
     without_cast,
     without_casts,
 )
-from sparkapp.plan.expressions import CHOICES, MOMENTS, Columns, conditions_of, is_stored, power, require_shown, results_of
+from sparkapp.plan.expressions import CHOICES, MOMENTS, Columns, combines, conditions_of, is_stored, power, require_shown, results_of
 from sparkapp.plan.rows import Column, InputColumn, Rows
 from sparkapp.plan.tree import Node, refused
 from sparkapp.plan.walking import Walk
@@ -75,11 +75,14 @@ class Terms:
     _uses: dict[str, dict[tuple[str, Test], Test]] = field(default_factory=dict)  # of each value: by which aggregates, in which rows
     _means: set[str] = field(default_factory=set)  # values of which a mean contains the sum and the number
     _forms: dict[InputColumn, set[str]] = field(default_factory=dict)  # steps per person, and functions that are not linear
+    _reads: dict[tuple[InputColumn, int], set[int]] = field(default_factory=dict)  # attributes that show a column, by their power
     _of_columns: dict[str, set[Sum]] = field(default_factory=dict)  # the sums that contain each column
     _known: bool = False  # how many rows there are
     _counted: list[Test] = field(default_factory=list)  # tests of the persons who are counted
     _divisions: dict[str, bool] = field(default_factory=dict)  # conditions, and whether a part may not be empty
     _optional: set[frozenset[int]] = field(default_factory=set)  # of the columns that are read
+    _summed: set[int] = field(default_factory=set)  # values that aggregates read
+    _tested: list[Node] = field(default_factory=list)  # conditions of aggregates
     _counts_persons: bool = False
     _counts_rows: bool = False
 
@@ -98,6 +101,7 @@ class Terms:
             self._counts_rows = self._counts_rows or kind in _ROW_COUNTS
             if kind not in (*_ROW_COUNTS, *MOMENTS) or call.fields.get("isDistinct"):
                 raise refused("PlanRowsOfPersons", f"{kind.upper()} shows values of single persons")
+            self._summed |= {column.value for column in self._returned(function).values() if kind != "CountIf" and not column.identity}
             if any(column.identity for column in self._returned(function).values()):
                 self._know_rows()
             else:
@@ -110,6 +114,17 @@ class Terms:
         tested = {self.columns[id].value for part in call.walk() for test in conditions_of(part) for id in attributes(test)}
         if self.source.multiplied and read and not {relations.get(id) for id in tested} <= {relations.get(id) for id in read}:
             raise refused("PlanRowsOfPersons", "a condition on another relation chooses values whose rows a join repeats")
+
+    def require_no_choice(self, keys: Iterable[Node]) -> None:
+        """Refuse values whose rows joins repeat, in groups and parts that conditions on several columns choose.
+
+        Sums of three or more such groups could be combined to the value of one person.
+        """
+        flags = {column.value for column in self.columns.values() if column.flag}
+        repeated = self.source.repeats or any(self.source.relations.get(value) in self.source.repeated for value in self._summed - flags)
+        chooses = self.source.chooses or any(combines(node, self.columns, self.walk.catalog) for node in (*keys, *self._tested))
+        if self._summed - flags and repeated and chooses:
+            raise refused("PlanRowsOfPersons", "conditions on several columns choose groups of values whose rows a join repeats")
 
     def _require_few_sums(self, value: Node, function: str, test: Test) -> None:
         """Refuse sums that could be solved for the values of a small group."""
@@ -142,6 +157,7 @@ class Terms:
 
     def _divide(self, conditions: Iterable[Node]) -> None:
         for condition in conditions:
+            self._tested.append(condition)
             shows = self.walk.shown(condition, self.columns, persons=True)
             strict = not all(self._publishes(*column) for column in shows)
             self._divisions[truth_text(condition, self.canonical)] = strict
@@ -202,6 +218,8 @@ class Terms:
         if protected:
             self._require_moment(value, function)
             self._require_few_sums(value, function, test)
+        elif power(value, self.columns) > 1 and any("Count" in self.columns[leaf.id].step for leaf in _columns(value)):
+            raise refused("PlanRowsOfPersons", f"{function.upper()} multiplies a count: one factor could mark persons of the other")
         self._limits |= {(limit, test): None for node in value.walk() if node.kind == "Least" for limit in self._limits_of(node)}
         whole = product_text(value, self.canonical)
         sums = [whole] if function in _FIRST_POWERS else [whole, product_of((whole, whole))]
@@ -212,8 +230,12 @@ class Terms:
         self._means |= {*sums} if function != "Sum" and protected else set()
         form = next((self.canonical.text(part) for part in value.walk() if part.kind not in _LINEAR), "")
         for leaf in _columns(value):
-            for column in self.columns[leaf.id].shows:
-                self._forms.setdefault(column, set()).add(self.columns[leaf.id].step + form)
+            found = self.columns[leaf.id]
+            for column in found.shows:
+                self._forms.setdefault(column, set()).add(found.step + form)
+                self._reads.setdefault((column, found.power), set()).add(found.value)
+        if any(len(values) > 2 for ((name, _), _), values in self._reads.items() if self.walk.catalog.has_floor(name)):
+            raise refused("PlanRowsOfPersons", "a column is aggregated of more than two steps, each of which may choose other rows")
         if any(len(forms) > 1 for (name, _), forms in self._forms.items() if self.walk.catalog.has_floor(name)):
             raise refused("PlanRowsOfPersons", "a column is aggregated in several forms, which may be the same for all but a few persons")
 
