@@ -353,12 +353,12 @@ def validated(found: ProfileValues) -> Settings:
         raise InvalidInput(
             "ConfigInvalid",
             f"config: the field {where} of profile {found.profile!r} is not valid: {broken_rule(first)}.",
-            hint=f"{_known_fields(first)}Edit {found.file}.",
+            hint=f"{known_fields(first)}Edit {found.file}.",
         ) from error
 
 
-def _known_fields(problem: ErrorDetails) -> str:
-    """Return the fields of the section with an unknown one, as a sentence; the empty string for another problem."""
+def known_fields(problem: ErrorDetails) -> str:
+    """Return the fields that a section of :class:`Settings` with an unknown one has, as a sentence; empty for another problem."""
     section: Any = Settings
     for part in problem["loc"][:-1]:
         field = getattr(section, "model_fields", {}).get(part)

@@ -317,6 +317,7 @@ def test_usage_error_is_json_with_output_json(words: str, message: str, capsys: 
         ("run doctor", ["`cleanroom doctor`"]),
         ("show x", ["`cleanroom query show`", "`cleanroom run show`", "`cleanroom dataset show`"]),
         ("frobnicate", []),
+        ("secret list", []),
     ],
 )
 def test_a_command_of_another_group_is_named(words: str, elsewhere: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -325,6 +326,13 @@ def test_a_command_of_another_group_is_named(words: str, elsewhere: list[str], c
     hint = json.loads(capsys.readouterr().out)["hint"]
     assert all(command in hint for command in elsewhere), hint
     assert ("There is" in hint) == bool(elsewhere)
+
+
+@pytest.mark.parametrize("words", ["--profile fabrikam query list", "query --profile fabrikam list"])
+def test_an_option_before_its_command_is_explained(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        invoke(app, [*words.split(), "--output", "json"])
+    assert "Options stand after the command" in json.loads(capsys.readouterr().out)["hint"]
 
 
 def test_usage_error_is_text_by_default(capsys: pytest.CaptureFixture[str]) -> None:
