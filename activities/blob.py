@@ -8,8 +8,9 @@ from activities.authorisations import AuthorisationVerifier
 from activities.azure_ad import require_own_identity
 from cleanroom.bulkheads import bulkhead
 from cleanroom.clients.azure import STORAGE_CONTRIBUTOR, STORAGE_READER, ManagedIdentities, RoleAssignments
+from cleanroom.clients.owned import require_azure
 from cleanroom.documents.specs import BlobStoreSpec
-from cleanroom.errors import PreconditionFailed, Refused
+from cleanroom.errors import Refused
 from cleanroom.messages.publish import AccessGranted, AccessRequest, AuthorisedDataset, StoreLocation
 from cleanroom.settings import Settings
 
@@ -39,14 +40,11 @@ class Blob:
         await self._authorisations.verify_dataset(request.dataset)
         await bulkhead("azure").run(require_own_identity, self._identities, request)
         await self._authorisations.verify_unpublished(request.dataset)
-        account, store = self._settings.azure.storage_account_id, request.dataset.spec.store
-        if not account:
-            raise PreconditionFailed(
-                "SettingMissing", "settings: azure.storage_account_id is not set.", hint="Set it to the ARM resource ID."
-            )
+        store = request.dataset.spec.store
+        require_azure(self._settings, "storage_account_id")
         if not isinstance(store, BlobStoreSpec):
             raise Refused("StoreKindMismatch", f"dataset {request.dataset.spec.name!r}: its store is not Azure Blob.")
-        scope = container_scope(account, store.container)
+        scope = container_scope(self._settings.azure.storage_account_id, store.container)
         role = STORAGE_READER if request.dataset.spec.access == "read" else STORAGE_CONTRIBUTOR
         await bulkhead("azure").run(self._roles.allow, scope, role, request.identity.principal_id)
         return AccessGranted(roles=(role,), scope=scope)
@@ -55,7 +53,5 @@ class Blob:
     async def locate_blob_store(self, dataset: AuthorisedDataset) -> StoreLocation:
         """Return the URL of the collaborator's storage account."""
         await self._authorisations.verify_dataset(dataset)
-        url = self._settings.azure.storage_account_url
-        if not url:
-            raise PreconditionFailed("SettingMissing", "settings: azure.storage_account_url is not set.")
-        return StoreLocation(url=url)
+        require_azure(self._settings, "storage_account_url")
+        return StoreLocation(url=self._settings.azure.storage_account_url)

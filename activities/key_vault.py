@@ -9,8 +9,8 @@ from activities.azure_ad import require_own_identity
 from activities.governance_policy import require_same_policy
 from cleanroom.bulkheads import bulkhead
 from cleanroom.clients.azure import RELEASE_USER, Credential, ManagedIdentities, RoleAssignments
+from cleanroom.clients.owned import require_azure
 from cleanroom.datasets.keystore import KeyStore
-from cleanroom.errors import PreconditionFailed
 from cleanroom.governance import GovernanceUserClient
 from cleanroom.identifiers import key_encryption_key_name
 from cleanroom.keys import KeyVaultSettings, ReleasePolicy, set_key_with_skr, wrap_data_key
@@ -63,10 +63,8 @@ class KeyVault:
         await self._authorisations.verify_dataset(request.dataset)
         await bulkhead("azure").run(require_own_identity, self._identities, request)
         await self._authorisations.verify_unpublished(request.dataset)
-        vault = self._settings.azure.key_vault_id
-        if not vault:
-            raise PreconditionFailed("SettingMissing", "settings: azure.key_vault_id is not set.", hint="Set it to the ARM resource ID.")
-        scope = key_scope(vault, request.dataset.collaboration, request.dataset.spec.name)
+        require_azure(self._settings, "key_vault_id")
+        scope = key_scope(self._settings.azure.key_vault_id, request.dataset.collaboration, request.dataset.spec.name)
         await bulkhead("azure").run(self._roles.allow, scope, RELEASE_USER, request.identity.principal_id)
         return AccessGranted(roles=(RELEASE_USER,), scope=scope)
 
@@ -79,10 +77,7 @@ class KeyVault:
         dataset = request.dataset
         await self._authorisations.verify_dataset(dataset)
         await require_same_policy(self._governance, dataset.collaboration, request.policy)
-        if not self._settings.azure.maa_url:
-            raise PreconditionFailed(
-                "SettingMissing", "settings: azure.maa_url is not set; a release policy names its attestation authority."
-            )
+        require_azure(self._settings, "key_vault_url", "maa_url")
         await self._authorisations.verify_unpublished(dataset)
         policy = ReleasePolicy.for_clean_room(self._settings.azure.maa_url, list(request.policy.host_data))
         vault = vault_settings(self._settings)

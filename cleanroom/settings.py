@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -43,7 +43,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from cleanroom.config_file import ProfileValues, read_profile
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import Name, RunSize
-from cleanroom.models import FrozenModel
+from cleanroom.models import FrozenModel, broken_rule
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Boundary = Literal["collaborator", "frontend", "clean-room", "spark-service"]
 """A trust boundary: one kind of worker process with its own task queue and credentials."""
@@ -349,6 +352,16 @@ def validated(found: ProfileValues) -> Settings:
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidInput(
             "ConfigInvalid",
-            f"config: the field {where} of profile {found.profile!r} is not valid: {first['msg']}.",
-            hint=f"Edit {found.file}.",
+            f"config: the field {where} of profile {found.profile!r} is not valid: {broken_rule(first)}.",
+            hint=f"{_known_fields(first)}Edit {found.file}.",
         ) from error
+
+
+def _known_fields(problem: ErrorDetails) -> str:
+    """Return the fields of the section with an unknown one, as a sentence; the empty string for another problem."""
+    section: Any = Settings
+    for part in problem["loc"][:-1]:
+        field = getattr(section, "model_fields", {}).get(part)
+        section = field.annotation if field is not None else None
+    known = getattr(section, "model_fields", None)
+    return f"Known: {', '.join(sorted(known))}. " if known and problem["type"] == "extra_forbidden" else ""

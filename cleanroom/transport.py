@@ -35,7 +35,7 @@ Timeout: TypeAlias = "float | tuple[float, float, float, float] | httpx.Timeout"
 
 
 def ssl_context(ca_file: Path | None = None, *, client_cert: tuple[Path, Path] | None = None, system_roots: bool = False) -> ssl.SSLContext:
-    """Create a client's TLS context, which verifies certificates and host names.
+    """Return a client's TLS context, which verifies certificates and host names. With the operating system's roots alone it is shared.
 
     Args:
         ca_file: PEM roots to trust. Without it, the operating system's.
@@ -45,12 +45,20 @@ def ssl_context(ca_file: Path | None = None, *, client_cert: tuple[Path, Path] |
     Raises:
         OSError: A file cannot be read, or is not PEM (``ssl.SSLError``).
     """
+    if ca_file is None and client_cert is None:
+        return _system_context()
     context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
     if ca_file is not None and system_roots:
         context.load_default_certs()
     if client_cert is not None:
         context.load_cert_chain(*map(str, client_cert))
     return context
+
+
+@cache
+def _system_context() -> ssl.SSLContext:
+    # Reading the operating system's roots takes 20 ms.
+    return ssl.create_default_context()
 
 
 @cache
@@ -92,12 +100,6 @@ def retry_after_seconds(value: str | None) -> float | None:
         return None
 
 
-@cache
-def _system_context() -> ssl.SSLContext:
-    """Return a context with the operating system's roots, which take 20 ms to read."""
-    return ssl_context()
-
-
 def http_client(tls: ssl.SSLContext | None = None, *, timeout: Timeout, **options: Any) -> httpx.Client:
     """Create a blocking HTTP client.
 
@@ -108,14 +110,14 @@ def http_client(tls: ssl.SSLContext | None = None, *, timeout: Timeout, **option
     """
     import httpx
 
-    return httpx.Client(verify=tls or _system_context(), timeout=timeout, trust_env=False, follow_redirects=False, **options)
+    return httpx.Client(verify=tls or ssl_context(), timeout=timeout, trust_env=False, follow_redirects=False, **options)
 
 
 def async_http_client(tls: ssl.SSLContext | None = None, *, timeout: Timeout, **options: Any) -> httpx.AsyncClient:
     """Create an ``asyncio`` HTTP client; the arguments are those of :func:`http_client`."""
     import httpx
 
-    return httpx.AsyncClient(verify=tls or _system_context(), timeout=timeout, trust_env=False, follow_redirects=False, **options)
+    return httpx.AsyncClient(verify=tls or ssl_context(), timeout=timeout, trust_env=False, follow_redirects=False, **options)
 
 
 def jwks_client(uri: str, ca_file: Path | None = None, **options: Any) -> jwt.PyJWKClient:

@@ -56,9 +56,9 @@ def start(
 ) -> None:
     """Run an approved query once.
 
-    Dates are compared with those that the owners approved before anything is started. The command signs a run request and shows the
-    steps of the run. After Ctrl-C the run continues; follow it with `run watch`. The same command with the same --run-id attaches to the
-    run that exists. Another query, other dates or another size are a conflict.
+    Dates, approvals, the number of runs and consent are checked before anything is started. The command signs a run request and shows
+    the steps of the run. After Ctrl-C the run continues; follow it with `run watch`. The same command with the same --run-id attaches
+    to the run that exists. Another query, other dates or another size are a conflict.
 
     Example: cleanroom run start fabrikam-delays --run-id r-1 --profile fabrikam
     """
@@ -74,9 +74,10 @@ def start(
             run_id = new_run_id()
             print_status(f"[dim]run {run_id}; to repeat this command, add --run-id {run_id}[/dim]")
         query = run_async(latest_name(session, query, accepted=True))
-        from starters.operations.runs import current_digest, result_record, start_run, watch_run
+        from starters.operations.runs import current_digest, require_startable, result_record, start_run, watch_run
 
         digest = run_async(current_digest(session, query, parameters))
+        run_async(require_startable(session, query, run_id))
         run_async(start_run(session, query, digest, run_id, parameters))
         if not wait:
             workflow_id = run_workflow_id(session.collaboration, run_id)

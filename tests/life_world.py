@@ -36,6 +36,7 @@ from cleanroom.errors import CleanRoomError, NotFound
 from cleanroom.governance import Consent, Document, DocumentSummary, Event, ProposalStatus
 from cleanroom.governance.position import observe
 from cleanroom.identifiers import TransactionId, document_digest, query_workflow_id
+from cleanroom.messages.query import Notified
 from cleanroom.messages.run import RunQueryInput, RunTicket
 from cleanroom.publishing.query_watch import QueryWatch
 from cleanroom.publishing.user_documents import UserDocuments
@@ -232,7 +233,7 @@ class LifeWorld:
         authored = ("create_document", "update_document", "confirm_withdrawal", "propose_query", "withdraw_proposal")
         for name in (*authored, "accept_query", "reject_query"):
             answers[name] = self._answer(lambda argument, name=name: getattr(self._worker_of(argument), name)(argument))  # type: ignore[misc]
-        return answers | {"notify": None}
+        return answers | {"notify": Notified(sent=True)}
 
     def _worker_of(self, argument: Any) -> Any:
         """Return the activities of the collaborator whose queue the activity is on."""

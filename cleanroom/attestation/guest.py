@@ -7,8 +7,6 @@ runtime data that a caller sends, so it must only be reachable from inside the g
 from __future__ import annotations
 
 import base64
-import ssl
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,12 +35,8 @@ class GuestAttestor:
 
     def __init__(self, base_url: str, *, ca_file: Path | None = None) -> None:
         self._url = base_url.rstrip("/") + _ROUTE
-        self._own_roots = None if ca_file is None else ssl_context(ca_file)
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        # Reading the system's roots takes 20 ms, so only once, and not before the first request.
-        return self._own_roots or ssl_context(None)
+        # Without own roots the client reads the system's, and not before the first request.
+        self._tls = None if ca_file is None else ssl_context(ca_file)
 
     async def attest(self, runtime_data: bytes) -> AttestationEvidence:
         """Return evidence whose report data is ``report_data_for(runtime_data)``.

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, ModelWrapValidatorHandler, field_validator, model_validator
 
 from cleanroom.documents.base import OurModel, WireModel
 from cleanroom.documents.dataset_rules import column_problems, list_problems, subdirectory_problem
@@ -108,52 +108,70 @@ class DatasetSchema(WireModel):
         return {field.field_name: field.field_type for field in self.fields}
 
 
-_SYNONYMS = {
-    "identity": ("identityColumn", "identity_column"),
-    "dimensions": ("allowedOutputColumns", "allowed_output_columns"),
+_NAMES = {
+    "identity_column": ("identity", "identityColumn", "identity_column"),
+    "allowed_output_columns": ("dimensions", "allowedOutputColumns", "allowed_output_columns"),
 }
-"""Members of a floor that name columns by their use, and the members that they stand for."""
+"""Names that a file may give to a member of a floor. The second one is that of documents in governance."""
+
+
+def _all_names(schema: dict[str, Any]) -> None:
+    properties = schema["properties"]
+    for used, documented, _ in _NAMES.values():
+        properties[used] = properties[documented] = properties.get(used) or properties[documented]
 
 
 class PrivacyFloors(OurModel):
     """The owner's rules for every result that is computed from the dataset. The strictest rule of all owners applies.
 
-    The JSON may call ``identityColumn`` also ``identity``, and ``allowedOutputColumns`` also ``dimensions``.
+    In documents, ``identity`` is called ``identityColumn``, and ``dimensions`` ``allowedOutputColumns``. Files may use either name.
     """
+
+    model_config = ConfigDict(json_schema_extra=_all_names)
 
     min_group_size: int = Field(default=0, ge=0, le=MAX_GROUP_SIZE, strict=True)
     """Minimum number of distinct persons per row of a result; 0 means no minimum.
 
     Strict, because YAML reads ``no`` as false, which would otherwise be 0."""
-    identity_column: str | None = None
-    """Column that identifies a person, also called ``identity``. Queries may join on it and count it."""
-    allowed_output_columns: tuple[str, ...] | None = None
-    """Columns by which queries may group and filter, so that their values may appear in a result; also called ``dimensions``.
-    Default: all columns."""
+    identity_column: str | None = Field(
+        default=None, validation_alias=AliasChoices(*_NAMES["identity_column"]), serialization_alias="identityColumn"
+    )
+    """Column that identifies a person, also called ``identityColumn``. Queries may join on it and count it."""
+    allowed_output_columns: tuple[str, ...] | None = Field(
+        default=None, validation_alias=AliasChoices(*_NAMES["allowed_output_columns"]), serialization_alias="allowedOutputColumns"
+    )
+    """Columns by which queries may group and filter, so that their values may appear in a result; also called
+    ``allowedOutputColumns``. Default: all columns."""
     measures: tuple[str, ...] | None = None
     """Columns that queries may aggregate, in addition to counting them. Default: all columns."""
     max_share_percent: int | None = Field(default=None, ge=1, le=100, strict=True)
     """Largest part of a sum, in percent, that may come from one person. Default: 80 (:data:`DEFAULT_SHARE_PERCENT`). 100 means no
     limit."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _names_by_use(cls, value: Any) -> Any:
+    def _one_name_each(cls, value: Any, handler: ModelWrapValidatorHandler[PrivacyFloors]) -> PrivacyFloors:
         if not isinstance(value, dict):
-            return value
-        data = dict(value)
-        for name, (member, field) in _SYNONYMS.items():
-            if name in data:
-                if member in data or field in data:
-                    raise ValueError(f"{name} and {member} are two names of the same rule; give one of them")
-                data[member] = data.pop(name)
-        return data
+            return handler(value)
+        given = {field: [name for name in names if name in value] for field, names in _NAMES.items()}
+        for names in given.values():
+            if len(names) > 1:
+                raise ValueError(f"{names[0]} and {names[1]} are two names of the same rule; give one of them")
+        floors = handler(value)
+        # Kept beside the fields, as a cached property is, because equal rules are equal under either name.
+        floors.__dict__["_given"] = {field: names[0] for field, names in given.items() if names}
+        return floors
 
     @model_validator(mode="after")
     def _identity(self) -> PrivacyFloors:
         if self.min_group_size > 0 and not self.identity_column:
-            raise ValueError("identityColumn is required where minGroupSize is above 0")
+            raise ValueError("identity is required where minGroupSize is above 0")
         return self
+
+    def member(self, field: str) -> str:
+        """Return the name that the file or the document has given to a field of :data:`_NAMES`, for messages."""
+        given: dict[str, str] = self.__dict__.get("_given", {})
+        return given.get(field, _NAMES[field][0])
 
 
 class DatasetAccessPolicy(WireModel):
@@ -183,10 +201,10 @@ def policy_problems(
     """
     columns = {
         **lists,
-        f"{privacy}.allowedOutputColumns": floors.allowed_output_columns,
+        f"{privacy}.{floors.member('allowed_output_columns')}": floors.allowed_output_columns,
         f"{privacy}.measures": floors.measures,
         "uniqueColumns": schema.unique_columns,
-        f"{privacy}.identityColumn": (floors.identity_column,) if floors.identity_column is not None else None,
+        f"{privacy}.{floors.member('identity_column')}": (floors.identity_column,) if floors.identity_column is not None else None,
     }
     problems = list_problems(schema.types(), columns)
     if schema.csv_dialect is not None and access == "write":

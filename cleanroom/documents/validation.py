@@ -7,6 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from cleanroom.errors import InvalidInput
+from cleanroom.models import broken_rule
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -38,4 +39,4 @@ def describe_validation(error: ValidationError) -> str:
     first = problems[0]
     where = ".".join(str(part) for part in first["loc"]) or "document"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{where}: {first['msg'].removeprefix('Value error, ')}{more}"
+    return f"{where}: {broken_rule(first)}{more}"

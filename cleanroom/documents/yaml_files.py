@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 from cleanroom.documents.dataset import SUFFIXES
 from cleanroom.errors import InvalidInput, NotFound
 from cleanroom.identifiers import MAX_NAME, NAME_PATTERN
+from cleanroom.models import broken_rule
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -30,7 +31,6 @@ MAX_PROBLEMS: Final = 20
 MAX_VALUE: Final = 60
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _MERGE: Final = "tag:yaml.org,2002:merge"
-_MESSAGES: Final = {"extra_forbidden": "no such member", "missing": "is missing"}
 _WITHOUT_VALUE: Final = {"extra_forbidden", "missing", "value_error", "union_tag_invalid", "union_tag_not_found"}
 _OTHER_NAMES: Final = {
     "string": {"str", "text", "varchar", "char", "object", "uuid", "category"},
@@ -152,8 +152,7 @@ def _invalid(model: type[BaseModel], path: Path, code: str, error: ValidationErr
     described, hints = [], []
     for problem in problems[:MAX_PROBLEMS]:
         where = ".".join(str(part) for part in problem["loc"])
-        what = _MESSAGES.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-        described.append(": ".join(filter(None, [where, what])) + _value_of(problem))
+        described.append(": ".join(filter(None, [where, broken_rule(problem)])) + _value_of(problem))
         if problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(problem["loc"][-1]), _known(model), 1)
             hints.append(f"{problem['loc'][-1]}: did you mean {near[0]}?" if near else _members(model))

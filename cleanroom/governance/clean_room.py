@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from cleanroom.claims import HOST_DATA, IS_DEBUGGABLE
 from cleanroom.errors import Internal, InvalidInput
 from cleanroom.governance.documents import ContractOption, DocumentOption
-from cleanroom.governance.http import AsyncCloseable, HttpChannel, application_url, query_string, segment
+from cleanroom.governance.http import AsyncCloseable, HttpChannel
 from cleanroom.governance.models import Consent, Document, MemberDocument, read, text
 from cleanroom.governance.position import LedgerPosition
+from cleanroom.governance.urls import application_url, query_string, segment
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE
 from cleanroom.secret import Secret
 

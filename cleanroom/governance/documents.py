@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from cleanroom.errors import Conflict, Internal, InvalidInput, PreconditionFailed
 from cleanroom.governance.endpoint import Endpoint
-from cleanroom.governance.http import segment
 from cleanroom.governance.models import Approver, Consent, Document, DocumentSummary, Proposal, ProposalStatus, read, rows, text
+from cleanroom.governance.urls import segment
 from cleanroom.identifiers import document_digest
 
 DocumentOption = Literal["execution", "telemetry"]

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from cleanroom.governance.http import AsyncCloseable, HttpChannel, TokenProvider, application_url, read_certificate
+from cleanroom.governance.certificates import read_certificate
+from cleanroom.governance.http import AsyncCloseable, HttpChannel, TokenProvider
 from cleanroom.governance.position import LedgerPosition
+from cleanroom.governance.urls import application_url
 
 Mode = Literal["app", "cgs-client"]
 """Whose routes an endpoint has: the application's or the proxy's (docs/facts/governance-service.md#cgs-client)."""

@@ -1,11 +1,10 @@
-"""HTTP to one governance endpoint: URLs, JSON, errors, redirects to the primary, commits, and answers that are not stale."""
+"""HTTP to one governance endpoint: JSON, errors, redirects to the primary, commits, and answers that are not stale."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import re
-import ssl
 import time
 import weakref
 from abc import ABC, abstractmethod
@@ -13,16 +12,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import quote
 
 import httpx
 
 from cleanroom.errors import Internal, InvalidInput, Unavailable
 from cleanroom.governance import faults
+from cleanroom.governance.certificates import tls_context
 from cleanroom.governance.commits import COMMIT_SECONDS, CommitWatch, await_commit
 from cleanroom.governance.position import LedgerPosition, observe
+from cleanroom.governance.urls import require_encrypted
 from cleanroom.identifiers import TransactionId
-from cleanroom.transport import async_http_client, is_loopback, retry_after_seconds, ssl_context
+from cleanroom.transport import async_http_client, retry_after_seconds
 
 TokenProvider = Callable[[], str | Awaitable[str]]
 """Returns a bearer token for one request; may be a coroutine function."""
@@ -44,88 +44,6 @@ _EARLY_READS: Final = (0.05, 0.2)
 _MAX_REDIRECTS: Final = 3
 _BEARER: Final = re.compile(r"Bearer [\x21-\x7e]+")
 _HEADER: Final = re.compile(r"[\x20-\x7e]*")
-
-
-def segment(name: str, value: str) -> str:
-    """Percent-encode an ID as one path segment.
-
-    Raises:
-        InvalidInput: ``InvalidIdentifier`` if the ID is empty, or if URL handling would change it.
-    """
-    try:
-        encoded = quote(value, safe="")
-    except UnicodeEncodeError:
-        encoded = ""
-    if encoded in ("", ".", ".."):
-        raise InvalidInput("InvalidIdentifier", f"{name} {value!r} cannot be part of a URL.", hint="Use letters, digits, '.', '_' and '-'.")
-    return encoded
-
-
-def query_string(parameters: Mapping[str, str | int | None]) -> str:
-    """Build ``?a=b&...`` without the parameters that are ``None``.
-
-    The service decodes the whole query before it splits it (docs/facts/governance-service.md#requests-and-errors).
-
-    Raises:
-        InvalidInput: ``InvalidQueryValue`` if a value contains ``&``, ``=`` or ``+``, which the service would misread.
-    """
-    parts = []
-    for name, value in parameters.items():
-        if value is None:
-            continue
-        text = str(value)
-        if re.search(r"[&=+]", text):
-            raise InvalidInput(
-                "InvalidQueryValue",
-                f"{name} {text!r} has '&', '=' or '+', which the governance service would misread.",
-                hint="Use a value without them.",
-            )
-        parts.append(f"{name}={quote(text, safe=':/,~@')}")
-    return "?" + "&".join(parts) if parts else ""
-
-
-def application_url(base_url: str) -> str:
-    """Return a CCF node's URL without the application prefix ``/app``, which some tools append."""
-    return base_url.rstrip("/").removesuffix("/app")
-
-
-def read_certificate(file: Path) -> bytes:
-    """Read a certificate file.
-
-    Raises:
-        InvalidInput: ``GovernanceCertificateFileInvalid`` if the file cannot be read.
-    """
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise _certificate_file([file], error) from error
-
-
-def _certificate_file(files: Sequence[Path], error: OSError) -> InvalidInput:
-    names = ", ".join(map(str, files))
-    message = f"A certificate file of the governance service cannot be read or is not PEM: {names}."
-    return InvalidInput("GovernanceCertificateFileInvalid", message, cause=str(error), hint="Check the governance settings of the profile.")
-
-
-def _tls(ca_file: Path | None, client_cert: tuple[Path, Path] | None) -> ssl.SSLContext:
-    try:
-        return ssl_context(ca_file, client_cert=client_cert)
-    except OSError as error:  # includes ssl.SSLError
-        raise _certificate_file([file for file in (ca_file, *(client_cert or ())) if file is not None], error) from error
-
-
-def _require_encrypted(base_url: str) -> None:
-    """Refuse plain HTTP to another machine: everyone on the way could read bearer tokens and secrets, and change answers."""
-    try:
-        url = httpx.URL(base_url)
-    except httpx.InvalidURL:
-        return  # The first request reports it.
-    if url.scheme == "http" and not is_loopback(url.host):
-        raise InvalidInput(
-            "GovernanceUrlInsecure",
-            f"governance: {url.scheme}://{url.host} is another machine, and the connection is not encrypted. No token was sent.",
-            hint="Use an https URL, or a cgs-client on a loopback address.",
-        )
 
 
 class AsyncCloseable(ABC):
@@ -179,7 +97,7 @@ class HttpChannel(AsyncCloseable):
         probe: str = "",
         position: LedgerPosition | None = None,
     ) -> None:
-        _require_encrypted(base_url)
+        require_encrypted(base_url)
         self._base = base_url.rstrip("/")
         self._token = token
         self._commit_path = commit_path
@@ -204,7 +122,7 @@ class HttpChannel(AsyncCloseable):
         # As many as the releases of a run use at the same time. All are kept: a TLS handshake costs more than several requests.
         # Shorter than the idle timeout of common servers (5 s), so that no request goes into a connection that the server is closing.
         limits = httpx.Limits(max_connections=50, max_keepalive_connections=50, keepalive_expiry=4.0)
-        self._client = async_http_client(_tls(ca_file, client_cert), headers=dict(headers or {}), timeout=timeout, limits=limits)
+        self._client = async_http_client(tls_context(ca_file, client_cert), headers=dict(headers or {}), timeout=timeout, limits=limits)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from cleanroom.errors import InvalidInput
-from cleanroom.governance.http import segment
 from cleanroom.governance.models import GovernanceProposal, read, rows, text
+from cleanroom.governance.urls import segment
 from cleanroom.governance.user import GovernanceUserClient
 
 

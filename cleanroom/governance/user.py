@@ -8,7 +8,6 @@ from typing import Any
 from cleanroom.errors import Internal, InvalidInput
 from cleanroom.governance.documents import DocumentOperations
 from cleanroom.governance.faults import WRONG_SERVICE
-from cleanroom.governance.http import query_string, segment
 from cleanroom.governance.models import (
     CleanRoomPolicy,
     Contract,
@@ -27,6 +26,7 @@ from cleanroom.governance.models import (
     table,
     text,
 )
+from cleanroom.governance.urls import query_string, segment
 from cleanroom.secret import Secret
 
 

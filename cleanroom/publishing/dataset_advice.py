@@ -21,12 +21,13 @@ def _input_remarks(spec: DatasetSpec) -> Iterator[str]:
     if floors.max_share_percent is not None and not floors.min_group_size:
         yield "privacy.maxSharePercent has no effect without privacy.minGroupSize"
     if identity is not None and identity not in allowed:
-        yield f"privacy.identityColumn {identity} is not in allowedColumns: queries cannot join on it"
-    for member, listed in (("allowedOutputColumns", floors.allowed_output_columns), ("measures", floors.measures)):
+        yield f"privacy.{floors.member('identity_column')} {identity} is not in allowedColumns: queries cannot join on it"
+    dimensions = floors.member("allowed_output_columns")
+    for member, listed in ((dimensions, floors.allowed_output_columns), ("measures", floors.measures)):
         if hidden := [name for name in listed or () if name not in allowed]:
             yield f"privacy.{member}: queries cannot read {', '.join(hidden)}, because allowedColumns does not list them"
     if identity is not None and identity in (floors.allowed_output_columns or ()):
-        yield f"privacy.allowedOutputColumns: no result contains {identity}, because it is the identity"
+        yield f"privacy.{dimensions}: no result contains {identity}, because it is the identity"
     if floors.min_group_size and floors.max_share_percent is None and floors.measures != ():
         yield f"privacy.maxSharePercent is {DEFAULT_SHARE_PERCENT} by default: no person contributes more of a sum"
     if spec.manifest == "optional":

@@ -321,7 +321,7 @@ MESSAGE_RULES: tuple[MessageRule, ...] = (
     MessageRule(
         "submission failed",
         FailureCode.SUBMISSION,
-        "spark-submit failed, or the operator lost track of the driver pod. The query has not run.",
+        "spark-submit failed, or the driver pod is gone without an event. The query has not run.",
         _mentions("submit", "already exist", "driver pod not found"),
     ),
     MessageRule(

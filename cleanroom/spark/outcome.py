@@ -248,12 +248,16 @@ def _failure(status: JobStatus) -> Outcome:
     pod, container = status.driver(), status.driver_container()
     if pod is not None and container is not None and container.exit_code is not None:
         return _driver_failure(status, pod, container)
+    events = [event for event in status.events if event.object == f"Pod/{status.driver_pod}"]
     for pod_rule in POD_RULES:
-        events = [event for event in status.events if event.object == f"Pod/{status.driver_pod}"]
         if lost := pod_rule.message(pod, events):
             return failed_outcome(status, pod_rule.code, f"driver pod {status.driver_pod}: {lost}")
     text = status.message or _last_warning(status.events)
     rule = next((rule for rule in MESSAGE_RULES if rule.matches(text, pod)), None)
+    if pod is None and events and rule and rule.code is FailureCode.SUBMISSION:
+        # Only a pod that has existed has events. Deleted before it ran, perhaps while spark-submit still did, it leaves no other trace.
+        lost = f"driver pod {status.driver_pod} was deleted; its last event is {events[-1].reason}: {events[-1].message}"
+        return failed_outcome(status, FailureCode.NODE_LOST, f"{lost}; the operator says: {text}" if text else lost)
     if rule is None:
         return failed_outcome(status, FailureCode.UNKNOWN, text or "the application failed without a message")
     return failed_outcome(status, rule.code, text or "the operator could not submit the application")

@@ -100,7 +100,8 @@ class View(WireModel):
                 raise ValueError(f"view {self.name}: column {name!r} is not printable ASCII without backticks, or uses a reserved prefix")
         rules = [("allowed column", self.allowed_columns), ("unique column", self.unique_columns)]
         for floor in self.floors:
-            rules += [("identityColumn", (floor.identity_column,) if floor.identity_column else None), ("measure", floor.measures)]
+            identity = (floor.identity_column,) if floor.identity_column else None
+            rules += [(floor.member("identity_column"), identity), ("measure", floor.measures)]
         for what, listed in rules:
             for name in listed or ():
                 if name.lower() not in lowered:
@@ -257,10 +258,11 @@ def _column(item: Any) -> Any:
 
 
 def _no_lost_rule(data: Mapping[str, Any], known: set[str], where: str) -> None:
-    """Refuse an unknown member that looks like a rule: ignoring ``allowedcolumns`` would allow every column."""
+    """Refuse an unknown member that looks like a rule: ignoring ``allowedcolumns`` or ``flors`` would allow every column."""
+    rules = sorted(name for name in known if name in _VIEW_MEMBERS or _RULE.search(name))
     for member in data:
-        if member not in known and _RULE.search(member):
-            close = difflib.get_close_matches(member, sorted(known), 1, 0.7)
+        close = difflib.get_close_matches(member.lower(), rules, 1, 0.7)
+        if member not in known and (close or _RULE.search(member)):
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(name for name in known if '_' not in name))}"
             raise ValueError(f"{where}: unknown member {member!r}; {hint}")
 

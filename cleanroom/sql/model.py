@@ -39,6 +39,9 @@ class Value:
     origins: frozenset[Origin] = NO_ORIGINS  # input columns that the value is derived from, for the lineage
     exposed: frozenset[ColumnKey] = NO_COLUMNS  # input columns whose values can be read from this value
     sources: frozenset[str] = NO_NAMES  # aliases of the relations that the expression reads
+    columns: frozenset[str] = NO_NAMES  # texts of the columns that it reads
+    mixed: int = 0  # it, or an earlier step, combines several columns: 1 if it compares dates, otherwise 2
+    day: bool = False  # a column of dates, possibly shifted or truncated
     outer_join_markers: frozenset[str] = NO_NAMES  # conditions that are true where the outer join that supplied the value found a row
     plain: bool = False  # a column, unchanged
     identity: bool = False  # derived from the identity column of a floor
@@ -70,7 +73,7 @@ class Value:
     def as_column(self, sql: str, name: str, sources: frozenset[str]) -> Value:
         """This output column of a query as a column of the relation ``sources``."""
         out = self.copy()
-        out.sql, out.name, out.sources, out.ungrouped, out.factors = sql, name, sources, True, ()
+        out.sql, out.name, out.sources, out.columns, out.ungrouped, out.factors = sql, name, sources, frozenset([sql]), True, ()
         return out
 
 
@@ -158,6 +161,8 @@ class CheckedQuery:
     # Lower-case names of output columns whose values occur together in one row at most; None if there are none
     unique_on: frozenset[str] | None = None
     overlapping: bool = False  # A protected row of one person may be in several rows, with different values of other columns
+    repeats: bool = False  # Joins have repeated protected rows
+    chooses: bool = False  # Conditions on several columns have chosen rows of a person
 
 
 @dataclass(slots=True)

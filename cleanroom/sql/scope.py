@@ -64,7 +64,9 @@ class Scope:
     divisions: dict[str, bool] = field(default_factory=dict)  # conditions by which aggregates divide the rows of a group
     released: dict[str, ReleasedAggregate] = field(default_factory=dict)  # the aggregates over rows of several persons, by their texts
     overlapping: bool = False  # see CheckedQuery
-    multiplied: bool = False  # the joins may repeat a protected row, with different values of other relations
+    repeats: bool = False  # see CheckedQuery
+    chooses: bool = False  # see CheckedQuery
+    repeated: frozenset[str] = NO_NAMES  # aliases of protected relations whose rows the joins may repeat, with different values of others
     exploded: set[str] = field(default_factory=set)  # aliases of LATERAL VIEWs over protected rows, which repeat the rows of a person
     joins: dict[str, list[Value]] = field(default_factory=dict)  # conditions of each inner join, by alias
 
@@ -95,6 +97,16 @@ class Scope:
     def plain_group_keys(self) -> list[str]:
         """Texts of the group keys that are unchanged columns."""
         return [key.sql for key in self.keys if key.plain]
+
+    @property
+    def multiplied(self) -> bool:
+        """The joins may repeat a protected row."""
+        return bool(self.repeated)
+
+    @property
+    def one_row_each(self) -> bool:
+        """Each group is one person, who has no other group."""
+        return self.per_person and len(self.plain_group_keys) == len(self.keys) == 1
 
     @property
     def aggregates_persons(self) -> bool:

@@ -276,6 +276,14 @@ def _rpc(error: RPCError, wrapper: BaseException | None) -> CleanRoomError:
                 hint="`cleanroom ps` shows which worker has exited; `cleanroom worker BOUNDARY` starts it again.",
                 party="operator",
             )
+        case RPCStatusCode.FAILED_PRECONDITION if "in failed state" in message:
+            return PreconditionFailed(
+                "WorkflowCannotAnswer",
+                "The workflow's tasks fail again and again, so it cannot answer.",
+                cause=message,
+                hint="`cleanroom doctor` names such workflows. The log of the workflow's worker says why.",
+                party="operator",
+            )
         case RPCStatusCode.FAILED_PRECONDITION:
             return PreconditionFailed("TemporalPrecondition", message)
         case RPCStatusCode.DEADLINE_EXCEEDED:

@@ -11,10 +11,11 @@ from typing import Any
 from cleanroom.errors import CleanRoomError, InvalidInput
 from localcloud.launcher.chosen_parties import parse_parties, record_parties
 from localcloud.launcher.companies import Companies
+from localcloud.launcher.detached import read_status, restart_exited, start_detached, stop_detached
 from localcloud.launcher.pod_cluster import record_cluster
 from localcloud.launcher.processes import Service
 from localcloud.launcher.restarts import RestartPolicy
-from localcloud.launcher.supervisor import Step, Supervisor, python, read_status, restart_exited, start_detached, stop_detached
+from localcloud.launcher.supervisor import Step, Supervisor, python
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

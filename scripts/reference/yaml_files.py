@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel
 
 from cleanroom.documents import dataset, query, specs
 from cleanroom.documents.dataset import CsvDialect, PrivacyFloors
@@ -103,7 +103,8 @@ def _rows(model: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
         meaning = docs.get(name)
         if not meaning:
             raise ValueError(f"{model.__name__}.{name} has no docstring")
-        member = field.alias or name
+        names = field.validation_alias
+        member = str(names.choices[0] if isinstance(names, AliasChoices) else field.alias or name)
         default = "required" if field.is_required() else default_value(field)
         yield code(member), _value(schema["properties"][member], schema), default, _sentence(meaning)
 

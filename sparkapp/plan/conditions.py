@@ -30,7 +30,7 @@ class Floors:
         strict: Those which the group's persons must meet, so that no group without such persons is shown.
         tested: Attributes that the tests read.
         shares: For each sum of absolute values, the largest part of one person in percent.
-        unguarded: A sum of absolute values includes rows that are about no person, if there are any.
+        unguarded: A sum of absolute values or differences includes rows that are about no person, if there are any.
         differences: Pairs of sums that are equal for all persons, or different for enough.
         difference_shares: For these pairs, the largest part of one person in the sum of the differences.
         means: Pairs of sums and of counts, of which both are equal for all persons, or one of them is different for enough.
@@ -234,6 +234,9 @@ class Condition:
         largest, total = self._aggregate(node.children[0], "Max"), self._aggregate(sum, "Sum")
         if percent is None or largest is None or total is None or Canonical.shared(largest) != Canonical.shared(total):
             return False
+        absent = largest.children[0] if largest.kind == "If" and number_of(largest.children[1]) == 0 else largest
+        guarded = absent.kind == "IsNull" and absent.child.kind == "AttributeReference" and absent.child.id in self.persons
+        largest = largest.children[2] if guarded else largest
         if largest.kind == "Abs" and largest.child.kind == "Cast" and largest.child.fields.get("dataType") == "double":
             difference = largest.child.child
             one, two = (self._total(side) for side in difference.children) if difference.kind == "Subtract" else (None, None)
@@ -241,6 +244,7 @@ class Condition:
                 return False
             pair = frozenset({one, two})
             floors.difference_shares[pair] = min(floors.difference_shares.get(pair, 100), percent)
+            floors.unguarded = floors.unguarded or not guarded
             return True
         summed = self._absolute_sum(largest)
         if summed is None:

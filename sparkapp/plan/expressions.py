@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from cleanroom.sql import Catalog
 from sparkapp.plan.rows import NOTHING, Column, InputColumn, Rows
@@ -11,6 +12,9 @@ from sparkapp.plan.tree import Node, refused, tree
 Columns = Mapping[int, Column]
 Subquery = Callable[[Node, Columns], Rows]
 
+_COMPARISONS = frozenset(
+    {"EqualTo", "EqualNullSafe", "LessThan", "LessThanOrEqual", "GreaterThan", "GreaterThanOrEqual", "With", "DateDiff", "MonthsBetween"}
+)
 COUNTS = frozenset({"Count", "CountIf", "HyperLogLogPlusPlus"})
 MOMENTS = frozenset({"Sum", "Average", "StddevSamp", "StddevPop", "VarianceSamp", "VariancePop"})
 """Aggregates that mix the values of a group."""
@@ -95,6 +99,41 @@ def step_of(node: Node, columns: Columns) -> str:
         return columns[node.id].step if node.id in columns else ""
     steps = " ".join(sorted({step_of(child, columns) for child in results_of(node)} - {""}))
     return f"{node.children[0].kind}({steps})" if node.kind == "AggregateExpression" else steps
+
+
+class Combined(NamedTuple):
+    """How an expression combines columns; see :class:`sparkapp.plan.rows.Column`."""
+
+    reads: frozenset[int]  # values of the columns
+    mixed: int
+    day: bool
+
+
+def combined(node: Node, columns: Columns) -> Combined:
+    """How an expression combines columns, also those that a subquery in it reads."""
+    if node.kind == "AttributeReference":
+        found = columns.get(node.id)
+        return Combined(frozenset([found.value]), found.mixed, found.day) if found is not None else Combined(frozenset(), 0, False)
+    operands = node.children
+    if node.kind == "With" and [len(part.children) for part in node.children[0].children] == [2, 2]:  # BETWEEN
+        operands = [*(part.children[1] for part in node.children[0].children), node.children[1]]
+    parts = [(child, part) for child in operands if (part := combined(child, columns)).reads]
+    outer = frozenset(columns[id].value for id in node.outer_reads() if id in columns) if "plan" in node.fields else frozenset()
+    sets = {part.reads for _, part in parts} | ({outer} if outer else set())
+    most = max((part.mixed for _, part in parts), default=0)
+    days = all(part.day for _, part in parts) and not outer
+    if len(sets) > 1:
+        plain = {columns[child.id].shows if child.kind == "AttributeReference" else None for child, _ in parts}
+        same = len(plain) == 1 and None not in plain
+        most = max(most, 1 if node.kind in _COMPARISONS and (days or same) else 2)
+    return Combined(frozenset[int]().union(*sets), most, days and len(parts) == 1 and node.kind not in (*CHOICES, *_COMPARISONS))
+
+
+def combines(node: Node, columns: Columns, catalog: Catalog) -> bool:
+    """Whether a condition or a group key combines several columns. Only dates of persons may be compared with each other."""
+    found = combined(node, columns)
+    shows = [name for column in columns.values() if column.value in found.reads for name, _ in column.shows] if found.mixed == 1 else []
+    return found.mixed > 1 or not all(map(catalog.has_floor, shows))
 
 
 def conditions_of(node: Node) -> list[Node]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import plain, unchanged
 from sparkapp.plan.conditions import conjuncts, without_alias
-from sparkapp.plan.expressions import Columns, is_stored, require_conditions, require_shown
+from sparkapp.plan.expressions import Columns, combines, is_stored, require_conditions, require_shown
 from sparkapp.plan.overlap import OverlappingGroups
 from sparkapp.plan.release import Groups, Release, counted_test, groups_of, require_floors, require_merges, require_no_failures
 from sparkapp.plan.rows import NOTHING, Column, InputColumn, Person, Rows, fresh
@@ -45,10 +45,13 @@ class Aggregates:
         out = self._grouped(node, rows, columns)
         out.persons = [person._replace(ids=person.all_ids & values, found=frozenset()) for person in rows.persons]
         if len(keys) == 1:
-            out.overlapping = out.multiplied = False
+            out.overlapping = out.repeats = out.chooses = False
+            out.columns = {id: replace(column, mixed=0) for id, column in out.columns.items()}
         if having is not None:
             condition, columns = having.expression("condition"), {**outer, **out.columns}
             require_conditions(condition, columns, self._walk.subquery, self._walk.catalog, all_of_it=True)
+            several = bool(out.persons) and len(keys) > 1
+            out.chooses = out.chooses or (several and any(combines(part, columns, self._walk.catalog) for part in conjuncts(condition)))
         return out, None
 
     def _grouped(self, node: Node, rows: Rows, columns: Columns) -> Rows:
@@ -83,6 +86,7 @@ class Aggregates:
         keys = [groups.inputs[item.id] for item in node.expressions("groupingExpressions")]
         for key in keys:
             require_shown(self._walk.shown(key, columns), "a group key shows", self._walk.catalog)
+        terms.require_no_choice(keys)
         reads = {id: Column(fresh(), self._released(part, columns)) for id, part in groups.inputs.items()}
         found = {item.id: Column(fresh(), self._walk.shown(without_alias(item), reads)) for item in groups.outputs()}
         unique = [frozenset(found[id].value for id in groups.keys)] if len(groups.keys) == len(keys) else []

@@ -46,16 +46,19 @@ class From:
         relations = list(self.relations.values())
         columns = {id: column for rows in relations for id, column in rows.columns.items()}
         persons = self._equated([person for rows in relations for person in rows.persons])
-        multiplied = _Attachment(self, persons).multiplied() if persons and len(relations) > 1 else False
+        attachment = _Attachment(self, persons)
+        repeated = attachment.repeated() if persons and len(relations) > 1 else frozenset[int]()
         return Rows(
             columns,
             persons,
             relations[0].unique if len(relations) == 1 else [],
-            multiplied or any(rows.multiplied for rows in relations),
-            any(rows.overlapping for rows in relations),
-            any(rows.exploded for rows in relations),
-            {column.value: number for number, rows in self.relations.items() for column in rows.columns.values()},
-            self._decided_by,
+            overlapping=any(rows.overlapping for rows in relations),
+            repeated=repeated | {number for number, rows in self.relations.items() if rows.multiplied},
+            repeats=any(rows.repeats for rows in relations),
+            chooses=attachment.chosen or any(rows.chooses for rows in relations),
+            exploded=any(rows.exploded for rows in relations),
+            relations={column.value: number for number, rows in self.relations.items() for column in rows.columns.values()},
+            decided_by=self._decided_by,
         )
 
     def _decided_by(self, value: int) -> frozenset[int]:
@@ -100,11 +103,12 @@ class _Attachment:
         self.core = [number for number, rows in joined.relations.items() if rows.persons]
         self.reached: set[int] = set()
         self.many: set[int] = set()
+        self.chosen = False  # a relation without persons is joined by several columns
 
-    def multiplied(self) -> bool:
-        """Attach every relation, and return whether a person may then be in several rows."""
+    def repeated(self) -> frozenset[int]:
+        """Attach every relation, and return those whose rows may then be in several rows."""
         if not self.core:
-            return True  # a semi join made the rows those of persons
+            return frozenset(self.relations)  # a semi join made the rows those of persons
         if not any(self._joins_core(start) for start in self.core):
             raise refused("PlanJoinNotAllowed", "relations under privacy floors are not joined by equal identities")
         self.many = {number for number in self.core if not self._one_row_per_person(number)}
@@ -114,8 +118,9 @@ class _Attachment:
             if number is None:
                 raise refused("PlanJoinNotAllowed", "a relation is joined with persons by columns that are neither unique nor an identity")
             waiting.remove(number)
+            self.chosen = self.chosen or len({inner for _, inner, _ in self._into(number)}) > 1
             self.reached.add(number)
-        return any(number != other for number in self.core for other in self.many)
+        return frozenset(number for number in self.core if self.many - {number})
 
     def _into(self, number: int) -> list[tuple[int, int, str]]:
         found = []

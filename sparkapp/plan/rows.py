@@ -64,6 +64,8 @@ class Column:
         capped: LEAST limits it, so that it may be the same for all but a few persons.
         united: Values of persons, and others that an author may know.
         countable: Queries may count how many different values it has.
+        mixed: It, or an earlier step, combines several columns: 1 if it compares dates, otherwise 2.
+        day: A column of dates, possibly shifted or truncated.
         optional: For each outer join that may find no row with this column, the compared values, one of which is then NULL.
     """
 
@@ -79,6 +81,8 @@ class Column:
     capped: bool = False
     united: bool = False
     countable: bool = True
+    mixed: int = 0
+    day: bool = False
     optional: frozenset[frozenset[int]] = frozenset()
 
 
@@ -94,8 +98,10 @@ class Rows:
         columns: The output attributes in order, by ID. Some operators also keep attributes that the output lacks.
         persons: Whose rows they are; empty if they are not about persons with a floor, or have been released.
         unique: Sets of values that occur together once.
-        multiplied: Joins of this SELECT may put a person into several rows, with different values of other relations.
         overlapping: Joins of a subquery may have done so, or the text makes or chooses the rows of a person.
+        repeated: Relations of this SELECT whose rows its joins may repeat, with different values of others.
+        repeats: Joins of a subquery have repeated rows of persons.
+        chooses: Conditions on several columns have chosen rows of a person.
         exploded: EXPLODE repeats the rows of a person, so that only persons may be counted.
         relations: For a value, the number of the relation that it is a column of, if several are joined. Known until the SELECT ends.
         decided_by: For a value, those that are the same in all rows that share it. Known until the SELECT ends.
@@ -104,11 +110,18 @@ class Rows:
     columns: dict[int, Column] = field(default_factory=dict)
     persons: list[Person] = field(default_factory=list)
     unique: list[frozenset[int]] = field(default_factory=list)
-    multiplied: bool = False
+    repeated: frozenset[int] = frozenset()
+    repeats: bool = False
+    chooses: bool = False
     overlapping: bool = False
     exploded: bool = False
     relations: Mapping[int, int] = field(default_factory=dict)
     decided_by: Callable[[int], frozenset[int]] = _nothing
+
+    @property
+    def multiplied(self) -> bool:
+        """Joins of this SELECT may put a person into several rows."""
+        return bool(self.repeated)
 
     def with_columns(self, columns: dict[int, Column]) -> Rows:
         """The rows with other columns. Persons without a column of their identity can no longer be counted."""
@@ -118,7 +131,9 @@ class Rows:
         """The rows as those of a subquery."""
         columns = {id: replace(column, optional=frozenset()) for id, column in self.columns.items()}
         overlapping = self.overlapping or self.multiplied
-        return replace(self, columns=columns, overlapping=overlapping, multiplied=False, relations={}, decided_by=_nothing)
+        repeats = self.repeats or self.multiplied
+        none = frozenset[int]()
+        return replace(self, columns=columns, overlapping=overlapping, repeats=repeats, repeated=none, relations={}, decided_by=_nothing)
 
     def renumbered(self, ids: Sequence[int]) -> Rows:
         """The rows under other attribute IDs, with new values."""

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sparkapp.plan.comparisons import counts_one, equal_columns
+from sparkapp.plan.comparisons import attributes, counts_one, equal_columns
 from sparkapp.plan.conditions import conjuncts
-from sparkapp.plan.expressions import Columns, require_conditions, require_shown
+from sparkapp.plan.expressions import Columns, combines, require_conditions, require_shown
 from sparkapp.plan.joins import From, Pair
 from sparkapp.plan.rows import Person, Rows
 from sparkapp.plan.tree import Node, is_generated_join, join_kind, refused, tree
@@ -32,6 +32,7 @@ class Sources:
         columns = {**outer, **{id: column for rows in relations.values() for id, column in rows.columns.items()}}
         added: list[Person] = []
         unique: list[frozenset[int]] = []
+        chooses = self._chooses_optional(conditions, relations)
         for condition, restricts in conditions:
             if restricts is None and condition.kind == "InSubquery":
                 added += self._membership(condition, columns)
@@ -39,13 +40,24 @@ class Sources:
             pair = self._read(condition, columns, restricts)
             if pair is not None:
                 pairs.append(pair)
+            chooses = chooses or (pair is None and combines(condition, columns, self._walk.catalog))
             unique += [counts for counts in counts_one(condition, columns) if len(relations) == 1]
         for numbers in optional:
             _mark(numbers, relations, pairs)
         for number, persons in _chosen(added, relations).items():
             relations[number] = replace(relations[number], persons=persons)
         out = From(relations, pairs).rows()
-        return replace(out, unique=[*out.unique, *unique], overlapping=out.overlapping or bool(added))
+        chooses = out.chooses or (bool(out.persons) and chooses)
+        return replace(out, unique=[*out.unique, *unique], overlapping=out.overlapping or bool(added), chooses=chooses)
+
+    @staticmethod
+    def _chooses_optional(conditions: Sequence[tuple[Node, frozenset[int] | None]], relations: Mapping[int, Rows]) -> bool:
+        """Whether several conditions of an outer join read its other side: they decide which rows find none."""
+        seen: dict[frozenset[int], int] = {}
+        for condition, optional in conditions:
+            here = {id for number in optional or () for id in relations[number].columns}
+            seen[optional or frozenset()] = seen.get(optional or frozenset(), 0) + bool({*attributes(condition)} - here)
+        return any(count > 1 for optional, count in seen.items() if optional)
 
     def _collect(
         self,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from cleanroom.sql import Catalog
 from sparkapp.plan.comparisons import attributes, plain, unchanged
 from sparkapp.plan.conditions import counts_rows, without_alias, without_casts
-from sparkapp.plan.expressions import Columns, is_flag, is_stored, power, require_conditions, require_shown, shown, step_of
+from sparkapp.plan.expressions import Columns, combined, is_flag, is_stored, power, require_conditions, require_shown, shown, step_of
 from sparkapp.plan.groups import Aggregates
 from sparkapp.plan.late_joins import joined_before
 from sparkapp.plan.moments import computed_columns, renamed
@@ -157,7 +157,8 @@ class PlanWalk:
                 raise refused("PlanLeafUnknown", f"the view {name} has the column {column}, which queries may not read")
             identity = view.min_group_size > 0 and column in view.identity_columns
             countable = view.min_group_size > 0 or view.may_output(column)  # otherwise the count tells whether two rows are equal
-            columns[item.id] = Column(item.id, frozenset([(name, column)]), identity, countable=countable)
+            day = item.fields.get("dataType") in ("date", "timestamp")
+            columns[item.id] = Column(item.id, frozenset([(name, column)]), identity, countable=countable, day=day)
             if identity:
                 persons.append(Person(name, view.min_group_size, view.max_share_percent, frozenset([item.id])))
         if view.min_group_size and len(persons) != len(view.identity_columns):
@@ -191,7 +192,8 @@ class PlanWalk:
         for item in node.expressions("windowExpressions"):
             call = item.child.children[0]
             counts = frozenset(partition) if counts_rows(call) and not node.fields.get("orderSpec") else None
-            found[item.id] = Column(item.id, self.shown(item.child, columns), counts=counts, computed=True)
+            how = combined(item.child, {id: column for id, column in columns.items() if not column.identity})
+            found[item.id] = Column(item.id, self.shown(item.child, columns), counts=counts, computed=True, mixed=how.mixed)
         return replace(rows.with_columns(found), overlapping=rows.overlapping or bool(rows.persons))
 
     def _union(self, node: Node, outer: Columns) -> Rows:
@@ -199,7 +201,6 @@ class PlanWalk:
         self.require_no_persons([person for part in parts if part.exploded for person in part.persons], "a union of exploded rows")
         ids = list(parts[0].columns)
         rows = self._positional(parts, ids)
-        rows.overlapping = rows.overlapping or len([part for part in parts if part.persons]) > 1
         for part in parts:
             names: dict[int, list[int]] = {}
             others = zip(*(other.columns.values() for other in parts if other is not part), strict=True)
@@ -214,7 +215,7 @@ class PlanWalk:
 
     @staticmethod
     def _positional(parts: Sequence[Rows], ids: Sequence[int]) -> Rows:
-        columns = {}
+        columns, several = {}, len([part for part in parts if part.persons]) > 1
         for id, group in zip(ids, zip(*(part.columns.values() for part in parts), strict=True), strict=True):
             identity = any(column.identity for column in group)
             columns[id] = Column(
@@ -228,8 +229,16 @@ class PlanWalk:
                 capped=any(column.capped for column in group),
                 united=any(column.united for column in group) or len({column.shows for column in group}) > 1,
                 countable=all(column.countable for column in group),
+                mixed=2 if several else max(column.mixed for column in group),
+                day=all(column.day for column in group),
             )
-        return Rows(columns, overlapping=any(part.overlapping or part.multiplied for part in parts))
+        ended = [part.ended() for part in parts]
+        return Rows(
+            columns,
+            overlapping=several or any(part.overlapping for part in ended),
+            repeats=any(part.repeats for part in ended),
+            chooses=any(part.chooses for part in ended),
+        )
 
     @staticmethod
     def require_no_persons(persons: Sequence[Person], what: str) -> None:
@@ -248,6 +257,7 @@ class PlanWalk:
             return columns[inner.id]
         require_conditions(inner, columns, self.subquery, self.catalog)
         null = _is_null(inner, columns)
+        how = combined(inner, columns)
         leaves = [columns[part.id] for part in inner.walk() if part.kind == "AttributeReference" and part.id in columns]
         return Column(
             fresh(),
@@ -260,6 +270,8 @@ class PlanWalk:
             capped=any(leaf.capped for leaf in leaves) or any(part.kind == "Least" for part in inner.walk()),
             united=any(leaf.united for leaf in leaves),
             countable=all(leaf.countable for leaf in leaves),
+            mixed=how.mixed,
+            day=how.day,
         )
 
     def shown(self, node: Node, columns: Columns, *, persons: bool = False) -> frozenset[tuple[str, str]]:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from cleanroom.config_file import load_tables
 from cleanroom.errors import Conflict, InvalidInput
+from cleanroom.models import broken_rule
 from cleanroom.secret import write_secret_file
 from cleanroom.settings import Settings, load_settings
 
@@ -74,7 +75,7 @@ def _validated(values: Values) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InvalidInput("ConfigInvalid", f"{where}: {first['msg']}.", hint="Correct the option, or --set.") from error
+        raise InvalidInput("ConfigInvalid", f"{where}: {broken_rule(first)}.", hint="Correct the option, or --set.") from error
 
 
 def add_parties(file: Path, profile: str, parties: Mapping[str, str]) -> bool:

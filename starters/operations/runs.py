@@ -34,7 +34,7 @@ from cleanroom.tracing import run_root
 from starters.operations.pending_activities import retrying_activities
 from starters.operations.query_workflow import read_state
 from starters.operations.run_workflow import RunSnapshot, find_run, run_facts, take_snapshot, with_cleanup
-from starters.operations.session import Session, differences, now
+from starters.operations.session import Session, differences, now, seek_workflow
 from starters.operations.worker_queries import require_worker
 from starters.operations.workflow_names import RUN_QUERY, STATUS
 from starters.operations.workflow_progress import follow_timeline
@@ -73,6 +73,27 @@ async def current_digest(session: Session, query: str, parameters: JobParameters
         if document.approval is not None:
             verify_parameters(parameters, document)
     return document_digest(data)
+
+
+async def require_startable(session: Session, query: str, run_id: str) -> None:
+    """Check what a run of an approved query would meet, before its workflow is started. The clean room decides by its own check.
+
+    A run that exists passes: the command attaches to it.
+
+    Raises:
+        Refused: The code with which the clean room would refuse the run, such as ``ApprovalRunsExhausted``.
+    """
+    from cleanroom.runs.owner_decisions import read_owner_decisions
+    from cleanroom.runs.reader import UserReader, to_accepted_document
+
+    # The last approval, or consent, may be newer than what the governance node of this command shows.
+    session.expect(await _seen_by_query(session, query))
+    async with session.governance() as client:
+        document = to_accepted_document(await session.documents(client).get(query))
+        found = await read_owner_decisions(UserReader(client, session.collaboration), session.collaboration, document, now())
+    if found.refusal and await seek_workflow(session, run_id, run_workflow_id, RunResult) is None:
+        found.refusal.message += " No run was started."
+        raise found.refusal
 
 
 async def start_run(

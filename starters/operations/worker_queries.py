@@ -36,11 +36,14 @@ BUSY_SECONDS: Final = 10.0
 NO_WORKER: Final = "NoWorker"
 ACTIVITIES: Final = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
 """Kind of tasks of a worker that executes activities only."""
+_NO_TASK_YET: Final = ("not scheduled yet", "at least one workflow task")
 _UNANSWERED = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
 
 
 async def send_query(client: Client, handle: WorkflowHandle[Any, Any], query: str, kind: type[T], *, seconds: float = QUERY_SECONDS) -> T:
     """Query a workflow; retry once with a longer deadline when a worker polled recently and may be busy.
+
+    A history that follows another one within a second begins after a pause, and some servers answer no query before. This waits for it.
 
     Args:
         client: Temporal client.
@@ -51,21 +54,36 @@ async def send_query(client: Client, handle: WorkflowHandle[Any, Any], query: st
 
     Raises:
         Unavailable: ``NoWorker`` when no worker of the task queue answers.
-        PreconditionFailed: ``WorkflowCannotAnswer`` when the query fails in the workflow.
+        PreconditionFailed: ``WorkflowCannotAnswer`` when the query or the workflow's tasks fail; ``TemporalPrecondition`` for other reasons
+            of the server.
     """
-    try:
-        answer: T = await handle.query(query, result_type=kind, rpc_timeout=timedelta(seconds=seconds))
-        return answer
-    except WorkflowQueryFailedError as error:
-        raise error_from_failure(error) from error
-    except RPCError as error:
-        if not is_unanswered(error):
-            raise
-        queue = (await handle.describe()).task_queue
-        polled = await last_poll(client, queue)
-        if seconds < PATIENT_SECONDS and polled is not None and polled < BUSY_SECONDS:
-            return await send_query(client, handle, query, kind, seconds=PATIENT_SECONDS)
-        raise no_worker_error(queue, polled, waited=seconds) from error
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        try:
+            answer: T = await handle.query(query, result_type=kind, rpc_timeout=timedelta(seconds=seconds))
+            return answer
+        except WorkflowQueryFailedError as error:
+            raise error_from_failure(error) from error
+        except RPCError as error:
+            pauses = _begins_later(error)
+            if not pauses and not is_unanswered(error):
+                if error.status is RPCStatusCode.FAILED_PRECONDITION:
+                    raise error_from_failure(error) from error
+                raise
+            queue = (await handle.describe()).task_queue
+            polled = await last_poll(client, queue)
+            served = polled is not None and polled <= POLL_SECONDS
+            if pauses and served and asyncio.get_running_loop().time() < deadline:
+                await asyncio.sleep(LOOK_SECONDS)
+                continue
+            if not pauses and seconds < PATIENT_SECONDS and polled is not None and polled < BUSY_SECONDS:
+                return await send_query(client, handle, query, kind, seconds=PATIENT_SECONDS)
+            raise no_worker_error(queue, polled, waited=seconds) from error
+
+
+def _begins_later(error: RPCError) -> bool:
+    """Return whether the server answers no query of the workflow before its first task: "Workflow task is not scheduled yet."."""
+    return error.status is RPCStatusCode.FAILED_PRECONDITION and any(text in error.message for text in _NO_TASK_YET)
 
 
 def is_unanswered(error: RPCError) -> bool:

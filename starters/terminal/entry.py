@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -56,6 +57,8 @@ def invoke(app: typer.Typer, arguments: Sequence[str]) -> None:
             typer.echo(context.get_help())
             sys.exit(InvalidInput.exit_code)
         hint = f"Run `{context.command_path} --help` to see its arguments and options." if context is not None else None
+        if others := _commands_named(command, str(error)):
+            hint = f"There is {' and '.join(others)}. {hint}"
         usage_error = InvalidInput("UsageError", _usage_message(error), hint=hint)
         if context is not None and output is Format.TABLE:
             typer.echo(context.get_usage(), err=True)
@@ -90,6 +93,18 @@ def _usage_message(error: Any) -> str:
         return message
     value = validation.errors()[0].get("input")
     return message if repr(value) in message else f"{message.partition(', unable')[0].rstrip('.')}, not {value!r}."
+
+
+def _commands_named(root: Any, message: str) -> list[str]:
+    """Return the commands, in other groups or of the program itself, with the name of the unknown command of a usage error."""
+    unknown = re.match(r"No such command '([\w-]+)'", message)
+    if unknown is None or not hasattr(root, "list_commands"):
+        return []
+    name, context = unknown[1], root.context_class(root)
+    groups = {group: root.get_command(context, group) for group in root.list_commands(context)}
+    paths = [name] if name in groups else []
+    paths += [f"{group} {name}" for group, found in groups.items() if name in getattr(found, "commands", {})]
+    return [f"`cleanroom {path}`" for path in paths]
 
 
 def span_name(command: Any, arguments: Sequence[str]) -> str:

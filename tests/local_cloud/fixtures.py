@@ -18,8 +18,9 @@ from typing import Any
 import psutil
 import pytest
 
+from localcloud.launcher.detached import read_status
 from localcloud.launcher.processes import free_ports
-from localcloud.launcher.supervisor import read_status, write_json
+from localcloud.launcher.supervisor import write_json
 from starters.operations.keys import publish_key
 from starters.operations.session import run_async
 from tests.distribution import piece

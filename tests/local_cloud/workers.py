@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from localcloud.launcher.detached import read_status
 from localcloud.launcher.processes import Ready, RunningService, Service
-from localcloud.launcher.supervisor import read_status
 from tests.patience import PATIENCE
 
 

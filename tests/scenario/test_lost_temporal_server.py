@@ -19,7 +19,7 @@ import psutil
 import pytest
 import yaml
 
-from localcloud.launcher.supervisor import read_status
+from localcloud.launcher.detached import read_status
 from tests.local_cloud.cloud import ROOT, python, unique
 
 pytestmark = [

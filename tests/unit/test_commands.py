@@ -18,8 +18,8 @@ import typer
 from typer.testing import CliRunner
 
 from cleanroom.documents.specs import load_query_spec
-from cleanroom.errors import CleanRoomError
-from cleanroom.settings import TemporalSettings
+from cleanroom.errors import CleanRoomError, InvalidInput
+from cleanroom.settings import TemporalSettings, load_settings
 from cleanroom.temporal.client import connect
 from cleanroom.temporal.failures import SERVER
 from cleanroom.temporal.keyring import Keyring
@@ -309,6 +309,24 @@ def test_usage_error_is_json_with_output_json(words: str, message: str, capsys: 
     assert "--help" in error["hint"]
 
 
+@pytest.mark.parametrize(
+    ("words", "elsewhere"),
+    [
+        ("lint --sql x", ["`cleanroom query lint`"]),
+        ("query start x", ["`cleanroom run start`"]),
+        ("run doctor", ["`cleanroom doctor`"]),
+        ("show x", ["`cleanroom query show`", "`cleanroom run show`", "`cleanroom dataset show`"]),
+        ("frobnicate", []),
+    ],
+)
+def test_a_command_of_another_group_is_named(words: str, elsewhere: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        invoke(app, [*words.split(), "--output", "json"])
+    hint = json.loads(capsys.readouterr().out)["hint"]
+    assert all(command in hint for command in elsewhere), hint
+    assert ("There is" in hint) == bool(elsewhere)
+
+
 def test_usage_error_is_text_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         invoke(app, ["run", "shw"])
@@ -437,6 +455,18 @@ def test_settings_that_no_profile_reads_are_an_error(
     assert (error["code"], done.exit_code) == ("ConfigInvalid", 2)
     assert names in error["message"]
     assert hint in error["hint"]
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "known"),
+    [("[default.temporal]\naddress = 1\n", "temporal.address", "keyring_file"), ("[default]\nparti = 1\n", "parti", "parties")],
+)
+def test_an_unknown_setting_is_named_with_the_known_ones(text: str, field: str, known: str, tmp_path: Path) -> None:
+    file = tmp_path / "cleanroom.toml"
+    file.write_text(text)
+    with pytest.raises(InvalidInput, match=f"the field {field} of profile 'default' is not valid: no such member") as caught:
+        load_settings(path=file)
+    assert known in (caught.value.hint or "").removeprefix("Known: ").split(". Edit")[0].split(", ")
 
 
 @pytest.mark.parametrize(

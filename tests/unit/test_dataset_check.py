@@ -187,7 +187,7 @@ WRONG: list[tuple[str, Json | str, str, str, str]] = [
         "identity",
         {"privacy": {"minGroupSize": 5, "identity": "who"}},
         "DatasetSpecInvalid",
-        "privacy.identityColumn: no such columns",
+        "privacy.identity: no such columns",
         "who",
     ),
     ("case", {"schema": {"a": "long", "A": "long"}}, "DatasetSpecInvalid", "unique, ignoring case", "A, a"),
@@ -289,7 +289,7 @@ def test_all_problems_are_reported_at_once_with_their_values(tmp_path: Path) -> 
     }
     with pytest.raises(InvalidInput) as wrong:
         load_dataset_spec(written(tmp_path, members))
-    for part in ("allowedColumns: no such columns in the schema: citty", "privacy.identityColumn", "the schema has 'person'"):
+    for part in ("allowedColumns: no such columns in the schema: citty", "privacy.identity", "the schema has 'person'"):
         assert part in wrong.value.message
     for part in ("privacy.measures: no such columns in the schema: sum", "manifest: pinned needs access: read and encryption: CSE"):
         assert part in wrong.value.message
@@ -328,6 +328,32 @@ def test_a_file_with_a_byte_order_mark_is_valid(tmp_path: Path) -> None:
 def test_rules_without_effect_are_remarked(members: Json, remark: str, tmp_path: Path) -> None:
     done = runner.invoke(app, ["dataset", "check", str(written(tmp_path, BASE | members)), "--output", "json"])
     assert any(remark in text for text in json.loads(done.stdout)["remarks"]), done.stdout
+
+
+@pytest.mark.parametrize("names", [("identity", "dimensions"), ("identityColumn", "allowedOutputColumns")], ids="/".join)
+@pytest.mark.parametrize(
+    ("privacy", "other", "message"),
+    [
+        ({"I": "who"}, {}, "privacy.I: no such columns"),
+        ({"I": 5}, {}, "privacy.I: Input should be a valid string"),
+        ({"D": ["who"]}, {}, "privacy.D: no such columns"),
+        ({"D": ["city", "city"]}, {}, "privacy.D names a column twice"),
+        ({"D": "city"}, {}, "privacy.D: Input should be a valid"),
+        ({"D": [5]}, {}, "privacy.D.0: Input should be a valid string"),
+        ({"minGroupSize": 5, "I": "person"}, {"allowedColumns": ["city"]}, "privacy.I person is not in allowedColumns"),
+        ({"D": ["city"]}, {"allowedColumns": ["person"]}, "privacy.D: queries cannot read"),
+        ({"minGroupSize": 5, "I": "person", "D": ["person"]}, {}, "privacy.D: no result contains person"),
+    ],
+)
+def test_messages_name_the_member_as_the_file_does(
+    names: tuple[str, str], privacy: Json, other: Json, message: str, tmp_path: Path
+) -> None:
+    identity, dimensions = names
+    spelled = {{"I": identity, "D": dimensions}.get(member, member): value for member, value in privacy.items()}
+    done = runner.invoke(app, ["dataset", "check", str(written(tmp_path, BASE | {"privacy": spelled} | other)), "--output", "json"])
+    expected = message.replace("privacy.I", f"privacy.{identity}").replace("privacy.D", f"privacy.{dimensions}")
+    assert expected in done.stdout
+    assert not [name for name in ("identityColumn", "allowedOutputColumns") if name in done.stdout and name not in names]
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ POINT = "datasetAccessPoint"
         ("datasetAccessPolicy.allowedFields", ["Order_Id"], "allowedFields: no such columns in the schema: Order_Id"),
         ("datasetAccessPolicy.accessMode", "readwrite", "accessMode"),
         ("datasetAccessPolicy.accessMode", "write", "needs datasetAccessPoint.type 'Volume_ReadWrite'"),
-        ("datasetAccessPolicy.privacyFloors", {"minGroupSize": 5}, "identityColumn is required"),
+        ("datasetAccessPolicy.privacyFloors", {"minGroupSize": 5}, "identity is required"),
         ("datasetAccessPolicy.privacyFloors", {"minGroupsize": 5}, "minGroupsize"),
         (f"{POINT}.name", "other", "must equal name"),
         (f"{POINT}.type", "Volume", "type"),

@@ -284,6 +284,12 @@ def lost_in_the_last_attempt() -> TimeoutError:
         (WorkflowQueryFailedError("Encoded failure"), PreconditionFailed, "WorkflowCannotAnswer", "cannot answer"),
         (RPCError("down", RPCStatusCode.UNAVAILABLE, b""), Unavailable, "TemporalUnavailable", "reached"),
         (RPCError("no poller seen for task queue", RPCStatusCode.FAILED_PRECONDITION, b""), Unavailable, "NoWorker", "continues"),
+        (
+            RPCError("Unable to query workflow due to Workflow Task in failed state.", RPCStatusCode.FAILED_PRECONDITION, b""),
+            PreconditionFailed,
+            "WorkflowCannotAnswer",
+            "tasks fail",
+        ),
         (RPCError("slow", RPCStatusCode.DEADLINE_EXCEEDED, b""), Unavailable, "TemporalTimeout", "answer"),
         (RPCError("no", RPCStatusCode.PERMISSION_DENIED, b""), Refused, "TemporalRefused", "no"),
         (ValueError("password=hunter2secret"), Internal, UNEXPECTED, "ValueError"),

@@ -32,7 +32,8 @@ from cleanroom.errors import (
 )
 from cleanroom.governance import GovernanceUserClient, faults
 from cleanroom.governance.endpoint import proxy_headers
-from cleanroom.governance.http import HttpChannel, query_string, segment
+from cleanroom.governance.http import HttpChannel
+from cleanroom.governance.urls import query_string, segment
 from cleanroom.secret import Secret
 from localcloud.standins.cgs.http import parse_query
 from localcloud.standins.serving import serving

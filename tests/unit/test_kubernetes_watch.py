@@ -20,6 +20,7 @@ from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.kubernetes_stream import ReconnectPauses, StopSignal
 from cleanroom.spark.watch import ApplicationWatch
+from tests.patience import PATIENCE
 
 APPLICATION: dict[str, Any] = {
     "metadata": {"name": "app", "uid": "u1", "resourceVersion": "5", "creationTimestamp": "2026-01-01T00:00:00Z"},
@@ -104,13 +105,31 @@ def api() -> Iterator[ApiServer]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_watch_of_an_application_does_not_flood_the_api(api: ApiServer, mode: str) -> None:
+async def test_watch_of_an_application_does_not_flood_the_api(api: ApiServer, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two threads of a watch pause in virtual time. After two seconds of it, each stops until the watch ends."""
     api.mode = mode
+    paused: Counter[int] = Counter()
+    over, loop = asyncio.Semaphore(0), asyncio.get_running_loop()
+
+    def wait(self: StopSignal, seconds: float) -> bool:
+        thread = threading.get_ident()
+        paused[thread] += round(1000 * seconds)
+        if paused[thread] < 2000:
+            return self._event.wait(0)
+        loop.call_soon_threadsafe(over.release)
+        return self._event.wait()
+
+    monkeypatch.setattr(StopSignal, "wait", wait)
+    monkeypatch.setattr(kubernetes_stream, "HEALTHY_SECONDS", PATIENCE)
     watch = ApplicationWatch(api.client, "app", lambda _: None, Deadlines(run_seconds=10**9), uid="u1", beat_seconds=5)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(2):
-            await watch.run()
-    # Two threads; pauses of 0.2, 0.4, 0.8 and 1.6 seconds.
+    running = asyncio.ensure_future(watch.run())
+    async with asyncio.timeout(PATIENCE):
+        await over.acquire()
+        await over.acquire()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    # Pauses of 0.2, 0.4, 0.8 and 1.6 seconds.
     assert 2 <= api.watches() <= 14
     assert sum(api.requests.values()) <= 60
 

@@ -129,6 +129,10 @@ class QueryLife(Life):
         candidates = [QUERY, *(f"{QUERY}-r{number}" for number in range(2, 12))]
         return [name for name in candidates if self.world.held(name) is not None or self.world.execution(name) is not None]
 
+    def started(self) -> int:
+        """The number of runs that Temporal has seen."""
+        return sum(execution.kind == "RunQuery" for execution in self.world.temporal.executions.values())
+
     def latest(self) -> str:
         return next((name for name in reversed(self.names()) if self.world.held(name) is not None), QUERY)
 
@@ -172,7 +176,9 @@ class QueryLife(Life):
 
     @rule()
     def run(self) -> None:
-        self.give(f"cleanroom run start {QUERY}", "fabrikam")
+        before = self.started()
+        code, _ = self.give(f"cleanroom run start {QUERY}", "fabrikam")
+        assert self.started() == before + (code == 0), "what a run would meet is known before its workflow is started"
 
     @rule(who=OWNER, word=st.sampled_from(["on", "off", "off"]), dataset=st.booleans())
     def consent(self, who: str, word: str, dataset: bool) -> None:

@@ -32,7 +32,7 @@ from cleanroom.runs.reader import Consent
 from cleanroom.settings import Settings
 from cleanroom.temporal import attributes
 from starters import consent
-from starters.operations import adopt, own_drafts, queries, query_standing, query_workflow
+from starters.operations import adopt, own_drafts, queries, query_standing, query_workflow, runs
 from starters.operations.approved_cards import remember_approval
 from starters.operations.query_names import accepted_versions, generations, latest_name, names_before
 from starters.operations.query_renewal import renew_query
@@ -198,6 +198,30 @@ async def test_the_state_of_an_accepted_query_is_what_a_run_meets(
         assert found["refusal"]["hint"] == f"Ask the owners again: `{shown['next']}`."
     if state == "Consent Withdrawn":
         assert f"`{shown['next']}`" in found["refusal"]["hint"]
+
+
+@pytest.mark.parametrize("change", [expire, use_up, withdraw, withdraw_dataset, lose, reject, lose_dataset])
+@pytest.mark.parametrize("exists", [False, True])
+async def test_a_run_that_would_be_refused_is_not_started(
+    change: Any, exists: bool, world: World, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def seek_workflow(*arguments: Any) -> object:
+        return object() if exists else None
+
+    async def nothing(*arguments: Any) -> str:
+        return ""
+
+    monkeypatch.setattr(runs, "seek_workflow", seek_workflow)
+    monkeypatch.setattr(runs, "_seen_by_query", nothing)
+    monkeypatch.setattr(runs, "now", lambda: world.now)
+    await runs.require_startable(session, QUERY, "r-1")
+    change(world)
+    if exists:
+        await runs.require_startable(session, QUERY, "r-1")
+        return
+    with pytest.raises(CleanRoomError, match=r"No run was started\.$") as caught:
+        await runs.require_startable(session, QUERY, "r-1")
+    assert caught.value.code == await met(world)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,11 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     monkeypatch.setattr(Session, "governance", governance)
     monkeypatch.setattr(Session, "documents", lambda session, client: SimpleNamespace(get=get))
     monkeypatch.setattr("starters.run.latest_name", latest_name)
+
+    async def require_startable(*arguments: Any) -> None:
+        """The owners' decisions stand."""
+
+    monkeypatch.setattr("starters.operations.runs.require_startable", require_startable)
     monkeypatch.setattr("starters.operations.runs.start_run", start_run)
     return runs
 

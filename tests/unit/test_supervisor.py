@@ -19,10 +19,11 @@ import pytest
 
 from cleanroom.errors import Conflict, Internal, NotFound, TimedOut, Unavailable
 from localcloud.launcher import temporal_server
+from localcloud.launcher.detached import read_status, restart_exited, start_detached, stop_detached
 from localcloud.launcher.ports import stable_ports
 from localcloud.launcher.processes import PORT_RANGE, Ready, RunningService, Service, free_ports, running
 from localcloud.launcher.restarts import Crashes, RestartPolicy
-from localcloud.launcher.supervisor import Step, Supervisor, read_status, restart_exited, start_detached, stop_detached
+from localcloud.launcher.supervisor import Step, Supervisor
 from tests.patience import PATIENCE
 
 LISTEN = """

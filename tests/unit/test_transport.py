@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import ssl
 import subprocess
 import sys
 import threading
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import certifi
+import httpx
 import jwt
 import pytest
 
@@ -73,6 +76,16 @@ async def test_clients_do_not_follow_redirects(issuer: str) -> None:
 def test_a_key_set_that_is_not_an_object_is_an_error(issuer: str) -> None:
     with pytest.raises(jwt.PyJWKClientError, match="did not return a JSON object"):
         jwks_client(f"{issuer}/list").get_signing_key("k1")
+
+
+def test_all_clients_share_the_operating_systems_roots(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = ssl_context()
+    assert (shared.verify_mode, shared.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert ssl_context(system_roots=True) is shared
+    for name in ("Client", "AsyncClient"):
+        monkeypatch.setattr(httpx, name, lambda **options: options["verify"])
+    assert http_client(timeout=5) is async_http_client(timeout=5) is shared  # type: ignore[comparison-overlap]
+    assert ssl_context(Path(certifi.where())) is not shared
 
 
 def test_an_unreadable_ca_file_is_an_os_error(tmp_path: Path) -> None:

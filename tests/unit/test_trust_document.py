@@ -376,7 +376,7 @@ def test_bootstrap_file_that_is_no_json_or_too_long_is_refused(tmp_path: Path) -
     file.write_bytes(b"{}")
     with pytest.raises(CleanRoomError) as missing:
         read_bootstrap(file, bootstrap_digest(b"{}"))
-    assert missing.value.message == f"bootstrap file {file}: contract_id: Field required (and 2 more)."
+    assert missing.value.message == f"bootstrap file {file}: contract_id: is missing (and 2 more)."
     file.write_bytes(b"{")
     with pytest.raises(CleanRoomError, match="Expecting property name") as caught:
         read_bootstrap(file, bootstrap_digest(b"{"))

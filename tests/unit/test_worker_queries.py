@@ -30,7 +30,7 @@ from cleanroom.runs.ledger import closed_event_id
 from cleanroom.spark.run_events import event_id
 from cleanroom.temporal import attributes
 from cleanroom.temporal.failures import application_error
-from starters.operations import run_workflow, workflow_progress
+from starters.operations import run_workflow, worker_queries, workflow_progress
 from starters.operations.pending_activities import retrying_activities
 from starters.operations.query_workflow import wait_for_state
 from starters.operations.run_workflow import take_snapshot
@@ -106,6 +106,33 @@ async def test_unanswered_query_reports_the_last_poll(error: RPCError) -> None:
     world: Any = World(error, polled=20.0)
     with pytest.raises(Unavailable, match=f"last polled 20 s ago and did not answer within {QUERY_SECONDS:.0f} s"):
         await send_query(world, world, "status", RunStatus)
+
+
+def not_ready(message: str) -> RPCError:
+    return RPCError(message, RPCStatusCode.FAILED_PRECONDITION, b"")
+
+
+NOT_YET = not_ready("Workflow task is not scheduled yet.")
+
+
+async def test_a_history_that_begins_after_a_pause_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_queries, "LOOK_SECONDS", 0)
+    world: Any = World(NOT_YET, NOT_YET, NOT_YET, STATUS)
+    assert await send_query(world, world, "status", RunStatus) == STATUS
+    assert len(world.asked) == 4
+    world = World(NOT_YET, polled=300.0)
+    with pytest.raises(Unavailable, match="NoWorker"):
+        await send_query(world, world, "status", RunStatus)
+    assert len(world.asked) == 1
+    world = World(NOT_YET)
+    with pytest.raises(Unavailable, match="NoWorker"):
+        await send_query(world, world, "status", RunStatus, seconds=0)
+
+
+async def test_a_workflow_that_cannot_answer_leaves_its_commands_with_what_the_server_knows() -> None:
+    world = World(not_ready("Unable to query workflow due to Workflow Task in failed state."))
+    snapshot = await take_snapshot(None, world.found)  # type: ignore[arg-type]
+    assert (snapshot.state.word, snapshot.unanswered and snapshot.unanswered.code) == ("Running", "WorkflowCannotAnswer")
 
 
 async def test_other_server_errors_are_not_reported_as_missing_worker() -> None:

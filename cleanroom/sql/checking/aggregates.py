@@ -9,7 +9,7 @@ from cleanroom.sql.checking.values import combine
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ATOM, NO_NAMES, ROWS, SUM, Value
 from cleanroom.sql.privacy.aggregates import aggregate_disclosure, condition_divisions, protected_columns, release_aggregate
-from cleanroom.sql.privacy.exposure import check_condition, check_one_relation
+from cleanroom.sql.privacy.exposure import check_condition, check_one_relation, choose_rows
 from cleanroom.sql.privacy.rows import window_parts
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised
@@ -38,6 +38,7 @@ def aggregate(name: str, distinct: bool, ctx: Context) -> Value:
         test = ctx.in_aggregate("FILTER", "condition").expression()
         text.expect(")")
         value, where = _filtered(value, args, test, ctx), parenthesised(test, SUM)
+    value.mixed = 0 if ctx.scope.one_row_each or ctx.scope.aggregates_persons else value.mixed
     if ctx.scope.aggregates_persons:
         value.sql = release_aggregate(ctx.scope, name, args, distinct, where, value.sql, ctx.catalog)
     return value
@@ -71,6 +72,7 @@ def _value(name: str, args: Sequence[Value], distinct: bool, ctx: Context) -> Va
     sql = f"{name}({'DISTINCT ' if distinct else ''}{', '.join([arg.sql for arg in args]) or '*'})"
     if function.disclosure == "condition":
         check_condition(args, catalog)
+        choose_rows(args, scope, catalog)
     released = scope.protected if scope.aggregates_persons else ()
     if released and function.disclosure == "count" and (distinct or name != "COUNT"):
         _check_counted(name, args, scope)
@@ -88,6 +90,7 @@ def _value(name: str, args: Sequence[Value], distinct: bool, ctx: Context) -> Va
     out.identity = out.ungrouped = False
     out.sources = out.outer_join_markers = out.caps = NO_NAMES
     out.flag = name in ("MIN", "MAX", "ANY_VALUE", "FIRST") and args[0].flag
+    out.day = name in ("MIN", "MAX") and args[0].day
     out.step = f"{name}({out.step})"
     out.capped = out.capped and function.disclosure != "count"
     out.made_by_text = out.made_by_text or function.disclosure in ("count", "condition")
@@ -111,6 +114,7 @@ def _filtered(value: Value, args: Sequence[Value], condition: Value, ctx: Contex
     """``SUM(x) FILTER (WHERE condition)``."""
     scope = ctx.scope
     check_condition([condition], ctx.catalog)
+    choose_rows([condition], scope, ctx.catalog)
     if scope.aggregates_persons:
         scope.divide(condition_divisions(condition, ctx.catalog))
         check_one_relation(scope, [condition], [arg for arg in args if not arg.identity])

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cleanroom.sql.checking.aggregates import aggregate, arguments, window
-from cleanroom.sql.checking.values import combine
+from cleanroom.sql.checking.values import combine, compared
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ATOM, PREDICATE, SUM, Value
 from cleanroom.sql.privacy import polynomials
 from cleanroom.sql.privacy.aggregates import condition_divisions
-from cleanroom.sql.privacy.exposure import check_condition, check_one_relation
+from cleanroom.sql.privacy.exposure import check_condition, check_one_relation, choose_rows
 from cleanroom.sql.privacy.polynomials import highest_degree
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.text.remedies import CONSTRUCTS, not_listed, outside_language, remedy
 from cleanroom.sql.text.tokens import NUMBER
 from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, TYPES, result_type, widest
+
+_SHIFTS = ("DATE_ADD", "DATE_SUB", "ADD_MONTHS", "DATE_TRUNC", "TRUNC", "LAST_DAY")
 
 
 def case(ctx: Context) -> Value:
@@ -56,6 +58,7 @@ def _conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value]
     divides = bool(ctx.aggregate) and scope.aggregates_persons
     check_condition(conditions, ctx.catalog)
     if divides:
+        choose_rows(conditions, scope, ctx.catalog)
         scope.divide(division for test in conditions for division in condition_divisions(test, ctx.catalog))
         check_one_relation(scope, conditions, [result for result in results if not result.identity])
     degree = highest_degree(results) if divides else None
@@ -126,6 +129,8 @@ def _scalar(name: str, ctx: Context) -> Value:
         return _conditional(sql, args[:1], args[1:], ctx)
     kind = result_type(function, [arg.type for arg in args])
     out = combine(sql, kind, ATOM, args, degree=polynomials.call(function, args))
+    out.day = name in _SHIFTS and [arg.day for arg in args if arg.columns] == [True]
+    out = compared(out, args) if name in ("DATEDIFF", "DATE_DIFF", "MONTHS_BETWEEN") else out
     out.transformed = out.transformed or (function.degree_rule in ("transforms", "rounds", "days_between") and out.degree == 1)
     if name == "LEAST" and out.degree == 1:
         below = [f"{sql} <> {parenthesised(arg, SUM)}" for arg in args if arg.constant is not None]
@@ -176,6 +181,7 @@ def cast(ctx: Context) -> Value | None:
     spark_type = f"{name}({', '.join(sizes)})" if sizes else name
     out = combine(f"{word}({part.sql} AS {spark_type})", kind, ATOM, [part], degree=part.degree if exact else None)
     out.factors = polynomials.factors_of(part) if exact else ()
+    out.day = part.day and kind in ("date", "timestamp")
     return out
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from cleanroom.sql.checking import constants
 from cleanroom.sql.checking.calls import call, case, cast, extract
 from cleanroom.sql.checking.columns import column
-from cleanroom.sql.checking.values import combine
+from cleanroom.sql.checking.values import combine, compared
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import AND, ATOM, OR, PREDICATE, PRODUCT, ROWS, SIGN, SUM, CheckedQuery, SemiJoin, Value
 from cleanroom.sql.privacy import polynomials
@@ -138,6 +138,7 @@ def _arithmetic(left: Value, symbol: str, level: int, ctx: Context) -> Value:
         out = combine(sql, kind, level, (left, right), degree=degree)
         out.factors = tuple(sorted(polynomials.factors_of(left) + polynomials.factors_of(right))) if degree else ()
         out.whole = out.whole or (symbol in "+-*" and out.degree != 0 and kind in ("integer", "long", "smallint", "tinyint"))
+        out.day = symbol in "+-" and [part.day for part in (left, right) if part.columns] == [True]
         left = out
         if not text.accept(symbol):
             return left
@@ -206,7 +207,8 @@ def _predicate(left: Value, symbol: str, ctx: Context) -> Value:
             raise outside_language(CONSTRUCTS["ANY"], text.position())
         parts.append(ctx.expression(SUM))
         rest = f"{symbol} {parenthesised(parts[1], SUM)}"
-    return combine(f"{parenthesised(left, SUM)} {'NOT ' * negated}{rest}", "boolean", PREDICATE, parts)
+    out = combine(f"{parenthesised(left, SUM)} {'NOT ' * negated}{rest}", "boolean", PREDICATE, parts)
+    return compared(out, parts) if symbol == "BETWEEN" else out
 
 
 def _comparison(left: Value, symbol: str, right: Value) -> Value:
@@ -217,7 +219,7 @@ def _comparison(left: Value, symbol: str, right: Value) -> Value:
     out.identity = False
     if symbol == "=":
         out.operator, out.parts = symbol, (left, right)
-    return out
+    return compared(out, (left, right))
 
 
 def _is(left: Value, ctx: Context) -> Value:

@@ -38,6 +38,14 @@ def released_groups(ctx: Context, source: tuple[str, str]) -> ReleasedGroups:
     scope, catalog = ctx.scope, ctx.catalog
     texts = [key.sql for key in scope.keys]
     floor = rows.strictest_floor(scope.protected, catalog)
+    summed = [item.value for item in scope.released.values() if item.value is not None and not item.value.identity]
+    if scope.chooses and any(scope.repeats or value.sources & scope.repeated for value in summed):
+        raise Refusal(
+            "FanOutOverFloor",
+            "a condition or a group key combines several columns, and a join repeats the aggregated rows: sums of several groups could be "
+            "combined to the value of one person; write one condition for each column, joined by AND, group by the columns themselves, or "
+            "aggregate each dataset per person first",
+        )
     share = min(view.max_share_percent for item in scope.protected if (view := catalog.view(item.view)) is not None)
     sums = Sums(ctx, floor)
     tests, repeated = counted_persons(scope) if floor > 1 else ([], False)

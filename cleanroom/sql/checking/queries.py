@@ -108,17 +108,19 @@ def _merged(operator: str, branches: Sequence[CheckedQuery], hidden: bool, ctx: 
     for branch in branches:
         texts.append(subquery(_with_identities(branch, before, len(protected)) if protected and hidden else branch.sql))
         before += len(branch.protected)
-    mixed = rows.union_mixes_rows(protected_of)
+    mixed, several = rows.union_mixes_rows(protected_of), sum(map(bool, protected_of)) > 1
     named = [
         ProtectedInput(item.view, item.identity_column, f"{HIDDEN_COLUMN}{index}", partial=True) for index, item in enumerate(protected)
     ]
     return CheckedQuery(
         f"\n{operator}\n".join(texts),
-        [_merged_field([branch.fields[index] for branch in branches], mixed, ctx) for index in range(width)],
+        [_merged_field([branch.fields[index] for branch in branches], mixed, several, ctx) for index in range(width)],
         named,
         frozenset([release for branch in branches for release in branch.releases]),
         frozenset([view for branch in branches for view in branch.views]),
-        overlapping=len([branch for branch in protected_of if branch]) > 1 or any(branch.overlapping for branch in branches),
+        overlapping=several or any(branch.overlapping for branch in branches),
+        repeats=any(branch.repeats for branch in branches),
+        chooses=any(branch.chooses for branch in branches),
     )
 
 
@@ -133,13 +135,18 @@ def _with_identities(branch: CheckedQuery, before: int, total: int) -> str:
     return "SELECT\n  " + ",\n  ".join(columns) + f"\nFROM {subquery(branch.sql)} AS `part`"
 
 
-def _merged_field(fields: Sequence[Value], mixed: bool, ctx: Context) -> Value:
-    """The output column that ``fields`` of the branches form. Values of persons are ``mixed`` with values that the author may know."""
+def _merged_field(fields: Sequence[Value], mixed: bool, several: bool, ctx: Context) -> Value:
+    """The output column that ``fields`` of the branches form.
+
+    Values of persons are ``mixed`` with values that the author may know, or are those of ``several`` views.
+    """
     mixed = mixed or (len({field.exposed for field in fields}) > 1 and any(unlisted(field, ctx.catalog) for field in fields))
     kind = widest([field.type for field in fields])
     out = combine("", kind, ATOM, fields, degree=highest_degree(fields), identity=True)
     out.name, out.origins = fields[0].name, frozenset([origin for field in fields for origin in field.origins])
     out.plain = not mixed and all(field.plain for field in fields) and len({field.type for field in fields}) == 1
+    out.mixed = 2 if several else out.mixed
+    out.day = all(field.day for field in fields)
     out.flag, out.step = all(field.flag for field in fields), " ".join(sorted({field.step for field in fields} - {""}))
     out.whole = out.whole or (mixed and kind in ("integer", "long"))
     return out

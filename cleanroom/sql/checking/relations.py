@@ -18,7 +18,7 @@ from cleanroom.sql.checking.values import combine
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ATOM, PREDICATE, ROWS, CheckedQuery, Equality, ProtectedInput, Relation, Value
 from cleanroom.sql.privacy import rows
-from cleanroom.sql.privacy.exposure import check_condition
+from cleanroom.sql.privacy.exposure import check_condition, choose_rows
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import conjunction, qualified, quote, subquery
 from cleanroom.sql.text.remedies import outside_language, suggestion
@@ -98,7 +98,7 @@ def _rows_of(view: View) -> CheckedQuery:
     for column in view.visible():
         name = column.name.lower()
         field = Value("", column.type, degree=1, origins=frozenset([(key, name, "value")]), exposed=frozenset([(key, name)]), plain=True)
-        field.name, field.identity = column.name, name in identities
+        field.name, field.identity, field.day = column.name, name in identities, column.type in ("date", "timestamp")
         fields.append(field)
     exact = {column.name.lower(): column.name for column in view.columns}
     protected = [ProtectedInput(key, name, exact[name]) for name in identities]
@@ -119,6 +119,7 @@ def _add_query(written: str, query: CheckedQuery, ctx: Context) -> Relation:
         column = item.reference if item.output_position is None else query.fields[item.output_position].name
         scope.protected.append(ProtectedInput(item.view, item.identity_column, qualified(alias, column), partial=item.partial))
     scope.overlapping = scope.overlapping or query.overlapping
+    scope.repeats, scope.chooses = scope.repeats or query.repeats, scope.chooses or query.chooses
     scope.releases |= query.releases
     scope.views |= query.views
     return relation
@@ -202,6 +203,8 @@ def _join(word: str, ctx: Context) -> Source:
     if word in ("LEFT JOIN", "RIGHT JOIN"):
         optional = frozenset([right.alias] if word == "LEFT JOIN" else [relation.alias for relation in left])
         found[first:] = [equality._replace(restricts=optional) for equality in found[first:]]
+        # Whether a row has columns of the optional side, or NULL, depends on the columns of both sides.
+        scope.chooses = scope.chooses or sum(not condition.sources <= optional for condition in conditions) > 1
     _protect_rows(word, left, left_protected, right, conditions, ctx)
     if word in ("LEFT SEMI JOIN", "LEFT ANTI JOIN"):
         del scope.relations[right.written_alias.lower()]
@@ -252,6 +255,8 @@ def _using(name: str, left: Sequence[Value], right: Relation, joined: _Joined, c
     out.identity = False
     check_condition([out], ctx.catalog, f"USING ({name[:80]})", joins_persons=first.identity or second.identity)
     _record_equality(first, second, ctx, joined)
+    if not (first.plain and second.plain):
+        choose_rows([out], ctx.scope, ctx.catalog)
     ctx.record(first)
     ctx.record(second)
     if joined.word != "FULL JOIN":
@@ -298,6 +303,8 @@ def conjuncts(ctx: Context, joined: _Joined | None = None) -> list[Value]:
                 joins_persons = first.identity or second.identity
                 _record_equality(first, second, ctx, joined)
             check_condition([part], ctx.catalog, joins_persons=joins_persons)
+            if not (part.operator == "=" and all(side.plain for side in part.parts) and rows.joins_relations(*part.parts)):
+                choose_rows([part], ctx.scope, ctx.catalog)
     return parts
 
 

@@ -59,6 +59,7 @@ def select(ctx: Context, parent: Scope | None, hidden: bool, prefix: str, *, alo
         prefix = f"{prefix.rstrip() + ', ' if prefix else 'WITH '}{', '.join(groups.tables)}\n"
     sql = _render(clauses, protected if hidden else [], scope, groups)
     fields = [output_field(name, value, protected=bool(scope.protected)) for name, value in clauses.outputs]
+    several = bool(protected) and not scope.one_row_each
     carried = [item._replace(reference=f"{HIDDEN_COLUMN}{index}") for index, item in enumerate(protected)]
     return CheckedQuery(
         prefix + sql + limited,
@@ -67,9 +68,9 @@ def select(ctx: Context, parent: Scope | None, hidden: bool, prefix: str, *, alo
         scope.releases,
         scope.views,
         _unique_on(clauses, scope),
-        (scope.overlapping or scope.multiplied)
-        and bool(protected)
-        and not (scope.per_person and len(scope.plain_group_keys) == len(scope.keys) == 1),
+        several and (scope.overlapping or scope.multiplied),
+        several and (scope.repeats or scope.multiplied),
+        several and scope.chooses,
     )
 
 
@@ -143,7 +144,7 @@ def _rows(joined: Source, ctx: Context) -> tuple[str, str]:
         where += f"{' AND ' if where else f'{chr(10)}WHERE '}{' AND '.join(f'{text} IS NOT NULL' for text in missing)}"
     candidates = [item for item in scope.relations.values() if item.alias not in scope.exploded]
     attached = attach(candidates, scope.protected, scope.equal.found)
-    scope.multiplied = attached.overlapping
+    scope.repeated, scope.chooses = attached.repeated, scope.chooses or attached.chosen
     _warn_of_joins(attached, ctx)
     return written_out(joined, attached.enforce), where
 
@@ -173,6 +174,8 @@ def _having(ctx: Context) -> list[str]:
             if part.ungrouped:
                 raise Refusal("NotGrouped", "HAVING may read group keys and aggregates only")
             exposure.check_condition([part], ctx.catalog)
+            if ctx.scope.per_person:
+                exposure.choose_rows([part], ctx.scope, ctx.catalog)
     return [conjunction([part]) for part in conditions]
 
 
@@ -183,6 +186,8 @@ def _qualify(ctx: Context) -> str:
     value = ctx.in_clause("filter", aggregates=True)._replace(in_qualify=True).expression()
     with ctx.text.located(start):
         exposure.check_condition([value], ctx.catalog)
+        if ctx.scope.group_keys is None or ctx.scope.per_person:
+            exposure.choose_rows(value.parts if value.operator == "AND" else [value], ctx.scope, ctx.catalog)
         if not value.windowed:
             raise Refusal("ClauseNotAllowed", "QUALIFY needs a window function; use WHERE or HAVING")
         if ctx.scope.group_keys is not None and value.ungrouped:
@@ -230,6 +235,8 @@ def group_by(ctx: Context, items: Sequence[Item]) -> None:
     if not scope.protected:
         exposure.check_condition(keys, ctx.catalog, "GROUP BY")
         return
+    if not scope.per_person:
+        exposure.choose_rows(keys, scope, ctx.catalog)
     if scope.per_person:  # how many rows a person has tells the values by which they are divided
         exposure.check_condition(exposure.comparable(keys, ctx.catalog), ctx.catalog, "GROUP BY")
     else:

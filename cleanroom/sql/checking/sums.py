@@ -68,6 +68,7 @@ class Sums:
         self._columns: dict[ColumnKey, set[tuple[str, PartOfDivision]]] = {}
         self._forms: dict[ColumnKey, set[str]] = {}
         self._steps: dict[ColumnKey, set[str]] = {}
+        self._reads: dict[tuple[ColumnKey, int | None], set[str]] = {}  # the same values of persons, in rows that steps choose
         for item in ctx.scope.released.values():
             if item.persons or (item.arg is not None and item.arg.identity):  # each person may have one row
                 self._counts_rows, self._counts[(), ()] = True, None
@@ -111,6 +112,7 @@ class Sums:
         for text in read:
             for column in aggregates.protected_columns(known[text], self._ctx.catalog) if text in known else ():
                 self._steps.setdefault(column, set()).add(known[text].step)
+                self._reads.setdefault((column, known[text].degree), set()).add(text)
 
     def _summand(self, factors: Sequence[str], value: Value, protected: bool) -> Summand:
         """A value, given its factors."""
@@ -138,6 +140,14 @@ class Sums:
                     "TooManyMoments",
                     f"the SELECT aggregates {column[1]} in several forms (plain, rounded, capped, 0 for NULL, or the SUM, AVG, MIN or MAX "
                     "of each person): the difference could be a value of one person; use one of them",
+                )
+
+        for (column, _), texts in self._reads.items():
+            if len(texts) > 2:
+                raise Refusal(
+                    "TooManyMoments",
+                    f"the SELECT aggregates {column[1]} of {len(texts)} steps, each of which may choose other rows: their sums could be "
+                    "combined to the value of one row; use two of them",
                 )
 
     # -- conditions ---------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def combine(
     may be, and the result is then such a condition.
     """
     out = Value(sql, type, precedence)
-    constant, steps = True, set[str]()
+    constant, steps, read = True, set[str](), set[frozenset[str]]()
     for part in parts:
         if part.identity:
             if not identity:
@@ -42,15 +42,29 @@ def combine(
         out.origins |= part.origins
         out.exposed |= part.exposed
         out.sources |= part.sources
+        if part.columns:
+            out.columns |= part.columns
+            out.mixed = max(out.mixed, part.mixed)
+            read.add(part.columns)
         out.outer_join_markers |= part.outer_join_markers
         out.caps |= part.caps
         steps.add(part.step)
         for fact in _INHERITED:
             if getattr(part, fact):
                 setattr(out, fact, True)
+    if len(read) > 1:
+        out.mixed = 2
     out.degree, out.step = 0 if constant else degree, " ".join(sorted(steps - {""}))
     if out.origins:
         out.origins = _computed(out.origins)
+    return out
+
+
+def compared(out: Value, parts: Iterable[Value]) -> Value:
+    """``out``, which compares ``parts``, and combines them in no other way if they are dates, or the same column of two relations."""
+    columns = [part for part in parts if part.columns]
+    if all(part.day for part in columns) or {part.exposed if part.plain else None for part in columns} == {columns[0].exposed}:
+        out.mixed = max([min(out.mixed, 1), *(part.mixed for part in columns)])
     return out
 
 

@@ -169,7 +169,7 @@ def _check_value(name: str, arg: Value, catalog: Catalog) -> None:
             "single values; use COUNT, SUM and AVG of columns and of products of two, and STDDEV of columns",
         )
     views = sorted({view for view, _, _ in arg.origins})  # whose owners, or the author, could choose a factor for each person
-    if protected and (arg.degree or 0) > 1 and (arg.made_by_text or len(views) > 1):
+    if (arg.degree or 0) > 1 and (arg.made_by_text or len(views) > 1):
         raise Refusal(
             "WeightsNotAllowed",
             f"{name} multiplies columns of {' and '.join(views)}, a count, or a column that an outer join may leave NULL: such weights "

@@ -50,6 +50,13 @@ def check_condition(conditions: Iterable[Value], catalog: Catalog, what: str = "
             )
 
 
+def choose_rows(conditions: Iterable[Value], scope: Scope, catalog: Catalog) -> None:
+    """Record conditions or group keys that combine several columns. Only dates of persons may be compared with each other."""
+    for value in conditions:
+        dates = value.mixed == 1 and all(catalog.has_floor(view) for view, _, _ in value.origins)
+        scope.chooses = scope.chooses or (value.mixed > 0 and not dates)
+
+
 def unlisted(value: Value, catalog: Catalog, *, joins_persons: bool = False) -> list[tuple[View, str]]:
     """Columns that a value exposes and that are neither dimensions nor identities of persons, or of any dataset if it ``joins_persons``."""
     exposed = [(view, column) for name, column in sorted(value.exposed) if (view := catalog.view(name)) is not None]

@@ -110,6 +110,8 @@ class PersonGroups:
             self._require(f"{one} <> {two}")
             if share < 100:
                 difference = f"ABS(CAST({one} - {two} AS DOUBLE))"
+                if self.partial:
+                    difference = f"IF(`{_PERSONS}`.`__cr_p` IS NULL, 0, {difference})"
                 self.conditions[f"MAX({difference}) - {share / 100} * SUM({difference}) <= 0"] = None
 
     def require_means(self, pairs: Iterable[tuple[tuple[str, str], tuple[str, str]]]) -> None:

@@ -25,9 +25,10 @@ _ALIAS = re.compile(r"`?([^`.]+)`?\.")
 class Attached(NamedTuple):
     """How the relations of a FROM clause are joined with its protected rows."""
 
-    overlapping: bool = False  # A protected row may be in several rows, with different values of the other relations
+    repeated: frozenset[str] = frozenset()  # aliases of relations whose rows may be in several rows, with different values of others
     enforce: Mapping[str, tuple[str, ...]] = {}  # aliases of relations whose rows must be made unique, and the columns
     by_other_columns: tuple[str, ...] = ()  # aliases of the relations that are not joined by the identity
+    chosen: bool = False  # a relation without persons is joined by several columns
 
 
 def alias_in(reference: str) -> str:
@@ -126,7 +127,7 @@ def attach(relations: Sequence[Relation], protected: Sequence[ProtectedInput], p
     graph = _Graph(by_alias, protected, pairs)
     graph.core = [alias for alias in graph.core if alias in by_alias]
     if not graph.core:
-        return Attached(True, enforce)
+        return Attached(frozenset(by_alias), enforce)
     if not graph.reach_core():
         names = " and ".join(by_alias[alias].written_alias for alias in graph.core)
         raise Refusal(
@@ -135,6 +136,7 @@ def attach(relations: Sequence[Relation], protected: Sequence[ProtectedInput], p
             "and no cast (further conditions may follow with AND)",
         )
     others: list[str] = []
+    chosen = False
     waiting = [alias for alias in by_alias if alias not in graph.reached]
     while waiting:
         alias = _attach_one(graph, waiting, enforce, others)
@@ -145,9 +147,10 @@ def attach(relations: Sequence[Relation], protected: Sequence[ProtectedInput], p
                 "type, so that it could copy them; join it by equal columns, without a cast",
             )
         waiting.remove(alias)
+        chosen = chosen or len({inner.sql for _, inner in graph.into(alias)}) > 1
         graph.reached.add(alias)
-    overlapping = any(alias != other for alias in graph.core for other in graph.many)
-    return Attached(overlapping, enforce, tuple(others))
+    repeated = frozenset([alias for alias in graph.core if graph.many - {alias}])
+    return Attached(repeated, enforce, tuple(others), chosen)
 
 
 def _chosen(relations: Mapping[str, Relation], protected: Iterable[ProtectedInput]) -> dict[str, tuple[str, ...]]:

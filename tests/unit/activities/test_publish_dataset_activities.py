@@ -220,6 +220,7 @@ async def test_the_right_to_release_is_on_one_key(owner: Owner) -> None:
         ("storage_account_id", "allow_access_blob"),
         ("key_vault_id", "allow_access_key_vault"),
         ("maa_url", "set_key_with_skr"),
+        ("key_vault_url", "set_key_with_skr"),
     ],
 )
 async def test_a_missing_setting_is_named(owner: Owner, setting: str, name: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from cleanroom.attestation import AttestationEvidence, GuestAttestor, guest
 from cleanroom.errors import CleanRoomError
+from cleanroom.transport import ssl_context
 
 ANSWER = {"evidence": "ZQ==", "endorsements": "Yw==", "uvm_endorsements": "dQ==", "endorsed_tcb": "t"}
 
@@ -28,7 +29,7 @@ class Sidecar:
         monkeypatch.setattr(guest, "ssl_context", lambda file: ("roots", file))
 
     def _client(self, tls: Any, *, timeout: Any) -> httpx.AsyncClient:
-        self.options.append((tls, timeout))
+        self.options.append((tls or ssl_context(), timeout))
         return httpx.AsyncClient(transport=httpx.MockTransport(self._handle))
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
@@ -66,7 +67,7 @@ def test_runtime_data_is_sent_as_base64(sidecar: Sidecar, url: str) -> None:
 
 def test_system_roots_are_the_default(sidecar: Sidecar) -> None:
     sidecar.attest()
-    assert sidecar.options[0][0] == ("roots", None)
+    assert sidecar.options[0][0] is ssl_context()
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError("secret-path"), httpx.ReadTimeout("x")])

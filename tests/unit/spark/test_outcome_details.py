@@ -115,6 +115,18 @@ def test_event_about_another_pod_does_not_count() -> None:
         assert outcome(status("FAILED", "driver pod not found", events=(event,))).code is code
 
 
+@pytest.mark.parametrize("text", ["driver pod not found", "failed to run spark-submit: exit status 1", ""])
+def test_a_driver_that_was_deleted_during_its_submission_was_lost(text: str) -> None:
+    """A pod that never ran is deleted without a `Killing`. Its other events show that the submission succeeded."""
+    events = tuple(ClusterEvent(reason=reason, type="Normal", message="m", object=f"Pod/{POD}") for reason in ("Scheduled", "Pulling"))
+    found = outcome(status("FAILED", text, events=events))
+    assert (found.code, found.retryable, found.may_have_completed) == (FailureCode.NODE_LOST, True, True)
+    assert f"driver pod {POD} was deleted; its last event is Pulling" in found.message
+    assert text in found.message
+    for other, code in (("driver container failed with ExitCode: 3", FailureCode.DRIVER_EXIT), ("exceeded quota", FailureCode.CAPACITY)):
+        assert outcome(status("FAILED", other, events=events)).code is code
+
+
 def test_last_warning_is_the_message_even_as_the_very_last_event() -> None:
     events = tuple(
         ClusterEvent(reason="r", type=kind, message=text) for kind, text in (("Warning", "first"), ("Normal", "x"), ("Warning", "last"))

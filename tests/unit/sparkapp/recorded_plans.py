@@ -2,12 +2,18 @@
 
 Record them again after the gate writes another text, or with another version of Spark: ``python -m tests.unit.sparkapp.recorded_plans``.
 ``test_plan_on_spark.py`` compares them with the plans of Spark.
+
+In a merge of two branches that have both recorded plans, ``--merge :2: :3:`` (or the names of the branches) takes each text's plan from
+either of them, without Spark.
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
+import subprocess
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -114,8 +120,32 @@ def write(plans: dict[str, dict[str, Any]]) -> None:
     FILE.write_bytes(gzip.compress(content.encode(), mtime=0))
 
 
+def merge(recordings: Iterable[bytes]) -> None:
+    """Write the file from the plans of several recordings. The last one that has a text decides.
+
+    Raises:
+        SystemExit: No recording has a text.
+    """
+    plans: dict[str, dict[str, Any]] = {name: {} for name in catalogs()}
+    for recording in recordings:
+        found = json.loads(gzip.decompress(recording))
+        for name, pairs in found["accepted"].items():
+            plans[name].update(pairs)
+        plans["guarded"].update((text, plan) for text, _, plan in found["refused"])
+    missing = [text for name, (_, wanted) in texts().items() for text in wanted if text not in plans[name]]
+    if missing:
+        raise SystemExit(f"no recording has the plans of {len(missing)} texts, so record with Spark; the first one is:\n{missing[0]}")
+    write(plans)
+
+
 def main() -> None:
-    """Start Spark and record all plans."""
+    """Start Spark and record all plans, or merge recordings."""
+    parser = argparse.ArgumentParser(description="Record the analysed plans of Spark.")
+    parser.add_argument("--merge", nargs="+", metavar="REVISION", help="take the plans from these revisions of the file, without Spark")
+    if revisions := parser.parse_args().merge:
+        files = [f"{name.removesuffix(':')}:./{FILE.name}" for name in revisions]
+        merge(subprocess.run(["git", "show", file], check=True, capture_output=True, cwd=FILE.parent).stdout for file in files)
+        return
     from sparkapp.session import open_session
     from tests.unit.sql.test_on_spark import QUICK
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cleanroom.errors import Refused
-from sparkapp.plan.expressions import is_flag, require_conditions, shown
+from sparkapp.plan.expressions import combined, combines, is_flag, require_conditions, shown
 from sparkapp.plan.rows import NOTHING, Column
 from sparkapp.plan.tree import tree
 from sparkapp.plan.walk import PlanWalk
@@ -128,3 +128,52 @@ def test_values_are_no_conditions() -> None:
 
 def test_subquery_of_own_rows_may_be_compared() -> None:
     assert shows(of("ScalarSubquery", plan=project(OWN, 13))) == {("own", "value")}
+
+
+# -- expressions that combine columns ---------------------------------------------------------------------------------
+
+DATES = {
+    1: Column(1, KEY, day=True), 2: Column(2, OTHER, day=True), 3: Column(3, KEY), 4: Column(4, KEY), 5: Column(5, OTHER),
+    6: Column(6, OTHER, mixed=1), 7: Column(7, frozenset([("own", "d")]), day=True), 8: Column(8, KEY, mixed=2),
+}  # fmt: skip
+ONE, TWO, NAME, SAME, WORD, COMPARED, MINE, EARLIER = map(attribute, range(1, 9))
+LATER = of("DateAdd", ONE, literal(7))
+
+
+def between(value: Items, low: Items, high: Items) -> Items:
+    bounds = of("And", of("GreaterThanOrEqual", of("CommonExpressionRef"), low), of("LessThanOrEqual", of("CommonExpressionRef"), high))
+    return of("Between", of("With", bounds, of("CommonExpressionDef", value)))
+
+
+@pytest.mark.parametrize(
+    ("items", "mixed"),
+    [
+        (ONE, 0),
+        (of("Or", of("EqualTo", NAME, literal("a")), of("EqualTo", NAME, literal("b"))), 0),
+        (of("CaseWhen", of("EqualTo", NAME, literal("a")), NAME, literal("b")), 0),
+        (of("LessThan", ONE, TWO), 1),
+        (of("LessThan", LATER, TWO), 1),
+        (of("GreaterThan", of("DateDiff", TWO, ONE), literal(3)), 1),
+        (between(TWO, ONE, LATER), 1),
+        (of("LessThan", NAME, SAME), 1),
+        (COMPARED, 1),
+        (of("LessThan", NAME, WORD), 2),
+        (of("LessThan", of("Upper", NAME), SAME), 2),
+        (of("LessThan", of("CaseWhen", of("EqualTo", ONE, literal("a")), literal("b")), TWO), 2),
+        (of("Concat", ONE, TWO), 2),
+        (between(TWO, NAME, LATER), 2),
+        (of("Or", of("LessThan", ONE, TWO), of("EqualTo", ONE, literal("a"))), 2),
+        (of("CaseWhen", of("EqualTo", NAME, literal("a")), WORD), 2),
+        (of("Not", EARLIER), 2),
+        (of("InSubquery", NAME, plan=node(f"{EXPRESSIONS}.OuterReference", e=WORD)), 2),
+    ],
+)
+def test_expressions_combine_columns_unless_they_compare_dates_or_one_column_of_two_relations(items: Items, mixed: int) -> None:
+    assert combined(tree(items), DATES).mixed == mixed
+
+
+def test_dates_of_the_author_are_combined_with_those_of_persons() -> None:
+    guarded = DATES | {id: Column(id, frozenset([("orders", "day")]), day=True) for id in (1, 2)}
+    assert not combines(tree(of("LessThan", ONE, TWO)), guarded, CATALOG)
+    assert combines(tree(of("LessThan", ONE, MINE)), guarded, CATALOG)
+    assert combines(tree(of("LessThan", NAME, WORD)), guarded, CATALOG)

@@ -99,7 +99,7 @@ def test_overlap_of_a_subquery_remains() -> None:
     relations[CLICKS].overlapping = True
     rows = joined(relations, pair(10, 20))
     assert (rows.overlapping, rows.multiplied) == (True, False)
-    relations[CLICKS].multiplied = True
+    relations[CLICKS].repeated = frozenset([CLICKS])
     assert joined(relations, pair(10, 20)).multiplied
 
 
@@ -212,5 +212,5 @@ def test_renumbered_rows_have_new_values_and_the_same_facts() -> None:
 def test_ended_rows_overlap_if_their_joins_multiplied_them() -> None:
     rows = relation(ORDERS)
     assert not rows.ended().overlapping
-    rows.multiplied = True
+    rows.repeated = frozenset([1])
     assert (rows.ended().overlapping, rows.ended().multiplied) == (True, False)

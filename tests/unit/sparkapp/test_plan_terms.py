@@ -529,7 +529,7 @@ PARTS = [
 def test_every_condition_may_count_persons_whose_rows_the_text_makes(items: Items) -> None:
     pairs = replace(ROWS, unique=[frozenset([1, 2])])
     single = replace(ROWS, unique=[frozenset([1])])
-    for rows in (MADE, replace(ROWS, multiplied=True), pairs):
+    for rows in (MADE, replace(ROWS, repeated=frozenset([1])), pairs):
         found = terms(items, rows=rows)
         assert not lacks(found, *PARTS)
         for one in PARTS:
@@ -602,13 +602,13 @@ def test_count_reads_stored_columns_or_those_that_queries_may_filter_by() -> Non
 
 def test_condition_on_another_relation_chooses_no_values_whose_rows_a_join_repeats() -> None:
     own = replace(ROWS.columns[2], value=12)
-    joined = replace(ROWS, columns={**ROWS.columns, 12: own}, multiplied=True, relations={1: 1, 2: 1, 3: 1, 12: 2})
+    joined = replace(ROWS, columns={**ROWS.columns, 12: own}, repeated=frozenset([1]), relations={1: 1, 2: 1, 3: 1, 12: 2})
     other = of("EqualTo", attribute(12, "string"), of("Literal", value="a", dataType="string"))
     for found in (call("Sum", AMOUNT, where=NORTH), call("Count", PERSON, where=other), call("Count", ONE, where=other)):
         terms(found, rows=joined)
     chosen = [call("Sum", AMOUNT, where=other), call("Sum", of("If", other, AMOUNT, of("Literal", value=None)))]
     for found in chosen:
-        terms(found, rows=replace(joined, multiplied=False))
+        terms(found, rows=replace(joined, repeated=frozenset()))
         with pytest.raises(Refused, match="another relation"):
             terms(found, rows=joined)
 
@@ -616,12 +616,49 @@ def test_condition_on_another_relation_chooses_no_values_whose_rows_a_join_repea
 def test_sums_with_one_column_are_few() -> None:
     product = of("Multiply", AMOUNT, AMOUNT)
     products = [call("Sum", of("Multiply", AMOUNT, attribute(id))) for id in (5, 6, 7)]
-    rows = replace(ROWS, columns={**ROWS.columns, **{id: replace(ROWS.columns[3], value=id) for id in (5, 6, 7)}})
+    rows = replace(
+        ROWS,
+        columns={**ROWS.columns, **{id: replace(ROWS.columns[3], value=id, shows=frozenset([("orders", f"c{id}")])) for id in (5, 6, 7)}},
+    )
     terms(call("Sum", AMOUNT), call("Average", AMOUNT), call("Sum", product), rows=rows)
     terms(call("Sum", AMOUNT), call("Sum", AMOUNT, where=NORTH), products[0], rows=rows)
     for several in ([call("Sum", AMOUNT), *products], [call("StddevPop", AMOUNT), *products[:2]]):
         with pytest.raises(Refused, match="different sums"):
             terms(*several, rows=rows)
+
+
+def test_column_is_aggregated_of_two_steps_at_most() -> None:
+    columns = {id: replace(ROWS.columns[3], value=id, step="Sum()") for id in (4, 5, 6)}
+    rows = replace(ROWS, columns={**ROWS.columns, **columns, 7: replace(columns[4], value=7, power=2)})
+    sums = [call("Sum", attribute(id)) for id in (4, 5, 7, 6)]
+    terms(*sums[:3], rows=rows)
+    with pytest.raises(Refused, match="two steps"):
+        terms(*sums[:2], sums[3], rows=rows)
+
+
+def test_count_is_no_factor_of_a_value_of_the_author() -> None:
+    rows = replace(ORDERED, columns={**ORDERED.columns, 11: Column(11, step="Count()")})
+    terms(call("Sum", of("Multiply", OWN, OWN)), rows=rows)
+    with pytest.raises(Refused, match="multiplies a count"):
+        terms(call("Sum", of("Multiply", OWN, attribute(11))), rows=rows)
+
+
+def test_values_that_joins_repeat_are_not_in_groups_that_several_columns_choose() -> None:
+    either = of("Or", NORTH, of("EqualTo", attribute(1, "string"), of("Literal", value="a", dataType="string")))
+    joined = replace(ROWS, relations={1: 1, 2: 1, 3: 1}, repeated=frozenset([1]))
+    summed, counted = [call("Sum", AMOUNT)], [call("Count", PERSON)]
+    for rows, calls, keys in (
+        (ROWS, summed, [either]), (joined, summed, [REGION]), (joined, counted, [either]),
+        (replace(joined, repeated=frozenset([2])), summed, [either]),
+    ):  # fmt: skip
+        terms(*calls, rows=rows).require_no_choice([tree(key) for key in keys])
+    divided = [call("Sum", AMOUNT, where=either)]
+    for rows, calls, keys in (
+        (joined, summed, [either]), (replace(joined, chooses=True), summed, []), (joined, divided, []),
+        (replace(ROWS, repeats=True, chooses=True), summed, []),
+    ):  # fmt: skip
+        with pytest.raises(Refused, match="several columns"):
+            terms(*calls, rows=rows).require_no_choice([tree(key) for key in keys])
 
 
 def test_sum_of_whole_numbers_of_a_union_could_overflow() -> None:

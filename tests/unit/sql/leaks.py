@@ -8,6 +8,7 @@ Each line is a catalogue of the test module and a query. The gate refuses it, or
 
 from __future__ import annotations
 
+from tests.unit.sql.leaks_of_joins import LEAKS_OF_JOINS
 from tests.unit.sql.leaks_of_parts import LEAKS_OF_PARTS
 
 LEAKS: dict[str, list[tuple[str, str]]] = {
@@ -500,4 +501,5 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
         ("twins", "SELECT AVG(DATEDIFF(day, DATE '2024-01-01')) AS s FROM orders"),
     ],
     **LEAKS_OF_PARTS,
+    **LEAKS_OF_JOINS,
 }  # fmt: skip

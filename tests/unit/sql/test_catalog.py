@@ -62,6 +62,25 @@ def test_floor_is_read_from_every_accepted_shape(shape: dict[str, Any]) -> None:
     assert Catalog.parse(catalog.model_dump_json(by_alias=True)) == catalog
 
 
+@pytest.mark.parametrize("member", ["flors", "FLOOR", "mesures", "dimension", "dimensoins", "scema"])
+def test_a_misspelt_rule_of_a_view_is_not_ignored(member: str) -> None:
+    shape = {"views": {"v": {"columns": {"x": "number"}, member: ["x"]}}}
+    with pytest.raises(InvalidInput, match=f"view v: unknown member '{member}'; did you mean"):
+        Catalog.parse(json.dumps(shape))
+
+
+def test_a_remark_about_a_view_is_ignored() -> None:
+    shape = {"views": {"v": {"columns": {"x": "number"}, "source": "s3", "remark": "x", "rows": 3}}}
+    assert Catalog.parse(json.dumps(shape)).views[0].name == "v"
+
+
+@pytest.mark.parametrize("member", ["identity", "identityColumn"])
+def test_an_unknown_identity_is_named_as_the_catalogue_does(member: str) -> None:
+    shape = {"views": {"v": {"columns": {"x": "number"}, "floors": {"minGroupSize": 7, member: "who"}}}}
+    with pytest.raises(InvalidInput, match=f"view v: {member} 'who' is not among its columns"):
+        Catalog.parse(json.dumps(shape))
+
+
 @pytest.mark.parametrize(
     "floor",
     [

@@ -14,6 +14,7 @@ import pytest
 
 from cleanroom.sql import Catalog, check_sql, split_statements
 from tests.unit.sql.leaks import LEAKS
+from tests.unit.sql.leaks_of_joins import JOINS, rows_of_joins
 from tests.unit.sql.world import create, run_verdict
 
 FLOOR = 5
@@ -134,6 +135,7 @@ _PARTS = Catalog.model_validate(
     }
 )  # fmt: skip
 CATALOGS |= dict.fromkeys(("void", "ratings", "mail", "bare", "gaps", "steps", "pairs"), _PARTS) | {
+    "joins": JOINS,
     "often": CATALOGS["mixed"],
     "days": CATALOGS["mixed"],
 }
@@ -151,6 +153,8 @@ def rows(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
     """Data in which every leak shows: the data of all persons but u17 is harmless or known."""
     rnd = random.Random(1)
     people = range(40)
+    if catalog == "joins":
+        return rows_of_joins(TARGET)
     if CATALOGS[catalog] is _PARTS:
         return _rows_with_gaps(catalog) if catalog in ("gaps", "steps", "pairs") else _rows_of_parts(catalog)
     if catalog == "num":
@@ -258,14 +262,15 @@ def _with_twins(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 COMBINED = (
     "sums of parts", "counts of parts", "rows without an identity", "missing values", "forms of steps", "dominated differences",
-    "means of equal sums", "groups made by the author",
+    "means of equal sums", "groups made by the author", "totals next to parts", "groups chosen by several columns",
+    "parts chosen by several columns", "sums of several steps", "dominated differences of unions",
 )  # fmt: skip
 """Kinds of queries of which sums and differences of the numbers show something."""
 ANY_RESULT = (
     "small cell by NULL", "unlisted column as a count", "identity of another type", "condition on an unlisted column", "powers by steps",
     "weights by steps", "one person in a union", "limits and rounding", "arrays made by the text",
     "sums of unions that overflow", "rounding", "marks that are counted", "failures of one value",
-    "identities without a minimum",
+    "identities without a minimum", "counts as factors",
 )  # fmt: skip
 """Kinds of queries of which every result shows something."""
 

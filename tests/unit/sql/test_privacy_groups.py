@@ -12,6 +12,7 @@ import duckdb
 import pytest
 
 from cleanroom.sql import Catalog, check_sql
+from tests.unit.sql.leaks_of_joins import JOINS
 from tests.unit.sql.test_floors import populate
 from tests.unit.sql.world import GUARDED, create, run, run_verdict, same_rows
 
@@ -313,3 +314,32 @@ def test_counts_are_shown_if_those_of_no_or_enough_persons_differ(where: str, di
         create(connection, GUARDED, {"orders": orders})
         sql = f"SELECT COUNT(amount){where} AS a, COUNT(discount){where} AS d, COUNT(order_id) AS n FROM orders"
         assert bool(run_verdict(connection, check_sql(sql, GUARDED))) == shown
+
+
+# -- rows that joins repeat -------------------------------------------------------------------------------------------
+
+_REPEATED = "users u JOIN events e ON u.uid = e.uid"
+_FIRST = "(SELECT uid, DATE_TRUNC('MONTH', MIN(day)) AS first_month FROM events GROUP BY uid) f"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        f"SELECT e.kind, SUM(u.income) AS s FROM {_REPEATED} WHERE u.city = 'Oslo' AND (e.kind = 'view' OR e.kind = 'buy') GROUP BY e.kind",
+        f"SELECT e.kind, u.city, SUM(u.income) AS s FROM {_REPEATED} GROUP BY e.kind, u.city",
+        f"SELECT e.kind, SUM(e.cost) AS s FROM {_REPEATED} WHERE u.city = 'Oslo' OR e.kind = 'view' GROUP BY e.kind",
+        f"SELECT e.kind, COUNT(DISTINCT u.uid) AS n FROM {_REPEATED} WHERE u.city = 'Oslo' OR e.kind = 'view' GROUP BY e.kind",
+        f"SELECT e.kind, SUM(u.income) AS s FROM {_REPEATED} WHERE e.day BETWEEN u.born AND u.born + INTERVAL 7 DAY GROUP BY e.kind",
+        f"SELECT e.kind, SUM(u.income) AS s FROM {_REPEATED} WHERE DATEDIFF(e.day, CAST(u.born AS TIMESTAMP)) < 7 GROUP BY e.kind",
+        f"SELECT MONTHS_BETWEEN(e.day, f.first_month) AS m, SUM(u.income) AS s FROM {_REPEATED} JOIN {_FIRST} ON f.uid = u.uid GROUP BY 1",
+        "SELECT a.kind, SUM(b.cost) AS s FROM events a JOIN events b ON a.uid = b.uid AND a.kind < b.kind GROUP BY a.kind",
+        f"SELECT e.kind, SUM(u.income) AS s FROM {_REPEATED} JOIN own w ON w.uid = u.uid WHERE w.seg = 'A' GROUP BY e.kind",
+        f"SELECT e.kind, SUM(u.income) AS s FROM {_REPEATED} WHERE u.uid IN (SELECT uid FROM own WHERE seg = 'A' OR w > 1) GROUP BY e.kind",
+        "SELECT e.kind, SUM(t.income) AS s FROM (SELECT u.uid, MAX(u.income) AS income FROM users u JOIN events v ON u.uid = v.uid "
+        "WHERE u.city = 'Oslo' OR v.kind = 'view' GROUP BY u.uid) t JOIN events e ON t.uid = e.uid GROUP BY e.kind",
+        "SELECT e.kind, SUM(u.income) AS s FROM users u LEFT JOIN events e ON u.uid = e.uid AND e.kind <> 'buy' GROUP BY e.kind",
+    ],
+)
+def test_one_column_chooses_rows_where_a_join_repeats_them(sql: str) -> None:
+    verdict = check_sql(sql, JOINS)
+    assert verdict.allowed, verdict.reasons
