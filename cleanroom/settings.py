@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -48,6 +48,10 @@ from cleanroom.models import FrozenModel, broken_rule
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+SET_UP: Final = (
+    "Choose a profile with --profile, or set one up: `cleanroom init NAME`. On one machine, `cleanroom up` writes cleanroom.toml."
+)
+"""What to do without a setting that every profile has."""
 Boundary = Literal["collaborator", "frontend", "clean-room", "spark-service"]
 """A trust boundary: one kind of worker process with its own task queue and credentials."""
 

@@ -465,6 +465,18 @@ def test_settings_that_no_profile_reads_are_an_error(
     assert hint in error["hint"]
 
 
+@pytest.mark.parametrize("words", ["members", "query list", "dataset list"])
+def test_a_profile_without_settings_leads_to_another_one(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cleanroom.toml").write_text('[profile.north]\ncollaboration = "c"\n[profile.north.governance]\nurl = "https://g"\n')
+    done = runner.invoke(app, [*words.split(), "--output", "json"])
+    error = json.loads(done.stdout)
+    assert (error["code"], done.exit_code) == ("SettingMissing", 6)
+    assert "is not set for profile 'default'" in error["message"]
+    assert "--profile" in error["hint"]
+    assert "`cleanroom init NAME`" in error["hint"]
+
+
 @pytest.mark.parametrize(
     ("text", "field", "known"),
     [("[default.temporal]\naddress = 1\n", "temporal.address", "keyring_file"), ("[default]\nparti = 1\n", "parti", "parties")],
