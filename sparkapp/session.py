@@ -30,6 +30,9 @@ LOGGING_CONF = {
     "spark.executor.syncLogLevel.enabled": "true",
     "spark.python.sql.dataFrameDebugging.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
+    # Plans quote literals of the query. Spark writes a plan again after each stage, for a web page that no pod serves.
+    "spark.sql.ui.explainMode": "simple",
+    "spark.sql.maxPlanStringLength": "100",
 }
 PYTHON_CONF = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
