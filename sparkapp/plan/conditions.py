@@ -160,12 +160,13 @@ class Condition:
             number, column = number_of(condition.children[1]), condition.children[0]
             summed, rows = self._absolute_sum(column), argument(self._input(column), "Count")
             if summed is not None and number == 0:
-                text, where, _ = summed
-                floors.tests += dict.fromkeys([where | {f"{text} <> 0"}, where | {f"{factor} <> 0" for factor in text.split(" * ")}])
+                floors.tests += _contributions(*summed[:2])
             elif rows is not None and rows.kind == "Literal" and number == 1:
                 floors.repeated = True
             else:
                 return False
+        elif (total := self._total_that_is_not_0(condition)) is not None:
+            floors.tests += _contributions(*total)
         elif condition.kind == "Or" and all(pairs := [self._pair(child) for child in condition.children]):
             floors.means.add(frozenset(pairs))
         elif pair := self._pair(condition):
@@ -180,6 +181,11 @@ class Condition:
         sides = node.child.children if node.kind == "Not" and node.child.kind == "EqualTo" else []
         totals = [total for side in sides if (total := self._total(side)) is not None]
         return frozenset(totals) if len(totals) == 2 else frozenset()
+
+    def _total_that_is_not_0(self, node: Node) -> Sum | None:
+        """The sum or count of a person that is not 0; None for another condition."""
+        sides = node.child.children if node.kind == "Not" and node.child.kind == "EqualTo" else []
+        return self._total(sides[0]) if sides and number_of(sides[1]) == 0 else None
 
     def _total(self, node: Node) -> Sum | None:
         """What ``COALESCE(c, 0)`` adds up, where ``c`` is a sum or a count of the rows of a person."""
@@ -249,19 +255,27 @@ class Condition:
         return True
 
     def _absolute_sum(self, node: Node) -> tuple[str, Test, bool] | None:
-        """What an attribute adds up, if it is ``COALESCE(SUM(ABS(CAST(x AS DOUBLE))), 0)``.
+        """What ``COALESCE(SUM(ABS(CAST(x AS DOUBLE))), 0)`` adds up, or the same sum of a square, which is its own absolute value.
 
         Returns also whether it leaves out the rows that are about no person.
         """
-        column = self._input(node)
-        call = column.children[0] if column is not None and column.kind == "Coalesce" else None
-        if call is None or not is_aggregate(call, ("Sum",)) or call.children[0].child.kind != "Abs":
+        column = self._input(node) or node
+        inner = column.children[0] if column.kind == "Coalesce" and number_of(column.children[1]) == 0 else None
+        call = inner if inner is None or inner.kind != "AttributeReference" else self._input(inner)
+        if call is None or not is_aggregate(call, ("Sum",)):
             return None
-        number = call.children[0].child.child
-        if number.kind != "Cast" or number.fields.get("dataType") != "double":
+        value = call.children[0].child
+        if value.kind == "Abs" and value.child.kind == "Cast" and value.child.fields.get("dataType") == "double":
+            value = value.child.child
+        elif value.kind != "Multiply" or len({*map(self.canonical.text, value.children)}) > 1:
             return None
         where, about = self._where(call), f"{self.person}{FOUND}"
-        return product_text(number.child, self.canonical), where - {about}, about in where
+        return product_text(value, self.canonical), where - {about}, about in where
+
+
+def _contributions(text: str, where: Test) -> dict[Test, None]:
+    """The tests that a row of each person meets whose sum of a value is not 0."""
+    return dict.fromkeys([where | {f"{text} <> 0"}, where | {f"{factor} <> 0" for factor in text.split(" * ")}])
 
 
 def row_test(node: Node, canonical: Canonical) -> Test:

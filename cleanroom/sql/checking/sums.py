@@ -37,6 +37,7 @@ class Summand(NamedTuple):
     protected: bool  # it shows values of persons
     present: Tests  # the rows in which it is not NULL
     power: bool = False  # it is a product
+    root: str = ""  # what it is the square of
     counts: bool = False  # it is how many rows a person has
 
     def compared(self, part: PartOfDivision) -> str:
@@ -116,7 +117,8 @@ class Sums:
     def _summand(self, factors: Sequence[str], value: Value, protected: bool) -> Summand:
         """A value, given its factors."""
         if len(factors) > 1:
-            return Summand(_product(factors, self._known), "number", protected, _present(factors), True)
+            root = self._summand(factors[:1], value, protected).text if len({*factors}) == 1 else ""
+            return Summand(_product(factors, self._known), "number", protected, _present(factors), True, root)
         kind = self._known.get(factors[0], value).type
         return Summand(factors[0], kind, protected, _present(factors), counts=value.made_by_text and not protected)
 
@@ -177,11 +179,13 @@ class Sums:
         counts: Sequence[tuple[Tests, PartOfDivision]],
         limits: Sequence[tuple[Tests, PartOfDivision]],
     ) -> None:
+        roots = {summand.root for summand, part in sums if not part}
         for summand, part in sums:
-            where = _all_of(part, ())
+            where, total = _all_of(part, ()), summand.compared(part)
             if summand.protected:
-                groups.require_share(summand.text, where, share)
-            groups.require_contributors(summand.text, where, none=bool(part))
+                groups.require_share(summand.text, where, share, total if summand.root else "")
+            if part or summand.text not in roots:  # those who contribute to a square are not more
+                groups.require_contributors(summand.text, where, total, none=bool(part))
         for tests, part in counts:  # with the counts of each of two columns, that of both shows how many rows have none
             if len(tests) > 1 and all(((test,), part) in counts for test in tests):
                 groups.require(_all_of(part, tuple(f"NOT ({test})" for test in tests)))

@@ -79,23 +79,22 @@ class PersonGroups:
         """Require enough distinct persons."""
         self.conditions[f"COUNT(`{_PERSONS}`.`__cr_p`) >= {self.floor}"] = None
 
-    def require_share(self, summand: str, where: str, percent: int) -> None:
+    def require_share(self, summand: str, where: str, percent: int, square: str) -> None:
         """Require that no person has more than ``percent`` of the sum of absolute values in the rows that meet a condition.
 
         They are added as doubles, because a sum of whole numbers fails if it is large, and the failure would show that. The difference
-        is not a number if a person has an infinite value.
+        is not a number if a person has an infinite value. Squares are their own absolute values; ``square`` is their sum, or empty.
         """
         about = " AND ".join(text for text in (where, f"{self.person} IS NOT NULL" if self.partial else "") if text)
         absolute = Numbers(f"ABS(CAST({summand} AS DOUBLE))", where=about).aggregate("SUM")
-        column = self._shares[summand, where] = self._column(f"COALESCE({absolute}, 0)")
+        column = self._sum(square) if square and not self.partial else self._column(f"COALESCE({absolute}, 0)")
+        self._shares[summand, where] = column
         self.conditions[f"MAX({column}) - {percent / 100} * SUM({column}) <= 0"] = None
 
-    def require_contributors(self, summand: str, where: str, *, none: bool) -> None:
-        """Require that ``summand`` is neither NULL nor 0 for enough distinct persons, or for ``none``."""
-        if (summand, where) in self._shares:
-            self._require(f"{self._shares[summand, where]} > 0", none)
-        else:
-            self.require(f"{where} AND {summand} <> 0" if where else f"{summand} <> 0", none=none)
+    def require_contributors(self, summand: str, where: str, total: str, *, none: bool) -> None:
+        """Require that enough distinct persons contribute to ``total``, the sum of ``summand``, or ``none``."""
+        share = self._shares.get((summand, where))
+        self._require(f"{share} > 0" if share else f"{self._sum(total)} <> 0", none)
 
     def require(self, test: str, *, none: bool = True) -> None:
         """Require that enough distinct persons have a row that meets ``test``, or ``none``."""
@@ -122,7 +121,11 @@ class PersonGroups:
 
     def _pair(self, pair: tuple[str, str]) -> list[str]:
         """What two aggregates add up for a person, in an order that does not depend on theirs."""
-        return sorted([f"COALESCE({self._column(text)}, 0)" for text in pair])
+        return sorted(map(self._sum, pair))
+
+    def _sum(self, text: str) -> str:
+        """What an aggregate adds up for a person."""
+        return f"COALESCE({self._column(text)}, 0)"
 
     def require_counted(self, tests: Iterable[str], repeated: bool) -> None:
         """Require that persons whom differences of counts of persons show are none or enough.

@@ -56,6 +56,7 @@ def require(
     """What ``condition`` on the group's attribute 20, which is ``count``, requires."""
     values = {20: tree(count), 21: tree(aggregate("Max", attribute(SIZE))), 22: tree(aggregate("Sum", attribute(SIZE)))}
     values[23] = tree(aggregate("Sum", attribute(ROWS)))
+    values[24], values[25] = (tree(aggregate(name, coalesced(attribute(SIZE)))) for name in ("Max", "Sum"))
     inputs = {
         PERSON: tree(X),
         ROWS: tree(aggregate("Count", literal(1))),
@@ -282,6 +283,35 @@ def test_contributors_to_a_product_have_both_factors() -> None:
     both, each = require(AT_LEAST_5, counted(of("GreaterThan", attribute(SIZE), literal(0))), summed=product).tests
     assert len(each) == 2
     assert " * ".join(sorted(text.removesuffix(" <> 0") for text in each)) + " <> 0" in both
+
+
+SQUARE = aggregate("Sum", of("Multiply", X, X), TRUE)
+
+
+def test_square_is_its_own_absolute_value() -> None:
+    text = f"{text_of(X)} * {text_of(X)}"
+    found = require(share("0.8", largest=24, total=25), literal(0), size=SQUARE)
+    assert found.shares == {(text, row_test(tree(TRUE), Canonical())): 80}
+    assert found.unguarded
+    tests = require(AT_LEAST_5, counted(of("GreaterThan", coalesced(attribute(SIZE)), literal(0))), size=SQUARE).strict
+    assert {f"{text} <> 0" in test for test in tests} == {True, False}
+    assert {f"{text_of(X)} <> 0" in test for test in tests} == {True, False}
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        aggregate("Sum", of("Multiply", X, Y)),
+        aggregate("Sum", of("Add", X, X)),
+        aggregate("Sum", X),
+        aggregate("Max", of("Multiply", X, X)),
+        coalesced(aggregate("Sum", of("Multiply", X, X))),
+        of("AggregateExpression", of("Sum", of("Multiply", X, X)), isDistinct=True),
+    ],
+)
+def test_values_that_may_be_negative_are_no_squares(size: Items) -> None:
+    with pytest.raises(Refused, match="contain another one"):
+        require(share("0.8", largest=24, total=25), literal(0), size=size)
 
 
 @pytest.mark.parametrize("summed", [of("Abs", X), of("Abs", of("Cast", X, dataType="long")), AS_DOUBLE])

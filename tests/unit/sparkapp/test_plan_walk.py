@@ -93,11 +93,10 @@ def test_release_does_not_depend_on_the_rows_around_it() -> None:
 AND = {"class": f"{EXPRESSIONS}.And", "num-children": 2, "left": 0, "right": 1}
 IMPLIED = {
     # The persons in a part of a group have a row with a value or one without, whom other conditions count. A sum of the rows of one part
-    # is a sum of the part, and the persons who contribute to a square contribute to its root.
+    # is a sum of the part, and in it the persons who contribute to a square contribute to its root.
     "products": 2,
-    "deviation": 2,
-    "guarded overlap": 2,
     "filtered moment": 4,
+    "own sum": 2,
     "union": 28,  # the same for the other kind of person
     "found": 3,
     "optional rows": 3,
