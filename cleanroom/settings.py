@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -48,6 +48,10 @@ from cleanroom.models import FrozenModel, broken_rule
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+SET_UP: Final = (
+    "Choose a profile with --profile, or set one up: `cleanroom init NAME`. On one machine, `cleanroom up` writes cleanroom.toml."
+)
+"""What to do without a setting that every profile has."""
 Boundary = Literal["collaborator", "frontend", "clean-room", "spark-service"]
 """A trust boundary: one kind of worker process with its own task queue and credentials."""
 
@@ -353,12 +357,12 @@ def validated(found: ProfileValues) -> Settings:
         raise InvalidInput(
             "ConfigInvalid",
             f"config: the field {where} of profile {found.profile!r} is not valid: {broken_rule(first)}.",
-            hint=f"{_known_fields(first)}Edit {found.file}.",
+            hint=f"{known_fields(first)}Edit {found.file}.",
         ) from error
 
 
-def _known_fields(problem: ErrorDetails) -> str:
-    """Return the fields of the section with an unknown one, as a sentence; the empty string for another problem."""
+def known_fields(problem: ErrorDetails) -> str:
+    """Return the fields that a section of :class:`Settings` with an unknown one has, as a sentence; empty for another problem."""
     section: Any = Settings
     for part in problem["loc"][:-1]:
         field = getattr(section, "model_fields", {}).get(part)

@@ -58,6 +58,8 @@ LOCAL_CONF = {
     "spark.driver.bindAddress": "127.0.0.1",
     JAVA_OPTIONS: "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
     "spark.shuffle.compress": "false",
+    # Each sort and each aggregation takes at least a page. By default it has 16 MB, which fill the heap although few rows are there.
+    "spark.buffer.pageSize": "1m",
     "spark.sql.codegen.wholeStage": "true",
 }
 

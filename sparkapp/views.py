@@ -32,6 +32,10 @@ Result = TypeVar("Result")
 DRIVER_BYTES: dict[Format, int] = {"csv": 64 << 20, "json": 64 << 20, "parquet": 16 << 20}
 """Up to this stored size the driver reads a dataset itself while Spark starts. That takes less time than to start
 Python workers, which attest themselves. The limit for Parquet is lower because it is compressed."""
+SHUFFLE_PART_BYTES = 4 << 20
+"""Stored bytes of the inputs for each part of a shuffle. They are compressed and of a few columns: a part has some ten MiB of rows."""
+MOST_SHUFFLE_PARTS = 200
+"""Spark's own default of ``spark.sql.shuffle.partitions``, which inputs of 800 MiB reach."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ def register_views(
     Raises:
         LoadFailed: The first dataset that could not be opened.
     """
+    spark.conf.set("spark.sql.shuffle.partitions", str(_shuffle_parts(spark, datasets)))
 
     def register(opened: OpenedDataset) -> View:
         view = _register(spark, pod, job, opened)
@@ -128,6 +133,15 @@ def register_views(
         return view
 
     return _for_each(datasets, lambda opened: opened.listing.dataset, register)
+
+
+def _shuffle_parts(spark: SparkSession, datasets: Sequence[OpenedDataset]) -> int:
+    """Return into how many parts Spark divides the rows of a shuffle; adaptive execution joins small ones when it reads them.
+
+    Each task writes every part as an encrypted stream of its own, so Spark's default of 200 costs small inputs more than their query.
+    """
+    stored = sum(opened.listing.stored_bytes() for opened in datasets)
+    return max(spark.sparkContext.defaultParallelism, 2, min(MOST_SHUFFLE_PARTS, stored // SHUFFLE_PART_BYTES))
 
 
 def complete_views(views: Sequence[View], *, on_loaded: Callable[[View], None]) -> None:

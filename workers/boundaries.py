@@ -40,7 +40,7 @@ from cleanroom.governance import CleanRoomClient, GovernanceUserClient
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, FRONTEND_QUEUE, SPARK_SERVICE_QUEUE, collaborator_queue
 from cleanroom.publishing.user_documents import UserDocuments, governance_client
 from cleanroom.runs.reader import UserReader
-from cleanroom.settings import Boundary, Settings
+from cleanroom.settings import SET_UP, Boundary, Settings
 from cleanroom.spark.service import SparkService
 from cleanroom.temporal.freshness import GovernanceFreshness
 from cleanroom.temporal.versions import Deployment
@@ -111,8 +111,8 @@ def boundary_worker(settings: Settings, bootstrap: Bootstrap | None = None) -> B
     if bootstrap is not None:
         raise InvalidInput("BootstrapNotUsed", f"{settings.boundary}: only attested workers have a bootstrap file.")
     if not settings.collaboration:
-        hint = "`cleanroom init NAME` sets up a profile. On one machine, `cleanroom up` writes cleanroom.toml."
-        raise PreconditionFailed("SettingMissing", "settings: collaboration is not set.", hint=hint)
+        message = f"settings: collaboration is not set for profile {settings.profile!r}."
+        raise PreconditionFailed("SettingMissing", message, hint=SET_UP)
     return (_collaborator if settings.boundary == "collaborator" else _frontend)(settings)
 
 

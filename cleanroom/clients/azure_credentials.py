@@ -228,9 +228,12 @@ def sign_in_error(error: AzureError, *, presented: Federation | None = None, reg
 
 def _no_code_error(error: AzureError, chain: Sequence[BaseException], text: str) -> CleanRoomError:
     """Map a failure without an AADSTS code. Every refusal of Entra ID has one, so any other answer is not Entra ID's."""
-    if isinstance(error, identity.CredentialUnavailableError):
+    if isinstance(error, identity.CredentialUnavailableError) or _NO_CREDENTIAL in text:
         return PreconditionFailed(
-            "CredentialUnavailable", "No credential is available in this process.", cause=text, hint="Sign in, or set credential.kind."
+            "CredentialUnavailable",
+            "No credential is available in this process, so Entra ID was not asked for a token.",
+            cause=text,
+            hint="Sign in, for example with `az login`, or set credential.kind in cleanroom.toml.",
         )
     # azure-identity wraps errors of its transport, and reports "Authentication failed" for a server that did not answer.
     if any(is_connection_error(item) for item in chain):
@@ -253,6 +256,8 @@ def _no_code_error(error: AzureError, chain: Sequence[BaseException], text: str)
     )
 
 
+_NO_CREDENTIAL: Final = "failed to retrieve a token from the included credentials"
+"""How a chain of azure-identity, such as the default credential, says that none of its sources has a credential."""
 _NOT_A_TOKEN: Final = ("Unexpected response from", "No response content from")
 """How azure-identity begins its errors about answers of the token endpoint that are neither a token nor an error."""
 

@@ -19,7 +19,7 @@ from cleanroom.governance.endpoint import proxy_headers
 from cleanroom.identifiers import document_digest
 from cleanroom.joining import parts_digest
 from cleanroom.secret import read_secret_file
-from cleanroom.settings import GovernanceSettings, Settings
+from cleanroom.settings import SET_UP, GovernanceSettings, Settings
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -59,8 +59,8 @@ def require_url(settings: Settings) -> None:
         PreconditionFailed: ``SettingMissing``.
     """
     if not settings.governance.url:
-        hint = "`cleanroom init NAME` sets up a profile. On one machine, `cleanroom up` writes cleanroom.toml."
-        raise PreconditionFailed("SettingMissing", "settings: governance.url is not set.", hint=hint)
+        message = f"settings: governance.url is not set for profile {settings.profile!r}."
+        raise PreconditionFailed("SettingMissing", message, hint=SET_UP)
 
 
 def _client_cert(section: GovernanceSettings) -> tuple[Path, Path] | None:

@@ -15,7 +15,7 @@ from cleanroom.config_file import load_tables
 from cleanroom.errors import Conflict, InvalidInput
 from cleanroom.models import broken_rule
 from cleanroom.secret import write_secret_file
-from cleanroom.settings import Settings, load_settings
+from cleanroom.settings import Settings, known_fields, load_settings
 
 Values = dict[str, Any]
 """Settings of a profile: a text per field, and a mapping per section."""
@@ -75,7 +75,9 @@ def _validated(values: Values) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InvalidInput("ConfigInvalid", f"{where}: {broken_rule(first)}.", hint="Correct the option, or --set.") from error
+        raise InvalidInput(
+            "ConfigInvalid", f"{where}: {broken_rule(first)}.", hint=f"{known_fields(first)}Correct the option, or --set."
+        ) from error
 
 
 def add_parties(file: Path, profile: str, parties: Mapping[str, str]) -> bool:

@@ -78,11 +78,10 @@ class Session:
             PreconditionFailed: ``SettingMissing``.
         """
         if not self.settings.collaboration:
-            raise PreconditionFailed(
-                "SettingMissing",
-                "settings: collaboration is not set.",
-                hint="`cleanroom init NAME` sets up a profile. On one machine, `cleanroom up` writes cleanroom.toml.",
-            )
+            from cleanroom.settings import SET_UP
+
+            message = f"settings: collaboration is not set for profile {self.settings.profile!r}."
+            raise PreconditionFailed("SettingMissing", message, hint=SET_UP)
         return self.settings.collaboration
 
     @property

@@ -22,6 +22,8 @@ from starters.terminal.streams import tolerant_streams
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 plus the number of SIGINT."""
+MOST_NAMED = 5
+"""Commands of other groups that a hint names."""
 
 # Recent versions of Typer vendor Click, and older ones depend on it. Typer's own exception leads to the right `UsageError` in both.
 _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
@@ -57,8 +59,8 @@ def invoke(app: typer.Typer, arguments: Sequence[str]) -> None:
             typer.echo(context.get_help())
             sys.exit(InvalidInput.exit_code)
         hint = f"Run `{context.command_path} --help` to see its arguments and options." if context is not None else None
-        if others := _commands_named(command, str(error)):
-            hint = f"There is {' and '.join(others)}. {hint}"
+        if other := _other_command(command, context, str(error)):
+            hint = f"{other} {hint}"
         usage_error = InvalidInput("UsageError", _usage_message(error), hint=hint)
         if context is not None and output is Format.TABLE:
             typer.echo(context.get_usage(), err=True)
@@ -95,16 +97,18 @@ def _usage_message(error: Any) -> str:
     return message if repr(value) in message else f"{message.partition(', unable')[0].rstrip('.')}, not {value!r}."
 
 
-def _commands_named(root: Any, message: str) -> list[str]:
-    """Return the commands, in other groups or of the program itself, with the name of the unknown command of a usage error."""
+def _other_command(root: Any, context: Any, message: str) -> str:
+    """Return a sentence about commands of other groups with the name of an unknown one, or about an option before its command."""
+    if message.startswith("No such option") and hasattr(getattr(context, "command", None), "list_commands"):
+        return "Options stand after the command, as in `cleanroom query list --profile NAME`."
     unknown = re.match(r"No such command '([\w-]+)'", message)
     if unknown is None or not hasattr(root, "list_commands"):
-        return []
-    name, context = unknown[1], root.context_class(root)
-    groups = {group: root.get_command(context, group) for group in root.list_commands(context)}
+        return ""
+    name, start = unknown[1], root.context_class(root)
+    groups = {group: root.get_command(start, group) for group in root.list_commands(start)}
     paths = [name] if name in groups else []
     paths += [f"{group} {name}" for group, found in groups.items() if name in getattr(found, "commands", {})]
-    return [f"`cleanroom {path}`" for path in paths]
+    return f"There is {', '.join(f'`cleanroom {path}`' for path in paths)}." if 0 < len(paths) <= MOST_NAMED else ""
 
 
 def span_name(command: Any, arguments: Sequence[str]) -> str:

@@ -317,6 +317,7 @@ def test_usage_error_is_json_with_output_json(words: str, message: str, capsys: 
         ("run doctor", ["`cleanroom doctor`"]),
         ("show x", ["`cleanroom query show`", "`cleanroom run show`", "`cleanroom dataset show`"]),
         ("frobnicate", []),
+        ("secret list", []),
     ],
 )
 def test_a_command_of_another_group_is_named(words: str, elsewhere: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -325,6 +326,13 @@ def test_a_command_of_another_group_is_named(words: str, elsewhere: list[str], c
     hint = json.loads(capsys.readouterr().out)["hint"]
     assert all(command in hint for command in elsewhere), hint
     assert ("There is" in hint) == bool(elsewhere)
+
+
+@pytest.mark.parametrize("words", ["--profile fabrikam query list", "query --profile fabrikam list"])
+def test_an_option_before_its_command_is_explained(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        invoke(app, [*words.split(), "--output", "json"])
+    assert "Options stand after the command" in json.loads(capsys.readouterr().out)["hint"]
 
 
 def test_usage_error_is_text_by_default(capsys: pytest.CaptureFixture[str]) -> None:
@@ -455,6 +463,18 @@ def test_settings_that_no_profile_reads_are_an_error(
     assert (error["code"], done.exit_code) == ("ConfigInvalid", 2)
     assert names in error["message"]
     assert hint in error["hint"]
+
+
+@pytest.mark.parametrize("words", ["members", "query list", "dataset list"])
+def test_a_profile_without_settings_leads_to_another_one(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cleanroom.toml").write_text('[profile.north]\ncollaboration = "c"\n[profile.north.governance]\nurl = "https://g"\n')
+    done = runner.invoke(app, [*words.split(), "--output", "json"])
+    error = json.loads(done.stdout)
+    assert (error["code"], done.exit_code) == ("SettingMissing", 6)
+    assert "is not set for profile 'default'" in error["message"]
+    assert "--profile" in error["hint"]
+    assert "`cleanroom init NAME`" in error["hint"]
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,17 @@ def test_an_unreachable_authority_is_unavailable(azure_world: AzureWorld, identi
     assert caught.value.code == "EntraUnreachable"
 
 
+def test_a_chain_without_any_credential_is_not_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    chain = azure.identity.ChainedTokenCredential(azure.identity.EnvironmentCredential())
+    with pytest.raises(ClientAuthenticationError) as caught:
+        chain.get_token(ARM_SCOPE)
+    error = sign_in_error(caught.value)
+    assert (type(error), error.code, error.retryable) == (PreconditionFailed, "CredentialUnavailable", False)
+    assert "`az login`" in (error.hint or "")
+
+
 def test_a_wrapped_transport_error_is_unavailable() -> None:
     wrapped = ClientAuthenticationError("Authentication failed: connection refused")
     wrapped.__cause__ = ServiceRequestError("connection refused")

@@ -119,8 +119,12 @@ class Session:
         self.views: dict[str, Any] = {}
         self.rows: dict[str, Any] = {}
         self.catalog = self
-        self.sparkContext = self
+        self.sparkContext = self.conf = self
         self.defaultParallelism = 2
+        self.settings: dict[str, str] = {}
+
+    def set(self, name: str, value: str) -> None:
+        self.settings[name] = value
 
     def sql(self, text: str) -> Frame:
         self.steps.append(text)

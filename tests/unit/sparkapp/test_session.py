@@ -94,6 +94,7 @@ def test_local_session_has_no_network_and_the_same_protection(monkeypatch: pytes
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
         "spark.shuffle.compress": "false",
+        "spark.buffer.pageSize": "1m",
         "spark.sql.codegen.wholeStage": "true",
     }
 

@@ -13,7 +13,7 @@ import pytest
 from cleanroom.spark.job import JobConfig, JobParameters
 from sparkapp import splits, views
 from sparkapp.failures import TaskFailed, redact_error, unread_dataset
-from sparkapp.listing import list_objects
+from sparkapp.listing import DatasetListing, list_objects
 from sparkapp.reading import SPARK_TYPES, TaskReading
 from sparkapp.views import LoadFailed, OpenedDataset, View, complete_views, open_datasets, query_over, register_views
 from tests.folder_pod import FolderPod
@@ -54,6 +54,20 @@ def completed(views: list[View]) -> list[View]:
     loaded: list[View] = []
     complete_views(views, on_loaded=loaded.append)
     return loaded
+
+
+@pytest.mark.parametrize(
+    ("cores", "stored", "parts"),
+    [(1, 0, 2), (8, 0, 8), (2, 15 << 20, 3), (2, 200 << 20, 50), (2, 800 << 20, 200), (2, 1 << 40, 200), (640, 1 << 40, 640)],
+)
+def test_a_shuffle_has_parts_for_its_inputs_and_cores(
+    spark: Session, world: DatasetWorld, monkeypatch: pytest.MonkeyPatch, cores: int, stored: int, parts: int
+) -> None:
+    datasets = opened(world)
+    monkeypatch.setattr(DatasetListing, "stored_bytes", lambda listing: stored)
+    spark.defaultParallelism = cores
+    registered(spark, world.pod(), datasets)
+    assert spark.settings == {"spark.sql.shuffle.partitions": str(parts)}
 
 
 @pytest.fixture
