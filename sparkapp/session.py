@@ -30,6 +30,9 @@ LOGGING_CONF = {
     "spark.executor.syncLogLevel.enabled": "true",
     "spark.python.sql.dataFrameDebugging.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
+    # Plans quote literals of the query. Spark writes a plan again after each stage, for a web page that no pod serves.
+    "spark.sql.ui.explainMode": "simple",
+    "spark.sql.maxPlanStringLength": "100",
 }
 PYTHON_CONF = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
@@ -55,6 +58,8 @@ LOCAL_CONF = {
     "spark.driver.bindAddress": "127.0.0.1",
     JAVA_OPTIONS: "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
     "spark.shuffle.compress": "false",
+    # Each sort and each aggregation takes at least a page. By default it has 16 MB, which fill the heap although few rows are there.
+    "spark.buffer.pageSize": "1m",
     "spark.sql.codegen.wholeStage": "true",
 }
 

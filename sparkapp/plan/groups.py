@@ -56,6 +56,8 @@ class Aggregates:
 
     def _grouped(self, node: Node, rows: Rows, columns: Columns) -> Rows:
         found = {item.id: self._walk.column(item, columns) for item in node.expressions("aggregateExpressions")}
+        if rows.repeats or rows.multiplied:
+            found = {id: replace(column, step=column.step and f"{column.step} of repeated rows") for id, column in found.items()}
         keys = {Canonical.shared(key) for key in node.expressions("groupingExpressions")}
         unique = frozenset(
             found[item.id].value for item in node.expressions("aggregateExpressions") if Canonical.shared(without_alias(item)) in keys

@@ -67,6 +67,7 @@ class Shown:
     _uses: dict[str, dict[tuple[str, Test], Test]] = field(default_factory=dict)  # of each value: by which aggregates, in which rows
     _means: set[str] = field(default_factory=set)  # values of which a mean contains the sum and the number
     _forms: dict[InputColumn, set[str]] = field(default_factory=dict)  # steps per person, and functions that are not linear
+    _scaled: bool = False  # some are means, or contain rows that a join repeats: known multiples of two may be almost equal
     _reads: dict[tuple[InputColumn, int], set[int]] = field(default_factory=dict)  # attributes that show a column, by their power
     _of_columns: dict[str, set[Sum]] = field(default_factory=dict)  # the sums that contain each column
     _known: bool = False  # how many rows there are
@@ -226,8 +227,10 @@ class Shown:
             for column in found.shows:
                 self._forms.setdefault(column, set()).add(found.step + form)
                 self._reads.setdefault((column, found.power), set()).add(found.value)
-        if any(len(values) > 2 for ((name, _), _), values in self._reads.items() if self.walk.catalog.has_floor(name)):
-            raise refused("PlanRowsOfPersons", "a column is aggregated of more than two steps, each of which may choose other rows")
+                self._scaled = self._scaled or "Average" in found.step or "repeated" in found.step
+        most = 1 if self._scaled or self.source.repeats or self.source.multiplied else 2
+        if any(len(values) > most for ((name, _), _), values in self._reads.items() if self.walk.catalog.has_floor(name)):
+            raise refused("PlanRowsOfPersons", f"a column is aggregated of more than {most} steps, each of which may choose other rows")
         if any(len(forms) > 1 for (name, _), forms in self._forms.items() if self.walk.catalog.has_floor(name)):
             raise refused("PlanRowsOfPersons", "a column is aggregated in several forms, which may be the same for all but a few persons")
 

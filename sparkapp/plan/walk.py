@@ -189,11 +189,13 @@ class PlanWalk:
         if not all(person.all_ids & partition for person in rows.persons):
             raise refused("PlanRowsOfPersons", "a window reads rows of several persons")
         found = dict(rows.columns)
+        persons = NOTHING.union(*(column.shows for column in columns.values() if column.identity and column.value in partition))
         for item in node.expressions("windowExpressions"):
             call = item.child.children[0]
             counts = frozenset(partition) if counts_rows(call) and not node.fields.get("orderSpec") else None
             how = combined(item.child, {id: column for id, column in columns.items() if not column.identity})
-            found[item.id] = Column(item.id, self.shown(item.child, columns), counts=counts, computed=True, mixed=how.mixed)
+            shows = self.shown(item.child, columns) - persons
+            found[item.id] = Column(item.id, shows, counts=counts, computed=True, mixed=how.mixed)
         return replace(rows.with_columns(found), overlapping=rows.overlapping or bool(rows.persons))
 
     def _union(self, node: Node, outer: Columns) -> Rows:

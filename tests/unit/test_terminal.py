@@ -67,7 +67,7 @@ def test_closed_and_full_streams_keep_the_exit_code(redirection: str, code: int,
         "def rows(output: Output = Format.TABLE) -> None:\n"
         "    with error_boundary(output):\n"
         "        sys.stdin.read()\n"
-        "        print_rows([{'name': 'x' * 70}] * 3000, output, columns=('name',))\n"
+        "        print_rows([{'name': 'x' * 70}] * 1000, output, columns=('name',))\n"
         "        print_status('done')\n"
         "main(app)\n"
     )

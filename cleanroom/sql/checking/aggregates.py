@@ -91,7 +91,7 @@ def _value(name: str, args: Sequence[Value], distinct: bool, ctx: Context) -> Va
     out.sources = out.outer_join_markers = out.caps = NO_NAMES
     out.flag = name in ("MIN", "MAX", "ANY_VALUE", "FIRST") and args[0].flag
     out.day = name in ("MIN", "MAX") and args[0].day
-    out.step = f"{name}({out.step})"
+    out.step = f"{name}{' of repeated rows' if scope.repeats or scope.multiplied else ''}({out.step})"
     out.capped = out.capped and function.disclosure != "count"
     out.made_by_text = out.made_by_text or function.disclosure in ("count", "condition")
     return out

@@ -143,11 +143,13 @@ class Sums:
                 )
 
         for (column, _), texts in self._reads.items():
-            if len(texts) > 2:
+            # Known multiples of two sums may be equal for all but a few persons, like the sums themselves.
+            scaled = self._ctx.scope.repeats or self._ctx.scope.multiplied or re.search("AVG|repeated", " ".join(self._steps[column]))
+            if len(texts) > (1 if scaled else 2):
                 raise Refusal(
                     "TooManyMoments",
-                    f"the SELECT aggregates {column[1]} of {len(texts)} steps, each of which may choose other rows: their sums could be "
-                    "combined to the value of one row; use two of them",
+                    f"the SELECT aggregates {column[1]} of {len(texts)} steps or relations, each of which may contain other rows: sums "
+                    "could be combined to the value of one row; use one of them, or the sums of two steps per person without a join",
                 )
 
     # -- conditions ---------------------------------------------------------------------------------------------------

@@ -116,7 +116,8 @@ def release_aggregate(scope: Scope, name: str, args: Sequence[Value], distinct: 
     value = arg
     if value is not None and value.selected is not None:
         tests, value = [*tests, value.selector], value.selected
-    if value is not None and (FUNCTIONS[name].disclosure == "condition" or is_flag(value, catalog)):
+    how = FUNCTIONS[name].disclosure
+    if value is not None and (how == "condition" or (how == "mixture" and is_flag(value, catalog))):
         tests.append(parenthesised(value, SUM) if value.type == "boolean" else f"({parenthesised(value, SUM)} <> 0)")
         value = None
     value = value if value is not None and value.sources else None

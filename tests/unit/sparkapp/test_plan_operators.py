@@ -139,6 +139,11 @@ def test_window_over_persons_sees_one_person_at_a_time() -> None:
     assert code_of(window(ORDERS, 2, function=COUNT_ROWS)) == "PlanRowsOfPersons"
 
 
+def test_window_does_not_show_the_identity_by_which_it_is_partitioned() -> None:
+    assert rows(window(ORDERS, 1, function=ROW_NUMBER)).columns[90].shows == frozenset()
+    assert rows(window(ORDERS, 1, function=ROW_NUMBER, by=(2,))).columns[90].shows == frozenset([("orders", "region")])
+
+
 def test_window_counts_rows_only_without_an_order() -> None:
     assert rows(window(OWN, 11, 12, function=COUNT_ROWS)).columns[90].counts == frozenset([11, 12])
     assert rows(window(OWN, 11, function=COUNT_ROWS, by=(12,))).columns[90].counts is None

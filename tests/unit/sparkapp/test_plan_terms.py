@@ -632,8 +632,15 @@ def test_column_is_aggregated_of_two_steps_at_most() -> None:
     rows = replace(ROWS, columns={**ROWS.columns, **columns, 7: replace(columns[4], value=7, power=2)})
     sums = [call("Sum", attribute(id)) for id in (4, 5, 7, 6)]
     terms(*sums[:3], rows=rows)
-    with pytest.raises(Refused, match="two steps"):
+    with pytest.raises(Refused, match="more than 2 steps"):
         terms(*sums[:2], sums[3], rows=rows)
+    means, repeated = (
+        {id: replace(rows.columns[id], step=step) for id in (4, 5, 6, 7)} for step in ("Average()", "Sum() of repeated rows")
+    )
+    for other in (replace(rows, repeats=True), replace(rows, columns=rows.columns | means), replace(rows, columns=rows.columns | repeated)):
+        terms(sums[0], sums[2], rows=other)
+        with pytest.raises(Refused, match="more than 1 steps"):
+            terms(*sums[:2], rows=other)
 
 
 def test_count_is_no_factor_of_a_value_of_the_author() -> None:

@@ -57,6 +57,8 @@ FIXED = {
     "spark.log.level": "OFF",
     "spark.executor.syncLogLevel.enabled": "true",
     "spark.python.sql.dataFrameDebugging.enabled": "false",
+    "spark.sql.ui.explainMode": "simple",
+    "spark.sql.maxPlanStringLength": "100",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.eventLog.enabled": "false",
@@ -92,6 +94,7 @@ def test_local_session_has_no_network_and_the_same_protection(monkeypatch: pytes
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
         "spark.shuffle.compress": "false",
+        "spark.buffer.pageSize": "1m",
         "spark.sql.codegen.wholeStage": "true",
     }
 

@@ -153,6 +153,15 @@ LEAKS_OF_JOINS: dict[str, list[tuple[str, str]]] = {
         ("joins", "SELECT SUM(s.x) AS a, SUM(p.cost) AS b, SUM(q.x) AS c FROM " + _THREE.replace(_TOTALS["p"], "(SELECT uid, cost FROM events WHERE kind = 'view')")),
         ("joins", "SELECT SUM(a.cost) AS a, SUM(b.cost) AS b, SUM(c.cost) AS c FROM events a JOIN events b ON a.uid = b.uid JOIN events c ON a.uid = c.uid"),
     ],
+    "multiples of sums": [
+        *(("joins", f"SELECT {use} FROM events a JOIN events b ON a.uid = b.uid WHERE a.kind <> 'buy'") for use in (
+            "SUM(a.cost) / 4 AS s, SUM(b.cost) / 3 AS t", "COUNT(*) * AVG(a.cost) / 4 AS s, SUM(b.cost) / 3 AS t", "SUM(b.cost) / 3 - SUM(a.cost) / 4 AS d",
+        )),
+        ("joins", "SELECT SUM(x) / 4 AS s, SUM(y) / 3 AS t FROM (SELECT a.uid, SUM(a.cost) AS x, SUM(b.cost) AS y FROM events a JOIN events b ON a.uid = b.uid WHERE a.kind <> 'buy' GROUP BY a.uid) t"),
+        ("joins", "SELECT SUM(a) / 4 AS s, SUM(b) / 3 AS t FROM (SELECT a.uid, a.cost AS a, b.cost AS b FROM events a JOIN events b ON a.uid = b.uid WHERE a.kind <> 'buy') t"),
+        ("joins", "SELECT SUM(s.x) / 4 AS s, SUM(p.x) AS t FROM (SELECT a.uid, SUM(a.cost) AS x FROM events a JOIN events b ON a.uid = b.uid GROUP BY a.uid) s JOIN (SELECT uid, SUM(cost) AS x FROM events WHERE kind <> 'buy' GROUP BY uid) p ON s.uid = p.uid"),
+        ("joins", "SELECT SUM(s.x) * 4 AS s, SUM(p.x) * 3 AS t FROM (SELECT uid, AVG(cost) AS x FROM events GROUP BY uid) s JOIN (SELECT uid, AVG(cost) AS x FROM events WHERE kind <> 'buy' GROUP BY uid) p ON s.uid = p.uid"),
+    ],
     "dominated differences of unions": [
         *(("joins", f"SELECT {use} FROM {_UNION}") for use in ("SUM(x) AS a, SUM(y) AS b", "SUM(x) - SUM(y) AS d", "COUNT(*) * (AVG(x) - AVG(y)) AS d", "SUM(x) FILTER (WHERE 1 = 1) AS a, SUM(y) AS b")),
         ("joins", f"SELECT SUM(x) AS a, SUM(y) AS b FROM (SELECT * FROM {_UNION}) v"),

@@ -263,7 +263,7 @@ def _with_twins(row: tuple[Any, ...]) -> tuple[Any, ...]:
 COMBINED = (
     "sums of parts", "counts of parts", "rows without an identity", "missing values", "forms of steps", "dominated differences",
     "means of equal sums", "groups made by the author", "totals next to parts", "groups chosen by several columns",
-    "parts chosen by several columns", "sums of several steps", "dominated differences of unions",
+    "parts chosen by several columns", "sums of several steps", "multiples of sums", "dominated differences of unions",
 )  # fmt: skip
 """Kinds of queries of which sums and differences of the numbers show something."""
 ANY_RESULT = (
