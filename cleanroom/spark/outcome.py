@@ -254,8 +254,9 @@ def _failure(status: JobStatus) -> Outcome:
             return failed_outcome(status, pod_rule.code, f"driver pod {status.driver_pod}: {lost}")
     text = status.message or _last_warning(status.events)
     rule = next((rule for rule in MESSAGE_RULES if rule.matches(text, pod)), None)
-    if pod is None and events and rule and rule.code is FailureCode.SUBMISSION:
+    if pod is None and events and rule and rule.code is FailureCode.SUBMISSION and "already exist" not in text:
         # Only a pod that has existed has events. Deleted before it ran, perhaps while spark-submit still did, it leaves no other trace.
+        # If the driver's name was taken, they are events of the pod that has it.
         lost = f"driver pod {status.driver_pod} was deleted; its last event is {events[-1].reason}: {events[-1].message}"
         return failed_outcome(status, FailureCode.NODE_LOST, f"{lost}; the operator says: {text}" if text else lost)
     if rule is None:

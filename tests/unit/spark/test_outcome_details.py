@@ -123,7 +123,11 @@ def test_a_driver_that_was_deleted_during_its_submission_was_lost(text: str) -> 
     assert (found.code, found.retryable, found.may_have_completed) == (FailureCode.NODE_LOST, True, True)
     assert f"driver pod {POD} was deleted; its last event is Pulling" in found.message
     assert text in found.message
-    for other, code in (("driver container failed with ExitCode: 3", FailureCode.DRIVER_EXIT), ("exceeded quota", FailureCode.CAPACITY)):
+    for other, code in (
+        ("driver container failed with ExitCode: 3", FailureCode.DRIVER_EXIT),
+        ("exceeded quota", FailureCode.CAPACITY),
+        (f'pods "{POD}" already exists', FailureCode.SUBMISSION),  # the events are of the pod that has the name
+    ):
         assert outcome(status("FAILED", other, events=events)).code is code
 
 
