@@ -76,6 +76,11 @@ def constant(node: Node) -> str | None:
     return None if value is None else str(value)
 
 
+def unequal_sides(node: Node) -> list[Node]:
+    """The two sides of ``a <> b``; empty for any other expression."""
+    return node.child.children if node.kind == "Not" and node.child.kind == "EqualTo" else []
+
+
 def conjuncts(node: Node) -> list[Node]:
     """The conditions that AND combines."""
     if node.kind == "And":
@@ -178,13 +183,12 @@ class Condition:
 
     def _pair(self, node: Node) -> frozenset[Sum]:
         """``COALESCE(a, 0) <> COALESCE(b, 0)``, where ``a`` and ``b`` are sums or counts: those of a person differ. Otherwise empty."""
-        sides = node.child.children if node.kind == "Not" and node.child.kind == "EqualTo" else []
-        totals = [total for side in sides if (total := self._total(side)) is not None]
+        totals = [total for side in unequal_sides(node) if (total := self._total(side)) is not None]
         return frozenset(totals) if len(totals) == 2 else frozenset()
 
     def _total_that_is_not_0(self, node: Node) -> Sum | None:
         """The sum or count of a person that is not 0; None for another condition."""
-        sides = node.child.children if node.kind == "Not" and node.child.kind == "EqualTo" else []
+        sides = unequal_sides(node)
         return self._total(sides[0]) if sides and number_of(sides[1]) == 0 else None
 
     def _total(self, node: Node) -> Sum | None:
@@ -298,9 +302,9 @@ def truth_text(node: Node, canonical: Canonical) -> str:
     """The text of a condition before ``IS TRUE``."""
     if node.kind == "IsNotNull" and node.child.kind == "AttributeReference":
         return found_text(canonical.number(node.child.id))
-    number = number_text(node.child.children[1]) if node.kind == "Not" and node.child.kind == "EqualTo" else ""
-    if number:
-        return f"{product_text(node.child.children[0], canonical)} <> {number}"
+    sides = unequal_sides(node)
+    if sides and (number := number_text(sides[1])):
+        return f"{product_text(sides[0], canonical)} <> {number}"
     return canonical.text(node)
 
 
