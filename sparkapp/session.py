@@ -56,7 +56,8 @@ LOCAL_CONF = {
     # A single short-lived process on few cores, without network access.
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
-    JAVA_OPTIONS: "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+    # One compiler starts fast, but has 48 MB for its code by default. Long queries fill them, and dropped code is compiled again.
+    JAVA_OPTIONS: "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=160m",
     "spark.shuffle.compress": "false",
     # Each sort and each aggregation takes at least a page. By default it has 16 MB, which fill the heap although few rows are there.
     "spark.buffer.pageSize": "1m",

@@ -92,7 +92,7 @@ def test_local_session_has_no_network_and_the_same_protection(monkeypatch: pytes
         "spark.sql.shuffle.partitions": "3",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+        "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=160m",
         "spark.shuffle.compress": "false",
         "spark.buffer.pageSize": "1m",
         "spark.sql.codegen.wholeStage": "true",
@@ -102,7 +102,7 @@ def test_local_session_has_no_network_and_the_same_protection(monkeypatch: pytes
 def test_local_session_uses_the_class_archive_if_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(session, "archive_options", jvm.archive_options)
     monkeypatch.setattr(jvm, "archive", lambda: tmp_path / "archive")
-    plain = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+    plain = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=160m"
     assert settings()["spark.driver.extraJavaOptions"] == plain
     (tmp_path / "archive").touch()
     quiet = "-XX:+IgnoreUnrecognizedVMOptions -Xshare:auto -Xlog:disable -Xlog:all=error:stderr"
