@@ -18,6 +18,7 @@ from typing import Any
 
 from sparkapp import session
 from sparkapp.jvm import CLASSES, archive, class_path, java, spark_home
+from sparkapp.plan_check import plan_text
 
 SQL = """
     SELECT b.name AS name, COUNT(DISTINCT a.id) AS ids, AVG(a.value) AS mean, MAX(CAST(a.day AS DATE)) AS last
@@ -37,7 +38,7 @@ def record(file: Path) -> None:
         spark.createDataFrame([(n, f"n{n}") for n in range(7)], "key int, name string").createOrReplaceTempView("b")
         spark.sql(SQL).mapInArrow(lambda batches: batches, "name string, ids long, mean double, last date").collect()
         assert len(spark.sql(SQL).toArrow()) == 7
-        spark.sql(SQL)._jdf.queryExecution().analyzed().toJSON()
+        plan_text(spark.sql(SQL))
         spark.sql(SQL).persist().count()
     gateway: Any = spark.sparkContext._gateway
     java_process = gateway.proc

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cleanroom.errors import Refused
 from cleanroom.sql import Catalog
@@ -17,6 +18,9 @@ from sparkapp.session import open_session
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+_PART = 6_000
+"""Bytes in one reply of the JVM, which is 8,000 characters of base64."""
 
 
 class PlanCheck:
@@ -69,7 +73,22 @@ class PlanCheck:
 
 def analysed_plan(frame: DataFrame) -> Node:
     """Spark's analysed plan of ``frame``."""
-    return parse_plan(frame._jdf.queryExecution().analyzed().toJSON())
+    return parse_plan(plan_text(frame))
+
+
+def plan_text(frame: DataFrame) -> str:
+    """The text of Spark's analysed plan of ``frame``, as ``LogicalPlan.toJSON`` writes it.
+
+    The JVM sends a reply in parts of 8,192 characters, and the last part waits for the acknowledgement of those before it: 40 ms, by
+    Nagle's algorithm (RFC 896) and Linux's delayed acknowledgements. So the text comes compressed, in replies of one part.
+    """
+    jvm: Any = frame.sparkSession._jvm
+    written = jvm.org.apache.commons.io.output.ByteArrayOutputStream()
+    json_methods = getattr(getattr(jvm.org.json4s.jackson, "JsonMethods$"), "MODULE$")
+    writer = jvm.java.io.OutputStreamWriter(jvm.java.util.zip.DeflaterOutputStream(written), "UTF-8")
+    json_methods.mapper().writeValue(writer, frame._jdf.queryExecution().analyzed().jsonValue())  # closes the writer
+    compressed = written.toInputStream()
+    return zlib.decompress(b"".join(iter(lambda: bytes(compressed.readNBytes(_PART)), b""))).decode()
 
 
 def _has_persons_only(plan: Node, identities: Iterable[str]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from sparkapp.plan.conditions import constant
 from sparkapp.plan.expressions import Columns
 from sparkapp.plan.joins import Pair
-from sparkapp.plan.tree import Node, tree
+from sparkapp.plan.tree import Node
 
 
 def attributes(node: Node) -> Iterator[int]:
@@ -38,7 +38,7 @@ def equal_columns(condition: Node, columns: Columns, restricts: frozenset[int] |
     for side in sides:
         widened = side.kind == "Cast" and side.fields.get("dataType") == "long" and side.child.fields.get("dataType") == "integer"
         if side.kind == "OuterReference":
-            side = tree(side.fields["e"])
+            side = side.expression("e")
         if side.kind == "AttributeReference":
             inner.append(side.id)
         elif widened and side.child.kind == "AttributeReference":

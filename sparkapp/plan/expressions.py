@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cleanroom.sql import Catalog
 from sparkapp.plan.rows import NOTHING, Column, InputColumn, Rows
-from sparkapp.plan.tree import Node, refused, tree
+from sparkapp.plan.tree import Node, refused
 
 Columns = Mapping[int, Column]
 Subquery = Callable[[Node, Columns], Rows]
@@ -43,7 +43,7 @@ def shown(node: Node, columns: Columns, subquery: Subquery, *, persons: bool) ->
         column = columns[node.child.id]
         return NOTHING if column.identity else column.shows
     if kind == "OuterReference":
-        return shown(tree(node.fields["e"]), columns, subquery, persons=persons)
+        return shown(node.expression("e"), columns, subquery, persons=persons)
     counts = kind == "AggregateExpression" and node.children[0].kind in COUNTS
     if counts and (persons or all(is_stored(child, columns) for child in node.children[0].children)):
         if not counts_different(node):
@@ -52,7 +52,7 @@ def shown(node: Node, columns: Columns, subquery: Subquery, *, persons: bool) ->
         return NOTHING.union(*(column.shows for column in read if not column.countable))
     parts = [shown(child, columns, subquery, persons=persons) for child in node.children]
     if "plan" in node.fields:
-        rows = subquery(tree(node.fields["plan"]), columns)
+        rows = subquery(node.expression("plan"), columns)
         if kind != "Exists":
             parts.extend(column.shows for column in rows.columns.values())
     return NOTHING.union(*parts)

@@ -13,7 +13,7 @@ from sparkapp.plan.overlap import OverlappingGroups
 from sparkapp.plan.release import Groups, Release, counted_test, groups_of, require_floors, require_merges, require_no_failures
 from sparkapp.plan.rows import NOTHING, Column, InputColumn, Person, Rows, fresh
 from sparkapp.plan.terms import Terms
-from sparkapp.plan.tree import Node, join_kind, refused, tree
+from sparkapp.plan.tree import Node, join_kind, refused
 from sparkapp.plan.walking import Lower, Walk
 
 
@@ -98,7 +98,7 @@ class Aggregates:
 
     def _require_one_release(self, having: Node, persons: Iterable[Person], outer: Columns) -> None:
         """Refuse a second release of a view, and one for each row around it: differences of both could show few persons."""
-        if not outer.keys().isdisjoint(having.outer_reads()):
+        if outer and not outer.keys().isdisjoint(having.outer_reads()):
             raise refused("PlanRowsOfPersons", "groups of persons depend on the rows around them")
         text = Canonical().text(having)
         for person in persons:
@@ -173,7 +173,7 @@ class Aggregates:
                 persons=[one for one in release.persons if one.view in names],
                 compared=release.compared | self._compared(groups, reads, release.source),
             )
-        conditions = [part for part in conjuncts(tree(node.fields["condition"])) if part.kind != "Literal"]
+        conditions = [part for part in conjuncts(node.expression("condition")) if part.kind != "Literal"]
         pairs = [[child.id for child in part.children if child.kind == "AttributeReference"] for part in conditions]
         same = all(len(pair) == 2 and texts.get(pair[0], "") == found.get(pair[1]) for pair in pairs)
         if not same or len({pair[0] for pair in pairs}) != len(texts) or any(part.kind != "EqualNullSafe" for part in conditions):

@@ -24,7 +24,7 @@ from typing import Any
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.conditions import MERGED, argument, is_aggregate, number_of, without_alias
-from sparkapp.plan.tree import Node, join_kind, tree
+from sparkapp.plan.tree import Node, join_kind
 
 _AGAIN = {**MERGED, "BoolOr": ("BoolOr",), "Max": ("Max", *MERGED["Moment"])}
 """For each aggregate of the joined rows, those of their parts that it combines: also the tests and the moments of persons.
@@ -51,7 +51,7 @@ def joined_before(upper: Node) -> tuple[Node, dict[int, int]] | None:
     keys = {id: item for id, item in outputs.items() if Canonical.shared(item) in groupings}
     rows = node.child
     for join in reversed(joins):
-        condition = tree(join.fields["condition"])
+        condition = join.expression("condition")
         ids = [side.id for side in condition.children if side.kind == "AttributeReference"]
         if condition.kind != "EqualTo" or len(ids) != 2 or len(keys.keys() & ids) != 1:
             return None

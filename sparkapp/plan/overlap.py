@@ -21,7 +21,7 @@ from collections.abc import Set
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.conditions import argument, conjuncts, number_of, one_to, without_alias, without_casts
 from sparkapp.plan.moments import form_of
-from sparkapp.plan.tree import Node, join_kind, refused, tree
+from sparkapp.plan.tree import Node, join_kind, refused
 from sparkapp.plan.walking import Walk
 
 Meanings = dict[int, str]
@@ -69,7 +69,7 @@ class OverlappingGroups:
         aggregate, join = having.child, having.child.child
         left, right = (self._sized(child) for child in join.children)
         found = {id: f"first {meaning}" for id, meaning in left.items()} | {id: f"second {meaning}" for id, meaning in right.items()}
-        if join_kind(join) != "Inner" or self._compared(tree(join.fields["condition"]), found, "EqualTo") != {
+        if join_kind(join) != "Inner" or self._compared(join.expression("condition"), found, "EqualTo") != {
             ("first person", "second person")
         }:
             raise self._refused()
@@ -104,7 +104,7 @@ class OverlappingGroups:
             raise self._refused()
         rows, groups = (self._rows(child) for child in node.child.children)
         condition = node.child.fields.get("condition")
-        pairs = self._compared(tree(condition), rows | groups, "EqualNullSafe") if condition else set()
+        pairs = self._compared(node.child.read(condition), rows | groups, "EqualNullSafe") if condition else set()
         if pairs != {(key, key) for key in self._keys} or "size" in rows.values() or "size" not in groups.values():
             raise self._refused()
         return self._outputs(node, "projectList", rows | {id: meaning for id, meaning in groups.items() if meaning == "size"})

@@ -11,7 +11,7 @@ from sparkapp.plan.conditions import conjuncts
 from sparkapp.plan.expressions import Columns, combines, require_conditions, require_shown
 from sparkapp.plan.joins import From, Pair
 from sparkapp.plan.rows import Person, Rows
-from sparkapp.plan.tree import Node, is_generated_join, join_kind, refused, tree
+from sparkapp.plan.tree import Node, is_generated_join, join_kind, refused
 from sparkapp.plan.walking import Walk
 
 
@@ -80,7 +80,7 @@ class Sources:
             relations[number] = self._walk.settled(node, outer)
             return frozenset([number])
         kind = join_kind(node)
-        parts = conjuncts(tree(node.fields["condition"])) if node.fields.get("condition") else []
+        parts = conjuncts(node.expression("condition")) if node.fields.get("condition") else []
         left = self._collect(node.children[0], outer, relations, conditions, optional)
         if kind in ("LeftSemi", "LeftAnti"):
             rows = self._walk.settled(node.children[1], outer)
@@ -114,7 +114,7 @@ class Sources:
     def _membership(self, condition: Node, columns: Columns) -> list[Person]:
         """Persons of ``column IN (SELECT identity …)``, in terms of the rows around it."""
         outer, inner = condition.children[0], condition.children[-1]
-        rows = self._walk.settled(tree(inner.fields["plan"]), columns)
+        rows = self._walk.settled(inner.expression("plan"), columns)
         if not rows.persons:
             require_conditions(condition, columns, self._walk.subquery, self._walk.catalog, all_of_it=True)
             return []

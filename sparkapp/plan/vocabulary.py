@@ -6,7 +6,7 @@ methods (``StaticInvoke``) are in the plans of some built-in functions; the meth
 
 from __future__ import annotations
 
-from sparkapp.plan.tree import Node, refused, tree
+from sparkapp.plan.tree import Node, refused
 
 OPERATORS = frozenset(
     {
@@ -93,14 +93,14 @@ def require_known(plan: Node, leaves: frozenset[str]) -> list[Node]:
             raise refused("PlanExpressionNotAllowed", f"it contains the expression {node.kind}")
         waiting += node.children
         for value in node.fields.values():
-            waiting += _trees(value)
+            waiting += _trees(node, value)
     return views
 
 
-def _trees(value: object) -> list[Node]:
-    """The trees in a member."""
+def _trees(node: Node, value: object) -> list[Node]:
+    """The trees in a member of a node."""
     if not isinstance(value, list) or not value:
         return []
     if isinstance(value[0], dict) and "class" in value[0]:
-        return [tree(value)]
-    return [part for item in value for part in _trees(item)]
+        return [node.read(value)]
+    return [part for item in value for part in _trees(node, item)]

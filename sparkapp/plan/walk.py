@@ -15,7 +15,7 @@ from sparkapp.plan.moments import computed_columns, renamed
 from sparkapp.plan.release import Release
 from sparkapp.plan.rows import NOTHING, Column, Person, Rows, fresh
 from sparkapp.plan.sources import Sources
-from sparkapp.plan.tree import Node, is_generated_join, refused, tree
+from sparkapp.plan.tree import Node, is_generated_join, refused
 from sparkapp.plan.vocabulary import view_name
 from sparkapp.plan.walking import Lower
 
@@ -123,7 +123,7 @@ class PlanWalk:
             return replace(rows.with_columns({**rows.columns, **made}), unique=[], overlapping=persons, exploded=persons)
         self.require_no_persons(rows.persons, f"an operator ({kind})")
         if kind == "Expand":
-            projections = [[tree(item) for item in row] for row in node.fields["projections"]]
+            projections = [[node.read(item) for item in row] for row in node.fields["projections"]]
             output = node.expressions("output")
             return Rows(
                 {

@@ -95,7 +95,9 @@ def normalised(items: Any, numbers: dict[int, int] | None = None) -> Any:
 
 def read(frame: Any) -> Any:
     """The analysed plan of a frame of Spark, to be recorded."""
-    return normalised(json.loads(frame._jdf.queryExecution().analyzed().toJSON()))
+    from sparkapp.plan_check import plan_text
+
+    return normalised(json.loads(plan_text(frame)))
 
 
 def record(spark: Any) -> None:

@@ -6,6 +6,7 @@ The leaks of the corpus run here on Spark as well.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -120,6 +121,20 @@ def test_recorded_plans_are_those_of_spark(guarded: Any, spark: Any) -> None:
     assert plans.keys() == set(texts()["guarded"][1])
     seeded = [text for text in plans if "RAND()" in text]
     assert not [text for text, plan in plans.items() if text not in seeded and read(spark.sql(text)) != plan]
+
+
+@pytest.mark.parametrize("size", [0, 7_000, 70_000])
+def test_text_of_a_plan_is_that_of_spark(size: int, guarded: Any, spark: Any) -> None:
+    """Texts that fill one reply of the JVM and several."""
+    from sparkapp.plan_check import plan_text
+
+    unpacked = random.Random(size).randbytes(size).hex()
+    literal = f"'\u00e4\U0001f512\\\\ \\\" {unpacked}'"
+    frame = spark.sql(f"SELECT region, {literal} AS text, COUNT(*) AS n FROM orders GROUP BY region HAVING n > 1")
+    text = plan_text(frame)
+    assert text == frame._jdf.queryExecution().analyzed().toJSON()
+    assert unpacked in text
+    assert "\U0001f512" in text
 
 
 @pytest.mark.parametrize("text", TEXTS)
