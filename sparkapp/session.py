@@ -39,7 +39,12 @@ PYTHON_CONF = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
     "spark.python.worker.reuse": "true",
     "spark.python.daemon.module": "sparkapp.daemon",
+}
+PLANNING_CONF = {
     "spark.sql.adaptive.enabled": "true",
+    # Spark 4.3 makes an invalid plan of a UNION whose rows the gate makes unique for a join: this rule puts the key into it twice, and
+    # RemoveRedundantAliases makes both the same column. Unread columns are still pruned.
+    "spark.sql.optimizer.excludedRules": "org.apache.spark.sql.catalyst.optimizer.PushProjectionThroughUnion",
 }
 READING_CONF = {
     # Sealed objects that Spark's own readers read; see sparkapp/object_server.py.
@@ -108,7 +113,7 @@ def open_session(app_name: str, *, network_secret: Path | None = None) -> SparkS
     else:
         for name, value in {**CLUSTER_CONF, SECRET_FILE: str(network_secret)}.items():
             conf.set(name, value)
-    for name, value in {**PYTHON_CONF, **READING_CONF, **locked_spark_conf(), **ENCRYPTION_CONF, **LOGGING_CONF}.items():
+    for name, value in {**PYTHON_CONF, **PLANNING_CONF, **READING_CONF, **locked_spark_conf(), **ENCRYPTION_CONF, **LOGGING_CONF}.items():
         conf.set(name, value)
     return SparkSession.builder.config(conf=conf).appName(app_name).getOrCreate()
 

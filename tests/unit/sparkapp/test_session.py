@@ -67,6 +67,7 @@ FIXED = {
     "spark.python.worker.reuse": "true",
     "spark.python.daemon.module": "sparkapp.daemon",
     "spark.sql.adaptive.enabled": "true",
+    "spark.sql.optimizer.excludedRules": "org.apache.spark.sql.catalyst.optimizer.PushProjectionThroughUnion",
     "spark.hadoop.fs.cleanroom.impl": "cleanroom.SealedFiles",
     "spark.app.name": "run-1",
     **locked_spark_conf(),

@@ -117,6 +117,21 @@ def test_moments_of_persons_make_those_of_the_rows_in_spark(spark: Any) -> None:
     assert same_rows(_execute(spark, verdict.sql), _execute(spark, sql), ordered=False)
 
 
+def test_a_union_whose_rows_are_made_unique_for_a_join_can_be_optimised(spark: Any) -> None:
+    """Spark knows the rows of most views only when it reads them, as here in one part. It folds constant rows while it optimises."""
+    rows = populate(1)
+    load(spark, GUARDED, rows, one_part=True)
+    union = "SELECT region, country FROM regions WHERE region < 'o' UNION ALL SELECT region, country FROM regions WHERE region >= 'o'"
+    sql = f"SELECT g.country, SUM(o.amount) AS s FROM orders o JOIN ({union}) g ON o.region = g.region GROUP BY g.country"
+    verdict = check_sql(sql, GUARDED)
+    assert "QUALIFY COUNT(*) OVER" in verdict.sql, verdict.reasons
+    with duckdb.connect() as connection:
+        create(connection, GUARDED, rows, visible=True)
+        expected = _plain(run_verdict(connection, verdict))
+    assert len(expected) > 1
+    assert same_rows(_execute(spark, verdict.sql), expected, ordered=False)
+
+
 def test_types_in_the_verdict_equal_the_types_in_spark(spark: Any) -> None:
     names = {"int": "integer", "bigint": "long", "double": "number", "void": "null"}
     wrong = []

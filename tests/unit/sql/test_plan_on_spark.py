@@ -172,8 +172,7 @@ def test_view_of_a_segment_may_contain_rows_of_persons_but_no_other_functions(gu
 @pytest.mark.parametrize("name", CATALOGS)
 def test_no_leak_shows_in_spark_and_the_plan_of_its_text_is_refused(name: str, spark: Any) -> None:
     catalog = CATALOGS[name]
-    # Spark 4.3 cannot optimise one text of `g` in one part: RemoveRedundantAliases makes an invalid plan of its UNION ALL of one view.
-    check = check_of(spark, catalog, rows(name), one_part=name != "g")
+    check = check_of(spark, catalog, rows(name), one_part=True)
     executed, accepted = 0, []
     for kind, items in LEAKS.items():
         step = 2 * STEP if name in ("twins", "second", "open", "mixed") and STEP > 1 else 1
