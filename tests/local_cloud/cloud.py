@@ -119,7 +119,7 @@ class Cloud:
     @cached_property
     def leftovers(self) -> Leftovers:
         """What runs have left in governance and Kubernetes."""
-        return Leftovers(self.fabrikam, self.settings("clean-room"), self.settings("spark-service"))
+        return Leftovers(self.state / "state/cgs/cgs.sqlite", self.fabrikam, self.settings("clean-room"), self.settings("spark-service"))
 
     @cached_property
     def hardware(self) -> DevelopmentHardware:

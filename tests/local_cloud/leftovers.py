@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from cleanroom.attestation import GuestAttestor
@@ -10,6 +14,8 @@ from cleanroom.governance import CleanRoomClient
 from cleanroom.settings import Settings
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.tombstone import is_tombstone
+from localcloud.standins.cgs.attested import delegate_policy_table
+from localcloud.standins.cgs.policies import delegate_list_table
 from starters.operations.session import Session, run_async
 
 
@@ -17,27 +23,39 @@ class Leftovers:
     """Reads the state of past and current runs.
 
     Args:
+        ledger: The database of the governance stand-in.
         member: A collaborator, who lists policies and secret IDs.
         clean_room: Settings of the clean room, which reads secrets.
         spark_service: Settings of the Spark service.
     """
 
-    def __init__(self, member: Session, clean_room: Settings, spark_service: Settings) -> None:
+    def __init__(self, ledger: Path, member: Session, clean_room: Settings, spark_service: Settings) -> None:
+        self._ledger = ledger
         self._member, self._clean_room, self._spark_service = member, clean_room, spark_service
+
+    def delegates(self) -> dict[tuple[str, str], dict[str, list[str]]]:
+        """Return the claims of every delegate policy of the collaboration by type and ID, from one snapshot.
+
+        They come from the stand-in's database: the API has one request per policy, and policies of ended runs stay in the list.
+        """
+        contract = self._member.collaboration
+        with closing(sqlite3.connect(f"{self._ledger.as_uri()}?mode=ro", uri=True, isolation_level=None)) as database:
+            database.execute("BEGIN")
+
+            def table(name: str) -> dict[str, Any]:
+                rows = database.execute("SELECT key, value FROM kv WHERE tab = ? ORDER BY key", (name,))
+                return {key: json.loads(value) for key, value in rows}
+
+            places = [(row["delegateType"], row["delegateId"]) for row in table(delegate_list_table(contract)).values()]
+            return {place: table(delegate_policy_table(contract, *place)) for place in places}
 
     def grants(self) -> dict[str, list[str]]:
         """Host data in delegate policies, all of which belong to runs."""
-
-        async def work() -> dict[str, list[str]]:
-            left: dict[str, list[str]] = {}
-            async with self._member.governance() as client:
-                for item in await client.list_delegates(self._member.collaboration):
-                    policy = await client.delegate_policy(self._member.collaboration, item.delegate_type, item.delegate_id)
-                    if policy and set(policy.get(HOST_DATA, [])) != {NOBODY}:
-                        left[f"{item.delegate_type}/{item.delegate_id}"] = [value for value in policy.get(HOST_DATA, []) if value != NOBODY]
-            return left
-
-        return run_async(work())
+        return {
+            "/".join(place): [value for value in policy.get(HOST_DATA, []) if value != NOBODY]
+            for place, policy in self.delegates().items()
+            if policy and set(policy.get(HOST_DATA, [])) != {NOBODY}
+        }
 
     def secrets(self, run_id: str) -> list[str]:
         """IDs of a run's staged secrets that still have a value.

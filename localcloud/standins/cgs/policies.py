@@ -78,7 +78,8 @@ def merge(tx: Tx, table: str, kind: str, claims: dict[str, Any]) -> None:
             tx.delete(table, name)
 
 
-def _list_table(contract_id: str) -> str:
+def delegate_list_table(contract_id: str) -> str:
+    """Return the table with the type and ID of each delegate policy of a contract."""
     return f"public:policies.cleanroom-delegates-list-{contract_id}"
 
 
@@ -105,7 +106,7 @@ def put_delegate(call: Call, tx: Tx) -> Reply:
     contract_id, kind, delegate_id = _place(call)
     merge(tx, delegate_policy_table(contract_id, kind, delegate_id), payload["type"], payload["claims"])
     row = {"delegateType": kind, "delegateId": delegate_id}
-    tx.put(_list_table(contract_id), json.dumps([kind, delegate_id]), row)
+    tx.put(delegate_list_table(contract_id), json.dumps([kind, delegate_id]), row)
     return Reply()
 
 
@@ -118,7 +119,7 @@ def get_delegate(call: Call, tx: Tx) -> Reply:
 def list_delegates(call: Call, tx: Tx) -> Reply:
     """List the delegate policies of a contract."""
     require_active(call.caller, tx)
-    return Reply({"value": [row for _, row in tx.items(_list_table(call.params["contractId"]))]})
+    return Reply({"value": [row for _, row in tx.items(delegate_list_table(call.params["contractId"]))]})
 
 
 _POLICY = "/contracts/{contractId}/cleanroompolicy"

@@ -274,10 +274,10 @@ def releasable_state(attacker: Attacker) -> dict[str, Any]:
                 if document.state == "Proposed":
                     ballots = (await client.proposal_status(document.proposal_id)).ballots
                 documents[row.id] = (document.state, document.version, document_digest(str(document.data)), document.proposal_id, ballots)
-            delegates = {}
-            for item in await client.list_delegates(cloud.collaboration):
-                policy = await client.delegate_policy(cloud.collaboration, item.delegate_type, item.delegate_id)
-                delegates[item.delegate_type, item.delegate_id] = {name: sorted(map(str, values)) for name, values in policy.items()}
+            delegates = {
+                place: {name: sorted(map(str, values)) for name, values in policy.items()}
+                for place, policy in cloud.leftovers.delegates().items()
+            }
             return {
                 "documents": documents,
                 "delegates": delegates,

@@ -362,3 +362,16 @@ def test_preparation_of_a_closed_run_is_refused(attacker: Attacker) -> None:
     request = RunQueryInput(ticket=attacker.closed_run.ticket, caller="fabrikam")
     assert refusal_of_workflow(attacker.cloud, Prepare.run, request, CLEAN_ROOM_QUEUE, query=attacker.query.query) == "RunClosed"
     assert releasable_state(attacker) == before
+
+
+def test_delegate_policies_in_the_database_are_those_of_the_api(attacker: Attacker) -> None:
+    """The checks after each forgery read the database of the stand-in, the product reads the API."""
+    cloud = attacker.cloud
+
+    async def served() -> dict[tuple[str, str], dict[str, list[str]]]:
+        async with cloud.fabrikam.governance() as client:
+            places = [(item.delegate_type, item.delegate_id) for item in await client.list_delegates(cloud.collaboration)]
+            return {place: await client.delegate_policy(cloud.collaboration, *place) for place in places}
+
+    assert cloud.leftovers.delegates() == run_async(served())
+    assert cloud.leftovers.grants() != {}
