@@ -21,6 +21,7 @@ import psutil
 from cleanroom.errors import CleanRoomError, NotFound, TimedOut, Unavailable
 from localcloud.launcher.patience import ProcessPatience
 from localcloud.launcher.processes import log_tail
+from localcloud.process_start import started
 
 _POLL_SECONDS = 0.05
 
@@ -195,7 +196,7 @@ def _process(pid: int, created: float | None) -> psutil.Process | None:
     try:
         process = psutil.Process(pid)
         # A zombie has ended; its parent has not waited for it yet.
-        same = created is not None and abs(process.create_time() - created) < 0.01 and process.status() != psutil.STATUS_ZOMBIE
+        same = created is not None and abs(started(process) - created) < 0.01 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return None
     return process if same else None

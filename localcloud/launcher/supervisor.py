@@ -33,6 +33,7 @@ import psutil
 from cleanroom.errors import CleanRoomError, Conflict, Internal
 from localcloud.launcher.processes import RunningService, Service
 from localcloud.launcher.restarts import Crashes, RestartPolicy
+from localcloud.process_start import started
 
 _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 0.5
@@ -158,7 +159,7 @@ class Supervisor:
             return
         entry.process = RunningService(entry.item)
         with suppress(psutil.NoSuchProcess):
-            entry.created = psutil.Process(entry.process.pid).create_time()
+            entry.created = started(psutil.Process(entry.process.pid))
         entry.state = "starting"
         self._report()
 
@@ -266,7 +267,7 @@ class Supervisor:
             {
                 "status": self._status,
                 "pid": own.pid,
-                "created": own.create_time(),
+                "created": started(own),
                 "error": self._error,
                 "restarts": self._restarts,
                 "services": [entry.to_json() for entry in self._entries.values()],

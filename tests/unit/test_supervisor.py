@@ -331,6 +331,14 @@ class TestDetached:
         assert stop_detached(tmp_path)
         until(lambda: gone(status["services"][0]["pid"]))
 
+    def test_down_finds_the_services_after_the_clock_has_been_set(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        status = start_detached(tmp_path, self.argv(tmp_path, listener(tmp_path)), seconds=PATIENCE, on_event=print)
+        created = psutil.Process.create_time
+        monkeypatch.setattr(psutil.Process, "create_time", lambda process: created(process) + 3600)
+        assert read_status(tmp_path)["status"] == "ready"
+        assert stop_detached(tmp_path)
+        assert gone(status["pid"])
+
     def test_reused_process_id_is_not_signalled(self, tmp_path: Path):
         start_detached(tmp_path, self.argv(tmp_path, listener(tmp_path)), seconds=PATIENCE, on_event=print)
         stop_detached(tmp_path)

@@ -21,6 +21,7 @@ import psutil
 import yaml
 
 from cleanroom.secret import write_secret_file
+from localcloud.process_start import started
 from tools.cluster import binaries, container_node, isolation, packages, rights, spark_image
 from tools.cluster.binaries import NotPossible
 from tools.cluster.supervisor import ACCOUNTS, POD_CLUSTER_FILE, READY_FILE, kubeconfig_path
@@ -143,7 +144,7 @@ def up(folder: Path, tier: str = "fast", *, spark: bool = False) -> Cluster:
     if (running := _supervisor(folder)) is not None:
         return _read(folder, running.pid)
     process = _start(folder, tier, detached=True, spark=spark)
-    created = psutil.Process(process.pid).create_time()
+    created = started(psutil.Process(process.pid))
     (folder / _PROCESS_FILE).write_text(json.dumps({"pid": process.pid, "created": created}))
     return _wait_started(folder, process)
 
@@ -219,6 +220,6 @@ def _supervisor(folder: Path) -> psutil.Process | None:
     try:
         record = json.loads((folder / _PROCESS_FILE).read_text())
         process = psutil.Process(record["pid"])
-        return process if abs(process.create_time() - record["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE else None
+        return process if abs(started(process) - record["created"]) < 0.01 and process.status() != psutil.STATUS_ZOMBIE else None
     except (OSError, ValueError, psutil.NoSuchProcess):
         return None

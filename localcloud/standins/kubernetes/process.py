@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from localcloud.process_start import started
+
 # $1 log, $2 exit-code file, then the program. The program runs in the background, so that the shim can handle SIGTERM.
 _SHIM = 'log=$1; code=$2; shift 2; trap : TERM; "$@" >"$log" 2>&1 </dev/null & child=$!; \
 while :; do wait $child; status=$?; kill -0 $child 2>/dev/null || break; done; \
@@ -26,7 +28,7 @@ LOST = -1
 
 @dataclass(frozen=True)
 class PodProcess:
-    """A pod, running or ended, identified by its shim: process ID, and creation time because process IDs are reused."""
+    """A pod, running or ended, identified by its shim: process ID, and start because process IDs are reused."""
 
     pid: int
     created: float
@@ -43,7 +45,7 @@ class PodProcess:
         """Whether the shim still runs."""
         try:
             process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.created) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+            return abs(started(process) - self.created) < 0.01 and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
@@ -93,11 +95,7 @@ class PodProcess:
         found = []
         for process in psutil.process_iter():
             try:
-                if (
-                    os.getsid(process.pid) == self.pid
-                    and process.status() != psutil.STATUS_ZOMBIE
-                    and process.create_time() >= self.created - 1
-                ):
+                if os.getsid(process.pid) == self.pid and process.status() != psutil.STATUS_ZOMBIE and started(process) >= self.created:
                     found.append(process)
             except (psutil.NoSuchProcess, ProcessLookupError, PermissionError):
                 continue
@@ -117,7 +115,7 @@ def start(program: Sequence[str], environment: Mapping[str, str], *, cwd: Path, 
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    return PodProcess(process.pid, psutil.Process(process.pid).create_time(), exit_file)
+    return PodProcess(process.pid, started(psutil.Process(process.pid)), exit_file)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
