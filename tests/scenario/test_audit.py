@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,8 @@ from cleanroom.audit.verify import verify_bundle
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.errors import Refused
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS
-from starters.operations.consent import set_consent
-from starters.operations.session import Session, run_async
-from tests.local_cloud import Cloud, World, command, python, until_heartbeat
-from tests.patience import PATIENCE
+from tests.local_cloud import Cloud, World, command, python
+from tests.local_cloud.ended_runs import CompletedRun, EndedRun
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 
@@ -46,22 +43,18 @@ def verify(cloud: Cloud, file: Path, *options: str, process: bool = False) -> tu
 
 
 @pytest.fixture(scope="module")
-def completed(cloud: Cloud, world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def completed(cloud: Cloud, completed_run: CompletedRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """(run id, its bundle exported by Litware) of a run that completed."""
     file = tmp_path_factory.mktemp("evidence") / "run.json"
-    state = cloud.approved_query(world.query(), max_runs=5)
-    run_id = cloud.start(state.query, state.digest)
-    assert export(cloud, "litware", run_id, file, code=6)["code"] == "RunNotEnded"
-    assert cloud.result(run_id).state == "COMPLETED"
-    export(cloud, "litware", run_id, file, process=True)
-    return run_id, file
+    export(cloud, "litware", completed_run.run_id, file, process=True)
+    return completed_run.run_id, file
 
 
 def kinds(bundle: Bundle) -> set[str]:
     return {record.kind for record in bundle.records}
 
 
-def test_bundle_of_a_completed_run_verifies_offline(cloud: Cloud, world: World, completed: tuple[str, Path]) -> None:
+def test_bundle_of_a_completed_run_verifies_offline(cloud: Cloud, completed: tuple[str, Path]) -> None:
     _, file = completed
     code, verdict = verify(cloud, file, "--spark-host-data", cloud.trust().document.spark_service_host_data[0], process=True)
     assert (code, verdict["ok"], verdict["state"], verdict["development"]) == (0, True, "COMPLETED", True)
@@ -86,10 +79,10 @@ def test_bundle_of_a_completed_run_verifies_offline(cloud: Cloud, world: World, 
     assert not verify_bundle(read_bundle(file), TrustStore.amd()).ok
 
 
-def test_bundle_contains_no_secret(cloud: Cloud, world: World, completed: tuple[str, Path]) -> None:
+def test_bundle_contains_no_secret(cloud: Cloud, completed: tuple[str, Path], completed_run: CompletedRun) -> None:
     text = completed[1].read_text()
-    for session, dataset in ((cloud.contosso, world.flights), (cloud.litware, world.planes), (cloud.litware, world.output)):
-        key = KeyStore(session.settings.keys_dir, session.settings.collaboration).get(dataset.name)
+    for session, dataset in completed_run.datasets:
+        key = KeyStore(session.settings.keys_dir, session.settings.collaboration).get(dataset)
         assert key.reveal().hex() not in text
         assert json.dumps(key.reveal().decode("latin-1"))[1:-1] not in text
     connection = json.loads((cloud.state / "parties/litware/s3-connection.json").read_text())
@@ -143,24 +136,14 @@ def test_refused_run_has_a_bundle(cloud: Cloud, world: World, tmp_path: Path) ->
     assert not kinds(read_bundle(tmp_path / "run.json")) & {"grant", "receipt", "report"}
 
 
-def test_bundle_contains_withdrawn_consent(cloud: Cloud, world: World, tmp_path: Path) -> None:
-    state = cloud.approved_query(world.query())
-    run_id = cloud.start(state.query, state.digest)
-
-    async def running(session: Session) -> None:
-        await asyncio.wait_for(until_heartbeat(cloud.run_handle(await session.temporal(), run_id), "watch_consent"), PATIENCE)
-
-    run_async(running(cloud.fabrikam))
-    run_async(set_consent(cloud.contosso, state.query, enabled=False))
-    result = cloud.result(run_id)
-    assert result.failure is not None
-    assert result.failure.code == "ConsentWithdrawn"
+def test_bundle_contains_withdrawn_consent(cloud: Cloud, withdrawn_run: EndedRun, tmp_path: Path) -> None:
+    run_id = withdrawn_run.run_id
     export(cloud, "contosso", run_id, tmp_path / "run.json")
     code, verdict = verify(cloud, tmp_path / "run.json")
     assert code == 0, verdict.get("first_broken")
     consents = [record.body for record in read_bundle(tmp_path / "run.json").records if record.kind == "consent"]
     assert consents[-1]["status"] == "withdrawn"
-    assert consents[-1]["documents"] == [state.query]
+    assert consents[-1]["documents"] == [withdrawn_run.query]
 
 
 def test_export_of_an_unknown_run_is_not_found(cloud: Cloud, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,6 @@ from cleanroom.messages.run import JobOutcome, RunResult
 from cleanroom.runs.ledger import event_scope
 from cleanroom.spark.run_events import event_id
 from starters.operations.conclude import conclude_run
-from starters.operations.consent import set_consent
 from starters.operations.datasets import publish_dataset, upload_rows
 from starters.operations.queries import create_query, propose_query
 from starters.operations.query_workflow import read_state
@@ -28,6 +29,7 @@ from tests.local_cloud import (
     Cloud,
     World,
     assert_same_rows,
+    command,
     flights_spec,
     output_spec,
     planes_spec,
@@ -35,6 +37,7 @@ from tests.local_cloud import (
     until_heartbeat,
     until_scheduled,
 )
+from tests.local_cloud.ended_runs import EndedRun, application, running
 
 pytestmark = [pytest.mark.scenario, pytest.mark.spark, pytest.mark.timeout(900)]
 
@@ -64,24 +67,6 @@ async def started(handle: WorkflowHandle[Any, Any]) -> WorkflowHandle[Any, Any]:
             return handle
         except RPCError:
             await asyncio.sleep(0.02)
-
-
-def application(cloud: Cloud, query: str, run_id: str) -> dict[str, Any] | None:
-    """Return the run's SparkApplication, or None."""
-    name = job_name(cloud.collaboration, query, run_id)
-    found = [item for item in cloud.leftovers.applications() if item["metadata"]["name"] == name]
-    return found[0] if found else None
-
-
-async def running(cloud: Cloud, query: str, run_id: str) -> str:
-    """Wait until Spark runs; return the UID of the SparkApplication."""
-    client = await cloud.fabrikam.temporal()
-    await until_heartbeat(cloud.run_handle(client, run_id), "watch_job")
-    while True:
-        found = await asyncio.to_thread(application, cloud, query, run_id)
-        if found and found.get("status", {}).get("applicationState", {}).get("state") == "RUNNING":
-            return str(found["metadata"]["uid"])
-        await asyncio.sleep(0.1)
 
 
 async def lost_after_the_receipt(cloud: Cloud, run_id: str) -> None:
@@ -193,18 +178,12 @@ def test_cancelling_a_running_job_leaves_nothing(cloud: Cloud, approved: tuple[s
     _nothing_left(cloud, approved[0], run_id)
 
 
-def test_withdrawn_consent_stops_a_running_job(cloud: Cloud, approved: tuple[str, str]) -> None:
-    run_id = cloud.start(*approved)
-    run_async(running(cloud, approved[0], run_id))
-    run_async(set_consent(cloud.contosso, approved[0], enabled=False))
-    try:
-        result = cloud.result(run_id)
-    finally:
-        run_async(set_consent(cloud.contosso, approved[0], enabled=True))
+def test_withdrawn_consent_stops_a_running_job(cloud: Cloud, withdrawn_run: EndedRun) -> None:
+    result = withdrawn_run.result
     assert result.state == "FAILED"
     assert result.failure is not None
     assert result.failure.code == "ConsentWithdrawn"
-    _nothing_left(cloud, approved[0], run_id)
+    _nothing_left(cloud, withdrawn_run.query, withdrawn_run.run_id)
 
 
 def test_cancelling_a_preparation_leaves_nothing(cloud: Cloud, approved: tuple[str, str]) -> None:
@@ -222,10 +201,13 @@ def test_cancelling_a_preparation_leaves_nothing(cloud: Cloud, approved: tuple[s
     _nothing_left(cloud, approved[0], run_id)
 
 
-def test_concluding_a_terminated_run_leaves_nothing(cloud: Cloud, approved: tuple[str, str]) -> None:
-    """A terminated run cannot clean up. `cleanroom run conclude` does; it is idempotent and refuses a running run."""
+def test_concluding_a_terminated_run_leaves_nothing(cloud: Cloud, approved: tuple[str, str], tmp_path: Path) -> None:
+    """A terminated run cannot clean up. `cleanroom run conclude` does; it is idempotent, and a running run has no conclusion or bundle."""
     run_id = cloud.start(*approved)
     run_async(running(cloud, approved[0], run_id))
+    options = ("--file", str(tmp_path / "run.json"), "--profile", "litware", "--config", str(cloud.state / "cleanroom.toml"))
+    exported = command("audit", "export", run_id, *options, "--output", "json")
+    assert (exported.exit_code, json.loads(exported.stdout)["code"]) == (6, "RunNotEnded")
     with pytest.raises(Conflict, match="RunStillRuns"):
         run_async(conclude_run(cloud.litware, run_id))
 
