@@ -25,3 +25,12 @@ def started(process: psutil.Process) -> float:
         raise psutil.NoSuchProcess(process.pid) from None
     # The second field is the program's name in parentheses, which may itself contain spaces and parentheses.
     return int(line.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def running_process(pid: int, start: float) -> psutil.Process | None:
+    """Return the process with this ID and this :func:`started`; None if it has ended, also if its parent has not waited for it yet."""
+    try:
+        process = psutil.Process(pid)
+        return process if abs(started(process) - start) < 0.01 and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None

@@ -254,6 +254,10 @@ def denied_by_policy(text: str) -> bool:
     return "denied by policy" in text or "denied due to policy" in text or "policyDecision" in text
 
 
+NAME_TAKEN = "already exist"
+"""In messages about a driver pod whose name another pod has."""
+
+
 def _mentions(*phrases: str) -> Callable[[str, PodStatus | None], bool]:
     return lambda text, _: any(phrase in text.lower() for phrase in phrases)
 
@@ -322,7 +326,7 @@ MESSAGE_RULES: tuple[MessageRule, ...] = (
         "submission failed",
         FailureCode.SUBMISSION,
         "spark-submit failed, or the driver pod is gone without an event. The query has not run.",
-        _mentions("submit", "already exist", "driver pod not found"),
+        _mentions("submit", NAME_TAKEN, "driver pod not found"),
     ),
     MessageRule(
         "no driver pod",

@@ -22,6 +22,7 @@ from cleanroom.spark.failure_rules import (
     JVM_OUT_OF_MEMORY,
     MESSAGE_RULES,
     MOUNT_EVENTS,
+    NAME_TAKEN,
     POD_RULES,
     REMEDIES,
     START_FAILURE_REASONS,
@@ -149,7 +150,7 @@ def outcome_of(status: JobStatus) -> Outcome | None:
     if stuck is not None:
         return stuck
     if status.state == "FAILED":
-        return _resubmitted(status) if "already exist" in status.message else _failure(status)
+        return _resubmitted(status) if NAME_TAKEN in status.message else _failure(status)
     return None
 
 
@@ -254,7 +255,7 @@ def _failure(status: JobStatus) -> Outcome:
             return failed_outcome(status, pod_rule.code, f"driver pod {status.driver_pod}: {lost}")
     text = status.message or _last_warning(status.events)
     rule = next((rule for rule in MESSAGE_RULES if rule.matches(text, pod)), None)
-    if pod is None and events and rule and rule.code is FailureCode.SUBMISSION and "already exist" not in text:
+    if pod is None and events and rule and rule.code is FailureCode.SUBMISSION and NAME_TAKEN not in text:
         # Only a pod that has existed has events. Deleted before it ran, perhaps while spark-submit still did, it leaves no other trace.
         # If the driver's name was taken, they are events of the pod that has it.
         lost = f"driver pod {status.driver_pod} was deleted; its last event is {events[-1].reason}: {events[-1].message}"

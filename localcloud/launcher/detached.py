@@ -21,7 +21,7 @@ import psutil
 from cleanroom.errors import CleanRoomError, NotFound, TimedOut, Unavailable
 from localcloud.launcher.patience import ProcessPatience
 from localcloud.launcher.processes import log_tail
-from localcloud.process_start import started
+from localcloud.process_start import running_process
 
 _POLL_SECONDS = 0.05
 
@@ -193,13 +193,7 @@ def stop_detached(state: Path, *, seconds: float = 60.0) -> bool:
 
 
 def _process(pid: int, created: float | None) -> psutil.Process | None:
-    try:
-        process = psutil.Process(pid)
-        # A zombie has ended; its parent has not waited for it yet.
-        same = created is not None and abs(started(process) - created) < 0.01 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return None
-    return process if same else None
+    return None if created is None else running_process(pid, created)
 
 
 def _alive(pid: int, created: float | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 import subprocess
 import sys
 import uuid
@@ -82,6 +83,14 @@ class Cloud:
         self.workers = Workers(state)
         # Read before other tests store anything: only the demo encrypts all that it stores.
         self.stored_by_demo = [path.read_bytes() for path in self._stored_files()] if demo else []
+
+    @cached_property
+    def printed_by_demo(self) -> dict[str, Any]:
+        """The last line of the demo that started the cloud."""
+        assert self.demo is not None
+        assert self.demo.returncode == 0, self.demo.stderr
+        printed: dict[str, Any] = json.loads(self.demo.stdout.splitlines()[-1])
+        return printed
 
     def settings(self, profile: str) -> Settings:
         """Return the settings of a profile."""

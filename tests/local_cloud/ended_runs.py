@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,10 +56,9 @@ async def running(cloud: Cloud, query: str, run_id: str) -> str:
 def completed_run(cloud: Cloud, world: World) -> CompletedRun:
     """The demo's run, if the demo started the cloud, and otherwise a run of its own."""
     if cloud.demo is not None:
-        assert cloud.demo.returncode == 0, cloud.demo.stderr
         names = ("litware-planes", "litware-weather", "litware-delays")
         datasets = ((cloud.contosso, "contosso-flights"), *((cloud.litware, name) for name in names))
-        return CompletedRun(json.loads(cloud.demo.stdout.splitlines()[-1])["run_id"], datasets)
+        return CompletedRun(cloud.printed_by_demo["run_id"], datasets)
     state = cloud.approved_query(world.query())
     run_id = cloud.start(state.query, state.digest)
     assert cloud.result(run_id).state == "COMPLETED"

@@ -15,26 +15,11 @@ from cleanroom.audit.verify import verify_bundle
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.errors import Refused
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS
-from tests.local_cloud import Cloud, World, command, python
+from tests.local_cloud import Cloud, World
+from tests.local_cloud.bundles import audit, export
 from tests.local_cloud.ended_runs import CompletedRun, EndedRun
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
-
-
-def audit(*words: str, process: bool = False) -> tuple[int, Any]:
-    """``cleanroom audit``, as its own process or in this one: exit code and output."""
-    if process:
-        done = python("starters.audit", *words, "--output", "json")
-        return done.returncode, json.loads(done.stdout)
-    result = command("audit", *words, "--output", "json")
-    return result.exit_code, json.loads(result.stdout)
-
-
-def export(cloud: Cloud, party: str, run_id: str, file: Path, *, code: int = 0, process: bool = False) -> dict[str, Any]:
-    options = ["--profile", party, "--config", str(cloud.state / "cleanroom.toml")]
-    found, printed = audit("export", run_id, "--file", str(file), *options, process=process)
-    assert found == code, printed
-    return dict(printed)
 
 
 def verify(cloud: Cloud, file: Path, *options: str, process: bool = False) -> tuple[int, dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from tests.local_cloud import (
     Cloud,
     World,
     assert_same_rows,
-    command,
     flights_spec,
     output_spec,
     planes_spec,
@@ -37,6 +35,7 @@ from tests.local_cloud import (
     until_heartbeat,
     until_scheduled,
 )
+from tests.local_cloud.bundles import export
 from tests.local_cloud.ended_runs import EndedRun, application, running
 
 pytestmark = [pytest.mark.scenario, pytest.mark.spark, pytest.mark.timeout(900)]
@@ -205,9 +204,7 @@ def test_concluding_a_terminated_run_leaves_nothing(cloud: Cloud, approved: tupl
     """A terminated run cannot clean up. `cleanroom run conclude` does; it is idempotent, and a running run has no conclusion or bundle."""
     run_id = cloud.start(*approved)
     run_async(running(cloud, approved[0], run_id))
-    options = ("--file", str(tmp_path / "run.json"), "--profile", "litware", "--config", str(cloud.state / "cleanroom.toml"))
-    exported = command("audit", "export", run_id, *options, "--output", "json")
-    assert (exported.exit_code, json.loads(exported.stdout)["code"]) == (6, "RunNotEnded")
+    assert export(cloud, "litware", run_id, tmp_path / "run.json", code=6)["code"] == "RunNotEnded"
     with pytest.raises(Conflict, match="RunStillRuns"):
         run_async(conclude_run(cloud.litware, run_id))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,7 @@ def demo(cloud: Cloud) -> dict[str, Any]:
     """The last line that the demo printed. The demo started this session's cloud."""
     if cloud.demo is None:
         pytest.skip("the cloud in CLEANROOM_TEST_CLOUD was not started by this session's demo")
-    assert cloud.demo.returncode == 0, cloud.demo.stderr
-    return json.loads(cloud.demo.stdout.splitlines()[-1])
+    return cloud.printed_by_demo
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from temporalio.client import WorkflowHistory
 
@@ -25,8 +23,7 @@ def demo(cloud: Cloud) -> dict[str, str]:
     """The demo's workflow IDs; the demo has started this session's cloud."""
     if cloud.demo is None:
         pytest.skip("the cloud in CLEANROOM_TEST_CLOUD was not started by this session's demo")
-    assert cloud.demo.returncode == 0, cloud.demo.stderr
-    ids: dict[str, str] = json.loads(cloud.demo.stdout.splitlines()[-1])["workflow_ids"]
+    ids: dict[str, str] = cloud.printed_by_demo["workflow_ids"]
     return ids | {"prepare": f"{ids['run']}/prepare"}
 
 

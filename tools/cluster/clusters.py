@@ -21,7 +21,7 @@ import psutil
 import yaml
 
 from cleanroom.secret import write_secret_file
-from localcloud.process_start import started
+from localcloud.process_start import running_process, started
 from tools.cluster import binaries, container_node, isolation, packages, rights, spark_image
 from tools.cluster.binaries import NotPossible
 from tools.cluster.supervisor import ACCOUNTS, POD_CLUSTER_FILE, READY_FILE, kubeconfig_path
@@ -219,7 +219,6 @@ def _supervisor(folder: Path) -> psutil.Process | None:
     """Return the process of the cluster that :func:`up` started in ``folder``, or None if it does not run."""
     try:
         record = json.loads((folder / _PROCESS_FILE).read_text())
-        process = psutil.Process(record["pid"])
-        return process if abs(started(process) - record["created"]) < 0.01 and process.status() != psutil.STATUS_ZOMBIE else None
-    except (OSError, ValueError, psutil.NoSuchProcess):
+    except (OSError, ValueError):
         return None
+    return running_process(record["pid"], record["created"])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from localcloud.process_start import started
+from localcloud.process_start import running_process, started
 
 # $1 log, $2 exit-code file, then the program. The program runs in the background, so that the shim can handle SIGTERM.
 _SHIM = 'log=$1; code=$2; shift 2; trap : TERM; "$@" >"$log" 2>&1 </dev/null & child=$!; \
@@ -43,11 +43,7 @@ class PodProcess:
 
     def alive(self) -> bool:
         """Whether the shim still runs."""
-        try:
-            process = psutil.Process(self.pid)
-            return abs(started(process) - self.created) < 0.01 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
+        return running_process(self.pid, self.created) is not None
 
     async def wait(self) -> int:
         """Wait for the exit code; :data:`LOST` if the shim ended without writing one."""

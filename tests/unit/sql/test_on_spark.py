@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from cleanroom.datasets.schema import arrow_schema
-from cleanroom.sql import Catalog, check_sql, locked_spark_conf, split_statements
+from cleanroom.sql import Catalog, GateVerdict, check_sql, locked_spark_conf, split_statements
 from sparkapp.reading import SPARK_TYPES
 from tests.unit.sql.honest import GENERAL, TPCH
 from tests.unit.sql.test_floors import ALLOWED_OVER_FLOORS, populate
@@ -43,13 +43,13 @@ def spark() -> Iterator[Any]:
     for name, value in QUICK.items():
         session.conf.set(name, value)
     for catalog, rows in ((OPEN, open_rows()), (GUARDED, populate(1))):
-        load(session, catalog, rows, one_part=True)
+        load(session, catalog, rows)
     yield session
     session.stop()
 
 
-def load(session: Any, catalog: Catalog, rows: dict[str, Any], *, one_part: bool = False) -> None:
-    """Register the views of ``catalog``. Rows in one part are joined and aggregated without a shuffle, in half the time."""
+def load(session: Any, catalog: Catalog, rows: dict[str, Any]) -> None:
+    """Register the views of ``catalog``."""
     for view in catalog.views:
         kept = {column.name for column in view.visible()} | {c.name for c in view.columns if c.name.lower() in view.identity_columns}
         columns = [(index, column) for index, column in enumerate(view.columns) if column.name in kept]
@@ -57,7 +57,7 @@ def load(session: Any, catalog: Catalog, rows: dict[str, Any], *, one_part: bool
         data = [{column.name: _value(row[index], column.type) for index, column in columns} for row in rows.get(view.name, ())]
         table = pa.Table.from_pylist(data, schema=arrow_schema(types, list(types)))
         frame = session.createDataFrame(table, ", ".join(f"`{name}` {SPARK_TYPES[kind]}" for name, kind in types.items()))
-        if one_part:
+        if rows:  # in one part, which is joined and aggregated without a shuffle, in half the time
             frame = frame.coalesce(1)
         if view.min_group_size:  # as the pod does
             frame = frame.filter(" AND ".join(f"`{identity}` IS NOT NULL" for identity in view.identity_columns))
@@ -86,6 +86,12 @@ def _execute(session: Any, sql: str) -> list[tuple[Any, ...]]:
     return _plain(result)
 
 
+def _in_duckdb(catalog: Catalog, rows: dict[str, Any], verdict: GateVerdict) -> list[tuple[Any, ...]]:
+    with duckdb.connect() as connection:
+        create(connection, catalog, rows, visible=True)
+        return _plain(run_verdict(connection, verdict))
+
+
 STEP = 1 if os.environ.get("CLEANROOM_ALL_ON_SPARK") else 4
 """The default suite runs every fourth query, and all of TPC-H."""
 
@@ -99,18 +105,15 @@ STEP = 1 if os.environ.get("CLEANROOM_ALL_ON_SPARK") else 4
 def test_rewritten_query_returns_the_same_rows_in_spark_and_duckdb(sql: str, catalog: str, spark: Any) -> None:
     rules, rows = (OPEN, open_rows()) if catalog == "open" else (GUARDED, populate(1))
     verdict = check_sql(split_statements(sql), rules)
-    with duckdb.connect() as connection:
-        create(connection, rules, rows, visible=True)
-        if ROUNDED in verdict.sql:
-            pytest.skip("DuckDB rounds where Spark truncates")
-        expected = _plain(run_verdict(connection, verdict))
-    assert same_rows(_execute(spark, verdict.sql), expected, ordered=False)
+    if ROUNDED in verdict.sql:
+        pytest.skip("DuckDB rounds where Spark truncates")
+    assert same_rows(_execute(spark, verdict.sql), _in_duckdb(rules, rows, verdict), ordered=False)
 
 
 def test_moments_of_persons_make_those_of_the_rows_in_spark(spark: Any) -> None:
     data = populate(3, 900)
     data["orders"] = [(*row[:5], None if row[0] % 3 == 0 else row[5], *row[6:]) for row in data["orders"]]
-    load(spark, LOW, data, one_part=True)
+    load(spark, LOW, data)
     sql = "SELECT region, STDDEV(amount) AS d, VAR_POP(discount) AS v, VARIANCE(age) AS a FROM orders GROUP BY region"
     verdict = check_sql(sql, LOW)
     assert verdict.sql.count("FROM `orders`") == 1, verdict.reasons
@@ -120,14 +123,12 @@ def test_moments_of_persons_make_those_of_the_rows_in_spark(spark: Any) -> None:
 def test_a_union_whose_rows_are_made_unique_for_a_join_can_be_optimised(spark: Any) -> None:
     """Spark knows the rows of most views only when it reads them, as here in one part. It folds constant rows while it optimises."""
     rows = populate(1)
-    load(spark, GUARDED, rows, one_part=True)
+    load(spark, GUARDED, rows)
     union = "SELECT region, country FROM regions WHERE region < 'o' UNION ALL SELECT region, country FROM regions WHERE region >= 'o'"
     sql = f"SELECT g.country, SUM(o.amount) AS s FROM orders o JOIN ({union}) g ON o.region = g.region GROUP BY g.country"
     verdict = check_sql(sql, GUARDED)
     assert "QUALIFY COUNT(*) OVER" in verdict.sql, verdict.reasons
-    with duckdb.connect() as connection:
-        create(connection, GUARDED, rows, visible=True)
-        expected = _plain(run_verdict(connection, verdict))
+    expected = _in_duckdb(GUARDED, rows, verdict)
     assert len(expected) > 1
     assert same_rows(_execute(spark, verdict.sql), expected, ordered=False)
 

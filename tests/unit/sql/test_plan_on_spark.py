@@ -52,11 +52,11 @@ def spark() -> Iterator[Any]:
     session.stop()
 
 
-def check_of(session: Any, catalog: Catalog, data: dict[str, Any], *, one_part: bool = False) -> Any:
+def check_of(session: Any, catalog: Catalog, data: dict[str, Any]) -> Any:
     """The check of the plans over the views of ``catalog``, which are registered."""
     from sparkapp.plan_check import PlanCheck
 
-    load(session, catalog, data, one_part=one_part)
+    load(session, catalog, data)
     return PlanCheck(session, catalog)
 
 
@@ -172,7 +172,7 @@ def test_view_of_a_segment_may_contain_rows_of_persons_but_no_other_functions(gu
 @pytest.mark.parametrize("name", CATALOGS)
 def test_no_leak_shows_in_spark_and_the_plan_of_its_text_is_refused(name: str, spark: Any) -> None:
     catalog = CATALOGS[name]
-    check = check_of(spark, catalog, rows(name), one_part=True)
+    check = check_of(spark, catalog, rows(name))
     executed, accepted = 0, []
     for kind, items in LEAKS.items():
         step = 2 * STEP if name in ("twins", "second", "open", "mixed") and STEP > 1 else 1
@@ -246,7 +246,7 @@ def test_number_of_rows_left_out_is_told_only_if_enough_persons_are_in_them(sql:
         if row[1] in persons or len(persons) < keep.get(row[2], 100):
             persons.add(row[1])
             orders.append(row)
-    load(spark, GUARDED, {**data, "orders": orders}, one_part=True)
+    load(spark, GUARDED, {**data, "orders": orders})
     frame = frame_of(spark, rewritten(sql, GUARDED))
     held, suppression = hold_persons(spark, frame)
     assert same_rows([tuple(row) for row in held.collect()], [tuple(row) for row in frame.collect()], ordered=False)
